@@ -1,0 +1,96 @@
+"""A batch: images stacked by sequence and shape with their owners, and rows of text about them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+
+import torch
+from torch import Tensor
+
+from cmrvlm.labels import DISEASES
+from cmrvlm.tasks.base import Instruction
+
+
+@dataclass
+class Media:
+    """Series of one sequence and one shape.
+
+    Attributes:
+        images: (N, 1, Z, T, H, W), grey values in [0, 1].
+        owners: (N,) index of the study in the batch that each belongs to.
+    """
+
+    images: Tensor
+    owners: Tensor
+
+
+@dataclass
+class TextRows:
+    """Token rows, padded on the right: prompt with image places, answer, end.
+
+    Attributes:
+        ids: (R, L).
+        prompt_lengths: (R,) tokens before the answer.
+        lengths: (R,) tokens in all.
+    """
+
+    ids: Tensor
+    prompt_lengths: Tensor
+    lengths: Tensor
+
+
+@dataclass
+class Batch:
+    """Studies with the instructions about them. A sequence that a study lacks is not in its media.
+
+    Attributes:
+        study_ids: Ids of the B studies.
+        media: Sequence to stacks.
+        instructions: R instructions, several for each study.
+        owners: (R,) study of each instruction.
+        rows: Text of the instructions.
+        masks: For each instruction its target values (Z, F, H, W), 255 not annotated, or None.
+        spacings_mm: For each instruction the spacing of its mask along (Z, H, W), or None.
+    """
+
+    study_ids: list[str]
+    media: dict[str, list[Media]]
+    instructions: list[Instruction]
+    owners: Tensor
+    rows: TextRows
+    masks: list[Tensor | None]
+    spacings_mm: list[tuple[float, float, float] | None]
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> Batch:
+        """The batch with all tensors on `device`."""
+
+        def move(value: Tensor) -> Tensor:
+            return value.to(device, non_blocking=non_blocking)
+
+        media = {name: [Media(move(one.images), move(one.owners)) for one in stacks]
+                 for name, stacks in self.media.items()}  # fmt: skip
+        rows = TextRows(*(move(getattr(self.rows, f.name)) for f in fields(TextRows)))
+        masks = [None if mask is None else move(mask) for mask in self.masks]
+        return Batch(self.study_ids, media, self.instructions, move(self.owners), rows, masks, self.spacings_mm)
+
+    def diseases(self) -> tuple[list[int], Tensor]:
+        """Rows with a known class vector, and the vectors (K, classes)."""
+        found = [(row, i.case.diseases) for row, i in enumerate(self.instructions) if i.case.diseases is not None]
+        vectors = torch.tensor([vector for _, vector in found], device=self.owners.device)
+        return [row for row, _ in found], vectors.reshape(len(found), len(DISEASES))
+
+    def without_images(self) -> Batch:
+        """The same questions with nothing to look at, for the blind baseline; rows must hold no image places."""
+        return Batch(self.study_ids, {}, self.instructions, self.owners, self.rows, self.masks, self.spacings_mm)
+
+
+def stack_by_shape(images: Sequence[tuple[int, Tensor]]) -> list[Media]:
+    """Group (owner, image (Z, T, H, W)) by shape and stack each group; no image is padded."""
+    groups: dict[tuple[int, ...], list[tuple[int, Tensor]]] = {}
+    for owner, image in images:
+        groups.setdefault(tuple(image.shape), []).append((owner, image))
+    return [
+        Media(torch.stack([image for _, image in group])[:, None], torch.tensor([owner for owner, _ in group]))
+        for group in groups.values()
+    ]

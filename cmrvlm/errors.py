@@ -1,0 +1,26 @@
+"""The one error that a user's mistake ends in: it names what broke, where, and what to do."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+
+class CmrvlmError(ValueError):
+    """Bad input, configuration or file.
+
+    Entry points print it in one line and exit with status 1; everything else that is raised is a bug.
+
+    Args:
+        problem: What is wrong, as a sentence without a full stop.
+        file: The file or folder it was found in.
+        field: The field, key or argument it was found at.
+        remedy: What the user can do about it.
+    """
+
+    def __init__(self, problem: str, *, file: str | Path | None = None, field: str | None = None, remedy: str = ""):
+        self.problem, self.file, self.field, self.remedy = problem, file, field, remedy
+        where = [str(file)] if file is not None else []
+        if field is not None:
+            where.append(f"field '{field}'")
+        text = f"{', '.join(where)}: {problem}" if where else problem
+        super().__init__(f"{text}. {remedy}".strip() if remedy else text)

@@ -1,0 +1,78 @@
+"""Pictures: masks over images. Figures hold no names, only ids that the data module gives."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import ListedColormap
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from cmrvlm.batch import Batch
+from cmrvlm.labels import NOT_ANNOTATED
+from cmrvlm.tasks.base import Answer
+
+COLORS = {"lv": "#e6194b", "myo": "#3cb44b", "rv": "#4363d8"}
+
+
+def save(figure: Figure, path: Path, dpi: int = 110) -> None:
+    """Write a figure as PNG."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    FigureCanvasAgg(figure)
+    figure.savefig(path, dpi=dpi, bbox_inches="tight")
+
+
+def overlay(axis, picture: NDArray[np.floating], masks: dict[str, NDArray[np.bool_]], title: str = "") -> None:  # type: ignore[no-untyped-def]
+    """Draw a grey picture (H, W) with filled, half transparent structures."""
+    axis.imshow(picture, cmap="gray", vmin=0, vmax=max(1e-6, float(np.quantile(picture, 0.995))))
+    for name, mask in masks.items():
+        if mask.any():
+            axis.imshow(np.ma.masked_where(~mask, np.ones_like(mask, dtype=float)), cmap=ListedColormap([COLORS[name]]),
+                        alpha=0.45, interpolation="none")  # fmt: skip
+    axis.set_title(title, fontsize=7)
+    axis.axis("off")
+
+
+def mask_panel(batch: Batch, answers: Sequence[Answer], path: Path, studies: int = 4) -> None:
+    """Predicted above true structures on the middle slice of the asked frames, one column for each study and frame."""
+    columns: dict[tuple[int, int], dict[str, Answer]] = {}
+    for row, answer in enumerate(answers):
+        target = answer.instruction.case.mask
+        if target is None or answer.truth_mask is None:
+            continue
+        for index in range(len(target.frames)):
+            columns.setdefault((int(batch.owners[row]), index), {})[target.structure] = answer
+    shown = list(columns.items())[: 2 * studies]
+    if not shown:
+        return
+    figure = Figure(figsize=(1.9 * len(shown), 4.2))
+    axes = figure.subplots(2, len(shown), squeeze=False)
+    for column, ((owner, index), found) in enumerate(shown):
+        first = next(iter(found.values()))
+        target = first.instruction.case.mask
+        assert target is not None and first.truth_mask is not None
+        middle = first.truth_mask.shape[0] // 2
+        picture = _picture(batch, owner, target.sequence)[middle, target.frames[index]]
+        said = {name: a.mask[middle, index] for name, a in found.items() if a.mask is not None}
+        truth = {name: _truth(a)[middle, index] for name, a in found.items()}
+        phase = (target.phases[index] or "").upper()
+        overlay(axes[0, column], picture, said, f"{first.instruction.study_id} {phase}")
+        overlay(axes[1, column], picture, truth, "truth")
+    save(figure, path)
+
+
+def _truth(answer: Answer) -> NDArray[np.bool_]:
+    target = answer.instruction.case.mask
+    assert target is not None and answer.truth_mask is not None
+    return np.isin(answer.truth_mask, target.values) & (answer.truth_mask != NOT_ANNOTATED)
+
+
+def _picture(batch: Batch, owner: int, sequence: str) -> NDArray[np.floating]:
+    for stack in batch.media.get(sequence, []):
+        where = (stack.owners == owner).nonzero()
+        if len(where):
+            return stack.images[int(where[0])][0].float().cpu().numpy()  # (Z, T, H, W)
+    raise KeyError(f"study {owner} of the batch has no {sequence}")

@@ -1,0 +1,19 @@
+"""Loss of the language model."""
+
+from __future__ import annotations
+
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+
+IGNORE = -100
+
+
+def answer_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
+    """Mean cross-entropy over the answer tokens of the batch; 0 when there are none.
+
+    Args:
+        logits: (K, V) predictions at the positions before the answer tokens.
+        labels: (K,) answer tokens, `IGNORE` elsewhere.
+    """
+    count = (labels != IGNORE).sum().clamp(min=1)
+    return cross_entropy(logits.float(), labels, ignore_index=IGNORE, reduction="sum") / count

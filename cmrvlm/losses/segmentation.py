@@ -1,0 +1,38 @@
+"""Losses of mask logits, in float32 outside autocast; voxels with target 255 count for nothing."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn.functional import binary_cross_entropy_with_logits
+
+from cmrvlm.labels import NOT_ANNOTATED
+
+SMOOTH_VOXELS = 1.0
+
+
+def soft_dice_loss(logits: Tensor, target: Tensor) -> Tensor:
+    """Mean over masks of 1 - (2 |AB| + s) / (|A| + |B| + s) with soft A.
+
+    The smoothing term stands above and below, so that a right empty prediction costs nothing (Milletari et al., V-Net,
+    3DV 2016, with the term of later practice).
+
+    Args:
+        logits: (M, ...) any trailing shape.
+        target: Same shape, 0, 1 or 255 (ignored).
+    """
+    with torch.autocast(logits.device.type, enabled=False):
+        known = target != NOT_ANNOTATED
+        probability = (torch.sigmoid(logits.float()) * known).flatten(1)
+        truth = ((target == 1) & known).float().flatten(1)
+        both = (probability * truth).sum(dim=1)
+        total = probability.sum(dim=1) + truth.sum(dim=1)
+        return (1 - (2 * both + SMOOTH_VOXELS) / (total + SMOOTH_VOXELS)).mean()
+
+
+def mask_cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
+    """Binary cross-entropy over the annotated voxels; 0 when there are none."""
+    with torch.autocast(logits.device.type, enabled=False):
+        known = target != NOT_ANNOTATED
+        loss = binary_cross_entropy_with_logits(logits.float(), (target == 1).float(), reduction="none")
+        return (loss * known).sum() / known.sum().clamp(min=1)

@@ -1,0 +1,76 @@
+"""Whole models from parts; sizes that follow from another part are derived here and written nowhere else."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+
+from cmrvlm.encoders.base import Encoder
+from cmrvlm.errors import CmrvlmError
+from cmrvlm.labels import DISEASES
+from cmrvlm.models.cmrvlm import CMRVLM
+from cmrvlm.models.dual_encoder import DualEncoder
+from cmrvlm.models.language_model import LanguageModel
+
+
+@dataclass
+class Parts:
+    """What models are made of.
+
+    Attributes:
+        encoders: Sequence to encoder.
+        llm: Language model.
+        projector: Makes a projector from `in_width` and `out_width`.
+        heads: Name to factory: `mask` (from `pyramid_channels`, `query_width`), `disease` (from `width`, `classes`).
+        image_id: Token id of an image place.
+        segment_id: Token id of <SEG>.
+    """
+
+    encoders: Mapping[str, Encoder]
+    llm: LanguageModel
+    projector: Callable[..., nn.Module]
+    heads: Mapping[str, Callable[..., Any] | None]
+    image_id: int
+    segment_id: int
+
+
+def vision_language(parts: Parts, mask_sequences: Sequence[str] = ("sax",)) -> CMRVLM:
+    """The model of stages 2 and 3.
+
+    Args:
+        parts: Encoders, language model and factories.
+        mask_sequences: Sequences with a mask decoder; those without an encoder are left out.
+    """
+    width = parts.llm.width
+    mask, disease = parts.heads.get("mask"), parts.heads.get("disease")
+    sequences = [name for name in mask_sequences if name in parts.encoders] if mask else []
+    return CMRVLM(
+        encoders=parts.encoders,
+        projectors={
+            name: parts.projector(in_width=one.width, out_width=width) for name, one in parts.encoders.items()
+        },
+        llm=parts.llm,
+        mask_head={
+            name: mask(pyramid_channels=parts.encoders[name].pyramid_channels, query_width=width)
+            for name in sequences
+            if mask is not None
+        },
+        disease_head=disease(width=width, classes=len(DISEASES)) if disease else None,
+        image_id=parts.image_id,
+        segment_id=parts.segment_id,
+    )
+
+
+def dual(parts: Parts, width: int = 128) -> DualEncoder:
+    """The model of stage 1.
+
+    Args:
+        parts: Encoders and language model.
+        width: Width of the shared space.
+    """
+    if not parts.encoders:
+        raise CmrvlmError("no encoder is left", field="encoders", remedy="Keep at least one sequence.")
+    return DualEncoder(parts.encoders, parts.llm, width)

@@ -1,0 +1,204 @@
+"""The assembled model: encoders, projectors, language model and heads over one batch of studies."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
+
+from cmrvlm.batch import Batch, Media, TextRows
+from cmrvlm.encoders.base import Encoded, Encoder
+from cmrvlm.errors import CmrvlmError
+from cmrvlm.losses.language import IGNORE
+from cmrvlm.models.disease_head import DiseaseHead
+from cmrvlm.models.fusion import fill_image_places
+from cmrvlm.models.language_model import LanguageModel
+from cmrvlm.models.mask_decoder import MaskDecoder
+from cmrvlm.tasks.base import Instruction
+
+
+@dataclass
+class Features:
+    """Encoded studies: for each sequence its stacks, and where each study lies in them.
+
+    Attributes:
+        stacks: Sequence to encoded stacks.
+        place: (study, sequence) to (stack, index in it).
+    """
+
+    stacks: dict[str, list[Encoded]]
+    place: dict[tuple[int, str], tuple[int, int]]
+
+
+class CMRVLM(nn.Module):
+    """Vision-language model for cardiac MRI.
+
+    Args:
+        encoders: Sequence to encoder.
+        projectors: Sequence to projector.
+        llm: Language model.
+        mask_head: Decoder of <SEG> for each sequence that can be segmented.
+        disease_head: Head over image tokens, or None.
+        image_id: Token id of an image place.
+        segment_id: Token id of <SEG>.
+    """
+
+    def __init__(
+        self,
+        encoders: Mapping[str, Encoder],
+        projectors: Mapping[str, nn.Module],
+        llm: LanguageModel,
+        mask_head: Mapping[str, MaskDecoder],
+        disease_head: DiseaseHead | None,
+        image_id: int,
+        segment_id: int,
+    ):
+        super().__init__()
+        self.encoders = nn.ModuleDict(encoders)
+        self.projectors = nn.ModuleDict(projectors)
+        self.llm = llm
+        self.mask_head = nn.ModuleDict(mask_head)
+        self.disease_head = disease_head
+        self.image_id, self.segment_id = image_id, segment_id
+
+    @classmethod
+    def from_pretrained(cls, run: str | Path) -> CMRVLM:
+        """The model of a run folder, in evaluation mode, with exactly the weights that were saved.
+
+        Args:
+            run: Folder that training made.
+        """
+        from cmrvlm.stages.run_folder import load_run  # the run folder is built from configs, which models never see
+
+        return load_run(Path(run)).model
+
+    def encoder(self, sequence: str) -> Encoder:
+        """The encoder of a sequence.
+
+        Raises:
+            CmrvlmError: The model was built without it.
+        """
+        if sequence not in self.encoders:
+            raise CmrvlmError(f"this model has no encoder for '{sequence}'", field=f"encoders.{sequence}",
+                              remedy=f"It reads {', '.join(self.encoders)}.")  # fmt: skip
+        encoder = self.encoders[sequence]
+        assert isinstance(encoder, Encoder)
+        return encoder
+
+    def encode(self, media: Mapping[str, list[Media]]) -> Features:
+        """Encode each study's images once."""
+        stacks = {name: [self.encoder(name)(one.images) for one in group] for name, group in media.items()}
+        place = {
+            (owner, name): (stack, index)
+            for name, group in media.items()
+            for stack, one in enumerate(group)
+            for index, owner in enumerate(one.owners.tolist())
+        }
+        return Features(stacks, place)
+
+    def image_tokens(self, features: Features, instructions: list[Instruction], owners: list[int]) -> list[Tensor]:
+        """For each instruction the projected tokens (n, D) of its views, in their order."""
+        width = self.llm.width
+        if not features.stacks:
+            empty = self.llm.embed(torch.zeros(0, dtype=torch.long, device=next(self.parameters()).device))
+            return [empty.reshape(0, width) for _ in instructions]
+        series = {name: [self.projectors[name](self.encoder(name).tokens_of_series(one.grid)) for one in stacks]
+                  for name, stacks in features.stacks.items()}  # fmt: skip
+        parts: list[list[Tensor]] = [[] for _ in instructions]
+        wanted: dict[tuple[str, int], list[tuple[int, int, int, int, int]]] = defaultdict(list)
+        for row, (instruction, owner) in enumerate(zip(instructions, owners, strict=True)):
+            for slot, view in enumerate(instruction.case.views):
+                stack, index = features.place[owner, view.sequence]
+                if view.whole:
+                    parts[row].append(series[view.sequence][stack][index])
+                    continue
+                parts[row].append(torch.empty(0, width, device=series[view.sequence][stack].device))
+                frame = -1 if view.frame is None else view.frame
+                part = -1 if view.slice is None else view.slice
+                wanted[view.sequence, stack].append((row, slot, index, frame, part))
+        for (name, stack), asked in wanted.items():
+            grid = features.stacks[name][stack].grid
+            at = torch.tensor([one[2:] for one in asked], device=grid.device)  # (m, 3)
+            tokens = self.encoder(name).tokens_of_views(grid, at[:, 0], at[:, 1], at[:, 2])
+            for (row, slot, *_), one in zip(asked, self.projectors[name](tokens), strict=True):
+                parts[row][slot] = one
+        return [torch.cat(own) for own in parts]
+
+    def read(self, rows: TextRows, tokens: list[Tensor]) -> Tensor:
+        """Hidden states (R, L, D) of the language model over rows with their image tokens."""
+        embeddings = fill_image_places(self.llm.embed(rows.ids), rows.ids, self.image_id, tokens)
+        index = torch.arange(rows.ids.shape[1], device=rows.ids.device)
+        valid = index[None] < rows.lengths[:, None]
+        return self.llm.hidden(embeddings, valid, rows.prompt_lengths)
+
+    def answer_logits(self, hidden: Tensor, rows: TextRows) -> tuple[Tensor, Tensor]:
+        """Logits (K, V) before each answer token, the end token included, and those tokens (K,)."""
+        index = torch.arange(rows.ids.shape[1] - 1, device=rows.ids.device)[None]
+        predicts = (index >= rows.prompt_lengths[:, None] - 1) & (index < rows.lengths[:, None] - 1)  # (R, L - 1)
+        labels = torch.where(predicts, rows.ids[:, 1:], torch.full_like(rows.ids[:, 1:], IGNORE))
+        return self.llm.logits(hidden[:, :-1][predicts]), labels[predicts]
+
+    def mask_logits(
+        self, features: Features, hidden: Tensor, rows: TextRows, instructions: list[Instruction], owners: list[int]
+    ) -> dict[int, Tensor]:
+        """Mask logits (Z, F, H, W) of the rows that ask for a mask and whose answer holds <SEG>.
+
+        Pixel features are decoded once for each study and set of frames, however many structures are asked.
+        """
+        index = torch.arange(rows.ids.shape[1], device=rows.ids.device)[None]
+        marks = (rows.ids == self.segment_id) & (index >= rows.prompt_lengths[:, None]) & (index < rows.lengths[:, None])
+        has_mark = marks.any(dim=1).tolist()
+        groups: dict[tuple[str, int, int], list[tuple[int, int, tuple[int, ...]]]] = defaultdict(list)
+        for row, (instruction, owner) in enumerate(zip(instructions, owners, strict=True)):
+            target = instruction.case.mask
+            if target is not None and has_mark[row] and (owner, target.sequence) in features.place:
+                stack, place = features.place[owner, target.sequence]
+                groups[target.sequence, stack, len(target.frames)].append((row, place, target.frames))
+        result: dict[int, Tensor] = {}
+        for (name, stack, _), asked in groups.items():
+            unique = sorted({(place, frames) for _, place, frames in asked})
+            decoder = self.mask_head[name]
+            assert isinstance(decoder, MaskDecoder)
+            at = torch.tensor([place for place, _ in unique], device=hidden.device)[:, None]
+            frames = torch.tensor([frames for _, frames in unique], device=hidden.device)  # (G, F)
+            # Indexing two axes that a slice divides puts the indexed axes first: (G, F, C, Z, h, w).
+            pyramid = [level[at, :, :, frames].permute(0, 2, 3, 1, 4, 5) for level in features.stacks[name][stack].pyramid]
+            pixels = decoder.pixels(pyramid)
+            picked = pixels[[unique.index((place, frames)) for _, place, frames in asked]]
+            own = torch.tensor([row for row, _, _ in asked], device=hidden.device)
+            query = hidden[own, marks[own].float().argmax(dim=1)]  # first <SEG> of each answer
+            for (row, _, _), logits in zip(asked, decoder(picked, query), strict=True):
+                result[row] = logits
+        return result
+
+    def disease_logits(self, tokens: list[Tensor]) -> Tensor:
+        """Class logits (N, classes) for sets of image tokens, each (n, D) with n > 0."""
+        assert self.disease_head is not None
+        padded = pad_sequence(tokens, batch_first=True)  # (N, L, D)
+        lengths = torch.tensor([len(one) for one in tokens], device=padded.device)
+        valid = torch.arange(padded.shape[1], device=padded.device)[None] < lengths[:, None]
+        return self.disease_head(padded, valid)  # type: ignore[no-any-return]
+
+    def generate(
+        self, tokens: list[Tensor], prompts: list[list[int]], end_id: int, max_new_tokens: int
+    ) -> list[list[int]]:
+        """Greedy answers: new token ids for each prompt with its image tokens."""
+        longest = max(len(prompt) for prompt in prompts)
+        device = tokens[0].device
+        ids = torch.full((len(prompts), longest), end_id, device=device)
+        valid = torch.zeros_like(ids, dtype=torch.bool)
+        for row, prompt in enumerate(prompts):
+            ids[row, longest - len(prompt) :] = torch.tensor(prompt, device=device)
+            valid[row, longest - len(prompt) :] = True
+        embeddings = fill_image_places(self.llm.embed(ids), ids, self.image_id, tokens)
+        return self.llm.generate(embeddings, valid, end_id, max_new_tokens)
+
+
+def rows_of(batch: Batch) -> list[int]:
+    """Study index of each instruction as plain numbers."""
+    return [int(owner) for owner in batch.owners.tolist()]

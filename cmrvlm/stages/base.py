@@ -1,0 +1,94 @@
+"""What all stages share: named losses summed once, optimizer groups, seeds, and what is trained."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningModule
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+from cmrvlm.batch import Batch
+from cmrvlm.errors import CmrvlmError
+
+OptimizerFactory = Callable[[Iterable[Any]], Optimizer]
+ScheduleFactory = Callable[..., LRScheduler]
+
+
+class Stage(LightningModule):
+    """Base of the three stages.
+
+    Args:
+        model: What is trained.
+        optimizer: Makes the optimizer from parameter groups.
+        schedule: Makes the schedule from the optimizer and `total_steps`.
+        trainable: Prefixes of the parameters that this stage trains; those of the language model are the adapter's.
+        loss_weights: Name of a loss to its weight; 1 where not given.
+        seed: Seed of everything random inside a step.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        optimizer: OptimizerFactory,
+        schedule: ScheduleFactory,
+        trainable: Sequence[str],
+        loss_weights: Mapping[str, float] | None = None,
+        seed: int = 0,
+    ):
+        super().__init__()
+        self.model = model
+        self.make_optimizer, self.make_schedule = optimizer, schedule
+        self.loss_weights, self.seed = dict(loss_weights or {}), seed
+        for prefix in trainable:
+            if not any(name.startswith(prefix) for name, _ in model.named_parameters()):
+                raise CmrvlmError(f"no parameter begins with '{prefix}'", field="stage.trainable",
+                                  remedy="Name a part of the model.")  # fmt: skip
+        for name, parameter in model.named_parameters():
+            if not name.startswith("llm."):
+                parameter.requires_grad = name.startswith(tuple(trainable))
+
+    @abstractmethod
+    def losses(self, batch: Batch) -> dict[str, Tensor]:
+        """Named scalar losses of a batch."""
+
+    def total(self, losses: Mapping[str, Tensor]) -> Tensor:
+        """Weighted sum of the losses."""
+        return torch.stack([self.loss_weights.get(name, 1.0) * loss for name, loss in losses.items()]).sum()
+
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        """Seed the step, so that a resumed run draws what an unbroken one would."""
+        torch.manual_seed(self.seed * 1_000_003 + self.trainer.fit_loop.epoch_loop.total_batch_idx)
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Loss of one batch."""
+        losses = self.losses(batch)
+        total = self.total(losses)
+        size = len(batch.study_ids)
+        self.log_dict({f"train/loss_{name}": loss.detach() for name, loss in losses.items()}, batch_size=size)
+        self.log("train/loss", total.detach(), prog_bar=True, batch_size=size)
+        return total
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """Losses of one batch."""
+        losses = self.losses(batch)
+        size = len(batch.study_ids)
+        self.log_dict({f"val/loss_{name}": loss for name, loss in losses.items()}, batch_size=size, sync_dist=True)
+        self.log("val/loss", self.total(losses), prog_bar=True, batch_size=size, sync_dist=True)
+
+    def configure_optimizers(self) -> dict[str, Any]:
+        """Optimizer and schedule; norms, biases and other vectors are not decayed."""
+        parameters = [p for p in self.model.parameters() if p.requires_grad]
+        if not parameters:
+            raise CmrvlmError("nothing is trained", field="stage.trainable", remedy="Name a part of the model.")
+        groups = [
+            {"params": [p for p in parameters if p.ndim >= 2]},
+            {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
+        ]
+        optimizer = self.make_optimizer([group for group in groups if group["params"]])
+        schedule = self.make_schedule(optimizer, total_steps=int(self.trainer.estimated_stepping_batches))
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}

@@ -1,0 +1,151 @@
+"""The run folder: everything that is needed to evaluate and apply a model, and nothing that has to be unpickled."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from transformers import PreTrainedTokenizerBase
+
+from cmrvlm.errors import CmrvlmError
+from cmrvlm.instantiate import build
+from cmrvlm.labels import DISEASES, FINDINGS, STRUCTURES
+from cmrvlm.models.cmrvlm import CMRVLM
+from cmrvlm.stages.wiring import Config, build_collator, build_model
+from cmrvlm.text.collate import Collator
+from cmrvlm.text.tokenizer import load_tokenizer
+from cmrvlm.transforms.preprocessing import Preprocessing
+
+CONFIG, WEIGHTS, TOKENIZER, LABELS, PREPROCESSING = (
+    "config.yaml", "model.safetensors", "tokenizer", "labels.json", "preprocessing.json",
+)  # fmt: skip
+
+
+def own_weights(model: nn.Module) -> dict[str, Tensor]:
+    """The state dict with each tied weight once, under its first name."""
+    seen: set[int] = set()
+    weights = {}
+    for key, value in model.state_dict().items():
+        if value.data_ptr() in seen and value.numel():
+            continue
+        seen.add(value.data_ptr())
+        weights[key] = value
+    return weights
+
+
+def label_schema() -> dict[str, Any]:
+    """Names and order of everything that weights depend on."""
+    return {"structures": STRUCTURES, "diseases": list(DISEASES), "findings": list(FINDINGS)}
+
+
+def save_run(run: Path, config: Config, model: nn.Module, tokenizer: PreTrainedTokenizerBase,
+             preprocessing: Preprocessing) -> None:  # fmt: skip
+    """Write configuration, weights, tokenizer, label schema and preprocessing into a run folder."""
+    run.mkdir(parents=True, exist_ok=True)
+    (run / CONFIG).write_text(yaml.safe_dump(config, allow_unicode=True, sort_keys=False))
+    save_file({key: value.detach().cpu().contiguous() for key, value in own_weights(model).items()}, run / WEIGHTS)
+    tokenizer.save_pretrained(run / TOKENIZER)
+    (run / LABELS).write_text(json.dumps(label_schema(), indent=1))
+    (run / PREPROCESSING).write_text(json.dumps(preprocessing.spec(), indent=1))
+
+
+def read_config(run: Path) -> Config:
+    """The resolved configuration of a run.
+
+    Raises:
+        CmrvlmError: The folder is no run folder.
+    """
+    path = run / CONFIG
+    if not path.is_file():
+        raise CmrvlmError("there is no run here", file=path, field="run", remedy="Give the folder that training printed.")
+    return dict(yaml.safe_load(path.read_text()))
+
+
+@dataclass
+class TrainedRun:
+    """A model with all that belongs to it.
+
+    Attributes:
+        folder: Where it came from.
+        config: Its resolved configuration.
+        model: In evaluation mode.
+        collator: Tokenizer and token counts.
+        preprocessing: Exactly that of the training.
+    """
+
+    folder: Path
+    config: Config
+    model: CMRVLM
+    collator: Collator
+    preprocessing: Preprocessing
+
+
+def load_run(run: Path) -> TrainedRun:
+    """Load a trained model with its tokenizer and preprocessing.
+
+    Raises:
+        CmrvlmError: Something is missing, or was made under other labels or another preprocessing.
+    """
+    config = read_config(run)
+    schema = json.loads((run / LABELS).read_text())
+    if schema != label_schema():
+        raise CmrvlmError("the run was made with other labels than this version has", file=run / LABELS,
+                          remedy="Use the version that trained it.")  # fmt: skip
+    preprocessing = build(config["transform"]["preprocessing"], "transform.preprocessing")
+    check_preprocessing(run, preprocessing)
+    tokenizer = load_tokenizer(run / TOKENIZER)
+    model = build_model(config, tokenizer)
+    if not isinstance(model, CMRVLM):
+        raise CmrvlmError("this is a run of stage 1, which answers no questions", file=run, field="run",
+                          remedy="Give a run of stage 2 or 3.")  # fmt: skip
+    load_weights(model, run / WEIGHTS)
+    model.eval()
+    return TrainedRun(run, config, model, build_collator(model, tokenizer), preprocessing)
+
+
+def load_weights(model: nn.Module, path: Path) -> None:
+    """Strict load: every weight of the model, and no other.
+
+    Raises:
+        CmrvlmError: Names or shapes differ; the first is named.
+    """
+    if not path.is_file():
+        raise CmrvlmError("the run has no weights", file=path, remedy="Let the training finish.")
+    weights = load_file(path)
+    wanted = own_weights(model)
+    odd = sorted(weights.keys() ^ wanted.keys())
+    odd += [key for key in sorted(weights.keys() & wanted.keys()) if weights[key].shape != wanted[key].shape]
+    if odd:
+        raise CmrvlmError(f"{len(odd)} weights do not fit the model, the first is '{odd[0]}'", file=path,
+                          remedy="Use the configuration that the run was trained with.")  # fmt: skip
+    model.load_state_dict(weights, strict=False)
+
+
+def check_preprocessing(run: Path, preprocessing: Preprocessing) -> None:
+    """Refuse another preprocessing than the training had.
+
+    Raises:
+        CmrvlmError: A step differs; both versions are shown.
+    """
+    path = run / PREPROCESSING
+    if not path.is_file():
+        raise CmrvlmError("the run does not say how its images were prepared", file=path, remedy="Train it again.")
+    trained = json.loads(path.read_text())
+    current = json.loads(json.dumps(preprocessing.spec()))
+    if trained != current:
+        names = sorted(trained.keys() | current.keys())
+        step = next(name for name in names if trained.get(name) != current.get(name))
+        raise CmrvlmError(f"trained with {trained.get(step)}, asked for {current.get(step)}", file=path,
+                          field=f"transform.preprocessing.steps.{step}",
+                          remedy="A model is applied with the preprocessing that it was trained with.")  # fmt: skip
+
+
+def weights_hash(run: Path) -> str:
+    """Short hash of a run's weights, to name them in results."""
+    return hashlib.sha256((run / WEIGHTS).read_bytes()).hexdigest()[:16]

@@ -1,0 +1,84 @@
+"""From a resolved configuration to objects: data, tokenizer, model, stage. The only place that knows both sides."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import InterpolationResolutionError, MissingMandatoryValue
+from torch import nn
+from transformers import PreTrainedTokenizerBase
+
+from cmrvlm.encoders.base import Encoder
+from cmrvlm.errors import CmrvlmError
+from cmrvlm.instantiate import build
+from cmrvlm.models.assemble import Parts
+from cmrvlm.models.language_model import LanguageModel
+from cmrvlm.text.collate import Collator
+from cmrvlm.text.tokenizer import load_tokenizer, train_tokenizer
+from cmrvlm.text.tokens import IMAGE, SEGMENT
+
+Config = dict[str, Any]
+_DATA_ONLY = ("root", "path")  # read by sources through interpolation, no arguments of the data module
+
+
+def plain(config: DictConfig) -> Config:
+    """The configuration as plain data with everything resolved.
+
+    Raises:
+        CmrvlmError: A required value is missing, or an interpolation leads nowhere.
+    """
+    try:
+        resolved = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+    except (MissingMandatoryValue, InterpolationResolutionError) as error:
+        raise CmrvlmError(f"a value is missing: {str(error).splitlines()[0]}", field=str(error.full_key),
+                          remedy="Set it on the command line.") from error  # fmt: skip
+    assert isinstance(resolved, dict)
+    return {str(key): value for key, value in resolved.items()}
+
+
+def build_data(config: Config, **changes: Any) -> Any:
+    """The data module with preprocessing, augmentation and mix built into it."""
+    data = {key: value for key, value in config["data"].items() if key not in _DATA_ONLY} | changes
+    augmentation = config["transform"].get("augmentation")
+    return build(
+        data,
+        "data",
+        preprocessing=build(config["transform"]["preprocessing"], "transform.preprocessing"),
+        augmentation=build(augmentation, "transform.augmentation") if augmentation else None,
+        mixture=build(config["mix"], "mix"),
+    )
+
+
+def build_tokenizer(config: Config, data: Any, init_from: Path | None) -> PreTrainedTokenizerBase:
+    """The earlier run's tokenizer, or one trained on the training texts of the data."""
+    if init_from is not None:
+        return load_tokenizer(init_from / "tokenizer")
+    return train_tokenizer(data.corpus(), **config["llm"]["tokenizer"])
+
+
+def build_model(config: Config, tokenizer: PreTrainedTokenizerBase) -> nn.Module:
+    """The model of the configuration, with random weights."""
+    encoders: dict[str, Encoder] = {
+        name: build(one, f"encoders.{name}") for name, one in config["encoders"].items() if one
+    }
+    llm: LanguageModel = build(config["llm"]["network"], "llm.network", vocab_size=len(tokenizer))
+    build(config["adapter"], "adapter", llm=llm)
+    image_id, segment_id = tokenizer.convert_tokens_to_ids([IMAGE, SEGMENT])
+    heads = {name: build(one, f"head.{name}") if one else None for name, one in config["head"].items()}
+    parts = Parts(encoders, llm, build(config["projector"], "projector"), heads, image_id, segment_id)
+    model = build(config["model"], "model", parts=parts)
+    assert isinstance(model, nn.Module)
+    return model
+
+
+def build_collator(model: nn.Module, tokenizer: PreTrainedTokenizerBase) -> Collator:
+    """A collator that knows how many tokens each of the model's encoders gives."""
+    encoders = dict(model.encoders.items())  # type: ignore[union-attr, operator]
+    return Collator(
+        tokenizer,
+        series_tokens={name: one.series_tokens for name, one in encoders.items()},
+        view_tokens={name: one.view_tokens for name, one in encoders.items()},
+        max_length=model.llm.max_length,  # type: ignore[union-attr, arg-type]
+    )

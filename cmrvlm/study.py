@@ -1,0 +1,117 @@
+"""A study and its series: the one shape that images and labels have everywhere in the project."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cmrvlm.errors import CmrvlmError
+
+FloatArray = NDArray[np.floating]
+MaskArray = NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class Series:
+    """One image series.
+
+    Attributes:
+        image: Grey values, axes (Z, T, H, W); one slice is Z=1, no time is T=1.
+        affine: (4, 4), maps voxel index (w, h, z, 1) to RAS world coordinates in mm, as a NIfTI affine does for
+            an array with axes (x, y, z) = (w, h, z).
+        frame_times_ms: Time of each of the T frames after the trigger in ms; None when unknown.
+        mask: Canonical structure values (`cmrvlm.labels.STRUCTURES`, 255 not annotated) on the same grid, or None.
+        phases: Frame index of `ed` and `es` where known.
+        levels: `basal`, `mid`, `apical` or None for each of the Z slices; empty when unknown.
+    """
+
+    image: FloatArray
+    affine: NDArray[np.float64]
+    frame_times_ms: tuple[float, ...] | None = None
+    mask: MaskArray | None = None
+    phases: Mapping[str, int] = field(default_factory=dict)
+    levels: tuple[str | None, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.image.ndim != 4:
+            raise CmrvlmError(f"image has {self.image.ndim} axes, (Z, T, H, W) are needed", field="image")
+        if self.mask is not None and self.mask.shape != self.image.shape:
+            raise CmrvlmError(f"mask {self.mask.shape} and image {self.image.shape} differ in shape", field="mask")
+        if self.affine.shape != (4, 4):
+            raise CmrvlmError(f"affine has shape {self.affine.shape}, (4, 4) is needed", field="affine")
+        if self.levels and len(self.levels) != self.image.shape[0]:
+            raise CmrvlmError(f"{len(self.levels)} levels for {self.image.shape[0]} slices", field="levels")
+        for phase, frame in self.phases.items():
+            if not 0 <= frame < self.image.shape[1]:
+                raise CmrvlmError(
+                    f"phase {phase} is frame {frame}, the series has {self.image.shape[1]}", field="phases"
+                )
+
+    @property
+    def spacing_mm(self) -> tuple[float, float, float]:
+        """Distance between voxel centres along (Z, H, W) in mm, from the affine."""
+        lengths = np.linalg.norm(self.affine[:3, :3], axis=0)  # (w, h, z)
+        return float(lengths[2]), float(lengths[1]), float(lengths[0])
+
+    @property
+    def voxel_volume_ml(self) -> float:
+        """Volume of one voxel in ml: |det| of the affine's 3x3 part, divided by 1000."""
+        return float(abs(np.linalg.det(self.affine[:3, :3])) / 1000.0)
+
+    def annotated_frames(self) -> tuple[int, ...]:
+        """Frames in which at least one voxel is annotated (not 255) and at least one is foreground."""
+        if self.mask is None:
+            return ()
+        known = self.mask != 255
+        return tuple(int(t) for t in range(self.mask.shape[1]) if np.any(known[:, t] & (self.mask[:, t] > 0)))
+
+
+@dataclass(frozen=True)
+class StudyLabels:
+    """What is known about a study beside its images. A value that is absent or None is unknown, never normal.
+
+    Attributes:
+        diseases: Codes from `cmrvlm.labels.DISEASES`; None when unknown.
+        findings: Code from `cmrvlm.labels.FINDINGS` to abnormal (True), normal (False) or not stated (None).
+        measurements: Name with unit (`lvedv_ml`, `lvef_percent`, ...) to value.
+        patterns: Named descriptions in codes, for example `lge_pattern: subendocardial`.
+        report: Language to section to text.
+        captions: Language to sequence to text.
+        boxes_mm: Structure to (min corner, max corner) in world mm at ED: x0, y0, z0, x1, y1, z1.
+        demographics: `age_years`, `sex` (`m`, `f`), `height_cm`, `weight_kg` where known.
+    """
+
+    diseases: frozenset[str] | None = None
+    findings: Mapping[str, bool | None] = field(default_factory=dict)
+    measurements: Mapping[str, float] = field(default_factory=dict)
+    patterns: Mapping[str, str] = field(default_factory=dict)
+    report: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    captions: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    boxes_mm: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    demographics: Mapping[str, float | str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Study:
+    """One patient visit: up to three series, keyed by sequence. An absent sequence is absent from the mapping.
+
+    Attributes:
+        study_id: Unique id of the visit.
+        patient_id: Id of the patient; splits never divide it.
+        series: Sequence name (`sax`, `lax_4ch`, `lge`) to series.
+        labels: What is known beside the images.
+        synthetic: True for phantoms, so that every table and figure can say so.
+    """
+
+    study_id: str
+    patient_id: str
+    series: Mapping[str, Series]
+    labels: StudyLabels = field(default_factory=StudyLabels)
+    synthetic: bool = False
+
+    def with_series(self, series: Mapping[str, Series]) -> Study:
+        """The same study with other series."""
+        return replace(self, series=dict(series))

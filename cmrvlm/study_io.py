@@ -1,0 +1,141 @@
+"""Studies on disk: a folder of memory-mapped arrays for the cache, and a folder of NIfTI files for exchange."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+
+from cmrvlm.errors import CmrvlmError
+from cmrvlm.labels import SEQUENCES
+from cmrvlm.study import Series, Study, StudyLabels
+
+
+def labels_to_json(labels: StudyLabels) -> dict[str, Any]:
+    """Plain data for `json`, without loss."""
+    data = dict(vars(labels))
+    data["diseases"] = None if labels.diseases is None else sorted(labels.diseases)
+    return data
+
+
+def labels_from_json(data: Mapping[str, Any]) -> StudyLabels:
+    """Inverse of `labels_to_json`."""
+    fields = dict(data)
+    fields["diseases"] = None if data["diseases"] is None else frozenset(data["diseases"])
+    fields["boxes_mm"] = {name: tuple(box) for name, box in data["boxes_mm"].items()}
+    return StudyLabels(**fields)
+
+
+def save_arrays(study: Study, folder: Path) -> None:
+    """Write a preprocessed study as `.npy` files (images in half precision) and `study.json` into `folder`."""
+    meta: dict[str, Any] = {"study_id": study.study_id, "patient_id": study.patient_id, "synthetic": study.synthetic,
+                            "labels": labels_to_json(study.labels), "series": {}}  # fmt: skip
+    for name, series in study.series.items():
+        np.save(folder / f"{name}.npy", series.image.astype(np.float16))
+        if series.mask is not None:
+            np.save(folder / f"{name}_mask.npy", series.mask)
+        meta["series"][name] = _series_to_json(series) | {"has_mask": series.mask is not None}
+    (folder / "study.json").write_text(json.dumps(meta))
+
+
+def _series_to_json(series: Series) -> dict[str, Any]:
+    return {
+        "affine": series.affine.tolist(),
+        "frame_times_ms": series.frame_times_ms,
+        "phases": dict(series.phases),
+        "levels": list(series.levels),
+    }
+
+
+def read_meta(folder: Path) -> dict[str, Any]:
+    """The `study.json` of a cached study."""
+    return dict(json.loads((folder / "study.json").read_text()))
+
+
+def load_arrays(folder: Path) -> Study:
+    """Read what `save_arrays` wrote; images and masks are memory-mapped."""
+    meta = read_meta(folder)
+    series = {}
+    for name, data in meta["series"].items():
+        mask = np.load(folder / f"{name}_mask.npy", mmap_mode="r") if data["has_mask"] else None
+        times = data["frame_times_ms"]
+        series[name] = Series(
+            image=np.load(folder / f"{name}.npy", mmap_mode="r"),
+            affine=np.array(data["affine"]),
+            frame_times_ms=None if times is None else tuple(times),
+            mask=mask,
+            phases=data["phases"],
+            levels=tuple(data["levels"]),
+        )
+    labels = labels_from_json(meta["labels"])
+    return Study(meta["study_id"], meta["patient_id"], series, labels, meta["synthetic"])
+
+
+def read_nifti(path: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Array (Z, T, H, W) and affine of a 3D or 4D NIfTI file with axes (x, y, z[, t]).
+
+    Raises:
+        CmrvlmError: The file is missing, is not NIfTI, or has other than three or four axes.
+    """
+    if not path.is_file():
+        raise CmrvlmError("there is no such file", file=path, remedy="Give the path of a .nii or .nii.gz file.")
+    try:
+        image = nib.load(path)
+        data = np.asanyarray(image.dataobj)  # type: ignore[attr-defined]
+    except (nib.filebasedimages.ImageFileError, EOFError, OSError) as error:
+        raise CmrvlmError(f"the file cannot be read as NIfTI ({error})", file=path, remedy="Check the file.") from error
+    if data.ndim not in (3, 4):
+        raise CmrvlmError(f"the image has {data.ndim} axes; (x, y, z) or (x, y, z, t) are needed", file=path)
+    four = data[..., None] if data.ndim == 3 else data  # (x, y, z, t)
+    return np.ascontiguousarray(four.transpose(2, 3, 1, 0)), np.asarray(image.affine, dtype=np.float64)  # type: ignore[attr-defined]
+
+
+def write_nifti(path: Path, array: np.ndarray, affine: np.ndarray) -> None:
+    """Write (Z, T, H, W) as a NIfTI file with axes (x, y, z, t), or (x, y, z) when T is 1."""
+    data = array.transpose(3, 2, 0, 1)  # (x, y, z, t)
+    image = nib.Nifti1Image(data[..., 0] if data.shape[3] == 1 else data, affine)
+    image.header.set_xyzt_units("mm", "msec")
+    nib.save(image, path)
+
+
+def write_study(study: Study, folder: Path) -> None:
+    """Write a study for exchange: `<sequence>.nii.gz`, `<sequence>_mask.nii.gz` where known, and `study.json`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    meta = {"study_id": study.study_id, "patient_id": study.patient_id, "synthetic": study.synthetic,
+            "labels": labels_to_json(study.labels),
+            "series": {name: _series_to_json(series) for name, series in study.series.items()}}  # fmt: skip
+    for name, series in study.series.items():
+        write_nifti(folder / f"{name}.nii.gz", series.image.astype(np.float32), series.affine)
+        if series.mask is not None:
+            write_nifti(folder / f"{name}_mask.nii.gz", series.mask, series.affine)
+    (folder / "study.json").write_text(json.dumps(meta, indent=1))
+
+
+def read_study(path: Path, sequence: str = "sax") -> Study:
+    """Read a study folder with `sax.nii.gz`, `lax_4ch.nii.gz`, `lge.nii.gz` (any of them), or one NIfTI file.
+
+    Args:
+        path: The folder, or a file that is then taken as `sequence`.
+        sequence: What a single file shows.
+
+    Raises:
+        CmrvlmError: Nothing readable is there.
+    """
+    if path.is_dir():
+        files = {name: path / f"{name}{end}" for end in (".nii", ".nii.gz") for name in SEQUENCES}
+        files = {name: file for name, file in files.items() if file.is_file()}
+        if not files:
+            raise CmrvlmError("no sax.nii.gz, lax_4ch.nii.gz or lge.nii.gz here", file=path,
+                              remedy="Name the series so, or give one NIfTI file.")  # fmt: skip
+    else:
+        files = {sequence: path}
+    series = {}
+    for name in (name for name in SEQUENCES if name in files):
+        image, affine = read_nifti(files[name])
+        series[name] = Series(image.astype(np.float32), affine)
+    name = path.name.removesuffix(".gz").removesuffix(".nii")
+    return Study(name, name, series)

@@ -1,0 +1,88 @@
+"""Perception: which sequence, which phase, which level."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+
+from cmrvlm.labels import LEVEL_TERMS, PHASE_TERMS, SEQUENCE_TERMS, Term
+from cmrvlm.metrics.classification import closed_scores
+from cmrvlm.study import Study
+from cmrvlm.tasks.base import Answer, Case, Score, Task, View
+
+
+class ClosedTask(Task):
+    """A question whose answer is one of a fixed list of terms.
+
+    Attributes:
+        terms: Code to term, in the order of the classes.
+        answers: Language to the wording of the answer, with `{name}`.
+    """
+
+    terms: Mapping[str, Term]
+    answers: Mapping[str, str]
+
+    def answer(self, study: Study, case: Case, language: str) -> str:
+        """The name of the right class in a sentence."""
+        assert case.truth is not None
+        return self.answers[language].format(name=self.terms[case.truth].name(language))
+
+    def score(self, answers: Sequence[Answer]) -> dict[str, Score]:
+        """Accuracy, macro-F1 over the fixed classes, and the share of answers that name no single class."""
+        return closed_scores(answers, self.terms)
+
+
+class SequenceTask(ClosedTask):
+    """Which sequence is shown? One whole series, without its name."""
+
+    name = "sequence"
+    terms = SEQUENCE_TERMS
+    prompts = {
+        "en": ("Which sequence is this?", "Name the MRI sequence.", "What kind of cardiac MRI series is shown?"),
+        "zh": ("这是什么序列？", "请说出磁共振序列名称。", "图像属于哪种心脏磁共振序列？"),
+    }
+    answers = {"en": "This is {name}.", "zh": "这是{name}。"}
+
+    def cases(self, study: Study, shown: Collection[str]) -> list[Case]:
+        """One case for each shown sequence."""
+        return [Case((View(sequence),), truth=sequence) for sequence in shown]
+
+
+class PhaseTask(ClosedTask):
+    """Is the shown frame at end-diastole or at end-systole?"""
+
+    name = "phase"
+    terms = PHASE_TERMS
+    prompts = {
+        "en": ("Which cardiac phase is this frame?", "Is this frame at end-diastole or end-systole?"),
+        "zh": ("该帧处于哪个心动时相？", "这一帧是舒张末期还是收缩末期？"),
+    }
+    answers = {"en": "The frame is at {name}.", "zh": "该帧处于{name}。"}
+
+    def cases(self, study: Study, shown: Collection[str]) -> list[Case]:
+        """ED and ES of each shown cine on which they are known."""
+        return [
+            Case((View(sequence, frame=frame),), truth=phase)
+            for sequence in shown
+            for phase, frame in study.series[sequence].phases.items()
+        ]
+
+
+class LevelTask(ClosedTask):
+    """Is the shown short-axis slice basal, mid or apical?"""
+
+    name = "level"
+    terms = LEVEL_TERMS
+    prompts = {
+        "en": ("Which level is this slice?", "Is this slice basal, mid-ventricular or apical?"),
+        "zh": ("该层面位于哪个水平？", "这一层是基底部、中间部还是心尖部？"),
+    }
+    answers = {"en": "The slice is {name}.", "zh": "该层面位于{name}。"}
+
+    def cases(self, study: Study, shown: Collection[str]) -> list[Case]:
+        """Every slice of the shown stacks whose level is known."""
+        return [
+            Case((View(sequence, slice=index),), truth=level)
+            for sequence in shown
+            for index, level in enumerate(study.series[sequence].levels)
+            if level is not None
+        ]

@@ -1,0 +1,115 @@
+"""Studies and instructions to a batch: prompts become token rows in which image places are counted out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
+
+from cmrvlm.batch import Batch, TextRows, stack_by_shape
+from cmrvlm.errors import CmrvlmError
+from cmrvlm.study import Study
+from cmrvlm.tasks.base import Instruction, View
+from cmrvlm.text.tokens import ANSWER, IMAGE
+
+
+class Collator:
+    """Builds batches.
+
+    Args:
+        tokenizer: Tokenizer with the special tokens of `cmrvlm.text.tokens`.
+        series_tokens: Sequence to the number of tokens of a whole series.
+        view_tokens: Sequence to the number of tokens of one frame or slice.
+        max_length: Longest row the language model takes.
+    """
+
+    def __init__(
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        series_tokens: Mapping[str, int],
+        view_tokens: Mapping[str, int],
+        max_length: int = 1024,
+    ):
+        self.tokenizer = tokenizer
+        self.series_tokens, self.view_tokens = dict(series_tokens), dict(view_tokens)
+        self.max_length = max_length
+        self.image_id, self.answer_id = tokenizer.convert_tokens_to_ids([IMAGE, ANSWER])
+
+    def image_places(self, view: View) -> int:
+        """Tokens that a view fills."""
+        return (self.series_tokens if view.whole else self.view_tokens)[view.sequence]
+
+    def prompt_ids(self, instruction: Instruction, blind: bool = False) -> list[int]:
+        """Begin, image places, question, and the mark after which the answer starts."""
+        places = 0 if blind else sum(self.image_places(view) for view in instruction.case.views)
+        question = self.tokenizer.encode(instruction.prompt, add_special_tokens=False)
+        begin, end = int(self.tokenizer.bos_token_id), int(self.tokenizer.eos_token_id)
+        if {self.image_id, self.answer_id, begin, end} & set(question):
+            raise CmrvlmError("the question holds a special token", field=instruction.prompt[:60],
+                              remedy="Ask without <...> marks.")  # fmt: skip
+        return [begin, *[self.image_id] * places, *question, self.answer_id]
+
+    def rows(self, instructions: Sequence[Instruction], blind: bool = False, answers: Sequence[str] | None = None
+             ) -> TextRows:  # fmt: skip
+        """Token rows of instructions with their answers, or with `answers` in place of them.
+
+        Raises:
+            CmrvlmError: A row is longer than the language model takes; nothing is ever cut.
+        """
+        texts = [i.answer for i in instructions] if answers is None else list(answers)
+        prompts = [self.prompt_ids(i, blind) for i in instructions]
+        end = int(self.tokenizer.eos_token_id)
+        full = [p + self.tokenizer.encode(t, add_special_tokens=False) + [end]
+                for p, t in zip(prompts, texts, strict=True)]  # fmt: skip
+        longest = max(range(len(full)), key=lambda k: len(full[k]))
+        if len(full[longest]) > self.max_length:
+            worst = instructions[longest]
+            raise CmrvlmError(
+                f"{worst.task} on study {worst.study_id} has {len(prompts[longest])} prompt and "
+                f"{len(full[longest]) - len(prompts[longest])} answer tokens, the model takes {self.max_length}",
+                field="llm.max_length", remedy="Show fewer sequences, use fewer image tokens, or a longer context.",
+            )  # fmt: skip
+        ids = torch.full((len(full), len(full[longest])), int(self.tokenizer.pad_token_id))
+        for row, tokens in enumerate(full):
+            ids[row, : len(tokens)] = torch.tensor(tokens)
+        return TextRows(ids, torch.tensor([len(p) for p in prompts]), torch.tensor([len(f) for f in full]))
+
+    def __call__(self, samples: Sequence[tuple[Study, list[Instruction]]], blind: bool = False) -> Batch:
+        """A batch of studies with the instructions about each."""
+        instructions = [one for _, asked in samples for one in asked]
+        owners = [owner for owner, (_, asked) in enumerate(samples) for _ in asked]
+        needed = {(owner, view.sequence) for owner, one in zip(owners, instructions, strict=True)
+                  for view in one.case.views}  # fmt: skip
+        media = {}
+        for name in sorted({sequence for _, sequence in needed}):
+            images = [(o, _tensor(study.series[name].image)) for o, (study, _) in enumerate(samples)
+                      if (o, name) in needed]  # fmt: skip
+            media[name] = stack_by_shape(images)
+        studies = [samples[owner][0] for owner in owners]
+        batch = Batch(
+            study_ids=[study.study_id for study, _ in samples],
+            media=media,
+            instructions=instructions,
+            owners=torch.tensor(owners),
+            rows=self.rows(instructions, blind),
+            masks=[_target(study, one) for study, one in zip(studies, instructions, strict=True)],
+            spacings_mm=[None if one.case.mask is None else study.series[one.case.mask.sequence].spacing_mm
+                         for study, one in zip(studies, instructions, strict=True)],
+        )  # fmt: skip
+        return batch.without_images() if blind else batch
+
+
+def _tensor(image: np.ndarray) -> Tensor:
+    return torch.from_numpy(np.ascontiguousarray(image, dtype=np.float32))
+
+
+def _target(study: Study, instruction: Instruction) -> Tensor | None:
+    target = instruction.case.mask
+    if target is None:
+        return None
+    mask = study.series[target.sequence].mask
+    assert mask is not None
+    return torch.from_numpy(np.ascontiguousarray(mask[:, list(target.frames)]))

@@ -1,0 +1,174 @@
+"""Reports and captions written from what is known: labels in, sentences in English and Chinese out.
+
+A value that is unknown, or that the shown sequences cannot give, is left out; it is never written as normal.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import replace
+
+from cmrvlm.labels import DISEASES, LANGUAGES, LGE_PATTERNS, MOTION_PATTERNS, OTHER_PATTERNS, SEQUENCES, WALL_REGIONS
+from cmrvlm.study import StudyLabels
+
+SECTION_NAMES = {
+    "structure": ("Structure", "结构"),
+    "function": ("Function", "功能"),
+    "lge": ("LGE", "延迟强化"),
+    "other": ("Other", "其他"),
+    "impression": ("Impression", "结论"),
+}
+# measurement, finding, sequence that shows it, decimals, unit, English and Chinese name
+_STRUCTURE = (
+    ("lvedd_mm", "lvedd", ("sax", "lax_4ch"), "mm", "LVEDD", "左心室舒张末径"),
+    ("wall_thickness_mm", "wall_thickness", ("sax",), "mm", "wall thickness", "室壁厚度"),
+    ("rvedd_mm", "rvedd", ("sax", "lax_4ch"), "mm", "RVEDD", "右心室舒张末径"),
+    ("la_diameter_mm", "la_diameter", ("lax_4ch",), "mm", "LA", "左心房"),
+    ("ra_diameter_mm", "ra_diameter", ("lax_4ch",), "mm", "RA", "右心房"),
+)
+_FUNCTION = (
+    ("lvef_percent", "lvef", ("sax",), "%", "LVEF", "左心室射血分数"),
+    ("lvedv_ml", "lvedv", ("sax",), "ml", "LVEDV", "左心室舒张末容积"),
+    ("lvesv_ml", "lvesv", ("sax",), "ml", "LVESV", "左心室收缩末容积"),
+    ("rvef_percent", "rvef", ("sax",), "%", "RVEF", "右心室射血分数"),
+    ("rvedv_ml", "rvedv", ("sax",), "ml", "RVEDV", "右心室舒张末容积"),
+)
+_OTHER = (
+    ("mitral_regurgitation", ("lax_4ch",), "mitral regurgitation", "二尖瓣反流"),
+    ("tricuspid_regurgitation", ("lax_4ch",), "tricuspid regurgitation", "三尖瓣反流"),
+    ("aortic_regurgitation", ("lax_4ch", "sax"), "aortic regurgitation", "主动脉瓣反流"),
+    ("aneurysm", ("sax", "lax_4ch"), "aneurysm", "室壁瘤"),
+    ("thrombus", ("lge", "sax"), "thrombus", "血栓"),
+    ("fatty_infiltration", ("sax", "lax_4ch"), "fatty infiltration of the RV", "右心室脂肪浸润"),
+    ("pericardial_effusion", ("sax", "lax_4ch"), "pericardial effusion", "心包积液"),
+    ("pleural_effusion", ("sax",), "pleural effusion", "胸腔积液"),
+)
+
+
+def _shown(needs: Collection[str], shown: Collection[str]) -> bool:
+    return any(sequence in shown for sequence in needs)
+
+
+def _judged(abnormal: bool | None, language: str, low: bool) -> str:
+    if abnormal is None:
+        return ""
+    if not abnormal:
+        return " (normal)" if language == "en" else "(正常)"
+    if language == "en":
+        return " (reduced)" if low else " (increased)"
+    return "(减低)" if low else "(增大)"
+
+
+def _measured(rows: tuple[tuple[str, str, tuple[str, ...], str, str, str], ...], labels: StudyLabels,
+              shown: Collection[str], language: str) -> list[str]:  # fmt: skip
+    parts = []
+    for name, finding, needs, unit, english, chinese in rows:
+        value = labels.measurements.get(name)
+        if value is None or not _shown(needs, shown):
+            continue
+        judged = _judged(labels.findings.get(finding), language, low=name.endswith("ef_percent"))
+        label = english if language == "en" else chinese
+        parts.append(f"{label} {value:.0f} {unit}{judged}")
+    return parts
+
+
+def _pattern(labels: StudyLabels, language: str) -> str:
+    pattern = LGE_PATTERNS[labels.patterns["lge_pattern"]].name(language)
+    region = labels.patterns.get("lge_region", "")
+    if not region:
+        return pattern
+    where = WALL_REGIONS[region].name(language)
+    return f"{where}{pattern}" if language == "zh" else f"{pattern} of the {where}"
+
+
+def _lge_parts(labels: StudyLabels, language: str) -> list[str]:
+    parts = [_pattern(labels, language)] if labels.patterns.get("lge_pattern") else []
+    extra = (("rv_lge", "RV enhancement", "右心室强化"), ("pericardial_enhancement", "pericardial enhancement", "心包强化"))
+    parts += [english if language == "en" else chinese for code, english, chinese in extra if labels.findings.get(code)]
+    return parts
+
+
+def _present(labels: StudyLabels, shown: Collection[str], language: str) -> list[str]:
+    known = [row for row in _OTHER if labels.findings.get(row[0]) is not None and _shown(row[1], shown)]
+    found = [english if language == "en" else chinese for code, _, english, chinese in known if labels.findings[code]]
+    extra = labels.patterns.get("other_pattern")
+    if extra and _shown(("sax", "lax_4ch"), shown):
+        found.append(OTHER_PATTERNS[extra].name(language))
+    if found or not known:
+        return found
+    return ["no further abnormality" if language == "en" else "未见其他异常"]
+
+
+def write_report(labels: StudyLabels, shown: Collection[str], language: str) -> dict[str, str]:
+    """Sections of a report in `language` about the `shown` sequences.
+
+    Returns:
+        Section (`cmrvlm.labels.REPORT_SECTIONS`) to text. A section about which nothing is known says so; the
+        impression is absent when the disease is unknown.
+    """
+    unknown = "not assessed" if language == "en" else "未评估"
+    joint, stop = ("; ", ".") if language == "en" else ("；", "。")
+    function = _measured(_FUNCTION, labels, shown, language)
+    motion = labels.patterns.get("motion_pattern")
+    if motion and _shown(("sax", "lax_4ch"), shown):
+        function.append(MOTION_PATTERNS[motion].name(language))
+    parts = {
+        "structure": _measured(_STRUCTURE, labels, shown, language),
+        "function": function,
+        "lge": _lge_parts(labels, language) if "lge" in shown else [],
+        "other": _present(labels, shown, language),
+    }
+    sections = {name: (joint.join(part) if part else unknown) + stop for name, part in parts.items()}
+    if labels.diseases is not None:
+        names = [DISEASES[code].name(language) for code in DISEASES if code in labels.diseases]
+        sections["impression"] = joint.join(names) + stop
+    return sections
+
+
+def write_captions(labels: StudyLabels, shown: Collection[str], language: str) -> dict[str, str]:
+    """One sentence about each shown sequence on which something is known."""
+    joint, stop = ("; ", ".") if language == "en" else ("；", "。")
+    captions = {}
+    for sequence in shown:
+        alone = (sequence,)
+        rows = {
+            "sax": _measured(_STRUCTURE[:3], labels, alone, language) + _measured(_FUNCTION[:1], labels, alone, language),
+            "lax_4ch": _measured(_STRUCTURE[3:], labels, alone, language),
+            "lge": _lge_parts(labels, language),
+        }[sequence]
+        motion = labels.patterns.get("motion_pattern")
+        if sequence == "sax" and motion:
+            rows.append(MOTION_PATTERNS[motion].name(language))
+        if sequence == "lax_4ch":
+            rows += _present(labels, alone, language)
+        if rows:
+            captions[sequence] = joint.join(rows) + stop
+    return captions
+
+
+def with_texts(labels: StudyLabels, sequences: Collection[str] = SEQUENCES) -> StudyLabels:
+    """The labels with report and captions written in both languages from their own values."""
+    report = {language: write_report(labels, sequences, language) for language in LANGUAGES}
+    captions = {language: write_captions(labels, sequences, language) for language in LANGUAGES}
+    return replace(labels, report=report, captions=captions)
+
+
+def join_sections(sections: Mapping[str, str], language: str) -> str:
+    """One text from a report's sections, each behind its name, in the fixed order."""
+    position = 1 if language == "zh" else 0
+    colon, gap = ("：", "") if language == "zh" else (": ", " ")
+    return gap.join(f"{names[position]}{colon}{sections[key]}" for key, names in SECTION_NAMES.items() if key in sections)
+
+
+def split_sections(text: str) -> dict[str, str]:
+    """Sections read back from a report in either language; a section whose name is not there is absent."""
+    starts = []
+    for key, names in SECTION_NAMES.items():
+        for name, colon in zip(names, (":", "："), strict=True):
+            at = text.find(name + colon)
+            if at >= 0:
+                starts.append((at, at + len(name + colon), key))
+                break
+    starts.sort()
+    ends = [start[0] for start in starts[1:]] + [len(text)]
+    return {key: text[begin:end].strip() for (_, begin, key), end in zip(starts, ends, strict=True)}

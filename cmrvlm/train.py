@@ -1,0 +1,102 @@
+"""Train one stage: `python -m cmrvlm.train +experiment=stage3`."""
+
+from __future__ import annotations
+
+import logging
+import math
+from pathlib import Path
+from typing import Any
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from lightning.pytorch import Trainer, seed_everything
+from lightning.pytorch.callbacks import ProgressBar
+from omegaconf import DictConfig
+from rich.console import Console
+
+from cmrvlm.entry import CONFIG_PATH, explained
+from cmrvlm.errors import CmrvlmError
+from cmrvlm.instantiate import build
+from cmrvlm.stages.callbacks.sweep_table import write_result
+from cmrvlm.stages.handover import hand_over, moved_table
+from cmrvlm.stages.run_folder import save_run
+from cmrvlm.stages.wiring import Config, build_collator, build_data, build_model, build_tokenizer, plain
+
+log = logging.getLogger(__name__)
+
+
+def train(config: Config, run: Path) -> float | None:
+    """Train as a resolved configuration says and fill the run folder.
+
+    Args:
+        config: Plain configuration of `conf/train.yaml`.
+        run: Run folder.
+
+    Returns:
+        The value of `optimized_metric`, None when the run did not log it.
+    """
+    seed_everything(config["seed"], workers=True, verbose=False)
+    stage_config = dict(config["stage"])
+    init_from = stage_config.pop("init_from")
+    earlier = Path(init_from) if init_from else None
+    data = build_data(config)
+    data.prepare_data()
+    tokenizer = build_tokenizer(config, data, earlier)
+    model = build_model(config, tokenizer)
+    if earlier:
+        Console().print(moved_table(hand_over(model, earlier)))
+    data.collator = build_collator(model, tokenizer)
+    stage = build(
+        stage_config,
+        "stage",
+        model=model,
+        optimizer=build(config["optimizer"], "optimizer"),
+        schedule=build(config["schedule"], "schedule"),
+        seed=config["seed"],
+    )
+    _describe(model, data)
+    trainer = _trainer(config, run)
+    # Saved before the fit too, so that a run that is stopped can be resumed with its own tokenizer and split.
+    save_run(run, config, model, tokenizer, data.preprocessing)
+    data.save_split(run / "split.json")
+    trainer.fit(stage, datamodule=data, ckpt_path=config["ckpt_path"], weights_only=True)
+    if trainer.interrupted:
+        raise CmrvlmError("the training was interrupted", file=run, remedy="Go on with ckpt_path=<run>/checkpoints/last.ckpt.")
+    save_run(run, config, model, tokenizer, data.preprocessing)
+    metric = trainer.callback_metrics.get(config["optimized_metric"])
+    return None if metric is None or math.isnan(float(metric)) else float(metric)
+
+
+def _trainer(config: Config, run: Path) -> Trainer:
+    callbacks = [build(one, f"callbacks.{name}") for name, one in config["callbacks"].items() if one]
+    loggers = [build(one, f"logger.{name}") for name, one in (config.get("logger") or {}).items() if one]
+    bar = any(isinstance(one, ProgressBar) for one in callbacks)
+    trainer: Trainer = build(config["trainer"], "trainer", callbacks=callbacks, logger=loggers,
+                             default_root_dir=str(run), enable_progress_bar=bar)  # fmt: skip
+    return trainer
+
+
+def _describe(model: Any, data: Any) -> None:
+    total = sum(p.numel() for p in model.parameters())
+    trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    sizes = ", ".join(f"{len(studies)} {part}" for part, studies in data.split.items())
+    log.info("model: %s parameters, %s trained; studies: %s", f"{total:,}", f"{trained:,}", sizes)
+    if data.failures:
+        log.warning("left out %d broken studies: %s", len(data.failures), "; ".join(data.failures.values()))
+
+
+@hydra.main(version_base="1.3", config_path=CONFIG_PATH, config_name="train")
+@explained
+def main(config: DictConfig) -> float | None:
+    """Entry point."""
+    hydra_config = HydraConfig.get()
+    run, overrides = Path(hydra_config.runtime.output_dir), list(hydra_config.overrides.task)
+    write_result(run, overrides, "failed", None)
+    metric = train(plain(config), run)
+    write_result(run, overrides, "done", metric)
+    log.info("run folder: %s", run)
+    return metric
+
+
+if __name__ == "__main__":
+    main()

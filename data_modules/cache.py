@@ -1,0 +1,106 @@
+"""Preprocessed studies on disk, read by memory map.
+
+The key covers everything that changes the content: the source's settings and code, the files it reads, the
+preprocessing's settings and code, and the format. A study is written into a temporary folder and renamed, so a run that
+is killed while writing leaves no half study behind.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
+
+from rich.progress import track
+
+import cmrvlm.transforms
+from cmrvlm.errors import CmrvlmError
+from cmrvlm.study import Study
+from cmrvlm.study_io import load_arrays, save_arrays
+from cmrvlm.transforms.preprocessing import Preprocessing
+from data_modules.sources.base import Source
+
+_FORMAT = "1"
+
+
+class StudyCache:
+    """Studies of one source after one preprocessing.
+
+    Args:
+        root: Folder of all caches.
+        source: Where studies come from.
+        preprocessing: What is done to them.
+    """
+
+    def __init__(self, root: Path, source: Source, preprocessing: Preprocessing):
+        self.source, self.preprocessing = source, preprocessing
+        digest = hashlib.sha256(_FORMAT.encode())
+        digest.update(source.fingerprint().encode())
+        digest.update(json.dumps(preprocessing.spec(), sort_keys=True, default=str).encode())
+        for package in cmrvlm.transforms.__path__:
+            for path in sorted(Path(package).glob("*.py")):
+                digest.update(path.read_bytes())
+        self.folder = root / digest.hexdigest()[:16]
+
+    def path(self, study_id: str) -> Path:
+        """Folder of one study; the files it was read from are part of the name."""
+        stats = [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in self.source.files(study_id)]
+        tail = hashlib.sha256(json.dumps([study_id, stats]).encode()).hexdigest()[:12]
+        return self.folder / f"{re.sub(r'[^A-Za-z0-9_-]', '_', study_id)[:60]}-{tail}"
+
+    def fill(self, study_ids: Iterable[str], allowed_failures: int = 0) -> dict[str, str]:
+        """Preprocess what is not there yet.
+
+        Returns:
+            Study id to reason, for studies that could not be read.
+
+        Raises:
+            CmrvlmError: More than `allowed_failures` studies are broken.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        failures: dict[str, str] = {}
+        ids = list(study_ids)
+        missing = [study for study in ids if not self._there(study, failures)]
+        for study in track(missing, description="Preprocessing studies", disable=len(missing) < 20):
+            try:
+                self._write(study)
+            except CmrvlmError as error:
+                failures[study] = str(error)
+        if len(failures) > allowed_failures:
+            first = next(iter(failures.values()))
+            raise CmrvlmError(f"{len(failures)} of {len(ids)} studies cannot be read; the first: {first}",
+                              field="data.allowed_failures",
+                              remedy=f"Mend the files, or allow more than {allowed_failures} failures.")  # fmt: skip
+        return failures
+
+    def _there(self, study_id: str, failures: dict[str, str]) -> bool:
+        try:
+            return self.path(study_id).is_dir()
+        except FileNotFoundError as error:
+            failures[study_id] = f"{error.filename}: there is no such file"
+            return True
+
+    def _write(self, study_id: str) -> None:
+        final = self.path(study_id)
+        with tempfile.TemporaryDirectory(dir=self.folder, prefix=".writing-") as temporary:
+            inner = Path(temporary) / "study"
+            inner.mkdir()
+            save_arrays(self.preprocessing(self.source.load(study_id)), inner)
+            try:
+                os.replace(inner, final)
+            except OSError:
+                if not final.is_dir():  # else another process wrote the same study first
+                    raise
+
+    def load(self, study_id: str) -> Study:
+        """A study from the cache, memory-mapped."""
+        return load_arrays(self.path(study_id))
+
+    def clear(self) -> None:
+        """Remove this cache from disk."""
+        shutil.rmtree(self.folder, ignore_errors=True)

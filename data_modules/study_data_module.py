@@ -1,0 +1,152 @@
+"""The data module: split by patient, cache, and one loader factory."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import LightningDataModule
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from cmrvlm.batch import Batch
+from cmrvlm.errors import CmrvlmError
+from cmrvlm.study_io import read_meta
+from cmrvlm.tasks.mixture import Mixture
+from cmrvlm.text.collate import Collator
+from cmrvlm.transforms.augment import Augment
+from cmrvlm.transforms.preprocessing import Preprocessing
+from data_modules.cache import StudyCache
+from data_modules.dataset import EpochSampler, EvaluationSet, TrainingSet
+from data_modules.sources.base import Source
+from data_modules.split import Split, check_leak, read_split, split_by_patient
+
+_CORPUS_STUDIES = 200  # enough for a vocabulary
+
+
+class StudyDataModule(LightningDataModule):
+    """Studies of one source as batches.
+
+    Args:
+        source: Where studies come from.
+        preprocessing: Native study to the model's grid.
+        mixture: Instructions.
+        cache_dir: Folder of preprocessed studies.
+        augmentation: Changes training images, or None.
+        shares: Part to share of the patients; what is left over is for training.
+        split_file: A split to use instead, for example that of an earlier run.
+        batch_size: Studies in a training batch.
+        evaluation_batch_size: Studies in an evaluation batch.
+        num_workers: Loader processes; results do not depend on it.
+        seed: Seed of split, order, augmentation and instructions.
+        allowed_failures: Broken studies that may be left out before it is an error.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        preprocessing: Preprocessing,
+        mixture: Mixture,
+        cache_dir: str,
+        augmentation: Augment | None = None,
+        shares: Mapping[str, float] | None = None,
+        split_file: str | None = None,
+        batch_size: int = 4,
+        evaluation_batch_size: int = 4,
+        num_workers: int = 0,
+        seed: int = 0,
+        allowed_failures: int = 0,
+    ):
+        super().__init__()
+        self.source, self.preprocessing, self.mixture, self.augmentation = source, preprocessing, mixture, augmentation
+        self.cache = StudyCache(Path(cache_dir), source, preprocessing)
+        self.shares = dict(shares or {"val": 0.1, "test": 0.1})
+        self.split_file = Path(split_file) if split_file else None
+        self.batch_size, self.evaluation_batch_size = batch_size, evaluation_batch_size
+        self.num_workers, self.seed, self.allowed_failures = num_workers, seed, allowed_failures
+        self.collator: Collator | None = None
+        self.split: Split = {}
+        self.failures: dict[str, str] = {}
+
+    def prepare_data(self) -> None:
+        """Make the split and fill the cache; safe to call twice."""
+        if self.split:
+            return
+        ids, patients = self.source.study_ids(), self.source.patient_ids()
+        if self.split_file:
+            split = read_split(self.split_file)
+        else:
+            split = split_by_patient(ids, patients, self.source.strata(), self.shares, self.seed)
+        check_leak(split, dict(zip(ids, patients, strict=True)))
+        wanted = [study for part in split.values() for study in part]
+        self.failures = self.cache.fill(wanted, self.allowed_failures)
+        self.split = {part: [s for s in studies if s not in self.failures] for part, studies in split.items()}
+        if not self.split["train"] and not self.split["test"]:
+            raise CmrvlmError("the data holds no study", field="data", remedy="Check the root and the split.")
+
+    def setup(self, stage: str | None = None) -> None:
+        """Lightning's hook; every process needs the split."""
+        self.prepare_data()
+
+    def save_split(self, path: Path) -> None:
+        """Write the split for the run folder."""
+        path.write_text(json.dumps(self.split, indent=1))
+
+    def corpus(self) -> Iterator[str]:
+        """Texts of the training split in all languages, and all prompts: what a tokenizer may be trained on."""
+        for task in self.mixture.tasks.values():
+            for wordings in task.prompts.values():
+                yield from wordings
+        for study_id in self.split["train"][:_CORPUS_STUDIES]:
+            study = self.cache.load(study_id)
+            for task in self.mixture.tasks.values():
+                for case in task.cases(study, list(study.series)):
+                    for language in self.mixture.languages:
+                        yield task.answer(study, case, language)
+            labels = read_meta(self.cache.path(study_id))["labels"]
+            for texts in (*labels["report"].values(), *labels["captions"].values()):
+                yield from texts.values()
+
+    def train_dataloader(self) -> DataLoader[Any]:
+        """Training batches; after a restart the epoch goes on where it was stopped."""
+        if len(self.split["train"]) < self.batch_size:
+            raise CmrvlmError(f"{len(self.split['train'])} training studies are fewer than one batch of {self.batch_size}",
+                              field="data.batch_size", remedy="Use a smaller batch or more studies.")  # fmt: skip
+        data = TrainingSet(self.cache, self.split["train"], self.mixture, self.augmentation, self.seed)
+        rank, world = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+        sampler = EpochSampler(len(data), self.seed, self.batch_size, self._position, rank, world)
+        return self._loader(data, self.batch_size, sampler=sampler, drop_last=True)
+
+    def _position(self) -> tuple[int, int]:
+        if not self.trainer:
+            return 0, 0
+        return self.trainer.current_epoch, self.trainer.fit_loop.epoch_loop.batch_progress.current.completed
+
+    def val_dataloader(self) -> DataLoader[Any] | list[Any]:
+        """Every instruction of the validation split; none when the split has no validation part."""
+        return self.evaluation_loader("val") if self.split["val"] else []
+
+    def test_dataloader(self) -> DataLoader[Any]:
+        """Every instruction of the test split."""
+        return self.evaluation_loader("test")
+
+    def evaluation_loader(self, part: str, *, blind: bool = False, shown: Sequence[str] | None = None) -> DataLoader[Any]:
+        """Batches of a part of the split, nothing drawn.
+
+        Args:
+            part: `train`, `val` or `test`.
+            blind: Remove the images and keep the questions.
+            shown: Sequences to show; None shows all.
+        """
+        data = EvaluationSet(self.cache, self.split[part], self.mixture, shown)
+        return self._loader(data, self.evaluation_batch_size, blind=blind)
+
+    def _loader(self, data: Dataset[Any], batch_size: int, *, sampler: Sampler[Any] | None = None,
+                drop_last: bool = False, blind: bool = False) -> DataLoader[Any]:  # fmt: skip
+        if self.collator is None:
+            raise CmrvlmError("no collator was set", field="collator", remedy="Set it after the model was built.")
+        collate: Callable[..., Batch] = partial(self.collator, blind=blind)
+        return DataLoader(data, batch_size, sampler=sampler, collate_fn=collate, num_workers=self.num_workers,
+                          drop_last=drop_last, persistent_workers=self.num_workers > 0)  # fmt: skip
