@@ -14,6 +14,7 @@ import re
 import shutil
 import tempfile
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from rich.progress import track
@@ -66,11 +67,12 @@ class StudyCache:
         failures: dict[str, str] = {}
         ids = list(study_ids)
         missing = [study for study in ids if not self._there(study, failures)]
-        for study in track(missing, description="Preprocessing studies", disable=len(missing) < 20):
-            try:
-                self._write(study)
-            except CmrvlmError as error:
-                failures[study] = str(error)
+        # Threads suffice: reading, numpy and torch release the interpreter for nearly all of the work.
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            reasons = pool.map(self._try_write, missing)
+            for study, reason in zip(missing, track(reasons, "Preprocessing studies", len(missing)), strict=True):
+                if reason:
+                    failures[study] = reason
         if len(failures) > allowed_failures:
             first = next(iter(failures.values()))
             raise CmrvlmError(f"{len(failures)} of {len(ids)} studies cannot be read; the first: {first}",
@@ -84,6 +86,13 @@ class StudyCache:
         except FileNotFoundError as error:
             failures[study_id] = f"{error.filename}: there is no such file"
             return True
+
+    def _try_write(self, study_id: str) -> str | None:
+        try:
+            self._write(study_id)
+        except CmrvlmError as error:
+            return str(error)
+        return None
 
     def _write(self, study_id: str) -> None:
         final = self.path(study_id)

@@ -89,14 +89,14 @@ class Encoder(nn.Module):
         out = grid.new_zeros(len(index), grid.shape[1], *self.view_grid)
         if bool(frame_like.any()):
             picked = grid[index[frame_like], :, :, frames[frame_like]]  # (m, D, Z, h, w)
-            out[frame_like] = adaptive_avg_pool3d(picked, self.view_grid)
+            out[frame_like] = adaptive_avg_pool3d(picked, self.view_grid).to(out.dtype)
         if not bool(frame_like.all()):
             rest = ~frame_like
             still = frames[rest] < 0
             picked = grid[index[rest], :, slices[rest]]  # (m, D, T, h, w)
             one = picked[torch.arange(len(picked), device=grid.device), :, frames[rest].clamp(min=0)]  # (m, D, h, w)
             flat = torch.where(still[:, None, None, None], picked.mean(dim=2), one)
-            out[rest] = adaptive_avg_pool3d(flat[:, :, None], self.view_grid)
+            out[rest] = adaptive_avg_pool3d(flat[:, :, None], self.view_grid).to(out.dtype)
         return out.flatten(2).transpose(1, 2)
 
 

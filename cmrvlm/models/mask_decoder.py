@@ -27,7 +27,6 @@ class MaskDecoder(nn.Module):
         self.blocks = nn.ModuleList(
             conv_block(widths[i + 1] + pyramid_channels[i], widths[i]) for i in reversed(range(count - 1))
         )
-        self.refine = conv_block(widths[0], widths[0])
         self.pixel = nn.Conv2d(widths[0], widths[0], 1)
         self.query = nn.Sequential(nn.LayerNorm(query_width), nn.Linear(query_width, widths[0] + 1))
 
@@ -39,7 +38,7 @@ class MaskDecoder(nn.Module):
             skip = frames_as_batch(level).to(x.dtype)
             x = interpolate(x, size=skip.shape[-2:], mode="bilinear", align_corners=False)
             x = block(torch.cat([x, skip], dim=1))
-        return frames_to_volume(self.pixel(self.refine(x)), m, z, f)
+        return frames_to_volume(self.pixel(x), m, z, f)
 
     def forward(self, pixels: Tensor, queries: Tensor) -> Tensor:
         """Logits of masks.

@@ -1,0 +1,167 @@
+"""Apply a run to one study: `python -m cmrvlm.predict run=<folder> study=<folder or file>`."""
+
+from __future__ import annotations
+
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+import hydra
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+from omegaconf import DictConfig
+from rich.console import Console
+
+from cmrvlm.entry import CONFIG_PATH, explained
+from cmrvlm.errors import CmrvlmError
+from cmrvlm.figures import overlay, save
+from cmrvlm.inference import answer_batch
+from cmrvlm.labels import DISEASES, LANGUAGES, NOT_ANNOTATED, STRUCTURES
+from cmrvlm.stages.run_folder import TrainedRun, load_run
+from cmrvlm.stages.wiring import Config, plain
+from cmrvlm.study import Study
+from cmrvlm.study_io import read_study, write_nifti
+from cmrvlm.tasks.base import Answer, Case, Instruction, MaskTarget, whole_views
+from cmrvlm.tasks.diagnosis import DiseaseTask, disease_vector
+from cmrvlm.tasks.reporting import ReportTask
+from cmrvlm.tasks.segmentation import STRUCTURE_VALUES, SegmentTask
+from cmrvlm.text.report_writer import split_sections
+from cmrvlm.transforms.frames import frames_to_keep
+from cmrvlm.transforms.geometry import resample_mask
+
+log = logging.getLogger(__name__)
+
+
+def questions(study: Study, language: str, ask: str | None, mask_sequences: list[str]) -> list[Instruction]:
+    """What a preprocessed study is asked: report, disease, masks on all frames, and the user's own question."""
+    views = whole_views(list(study.series))
+    asked = [Instruction(study.study_id, "report", language, ReportTask.prompts[language][0], "", Case(views)),
+             Instruction(study.study_id, "disease", language, DiseaseTask.prompts[language][0], "",
+                         Case(views, diseases=disease_vector(())))]  # fmt: skip
+    if ask:
+        asked.append(Instruction(study.study_id, "ask", language, ask, "", Case(views)))
+    for sequence in (name for name in mask_sequences if name in study.series):
+        frames = tuple(range(study.series[sequence].image.shape[1]))
+        for structure, values in STRUCTURE_VALUES.items():
+            task = SegmentTask(structure, sequence)
+            case = Case(views, mask=MaskTarget(sequence, structure, values, frames, (None,) * len(frames)))
+            prompt = task.prompts[language][0].format(**task.fields(case, language))
+            asked.append(Instruction(study.study_id, task.name, language, prompt, "", case))
+    return asked
+
+
+def with_empty_masks(study: Study) -> Study:
+    """The study with masks in which nothing is annotated, as places for predictions."""
+    series = {
+        name: type(one)(one.image, one.affine, mask=np.full(one.image.shape, NOT_ANNOTATED, dtype=np.uint8))
+        for name, one in study.series.items()
+    }
+    return study.with_series(series)
+
+
+def label_map(answers: list[Answer], sequence: str) -> NDArray[np.uint8] | None:
+    """Predicted structures (Z, T, H, W) of a sequence in canonical values; a later structure never paints over the
+    left ventricle. None when no mask was given."""
+    found = {a.instruction.case.mask.structure: a.mask for a in answers
+             if a.instruction.case.mask is not None and a.instruction.case.mask.sequence == sequence and a.mask is not None}  # fmt: skip
+    if not found:
+        return None
+    result = np.zeros(next(iter(found.values())).shape, dtype=np.uint8)
+    for structure in ("rv", "myo", "lv"):
+        if structure in found:
+            result[found[structure]] = STRUCTURES[structure]
+    return result
+
+
+def to_native(labels: NDArray[np.uint8], model_study: Study, native: Study, sequence: str) -> NDArray[np.uint8]:
+    """Labels on the native grid; frames that the model did not see are 255 (not annotated)."""
+    here, there = model_study.series[sequence], native.series[sequence]
+    z, t, h, w = there.image.shape
+    moved = resample_mask(labels, here.affine, there.affine, (z, h, w))
+    moved[moved == NOT_ANNOTATED] = STRUCTURES["background"]  # outside the model's field of view it saw no structure
+    result = np.full(there.image.shape, NOT_ANNOTATED, dtype=np.uint8)
+    result[:, frames_to_keep(t, labels.shape[1], {})] = moved
+    return result
+
+
+def panel(study: Study, sequence: str, labels: NDArray[np.uint8], path: Path) -> None:
+    """Slices at the largest and the smallest left ventricle with the predicted structures."""
+    volume = (labels == STRUCTURES["lv"]).sum(axis=(0, 2, 3))
+    frames = [int(volume.argmax()), int(volume.argmin())]
+    slices = np.linspace(0, len(labels) - 1, min(6, len(labels))).round().astype(int)
+    figure = Figure(figsize=(1.9 * len(slices), 4.2))
+    axes = figure.subplots(2, len(slices), squeeze=False)
+    for row, (frame, name) in enumerate(zip(frames, ("largest LV", "smallest LV"), strict=True)):
+        for column, index in enumerate(slices):
+            picture = np.asarray(study.series[sequence].image[index, frame], dtype=np.float32)
+            masks = {one: labels[index, frame] == STRUCTURES[one] for one in ("lv", "myo", "rv")}
+            overlay(axes[row, column], picture, masks, f"{name}, slice {index}")
+    save(figure, path)
+
+
+def predict(config: Config) -> dict[str, Any]:
+    """Apply a run as `conf/predict.yaml` says; write report, masks and panel, and return what was written.
+
+    Args:
+        config: Plain configuration.
+    """
+    if config["language"] not in LANGUAGES:
+        raise CmrvlmError(f"unknown language '{config['language']}'", field="language", remedy=f"Known: {LANGUAGES}.")
+    run = load_run(Path(config["run"]))
+    native = read_study(Path(config["study"]), config["sequence"])
+    known = {name: one for name, one in native.series.items() if name in run.model.encoders}
+    if not known:
+        raise CmrvlmError(f"the run reads {', '.join(run.model.encoders)}, the study has {', '.join(native.series)}",
+                          field="study", remedy="Use a run that was trained with this sequence.")  # fmt: skip
+    native = native.with_series(known)
+    study = run.preprocessing(with_empty_masks(native))
+    answers = _answers(run, study, config)
+    out = Path(config["out"])
+    out.mkdir(parents=True, exist_ok=True)
+    result = _texts(answers)
+    for sequence in run.model.mask_head:
+        labels = label_map(answers, sequence) if sequence in study.series else None
+        if labels is not None:
+            write_nifti(out / f"{sequence}_mask.nii.gz", to_native(labels, study, native, sequence),
+                        native.series[sequence].affine)  # fmt: skip
+            panel(study, sequence, labels, out / "panel.png")
+    (out / "prediction.json").write_text(json.dumps(result, indent=1, ensure_ascii=False))
+    return result
+
+
+@torch.no_grad()
+def _answers(run: TrainedRun, study: Study, config: Config) -> list[Answer]:
+    asked = questions(study, config["language"], config["ask"], list(run.model.mask_head))
+    return answer_batch(run.model, run.collator, run.collator([(study, asked)]), config["max_new_tokens"])
+
+
+def _texts(answers: list[Answer]) -> dict[str, Any]:
+    by_task = {answer.instruction.task: answer for answer in answers}
+    report = by_task["report"].text
+    probabilities = by_task["disease"].probabilities
+    result: dict[str, Any] = {"report": report, "sections": split_sections(report), "disease": by_task["disease"].text}
+    if probabilities is not None:
+        result["probabilities"] = {code: round(float(p), 4) for code, p in zip(DISEASES, probabilities, strict=True)}
+    if "ask" in by_task:
+        result["question"], result["answer"] = by_task["ask"].instruction.prompt, by_task["ask"].text
+    return result
+
+
+@hydra.main(version_base="1.3", config_path=CONFIG_PATH, config_name="predict")
+@explained
+def main(config: DictConfig) -> None:
+    """Entry point."""
+    settings = plain(config)
+    result = predict(settings)
+    console = Console(soft_wrap=True, highlight=False)
+    if "answer" in result:
+        console.print(f"{result['question']}\n{result['answer']}\n", markup=False)
+    console.print(f"{result['report']}\n", markup=False)
+    log.info("written to %s", settings["out"])
+
+
+if __name__ == "__main__":
+    main()
