@@ -13,7 +13,7 @@ class ConvEncoder(Encoder):
     """Strided convolutions in plane, then residual mixing along slices and along the cycle.
 
     Args:
-        channels: Channels at strides 2, 4, 8 and 16.
+        channels: Channels at strides 4, 8 and 16.
         spatial_grid: See `Encoder`.
         temporal_tokens: See `Encoder`.
         view_grid: See `Encoder`.
@@ -21,14 +21,14 @@ class ConvEncoder(Encoder):
 
     def __init__(
         self,
-        channels: tuple[int, ...] = (16, 32, 64, 128),
+        channels: tuple[int, int, int] = (24, 48, 96),
         spatial_grid: tuple[int, int, int] = (4, 3, 3),
         temporal_tokens: int = 8,
         view_grid: tuple[int, int, int] = (2, 3, 3),
     ):
         super().__init__(spatial_grid, temporal_tokens, view_grid)
         width = channels[-1]
-        self.stem = ConvStem(tuple(channels))
+        self.stem = ConvStem(tuple(channels), (4, 2, 2))
         self.refine = conv_block(width, width)
         self.along_slices = nn.Conv1d(width, width, 3, padding=1)
         self.along_time = nn.Conv1d(width, width, 3, padding=1, padding_mode="circular")

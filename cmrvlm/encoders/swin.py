@@ -49,7 +49,7 @@ class Swin(Encoder):
     """Stem at stride 8, then stages of attention blocks with merging in plane between them.
 
     Args:
-        stem_channels: Channels of the stem at strides 2, 4 and 8; the last is the width of the first stage.
+        stem_channels: Channels of the stem at strides 4 and 8; the last is the width of the first stage.
         depths: Blocks in each stage; width doubles from one to the next.
         heads: Attention heads in the first stage; they double too.
         windows: Windows that each block attends over in turn, along (Z, T, H, W); 0 is the whole axis.
@@ -60,7 +60,7 @@ class Swin(Encoder):
 
     def __init__(
         self,
-        stem_channels: tuple[int, ...],
+        stem_channels: tuple[int, int],
         depths: tuple[int, ...],
         heads: int,
         windows: tuple[Window, ...],
@@ -69,7 +69,7 @@ class Swin(Encoder):
         view_grid: tuple[int, int, int] = (2, 3, 3),
     ):
         super().__init__(spatial_grid, temporal_tokens, view_grid)
-        self.stem = ConvStem(tuple(stem_channels))
+        self.stem = ConvStem(tuple(stem_channels), (4, 2))
         width = stem_channels[-1]
         self.position = SlicePosition(width)
         widths = [width * 2**i for i in range(len(depths))]
@@ -110,7 +110,7 @@ class Swin4D(Swin):
 
     def __init__(
         self,
-        stem_channels: tuple[int, ...] = (16, 32, 64),
+        stem_channels: tuple[int, int] = (24, 48),
         depths: tuple[int, ...] = (1, 2),
         heads: int = 2,
         spatial_window: tuple[int, int, int] = (2, 6, 6),
@@ -138,7 +138,7 @@ class Swin3D(Swin):
 
     def __init__(
         self,
-        stem_channels: tuple[int, ...] = (16, 32, 64),
+        stem_channels: tuple[int, int] = (24, 48),
         depths: tuple[int, ...] = (1, 2),
         heads: int = 2,
         window: tuple[int, int, int] = (4, 6, 6),

@@ -16,28 +16,31 @@ class MaskDecoder(nn.Module):
     Args:
         pyramid_channels: Channels of the pyramid, finest first.
         query_width: Width of the language model's hidden states.
-        channels: Channels of the decoder at each level, finest first; the last value serves all coarser ones.
+        channels: Channels of the decoder at strides 1, 2, and the pyramid's; the last value serves all coarser ones.
     """
 
     def __init__(self, pyramid_channels: tuple[int, ...], query_width: int, channels: tuple[int, ...] = (16, 24, 32, 48)):
         super().__init__()
-        count = len(pyramid_channels)
+        # Encoders give nothing between the image and stride 4; for the frames asked the decoder makes stride 2 itself.
+        detail = channels[1]
+        levels = (pyramid_channels[0], detail, *pyramid_channels[1:])
+        count = len(levels)
         widths = [channels[min(i, len(channels) - 1)] for i in range(count)]
-        self.entry = nn.Conv2d(pyramid_channels[-1], widths[-1], 1)
-        self.blocks = nn.ModuleList(
-            conv_block(widths[i + 1] + pyramid_channels[i], widths[i]) for i in reversed(range(count - 1))
-        )
+        self.detail = conv_block(pyramid_channels[0], detail, stride=2)
+        self.entry = nn.Conv2d(levels[-1], widths[-1], 1)
+        self.blocks = nn.ModuleList(conv_block(widths[i + 1] + levels[i], widths[i]) for i in reversed(range(count - 1)))
         self.pixel = nn.Conv2d(widths[0], widths[0], 1)
         self.query = nn.Sequential(nn.LayerNorm(query_width), nn.Linear(query_width, widths[0] + 1))
 
     def pixels(self, pyramid: list[Tensor]) -> Tensor:
         """Pixel features (M, C, Z, F, H, W) from pyramid levels (M, C_i, Z, F, H / s_i, W / s_i)."""
         m, _, z, f, _, _ = pyramid[0].shape
-        x = self.entry(frames_as_batch(pyramid[-1]))
-        for level, block in zip(reversed(pyramid[:-1]), self.blocks, strict=True):
-            skip = frames_as_batch(level).to(x.dtype)
-            x = interpolate(x, size=skip.shape[-2:], mode="bilinear", align_corners=False)
-            x = block(torch.cat([x, skip], dim=1))
+        image, *coarse = [frames_as_batch(level) for level in pyramid]
+        levels = [image, self.detail(image), *coarse]
+        x = self.entry(levels[-1])
+        for level, block in zip(reversed(levels[:-1]), self.blocks, strict=True):
+            x = interpolate(x, size=level.shape[-2:], mode="bilinear", align_corners=False)
+            x = block(torch.cat([x, level.to(x.dtype)], dim=1))
         return frames_to_volume(self.pixel(x), m, z, f)
 
     def forward(self, pixels: Tensor, queries: Tensor) -> Tensor:

@@ -1,0 +1,78 @@
+"""Shared fixtures: small phantoms, a small model, composed configurations, real data where it is there."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+
+from cmrvlm.stages.wiring import build_collator, build_data, build_model, build_tokenizer, plain
+from data_modules.sources.phantom.source import PhantomSource
+
+ROOT = Path(__file__).parents[1]
+CONF = ROOT / "conf"
+
+
+@pytest.fixture(autouse=True, scope="session")
+def two_threads():
+    torch.set_num_threads(2 if "PYTEST_XDIST_WORKER" not in os.environ else 1)
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """Folder of the real data sets; the test skips where there is none."""
+    for folder in (os.environ.get("CMRVLM_REAL_DATA"), ROOT.parent / "shared" / "data"):
+        if folder and Path(folder).is_dir():
+            return Path(folder)
+    pytest.skip("no real data: set CMRVLM_REAL_DATA")
+
+
+@pytest.fixture(scope="session")
+def source() -> PhantomSource:
+    return PhantomSource(count=32, size=48, slices=4, frames=5, spacing_mm=(3.9, 4.1))
+
+
+@pytest.fixture(scope="session")
+def study(source):
+    """Dilated cardiomyopathy with all three sequences."""
+    return source.load(source.study_ids()[0])
+
+
+def composed(*overrides: str, name: str = "train"):
+    """A plain resolved configuration."""
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        return plain(compose(name, overrides=list(overrides)))
+
+
+@pytest.fixture(scope="session")
+def cache(tmp_path_factory) -> Path:
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture
+def small_config(tmp_path, cache) -> Callable:
+    """Configuration of a fast run whose files lie in the test's folder."""
+
+    def make(*overrides: str, folder: str = "run"):
+        run = tmp_path / folder
+        return composed("+debug=fast", f"paths.cache={cache}", f"out={run}", f"run_dir={run}", *overrides)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def parts(cache, tmp_path_factory):
+    """Data module, tokenizer, model and collator of stage 3 on small phantoms, untrained."""
+    run = tmp_path_factory.mktemp("parts")
+    config = composed("+experiment=stage3", "+debug=fast", f"paths.cache={cache}", f"out={run}", f"run_dir={run}")
+    data = build_data(config)
+    data.prepare_data()
+    tokenizer = build_tokenizer(config, data, None)
+    torch.manual_seed(0)
+    model = build_model(config, tokenizer).eval()
+    data.collator = build_collator(model, tokenizer)
+    return data, tokenizer, model, data.collator

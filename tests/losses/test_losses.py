@@ -1,0 +1,76 @@
+import math
+
+import pytest
+import torch
+from monai.losses import DiceLoss
+
+from cmrvlm.losses.classification import multi_label_loss
+from cmrvlm.losses.contrastive import info_nce
+from cmrvlm.losses.language import IGNORE, answer_cross_entropy
+from cmrvlm.losses.segmentation import mask_cross_entropy, soft_dice_loss
+
+
+def test_dice_equals_monai_where_both_are_defined():
+    torch.manual_seed(0)
+    logits = torch.randn(3, 4, 2, 16, 16)
+    target = torch.randint(0, 2, logits.shape)
+    theirs = DiceLoss(sigmoid=True, smooth_nr=1.0, smooth_dr=1.0)(logits.flatten(1)[:, None], target.flatten(1)[:, None].float())
+    assert soft_dice_loss(logits, target).item() == pytest.approx(theirs.item(), abs=1e-6)
+
+
+def test_right_empty_prediction_costs_nothing():
+    logits = torch.full((1, 4, 1, 64, 64), -20.0)
+    target = torch.zeros_like(logits, dtype=torch.uint8)
+    assert soft_dice_loss(logits, target) < 0.01
+    assert mask_cross_entropy(logits, target) < 0.01
+
+
+def test_bf16_is_summed_in_float32():
+    logits = torch.full((1, 16, 1, 128, 128), 3.0)
+    target = torch.ones_like(logits, dtype=torch.uint8)
+    with torch.autocast("cpu", torch.bfloat16):
+        half = soft_dice_loss(logits.bfloat16(), target)
+    assert torch.isfinite(half)
+    assert half.item() == pytest.approx(soft_dice_loss(logits, target).item(), abs=1e-3)
+
+
+def test_unannotated_voxels_count_for_nothing():
+    torch.manual_seed(0)
+    logits, target = torch.randn(1, 2, 1, 8, 8), torch.randint(0, 2, (1, 2, 1, 8, 8)).to(torch.uint8)
+    hidden = torch.cat([target, torch.full_like(target, 255)], dim=1)
+    both = torch.cat([logits, torch.randn_like(logits) * 10], dim=1)
+    assert torch.allclose(soft_dice_loss(both, hidden), soft_dice_loss(logits, target))
+    assert torch.allclose(mask_cross_entropy(both, hidden), mask_cross_entropy(logits, target))
+    nothing = torch.full_like(target, 255)
+    assert mask_cross_entropy(logits, nothing) == 0
+    assert soft_dice_loss(logits, nothing) == 0
+
+
+def test_contrast_of_unrelated_pairs_is_log_n():
+    images = torch.eye(4)
+    texts = torch.ones(4, 4)
+    assert info_nce(images, texts, torch.tensor(5.0), torch.eye(4, dtype=torch.bool)).item() == pytest.approx(math.log(4))
+
+
+def test_contrast_of_matching_pairs_goes_to_zero():
+    x = torch.eye(6)
+    assert info_nce(x, x, torch.tensor(100.0), torch.eye(6, dtype=torch.bool)) < 1e-4
+
+
+def test_identical_texts_are_no_negatives():
+    x = torch.tensor([[1.0, 0], [1.0, 0], [0, 1.0]])
+    same = torch.tensor([[1, 1, 0], [1, 1, 0], [0, 0, 1]], dtype=torch.bool)
+    assert info_nce(x, x, torch.tensor(100.0), same) < 1e-4
+    assert info_nce(x, x, torch.tensor(100.0), torch.eye(3, dtype=torch.bool)) > 0.3
+
+
+def test_language_loss_is_the_mean_over_answer_tokens():
+    logits = torch.zeros(5, 10)
+    labels = torch.tensor([1, IGNORE, 3, IGNORE, 5])
+    assert answer_cross_entropy(logits, labels).item() == pytest.approx(math.log(10))
+    assert answer_cross_entropy(logits, torch.full((5,), IGNORE)) == 0
+    assert answer_cross_entropy(torch.zeros(0, 10), torch.zeros(0, dtype=torch.long)) == 0
+
+
+def test_multi_label_loss_sums_classes():
+    assert multi_label_loss(torch.zeros(2, 16), torch.ones(2, 16)).item() == pytest.approx(16 * math.log(2))

@@ -1,0 +1,124 @@
+import pytest
+import torch
+
+from cmrvlm.errors import CmrvlmError
+from cmrvlm.inference import answer_batch
+from cmrvlm.models.cmrvlm import rows_of
+from cmrvlm.tasks.base import Case, Instruction, View
+
+
+@pytest.fixture(scope="module")
+def samples(parts):
+    data, _, _, collator = parts
+    studies = [data.cache.load(s) for s in data.split["train"][:3]]
+    without_lge = studies[1].with_series({k: v for k, v in studies[1].series.items() if k != "lge"})
+    only_lge = studies[2].with_series({"lge": studies[2].series["lge"]})
+    chosen = [studies[0], without_lge, only_lge]
+    return [(one, data.mixture.all(one)) for one in chosen], collator
+
+
+@torch.no_grad()
+def forward(model, batch):
+    features = model.encode(batch.media)
+    tokens = model.image_tokens(features, batch.instructions, rows_of(batch))
+    hidden = model.read(batch.rows, tokens)
+    logits, _ = model.answer_logits(hidden, batch.rows)
+    masks = model.mask_logits(features, hidden, batch.rows, batch.instructions, rows_of(batch))
+    rows, _ = batch.diseases()
+    return logits, masks, model.disease_logits([tokens[row] for row in rows])
+
+
+def test_a_study_in_company_equals_the_study_alone(parts, samples):
+    """One with everything, one without LGE, one with LGE only: logits of each are those it has alone."""
+    model = parts[2]
+    studies, collator = samples
+    together = forward(model, collator(studies))
+    alone = [forward(model, collator([one])) for one in studies]
+    assert (together[0] - torch.cat([a[0] for a in alone])).abs().max() < 1e-5
+    assert (together[2] - torch.cat([a[2] for a in alone])).abs().max() < 1e-5
+    masks = [mask for a in alone for mask in a[1].values()]
+    assert len(masks) == len(together[1]) > 0
+    for one, two in zip(together[1].values(), masks, strict=True):
+        assert (one - two).abs().max() < 1e-4
+
+
+def test_absent_sequences_are_not_in_the_batch(samples):
+    studies, collator = samples
+    batch = collator(studies)
+    assert sorted(batch.media["lge"][0].owners.tolist()) == [0, 2]
+    assert sorted(batch.media["sax"][0].owners.tolist()) == [0, 1]
+    assert all(stack.images.abs().sum() > 0 for stacks in batch.media.values() for stack in stacks)
+
+
+def test_studies_of_different_size_share_a_batch(parts, samples):
+    model, collator = parts[2], parts[3]
+    (one, asked), (two, asked_two) = samples[0][0], samples[0][1]
+    sax = two.series["sax"]
+    shorter = type(sax)(sax.image[:2], sax.affine, sax.frame_times_ms, sax.mask[:2], sax.phases, sax.levels[:2])
+    two = two.with_series({"sax": shorter})
+    asked_two = [i for i in parts[0].mixture.all(two)]
+    together = forward(model, collator([(one, asked), (two, asked_two)]))
+    alone = forward(model, collator([(two, asked_two)]))
+    assert (together[0][-len(alone[0]) :] - alone[0]).abs().max() < 1e-5
+
+
+def test_images_change_the_answer(parts, samples):
+    model, collator = parts[2], parts[3]
+    study, asked = samples[0][0]
+    other = study.with_series({k: type(v)(v.image[..., ::-1].copy(), v.affine, v.frame_times_ms, v.mask, v.phases, v.levels)
+                               for k, v in study.series.items()})  # fmt: skip
+    one, two = (forward(model, collator([(s, asked)])) for s in (study, other))
+    assert (one[0] - two[0]).abs().max() > 1e-4
+    assert (one[2] - two[2]).abs().max() > 1e-5
+
+
+def test_answers_come_for_every_instruction_in_order(parts, samples):
+    model = parts[2]
+    studies, collator = samples
+    batch = collator(studies)
+    answers = answer_batch(model, collator, batch, 6)
+    assert [a.instruction for a in answers] == batch.instructions
+    for answer in answers:
+        asks_mask = answer.instruction.case.mask is not None
+        assert (answer.truth_mask is not None) == asks_mask
+        assert (answer.probabilities is not None) == (answer.instruction.case.diseases is not None)
+
+
+def test_blind_questions_have_no_images_and_no_numbers(parts, samples):
+    model = parts[2]
+    studies, collator = samples
+    batch = collator(studies, blind=True)
+    assert batch.media == {}
+    answers = answer_batch(model, collator, batch, 4)
+    assert len(answers) == len(batch.instructions)
+    assert all(a.probabilities is None and a.mask is None for a in answers)
+
+
+def test_several_structures_decode_their_pixels_once(parts, samples, monkeypatch):
+    model = parts[2]
+    studies, collator = samples
+    decoder = model.mask_head["sax"]
+    calls = []
+    whole = type(decoder).pixels
+    monkeypatch.setattr(type(decoder), "pixels", lambda self, pyramid: calls.append(pyramid[0].shape[0]) or whole(self, pyramid))
+    _, masks, _ = forward(model, collator(studies))
+    assert len(masks) == 6  # three structures of two studies
+    assert calls == [2]
+
+
+def test_unknown_sequence_is_named(parts):
+    with pytest.raises(CmrvlmError, match="perfusion"):
+        parts[2].encoder("perfusion")
+
+
+def test_special_tokens_cannot_be_smuggled_in(parts, samples):
+    study = samples[0][0][0]
+    bad = Instruction(study.study_id, "ask", "en", "What is <SEG> here?", "", Case((View("sax"),)))
+    with pytest.raises(CmrvlmError, match="special token"):
+        parts[3].prompt_ids(bad)
+
+
+def test_too_long_a_row_is_an_error_with_its_lengths(parts, samples):
+    collator = type(parts[3])(parts[1], parts[3].series_tokens, parts[3].view_tokens, max_length=64)
+    with pytest.raises(CmrvlmError, match="the model takes 64"):
+        collator(samples[0][:1])

@@ -1,0 +1,116 @@
+import pytest
+import torch
+
+from cmrvlm.errors import CmrvlmError
+from cmrvlm.models.attention_mask import allowed, for_implementation, positions
+from cmrvlm.models.fusion import fill_image_places
+from cmrvlm.models.language_model import tiny_language_model
+
+
+def tiny(**changes):
+    torch.manual_seed(0)
+    settings = {"vocab_size": 40, "hidden_size": 32, "layers": 2, "heads": 4, "intermediate_size": 48}
+    return tiny_language_model(**settings | changes).eval()
+
+
+def left_padded(prompts):
+    longest = max(len(p) for p in prompts)
+    ids, valid = torch.zeros(len(prompts), longest, dtype=torch.long), torch.zeros(len(prompts), longest, dtype=torch.bool)
+    for row, prompt in enumerate(prompts):
+        ids[row, longest - len(prompt) :] = torch.tensor(prompt)
+        valid[row, longest - len(prompt) :] = True
+    return ids, valid
+
+
+def test_prefix_mask_by_hand():
+    valid = torch.tensor([[True, True, True, True, False]])
+    mask = allowed(valid, torch.tensor([2]), "prefix")[0, 0].int().tolist()
+    assert mask == [[1, 1, 0, 0, 0], [1, 1, 0, 0, 0], [1, 1, 1, 0, 0], [1, 1, 1, 1, 0], [1, 1, 1, 1, 1]]
+    causal = allowed(valid, torch.tensor([2]), "causal")[0, 0].int().tolist()
+    assert causal[0] == [1, 0, 0, 0, 0]
+
+
+def test_positions_skip_padding():
+    assert positions(torch.tensor([[False, False, True, True], [True, True, True, False]])).tolist() == [[0, 0, 0, 1], [0, 1, 2, 2]]
+
+
+@pytest.mark.parametrize("family", ["qwen3", "llama"])
+@pytest.mark.parametrize("attention", ["prefix", "causal"])
+@torch.no_grad()
+def test_sdpa_and_eager_are_the_same_function(family, attention):
+    one, two = (tiny(family=family, attention=attention, attention_implementation=i) for i in ("sdpa", "eager"))
+    two.load_state_dict(one.state_dict())
+    ids = torch.randint(0, 40, (3, 9))
+    valid = torch.arange(9)[None] < torch.tensor([9, 6, 4])[:, None]
+    ends = torch.tensor([5, 3, 2])
+    a, b = (m.hidden(m.embed(ids), valid, ends)[valid] for m in (one, two))
+    assert (a - b).abs().max() < 1e-5
+
+
+def test_other_implementations_are_refused_by_name():
+    with pytest.raises(CmrvlmError, match="flash_attention_2"):
+        for_implementation(torch.ones(1, 1, 2, 2, dtype=torch.bool), "flash_attention_2", torch.float32)
+
+
+@torch.no_grad()
+def test_answer_does_not_see_the_future_and_prefix_sees_itself():
+    model = tiny()
+    ids = torch.randint(0, 40, (1, 8))
+    valid, ends = torch.ones(1, 8, dtype=torch.bool), torch.tensor([4])
+    before = model.hidden(model.embed(ids), valid, ends)
+    changed = ids.clone()
+    changed[0, 6] = (ids[0, 6] + 1) % 40
+    after = model.hidden(model.embed(changed), valid, ends)
+    assert torch.equal(before[0, :6], after[0, :6])
+    changed = ids.clone()
+    changed[0, 3] = (ids[0, 3] + 1) % 40
+    assert (model.hidden(model.embed(changed), valid, ends)[0, 0] - before[0, 0]).abs().max() > 1e-4
+
+
+@pytest.mark.parametrize("attention", ["prefix", "causal"])
+def test_answers_do_not_depend_on_the_neighbours(attention):
+    model = tiny(attention=attention)
+    prompts = [[1, 2, 3], [5, 6, 7, 8, 9, 10, 11, 12, 13, 14], [20]]
+    ids, valid = left_padded(prompts)
+    together = model.generate(model.embed(ids), valid, end_id=39, max_new_tokens=12)
+    for prompt, answer in zip(prompts, together, strict=True):
+        one, all_valid = left_padded([prompt])
+        assert model.generate(model.embed(one), all_valid, 39, 12) == [answer]
+
+
+def test_cache_gives_what_a_full_pass_gives():
+    model = tiny()
+    ids, valid = left_padded([[3, 1, 4], [1, 5, 9, 2, 6]])
+    for row, answer in enumerate(model.generate(model.embed(ids), valid, 39, 8)):
+        tokens = ids[row][valid[row]].tolist()
+        prefix = len(tokens)
+        for expected in answer:
+            whole = torch.tensor([tokens])
+            hidden = model.hidden(model.embed(whole), torch.ones_like(whole, dtype=torch.bool), torch.tensor([prefix]))
+            assert int(model.logits(hidden[0, -1]).argmax()) == expected
+            tokens.append(expected)
+
+
+def test_length_limit_counts_new_tokens_and_rows_end_alone():
+    model = tiny()
+    ids, valid = left_padded([[3, 1, 4], [1, 5, 9, 2, 6]])
+    free = model.generate(model.embed(ids), valid, -1, 5)
+    assert [len(answer) for answer in free] == [5, 5]
+    stop = free[0][2]
+    stopped = model.generate(model.embed(ids), valid, stop, 5)
+    assert stopped[0] == free[0][: free[0].index(stop)]
+    assert stopped[1] == (free[1][: free[1].index(stop)] if stop in free[1] else free[1])
+
+
+def test_images_fill_their_places_in_order():
+    ids = torch.tensor([[1, 9, 9, 2], [9, 3, 0, 0]])
+    embeddings = torch.zeros(2, 4, 2)
+    filled = fill_image_places(embeddings, ids, 9, [torch.tensor([[1.0, 1], [2, 2]]), torch.tensor([[3.0, 3]])])
+    assert filled[..., 0].tolist() == [[0, 1, 2, 0], [3, 0, 0, 0]]
+
+
+@pytest.mark.parametrize("counts", [(1, 1), (2, 2), (3, 0)])
+def test_another_number_of_tokens_than_places_is_refused(counts):
+    ids = torch.tensor([[1, 9, 9, 2], [9, 3, 0, 0]])
+    with pytest.raises(CmrvlmError, match="image places"):
+        fill_image_places(torch.zeros(2, 4, 2), ids, 9, [torch.ones(n, 2) for n in counts])
