@@ -1,0 +1,232 @@
+"""Each stage learns, resumes bit for bit, hands over its parts, and keeps what a run needs."""
+
+import json
+
+import pytest
+import torch
+from lightning.pytorch import Trainer
+from safetensors.torch import load_file, save_file
+
+from cmrvlm.errors import CmrvlmError
+from cmrvlm.models.cmrvlm import CMRVLM
+from cmrvlm.stages.handover import hand_over, load_parts, moved_table, part_of
+from cmrvlm.stages.run_folder import check_preprocessing, load_run, load_weights, own_weights, weights_hash
+from cmrvlm.stages.schedule import constant, warmup_cosine
+from cmrvlm.stages.wiring import build_collator, build_data, build_model, build_tokenizer
+from cmrvlm.train import train
+from cmrvlm.transforms.intensity import PercentileIntensity
+from cmrvlm.transforms.preprocessing import Preprocessing
+from tests.conftest import composed
+
+QUIET = ("callbacks.samples=null", "callbacks.learning_rate=null", "logger=[]")
+
+
+def stage_of(config):
+    """Stage and one training batch of a configuration."""
+    from cmrvlm.instantiate import build
+
+    torch.manual_seed(0)
+    data = build_data(config)
+    data.prepare_data()
+    tokenizer = build_tokenizer(config, data, None)
+    model = build_model(config, tokenizer)
+    data.collator = build_collator(model, tokenizer)
+    settings = {k: v for k, v in config["stage"].items() if k != "init_from"}
+    stage = build(settings, "stage", model=model, optimizer=build(config["optimizer"], "o"), schedule=build(config["schedule"], "s"))
+    return stage, next(iter(data.train_dataloader()))
+
+
+@pytest.mark.parametrize(("stage", "steps", "share"), [("stage1", 60, 0.1), ("stage2", 120, 0.8), ("stage3", 80, 0.35)])
+def test_one_batch_is_overfitted(stage, steps, share, small_config):
+    """Stage 2 trains projectors alone before a frozen random language model, so it can learn least."""
+    module, batch = stage_of(small_config(f"+experiment={stage}"))
+    optimizer = torch.optim.AdamW([p for p in module.parameters() if p.requires_grad], 3e-3)
+    first = module.total(module.losses(batch)).item()
+    for _ in range(steps):
+        optimizer.zero_grad()
+        loss = module.total(module.losses(batch))
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(module.parameters(), 1.0)
+        optimizer.step()
+    assert loss.item() < share * first
+
+
+@pytest.mark.parametrize("stage", ["stage1", "stage2", "stage3"])
+def test_what_a_stage_does_not_train_stays(stage, small_config):
+    config = small_config(f"+experiment={stage}", *QUIET)
+    module, batch = stage_of(config)
+    trained = {part_of(name) for name, p in module.model.named_parameters() if p.requires_grad}
+    expected = {
+        "stage1": {"encoders.sax", "encoders.lax_4ch", "encoders.lge", "image_projection.sax", "image_projection.lax_4ch",
+                   "image_projection.lge", "text_projection", "log_scale", "llm"},
+        "stage2": {"projectors.sax", "projectors.lax_4ch", "projectors.lge"},
+        "stage3": {part_of(name) for name, _ in module.model.named_parameters()},
+    }[stage]  # fmt: skip
+    assert trained == expected
+    module.total(module.losses(batch)).backward()
+    assert all(p.grad is None for p in module.model.parameters() if not p.requires_grad)
+
+
+@pytest.mark.parametrize("stop_at", [2, 4])
+def test_resumed_run_equals_an_unbroken_one_bit_for_bit(stop_at, small_config):
+    """Three batches an epoch: step 2 is within the first one, step 4 within the second."""
+    steps = ("+experiment=stage3", *QUIET, "data.source.count=16", "data.batch_size=4", "data.shares={val:0,test:0.25}",
+             "callbacks.checkpoint.every_n_train_steps=1", "trainer.limit_val_batches=0", "trainer.val_check_interval=null",
+             "trainer.check_val_every_n_epoch=1")  # fmt: skip
+    whole = small_config(*steps, "trainer.max_steps=6", folder="whole")
+    train(whole, _folder(whole))
+    halted = small_config(*steps, "trainer.max_steps=6", folder="halted")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("cmrvlm.stages.base.Stage.on_train_batch_end", _stop_after(stop_at), raising=False)
+        train(halted, _folder(halted))
+    checkpoint = _folder(halted) / "checkpoints" / "last.ckpt"
+    resumed = small_config(*steps, "trainer.max_steps=6", f"ckpt_path={checkpoint}", folder="resumed")
+    loads = []
+    real_load = torch.load
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch, "load", lambda *a, **k: loads.append(k.get("weights_only")) or real_load(*a, **k))
+        train(resumed, _folder(resumed))
+    assert loads == [True]
+    one, two = (load_file(_folder(c) / "model.safetensors") for c in (whole, resumed))
+    stopped = load_file(_folder(halted) / "model.safetensors")
+    assert all(torch.equal(one[key], two[key]) for key in one)
+    assert any(not torch.equal(one[key], stopped[key]) for key in one)
+    assert not [p.name for p in checkpoint.parent.iterdir() if "=" in p.name or " " in p.name]
+
+
+def _stop_after(steps):
+    def hook(self, *unused):
+        self.trainer.should_stop = self.trainer.global_step >= steps
+        if self.trainer.should_stop:
+            self.trainer.fit_loop.epoch_loop.max_steps = steps
+
+    return hook
+
+
+def _folder(config):
+    from pathlib import Path
+
+    return Path(config["run_dir"])
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory, cache):
+    """Folders of a chain of three fast stages."""
+    root, earlier, folders = tmp_path_factory.mktemp("chain"), [], {}
+    for stage in ("stage1", "stage2", "stage3"):
+        run = root / stage
+        config = composed(f"+experiment={stage}", "+debug=fast", f"paths.cache={cache}", f"out={run}", f"run_dir={run}", *earlier)
+        train(config, run)
+        folders[stage], earlier = run, [f"stage.init_from={run}"]
+    return folders
+
+
+def test_parts_move_from_stage_to_stage(runs):
+    one, two, three = (load_file(runs[s] / "model.safetensors") for s in ("stage1", "stage2", "stage3"))
+    shared = [key for key in one if key in two]
+    assert any(key.startswith("encoders.sax") for key in shared)
+    assert any(key.startswith("llm.") for key in shared)
+    assert all(torch.equal(one[key], two[key]) for key in shared)  # stage 2 trains projectors alone
+    assert any(not torch.equal(two[key], three[key]) for key in two if key.startswith("llm."))
+    tokenizers = {(runs[s] / "tokenizer" / "tokenizer.json").read_text() for s in runs}
+    assert len(tokenizers) == 1
+
+
+def test_run_folder_holds_what_is_needed(runs):
+    names = {path.name for path in runs["stage3"].iterdir()}
+    assert {"config.yaml", "model.safetensors", "tokenizer", "labels.json", "preprocessing.json", "split.json"} <= names
+    assert list((runs["stage3"] / "samples").glob("*.jsonl"))
+    assert list((runs["stage3"] / "panels").glob("*.png"))
+    assert (runs["stage3"] / "logs" / "metrics.csv").read_text().count("train/loss") >= 1
+    assert len(weights_hash(runs["stage3"])) == 16
+
+
+def test_trained_model_is_loaded_as_it_was(runs):
+    model = CMRVLM.from_pretrained(runs["stage3"])
+    saved = load_file(runs["stage3"] / "model.safetensors")
+    assert all(torch.equal(own_weights(model)[key], saved[key]) for key in saved)
+    assert not model.training
+    with pytest.raises(CmrvlmError, match="stage 1"):
+        load_run(runs["stage1"])
+
+
+def test_renamed_missing_and_reshaped_weights_are_named(runs, tmp_path):
+    model = load_run(runs["stage3"]).model
+    saved = load_file(runs["stage3"] / "model.safetensors")
+    key = next(k for k in saved if k.startswith("projectors.lge"))
+    for broken in ({**{k: v for k, v in saved.items() if k != key}, "projectors.lge.x": saved[key]},
+                   {k: v for k, v in saved.items() if k != key}, saved | {key: torch.zeros(1)}):  # fmt: skip
+        save_file(broken, tmp_path / "model.safetensors")
+        with pytest.raises(CmrvlmError, match=r"projectors\.lge"):
+            load_weights(model, tmp_path / "model.safetensors")
+        with pytest.raises(CmrvlmError, match=r"projectors\.lge"):
+            hand_over(model, tmp_path)
+    with pytest.raises(CmrvlmError, match="no weights"):
+        load_weights(model, tmp_path / "none.safetensors")
+
+
+def test_hand_over_says_what_moved_and_refuses_silence(runs, tmp_path):
+    model = load_run(runs["stage3"]).model
+    rows = {row.part: row.status for row in hand_over(model, runs["stage1"])}
+    assert rows["encoders.sax"] == rows["llm"] == "moved"
+    assert rows["projectors.sax"] == rows["disease_head"] == "fresh"
+    assert rows["text_projection"] == "left behind"
+    assert moved_table(hand_over(model, runs["stage1"])).row_count == len(rows)
+    with pytest.raises(CmrvlmError, match="nothing in the earlier run"):
+        load_parts(model, {"other.weight": torch.zeros(1)}, tmp_path)
+    with pytest.raises(CmrvlmError, match="no model here"):
+        hand_over(model, tmp_path)
+
+
+def test_other_preprocessing_is_refused_with_both_values(runs):
+    trained = load_run(runs["stage3"]).preprocessing
+    check_preprocessing(runs["stage3"], trained)
+    other = Preprocessing(trained.steps | {"intensity": PercentileIntensity(2.0, 98.0)})
+    with pytest.raises(CmrvlmError, match=r"'lower': 1\.0.*'lower': 2\.0"):
+        check_preprocessing(runs["stage3"], other)
+
+
+def test_other_labels_and_no_run_are_refused(runs, tmp_path):
+    for path in runs["stage3"].iterdir():
+        if path.is_file():
+            (tmp_path / path.name).write_bytes(path.read_bytes())
+    (tmp_path / "labels.json").write_text(json.dumps({"structures": {}}))
+    with pytest.raises(CmrvlmError, match="other labels"):
+        load_run(tmp_path)
+    with pytest.raises(CmrvlmError, match="no run here"):
+        load_run(tmp_path / "none")
+
+
+def test_schedules():
+    weight = torch.nn.Parameter(torch.zeros(1))
+    optimizer = torch.optim.SGD([weight], lr=1.0)
+    schedule = warmup_cosine(optimizer, 100, warmup_share=0.1, floor=0.1)
+    rates = []
+    for _ in range(101):
+        rates.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        schedule.step()
+    assert rates[0] == pytest.approx(0.1)
+    assert max(rates) == pytest.approx(1.0)
+    assert rates[9] == pytest.approx(1.0)
+    assert rates[-1] == pytest.approx(0.1)
+    assert all(a >= b - 1e-9 for a, b in zip(rates[10:], rates[11:], strict=False))
+    steady = constant(torch.optim.SGD([weight], lr=0.3), 10)
+    assert steady.get_last_lr() == [0.3]
+
+
+def test_norms_and_biases_are_not_decayed(small_config):
+    module, _ = stage_of(small_config("+experiment=stage3"))
+    module.trainer = Trainer(max_steps=5, logger=False, enable_progress_bar=False, accelerator="cpu")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Trainer, "estimated_stepping_batches", 5)
+        groups = module.configure_optimizers()["optimizer"].param_groups
+    assert groups[0]["weight_decay"] > 0
+    assert groups[1]["weight_decay"] == 0
+    assert all(p.ndim < 2 for p in groups[1]["params"])
+    assert all(p.ndim >= 2 for p in groups[0]["params"])
+
+
+def test_unknown_part_to_train_is_named(small_config):
+    with pytest.raises(CmrvlmError, match="encodrs"):
+        stage_of(small_config("+experiment=stage3", "stage.trainable=[encodrs]"))

@@ -1,0 +1,162 @@
+"""Contract that every task of conf/task keeps, and the mixture."""
+
+import zlib
+from collections import Counter
+
+import numpy as np
+import pytest
+import yaml
+
+from cmrvlm.errors import CmrvlmError
+from cmrvlm.instantiate import build
+from cmrvlm.labels import DISEASES, LANGUAGES, SEQUENCES
+from cmrvlm.study import StudyLabels
+from cmrvlm.tasks.base import Answer
+from cmrvlm.tasks.diagnosis import DiseaseTask
+from cmrvlm.tasks.mixture import Mixture
+from cmrvlm.tasks.perception import LevelTask, PhaseTask, SequenceTask
+from cmrvlm.tasks.reporting import CaptionTask, ReportTask
+from cmrvlm.tasks.segmentation import SegmentTask
+from cmrvlm.text.report_writer import split_sections
+from tests.conftest import CONF
+
+TASKS = {path.stem: yaml.safe_load(path.read_text()) for path in sorted((CONF / "task").glob("*.yaml"))}
+SUBSETS = [s for n in range(8) if (s := tuple(q for i, q in enumerate(SEQUENCES) if n >> i & 1))]
+
+
+@pytest.fixture(params=TASKS)
+def task(request):
+    made = build(TASKS[request.param], f"task.{request.param}")
+    assert made.name == request.param
+    return made
+
+
+def test_prompts_exist_in_both_languages(task):
+    for language in LANGUAGES:
+        assert len(set(task.prompts[language])) >= 2
+
+
+@pytest.mark.parametrize("shown", SUBSETS)
+def test_cases_show_only_what_is_shown_and_word_in_both_languages(task, study, shown):
+    for case in task.cases(study, shown):
+        assert case.views
+        assert {view.sequence for view in case.views} <= set(shown)
+        for language in LANGUAGES:
+            for wording in range(4):
+                one = task.word(study, case, language, wording)
+                assert one.prompt
+                assert one.answer
+                assert "{" not in one.prompt + one.answer
+                assert one.prompt.isascii() == (language == "en")
+
+
+def test_nothing_is_asked_about_a_study_without_labels(task, study):
+    bare = {name: type(one)(one.image, one.affine) for name, one in study.series.items()}
+    unknown = type(study)("a", "a", bare, StudyLabels())
+    cases = task.cases(unknown, list(bare))
+    assert task.name == "sequence" or not cases
+
+
+def test_right_answers_score_best_and_empty_ones_worst(task, source):
+    right, empty = [], []
+    for study_id in source.study_ids()[:16]:
+        study = source.load(study_id)
+        for case in task.cases(study, list(study.series)):
+            one = task.word(study, case, "zh" if zlib.crc32(study_id.encode()) % 2 else "en")
+            truth = None if case.mask is None else study.series["sax"].mask[:, list(case.mask.frames)]
+            mask = None if truth is None else np.isin(truth, case.mask.values)
+            chance = None if case.diseases is None else np.array(case.diseases, np.float32)
+            right.append(Answer(one, one.answer, mask, truth, (10.0, 4.0, 4.0), chance))
+            empty.append(Answer(one, "", None, truth, (10.0, 4.0, 4.0), None))
+    best, worst = task.score(right), task.score(empty)
+    for name, score in best.items():
+        lower_is_better = name == "unparsed_share"
+        assert score.value == pytest.approx(0.0 if lower_is_better else 1.0), name
+        assert score.n > 0
+        other = worst[name].value
+        assert other is None or other == pytest.approx(1.0 if lower_is_better else 0.0, abs=0.01), name
+    assert all(score.value is None and score.n == 0 for score in task.score([]).values())
+
+
+def test_frames_levels_and_sequences_are_the_truth(study):
+    for case in PhaseTask().cases(study, ["sax"]):
+        assert study.series["sax"].phases[case.truth] == case.views[0].frame
+    for case in LevelTask().cases(study, ["sax", "lge"]):
+        assert study.series[case.views[0].sequence].levels[case.views[0].slice] == case.truth
+    assert [c.truth for c in SequenceTask().cases(study, ["sax", "lge"])] == ["sax", "lge"]
+
+
+def test_disease_vector_is_the_truth(source):
+    for index, study_id in enumerate(source.study_ids()[:16]):
+        study = source.load(study_id)
+        case = DiseaseTask().cases(study, ["sax"])[0]
+        assert np.flatnonzero(case.diseases).tolist() == [index]
+        assert case.truth == list(DISEASES)[index]
+
+
+def test_report_says_nothing_of_what_is_not_shown(study):
+    task = ReportTask()
+    answer = task.answer(study, task.cases(study, ["lax_4ch"])[0], "en")
+    assert split_sections(answer)["lge"] == "not assessed."
+    assert "LVEF" not in answer
+
+
+def test_caption_needs_a_caption_for_every_shown_sequence(study):
+    assert CaptionTask().cases(study, ["sax", "lge"])
+    captions = {language: {"sax": "x"} for language in LANGUAGES}
+    partly = type(study)("a", "a", study.series, StudyLabels(captions=captions))
+    assert CaptionTask().cases(partly, ["sax"])
+    assert not CaptionTask().cases(partly, ["sax", "lge"])
+
+
+def test_myocardium_includes_its_scar(study):
+    assert SegmentTask("myo").cases(study, ["sax"])[0].mask.values == (2, 4, 5)
+    with pytest.raises(CmrvlmError, match="aorta"):
+        SegmentTask("aorta")
+
+
+def mixture(**changes):
+    tasks = {name: build(TASKS[name], name) for name in ("sequence", "phase", "disease")}
+    return Mixture(tasks, **changes)
+
+
+def test_draw_is_a_function_of_its_generator(study):
+    one, two, other = (mixture().draw(study, np.random.default_rng(s)) for s in (1, 1, 2))
+    assert one == two
+    assert one != other
+
+
+def test_weights_are_kept(study):
+    counts = Counter()
+    for seed in range(600):
+        drawn = mixture(weights={"disease": 2.0, "phase": 0.0}, per_study=1).draw(study, np.random.default_rng(seed))
+        counts.update(one.task for one in drawn)
+    assert counts["phase"] == 0
+    assert counts["disease"] / counts["sequence"] == pytest.approx(2.0, rel=0.25)
+
+
+def test_temperature_evens_weights_out(study):
+    flat = mixture(weights={"disease": 100.0}, temperature=1e6)
+    assert max(flat.weights.values()) / min(flat.weights.values()) == pytest.approx(1.0, abs=1e-3)
+
+
+def test_dropped_sequences_are_not_shown_and_one_always_is(study):
+    drawn = [mixture(drop={"sax": 1.0, "lge": 1.0}).draw(study, np.random.default_rng(s)) for s in range(20)]
+    assert {view.sequence for asked in drawn for one in asked for view in one.case.views} == {"lax_4ch"}
+    nothing = mixture(drop=dict.fromkeys(SEQUENCES, 1.0)).draw(study, np.random.default_rng(0))
+    assert all(one.case.views for one in nothing)
+
+
+def test_unknown_weight_and_unaskable_study_are_errors(study):
+    with pytest.raises(CmrvlmError, match="diagnosis"):
+        mixture(weights={"diagnosis": 1.0})
+    bare = type(study)("a", "a", {"lge": type(study.series["lge"])(study.series["lge"].image, np.eye(4))})
+    with pytest.raises(CmrvlmError, match="study a"):
+        Mixture({"phase": PhaseTask()}).draw(bare, np.random.default_rng(0))
+
+
+def test_evaluation_lists_everything_and_draws_nothing(study):
+    asked = mixture().all(study)
+    assert asked == mixture().all(study)
+    assert [one.task for one in asked].count("sequence") == 3
+    assert {one.task for one in mixture().all(study, shown=["lge"])} == {"sequence", "disease"}

@@ -1,0 +1,80 @@
+"""Every yaml composes alone, and every `_target_` in it imports and takes its keywords."""
+
+import inspect
+from pathlib import Path
+
+import pytest
+import yaml
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from omegaconf import OmegaConf
+
+from cmrvlm.instantiate import resolve
+from tests.conftest import CONF, composed
+
+GROUPS = sorted(p.name for p in CONF.iterdir() if p.is_dir() and p.name not in {"experiment", "sweep", "debug"})
+FILES = [(group, path.stem) for group in GROUPS for path in sorted((CONF / group).glob("*.yaml"))]
+APPENDED = [(g, p.stem) for g in ("experiment", "sweep", "debug") for p in sorted((CONF / g).glob("*.yaml"))]
+PLACE = {"encoder": "encoder@encoders.sax", "task": "+task@mix.tasks.extra"}
+PLACED = ["run_dir=here", "out=here"]
+
+
+def targets(tree, where=""):
+    if isinstance(tree, dict):
+        if "_target_" in tree:
+            yield where, tree
+        for key, value in tree.items():
+            yield from targets(value, f"{where}.{key}")
+    elif isinstance(tree, list):
+        for index, value in enumerate(tree):
+            yield from targets(value, f"{where}[{index}]")
+
+
+def check_keywords(tree):
+    for where, node in targets(tree):
+        found = resolve(node["_target_"], where)
+        keywords = {key: None for key in node if not (key.startswith("_") and key.endswith("_"))}
+        parameters = inspect.signature(found).parameters
+        takes_any = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values())
+        unknown = set(keywords) - set(parameters)
+        known_elsewhere = {"init_from", "root", "path", "optimizer", "schedule", "trainable", "loss_weights", "seed"}
+        assert takes_any or unknown <= known_elsewhere, f"{where}: {unknown}"
+
+
+@pytest.mark.parametrize(("group", "name"), FILES)
+def test_choice_composes_and_its_targets_take_its_keywords(group, name):
+    override = f"{PLACE.get(group, group)}={name}"
+    extra = ["data.root=here"] if (group, name) == ("data", "acdc") else []
+    check_keywords(composed(override, *extra, *PLACED))
+
+
+@pytest.mark.parametrize(("group", "name"), APPENDED)
+def test_appended_choice_composes(group, name):
+    GlobalHydra.instance().clear()
+    needs = {"data.root=here"} if "data: acdc" in (CONF / group / f"{name}.yaml").read_text() else set()
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        config = compose("train", overrides=[f"+{group}={name}", *needs, *PLACED])
+    check_keywords(OmegaConf.to_container(config, resolve=True))
+
+
+@pytest.mark.parametrize("name", ["evaluate", "predict"])
+def test_other_entry_points_compose(name):
+    given = ["run=here", "study=there"] if name == "predict" else ["run=here"]
+    assert composed(*given, name=name)["run"] == "here"
+
+
+def test_only_appended_files_override():
+    for path in CONF.rglob("*.yaml"):
+        text = path.read_text()
+        if "override /" in text:
+            assert text.startswith("# @package _global_"), path
+            assert path.parent.name in {"experiment", "sweep", "debug"}
+
+
+def test_sequence_is_dropped_on_the_command_line():
+    assert set(composed("~encoder@encoders.lge", *PLACED)["encoders"]) == {"sax", "lax_4ch"}
+
+
+def test_every_yaml_is_a_mapping():
+    for path in CONF.rglob("*.yaml"):
+        assert isinstance(yaml.safe_load(Path(path).read_text()), dict), path

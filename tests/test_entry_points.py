@@ -1,0 +1,195 @@
+"""Training, evaluation and prediction as a user runs them."""
+
+import json
+import os
+import subprocess
+import sys
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from cmrvlm.errors import CmrvlmError
+from cmrvlm.evaluate import evaluate, evaluation_data, score_rows
+from cmrvlm.labels import DISEASES
+from cmrvlm.predict import label_map, predict, to_native
+from cmrvlm.stages.run_folder import load_run
+from cmrvlm.study_io import read_study, write_study
+from cmrvlm.train import train
+from tests.conftest import ROOT, composed
+
+
+def python(*arguments, cwd=ROOT, **env):
+    """Run a module; returns the finished process."""
+    return subprocess.run([sys.executable, "-W", "ignore", "-m", *arguments], cwd=cwd, capture_output=True, text=True,
+                          timeout=500, env={**os.environ, "PYTHONPATH": str(ROOT), **env}, check=False)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory, cache):
+    folder = tmp_path_factory.mktemp("entry") / "run"
+    overrides = ["+experiment=stage3", "+debug=fast", f"paths.cache={cache}", f"out={folder}", f"run_dir={folder}"]
+    assert train(composed(*overrides), folder) is not None
+    return folder
+
+
+@pytest.fixture(scope="module")
+def study_folder(tmp_path_factory, source):
+    folder = tmp_path_factory.mktemp("study") / "exam"
+    write_study(source.load(source.study_ids()[3]), folder)
+    return folder
+
+
+def evaluation(run, out, *overrides):
+    return evaluate(composed(f"run={run}", f"out={out}", "max_new_tokens=12", *overrides, name="evaluate"))
+
+
+def test_evaluation_writes_scores_of_every_task(run, tmp_path):
+    content = evaluation(run, tmp_path)
+    assert json.loads((tmp_path / "metrics.json").read_text()) == content
+    tasks = {"sequence", "phase", "level", "segment_lv", "segment_myo", "segment_rv", "disease", "caption", "report"}
+    assert set(content["tasks"]) == set(content["probes"]["blind"]) == tasks
+    for own in content["tasks"].values():
+        for score in own.values():
+            assert set(score) == {"value", "n", "undefined"}
+    assert content["settings"]["synthetic"] is True
+    assert content["settings"]["studies"] == 3
+    assert content["probes"]["blind"]["disease"]["macro_auroc"]["value"] is None
+    assert "| segment_lv | dice |" in (tmp_path / "metrics.md").read_text()
+    assert (tmp_path / "panel.png").stat().st_size > 1000
+
+
+def test_evaluation_is_the_same_twice_at_any_batch_size_and_workers(run, tmp_path):
+    settings = ([], ["+data.evaluation_batch_size=1"], ["+data.num_workers=2"])
+    found = [evaluation(run, tmp_path / str(i), "blind=false", *extra)["tasks"] for i, extra in enumerate(settings)]
+    assert found[0] == found[1] == found[2]
+
+
+def test_evaluation_uses_the_run_s_own_split(run):
+    loaded = load_run(run)
+    same, other = (evaluation_data(loaded, changes) for changes in ({}, {"source": {"seed": 1}}))
+    assert same.split == json.loads((run / "split.json").read_text())
+    assert all(study.startswith("phantom-1-") for study in other.split["test"])
+
+
+def test_empty_part_is_an_error(run, tmp_path):
+    with pytest.raises(CmrvlmError, match="holds no study"):
+        evaluation(run, tmp_path, "part=nothing")
+
+
+def test_undefined_is_said_and_classes_are_left_to_the_json(run, tmp_path):
+    from cmrvlm.tasks.base import Score
+
+    rows = score_rows({"t": {"a": Score(None, 0), "auroc_DCM": Score(1.0, 2), "b": Score(0.5, 3)}}, None)
+    assert rows == [("t", "a", "undefined", "", "0"), ("t", "b", "0.500", "", "3")]
+
+
+def prediction(run, study, out, *overrides):
+    return predict(composed(f"run={run}", f"study={study}", f"out={out}", "max_new_tokens=12", *overrides, name="predict"))
+
+
+def test_prediction_of_a_folder(run, study_folder, tmp_path):
+    result = prediction(run, study_folder, tmp_path, "ask='Is the left ventricle dilated?'")
+    assert result["question"] == "Is the left ventricle dilated?"
+    assert isinstance(result["answer"], str)
+    assert set(result["probabilities"]) == set(DISEASES)
+    assert json.loads((tmp_path / "prediction.json").read_text()) == result
+
+
+def test_prediction_of_any_subset_and_twice_the_same(run, study_folder, tmp_path):
+    lge = tmp_path / "only"
+    lge.mkdir()
+    (lge / "lge.nii.gz").write_bytes((study_folder / "lge.nii.gz").read_bytes())
+    for study in (lge, study_folder / "sax.nii.gz"):
+        one, two = (prediction(run, study, tmp_path / name) for name in ("a", "b"))
+        assert one == two
+
+
+def test_chinese_and_unknown_language(run, study_folder, tmp_path):
+    prediction(run, study_folder, tmp_path, "language=zh")
+    with pytest.raises(CmrvlmError, match="fr"):
+        prediction(run, study_folder, tmp_path, "language=fr")
+
+
+def test_masks_return_to_the_native_grid(run, source):
+    """The truth on the model's grid, sent back, is the truth on the native grid."""
+    native = source.load(source.study_ids()[5])
+    study = load_run(run).preprocessing(native)
+    back = to_native(study.series["sax"].mask, study, native, "sax")
+    truth = native.series["sax"].mask
+    assert back.shape == truth.shape
+    for value in (1, 3):
+        both = ((back == value) & (truth == value)).sum()
+        assert 2 * both / ((back == value).sum() + (truth == value).sum()) > 0.9
+
+
+def test_written_mask_lies_on_the_image(run, study_folder, tmp_path, monkeypatch):
+    """With the true masks in place of the predicted ones, file and image share shape, affine and place."""
+    from cmrvlm import predict as module
+
+    study = read_study(study_folder)
+    truth = nib.load(study_folder / "sax_mask.nii.gz")
+    prepared = load_run(run).preprocessing(
+        study.with_series({"sax": type(study.series["sax"])(study.series["sax"].image, study.series["sax"].affine,
+                                                           mask=truth.get_fdata().astype(np.uint8).transpose(2, 3, 1, 0))}))  # fmt: skip
+    monkeypatch.setattr(module, "label_map", lambda answers, sequence: prepared.series["sax"].mask)
+    prediction(run, study_folder, tmp_path)
+    written = nib.load(tmp_path / "sax_mask.nii.gz")
+    assert written.shape == truth.shape
+    np.testing.assert_allclose(written.affine, truth.affine, atol=1e-5)
+    same = (written.get_fdata() == truth.get_fdata()).mean()
+    assert same > 0.97
+    assert (tmp_path / "panel.png").stat().st_size > 1000
+
+
+def test_no_mask_is_no_label_map():
+    assert label_map([], "sax") is None
+
+
+def test_missing_study_and_unreadable_file_are_one_line_and_no_traceback(run, tmp_path):
+    broken = tmp_path / "sax.nii.gz"
+    broken.write_bytes(b"not nifti")
+    for study, words in ((tmp_path / "none", "no such file"), (broken, "cannot be read")):
+        done = python("cmrvlm.predict", f"run={run}", f"study={study}", f"out={tmp_path / 'out'}")
+        assert done.returncode == 1
+        assert words in done.stderr
+        assert "Traceback" not in done.stderr + done.stdout
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (["optimzer.lr=3"], "optimzer"),
+        (["encoder@encoders.sax=resnet"], "resnet"),
+        (["data=acdc", "data.root=/nowhere"], "there is no such folder"),
+        (["data=acdc"], "data.root"),
+        (["model._target_=webbrowser.open", "+debug=fast"], "model._target_"),
+        (["stage.init_from=/nowhere", "+debug=fast"], "/nowhere"),
+        (["optimizer.lr=abc", "+debug=fast"], "optimizer"),
+    ],
+)
+def test_wrong_group_key_path_or_value_is_one_readable_error(overrides, words, tmp_path, cache):
+    done = python("cmrvlm.train", *overrides, f"paths.cache={cache}", f"out={tmp_path}")
+    assert done.returncode != 0
+    assert words in done.stderr + done.stdout
+    assert "Traceback" not in done.stderr + done.stdout
+
+
+def test_training_from_the_shell_prints_few_plain_lines_and_its_folder(tmp_path, cache):
+    done = python("cmrvlm.train", "+experiment=stage3", "+debug=fast", f"paths.cache={cache}", f"out={tmp_path / 'a b(心)'}")
+    assert done.returncode == 0, done.stderr
+    assert "run folder" in done.stdout
+    assert "\x1b[" not in done.stdout
+    assert len(done.stdout.splitlines()) < 50
+    checkpoint = tmp_path / "a b(心)" / "checkpoints" / "last.ckpt"
+    assert checkpoint.is_file()
+    again = python("cmrvlm.train", "+experiment=stage3", "+debug=fast", f"paths.cache={cache}", f"out={tmp_path / 'next'}",
+                   f"ckpt_path='{checkpoint}'", "trainer.max_steps=3")  # fmt: skip
+    assert again.returncode == 0, again.stderr
+
+
+def test_wandb_works_offline_without_a_login(tmp_path, cache):
+    done = python("cmrvlm.train", "+experiment=stage3", "+debug=fast", f"paths.cache={cache}", f"out={tmp_path}",
+                  "logger=wandb", WANDB_API_KEY="", WANDB_SILENT="true")  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert list((tmp_path / "wandb").glob("offline-run-*"))

@@ -1,0 +1,64 @@
+"""Who may import whom."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import ROOT
+
+PACKAGES = ("cmrvlm", "data_modules", "experiments")
+ALLOWED = {"cmrvlm": {"cmrvlm"}, "data_modules": {"cmrvlm", "data_modules"}, "experiments": set(PACKAGES)}
+# Lightning and Hydra are known to the entry points and the stages alone; `instantiate` is their door to the rest.
+FRAMEWORK = {"lightning", "hydra", "omegaconf"}
+KNOWS_FRAMEWORK = {"train.py", "evaluate.py", "predict.py", "entry.py", "instantiate.py"}
+
+
+def modules():
+    return [path for package in PACKAGES for path in sorted((ROOT / package).rglob("*.py"))]
+
+
+def imported(path: Path) -> set[str]:
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {name.name.split(".")[0] for name in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
+            found.add(node.module.split(".")[0])
+    return found
+
+
+@pytest.mark.parametrize("path", modules(), ids=lambda p: str(p.relative_to(ROOT)))
+def test_imports_point_downwards(path):
+    relative = path.relative_to(ROOT)
+    names = imported(path)
+    assert names & set(PACKAGES) <= ALLOWED[relative.parts[0]]
+    assert not names & {"conf", "tests"}
+    if relative.parts[0] == "cmrvlm" and relative.parts[1] != "stages" and relative.name not in KNOWS_FRAMEWORK:
+        assert not names & FRAMEWORK
+
+
+@pytest.mark.parametrize("path", modules(), ids=lambda p: str(p.relative_to(ROOT)))
+def test_sizes_stay_readable(path):
+    text = path.read_text()
+    assert text.count("\n") <= 300
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            assert node.end_lineno - node.lineno < 60, node.name
+        if isinstance(node, ast.ExceptHandler):
+            assert node.type is not None
+            assert getattr(node.type, "id", "") not in {"Exception", "BaseException"}
+
+
+def test_yaml_stays_short():
+    long = [path.name for path in (ROOT / "conf").rglob("*.yaml") if path.read_text().count("\n") > 45]
+    assert long == ["train.yaml"] or not long
+
+
+def test_no_paths_and_devices_of_one_machine_in_sources():
+    for path in [*modules(), *(ROOT / "conf").rglob("*.yaml")]:
+        text = path.read_text()
+        assert "/home/" not in text
+        assert "cuda:" not in text
+        assert "weights_only=False" not in text
+        assert "trust_remote_code=True" not in text
