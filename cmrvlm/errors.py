@@ -17,7 +17,9 @@ class CmrvlmError(ValueError):
         remedy: What the user can do about it.
     """
 
-    def __init__(self, problem: str, *, file: str | Path | None = None, field: str | None = None, remedy: str = ""):
+    def __init__(
+        self, problem: str, *, file: str | Path | None = None, field: str | None = None, remedy: str = ""
+    ) -> None:
         self.problem, self.file, self.field, self.remedy = problem, file, field, remedy
         where = [str(file)] if file is not None else []
         if field is not None:

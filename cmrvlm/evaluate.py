@@ -106,7 +106,9 @@ def evaluate(config: Config) -> dict[str, Any]:
     data = evaluation_data(run, config["data"])
     part = config["part"]
     if not data.split.get(part):
-        raise CmrvlmError(f"part '{part}' holds no study", field="part", remedy="Set data.shares, or choose another part.")
+        raise CmrvlmError(
+            f"part '{part}' holds no study", field="part", remedy="Set data.shares, or choose another part."
+        )
     settings = {"max_new_tokens": config["max_new_tokens"]}
     answers = ask_all(run, data, part, blind=False, panel=out / "panel.png", **settings)
     scores = score_all(answers, data)

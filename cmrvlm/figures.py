@@ -53,7 +53,8 @@ def mask_panel(batch: Batch, answers: Sequence[Answer], path: Path, studies: int
     for column, ((owner, index), found) in enumerate(shown):
         first = next(iter(found.values()))
         target = first.instruction.case.mask
-        assert target is not None and first.truth_mask is not None
+        assert target is not None
+        assert first.truth_mask is not None
         middle = first.truth_mask.shape[0] // 2
         picture = _picture(batch, owner, target.sequence)[middle, target.frames[index]]
         said = {name: a.mask[middle, index] for name, a in found.items() if a.mask is not None}
@@ -66,7 +67,8 @@ def mask_panel(batch: Batch, answers: Sequence[Answer], path: Path, studies: int
 
 def _truth(answer: Answer) -> NDArray[np.bool_]:
     target = answer.instruction.case.mask
-    assert target is not None and answer.truth_mask is not None
+    assert target is not None
+    assert answer.truth_mask is not None
     return np.isin(answer.truth_mask, target.values) & (answer.truth_mask != NOT_ANNOTATED)
 
 

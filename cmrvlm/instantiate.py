@@ -11,7 +11,7 @@ from hydra.utils import instantiate
 
 from cmrvlm.errors import CmrvlmError
 
-# Where the object that a `_target_` names must be defined. Whole libraries are not open: torch.hub, for one, loads code.
+# Where the object of a `_target_` must be defined. Whole libraries are not open: torch.hub, for one, loads code.
 _ALLOWED_MODULES = (
     "cmrvlm.",
     "data_modules.",
@@ -49,7 +49,9 @@ def resolve(target: str, where: str) -> Any:
         if found is None or not home.startswith(_ALLOWED_MODULES):
             break
         return found
-    raise CmrvlmError(f"there is no allowed object '{target}'", field=where, remedy="Check the spelling of the _target_.")
+    raise CmrvlmError(
+        f"there is no allowed object '{target}'", field=where, remedy="Check the spelling of the _target_."
+    )
 
 
 def check_targets(tree: Any, where: str = "config") -> None:

@@ -63,10 +63,15 @@ def with_empty_masks(study: Study) -> Study:
 
 
 def label_map(answers: list[Answer], sequence: str) -> NDArray[np.uint8] | None:
-    """Predicted structures (Z, T, H, W) of a sequence in canonical values; a later structure never paints over the
-    left ventricle. None when no mask was given."""
-    found = {a.instruction.case.mask.structure: a.mask for a in answers
-             if a.instruction.case.mask is not None and a.instruction.case.mask.sequence == sequence and a.mask is not None}  # fmt: skip
+    """Predicted structures (Z, T, H, W) of a sequence in canonical values, None when no mask was given.
+
+    Where structures overlap, the cavity goes before the wall and the wall before the right ventricle.
+    """
+    found = {}
+    for answer in answers:
+        target = answer.instruction.case.mask
+        if target is not None and target.sequence == sequence and answer.mask is not None:
+            found[target.structure] = answer.mask
     if not found:
         return None
     result = np.zeros(next(iter(found.values())).shape, dtype=np.uint8)

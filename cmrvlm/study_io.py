@@ -9,6 +9,7 @@ from typing import Any
 
 import nibabel as nib
 import numpy as np
+from nibabel.filebasedimages import ImageFileError
 
 from cmrvlm.errors import CmrvlmError
 from cmrvlm.labels import SEQUENCES
@@ -86,7 +87,7 @@ def read_nifti(path: Path) -> tuple[np.ndarray, np.ndarray]:
     try:
         image = nib.load(path)
         data = np.asanyarray(image.dataobj)  # type: ignore[attr-defined]
-    except (nib.filebasedimages.ImageFileError, EOFError, OSError) as error:
+    except (ImageFileError, EOFError, OSError) as error:
         raise CmrvlmError(f"the file cannot be read as NIfTI ({error})", file=path, remedy="Check the file.") from error
     if data.ndim not in (3, 4):
         raise CmrvlmError(f"the image has {data.ndim} axes; (x, y, z) or (x, y, z, t) are needed", file=path)

@@ -61,7 +61,9 @@ def train(config: Config, run: Path) -> float | None:
     data.save_split(run / "split.json")
     trainer.fit(stage, datamodule=data, ckpt_path=config["ckpt_path"], weights_only=True)
     if trainer.interrupted:
-        raise CmrvlmError("the training was interrupted", file=run, remedy="Go on with ckpt_path=<run>/checkpoints/last.ckpt.")
+        raise CmrvlmError(
+            "the training was interrupted", file=run, remedy="Go on with ckpt_path=<run>/checkpoints/last.ckpt."
+        )
     save_run(run, config, model, tokenizer, data.preprocessing)
     metric = trainer.callback_metrics.get(config["optimized_metric"])
     return None if metric is None or math.isnan(float(metric)) else float(metric)

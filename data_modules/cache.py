@@ -38,7 +38,7 @@ class StudyCache:
         preprocessing: What is done to them.
     """
 
-    def __init__(self, root: Path, source: Source, preprocessing: Preprocessing):
+    def __init__(self, root: Path, source: Source, preprocessing: Preprocessing) -> None:
         self.source, self.preprocessing = source, preprocessing
         digest = hashlib.sha256(_FORMAT.encode())
         digest.update(source.fingerprint().encode())

@@ -27,8 +27,16 @@ class TrainingSet(Dataset[Sample]):
         seed: Seed of all draws.
     """
 
-    def __init__(self, cache: StudyCache, study_ids: Sequence[str], mixture: Mixture, augment: Augment | None, seed: int):
-        self.cache, self.study_ids, self.mixture, self.augment, self.seed = cache, list(study_ids), mixture, augment, seed
+    def __init__(
+        self, cache: StudyCache, study_ids: Sequence[str], mixture: Mixture, augment: Augment | None, seed: int
+    ) -> None:
+        self.cache, self.study_ids, self.mixture, self.augment, self.seed = (
+            cache,
+            list(study_ids),
+            mixture,
+            augment,
+            seed,
+        )
 
     def __len__(self) -> int:
         return len(self.study_ids)
@@ -52,7 +60,9 @@ class EvaluationSet(Dataset[Sample]):
         shown: Sequences to show; None shows all.
     """
 
-    def __init__(self, cache: StudyCache, study_ids: Sequence[str], mixture: Mixture, shown: Sequence[str] | None = None):
+    def __init__(
+        self, cache: StudyCache, study_ids: Sequence[str], mixture: Mixture, shown: Sequence[str] | None = None
+    ) -> None:
         self.cache, self.study_ids, self.mixture, self.shown = cache, list(study_ids), mixture, shown
 
     def __len__(self) -> int:
@@ -80,7 +90,7 @@ class EpochSampler(Sampler[tuple[int, int]]):
     def __init__(
         self, size: int, seed: int, batch_size: int, position: Callable[[], tuple[int, int]], rank: int = 0,
         world: int = 1,
-    ):  # fmt: skip
+    ) -> None:  # fmt: skip
         self.size, self.seed, self.batch_size, self.position = size, seed, batch_size, position
         self.rank, self.world = rank, world
 

@@ -58,7 +58,7 @@ class StudyDataModule(LightningDataModule):
         num_workers: int = 0,
         seed: int = 0,
         allowed_failures: int = 0,
-    ):
+    ) -> None:
         super().__init__()
         self.source, self.preprocessing, self.mixture, self.augmentation = source, preprocessing, mixture, augmentation
         self.cache = StudyCache(Path(cache_dir), source, preprocessing)
@@ -112,8 +112,8 @@ class StudyDataModule(LightningDataModule):
     def train_dataloader(self) -> DataLoader[Any]:
         """Training batches; after a restart the epoch goes on where it was stopped."""
         if len(self.split["train"]) < self.batch_size:
-            raise CmrvlmError(f"{len(self.split['train'])} training studies are fewer than one batch of {self.batch_size}",
-                              field="data.batch_size", remedy="Use a smaller batch or more studies.")  # fmt: skip
+            problem = f"{len(self.split['train'])} training studies are fewer than one batch of {self.batch_size}"
+            raise CmrvlmError(problem, field="data.batch_size", remedy="Use a smaller batch or more studies.")
         data = TrainingSet(self.cache, self.split["train"], self.mixture, self.augmentation, self.seed)
         rank, world = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
         sampler = EpochSampler(len(data), self.seed, self.batch_size, self._position, rank, world)
@@ -132,7 +132,9 @@ class StudyDataModule(LightningDataModule):
         """Every instruction of the test split."""
         return self.evaluation_loader("test")
 
-    def evaluation_loader(self, part: str, *, blind: bool = False, shown: Sequence[str] | None = None) -> DataLoader[Any]:
+    def evaluation_loader(
+        self, part: str, *, blind: bool = False, shown: Sequence[str] | None = None
+    ) -> DataLoader[Any]:
         """Batches of a part of the split, nothing drawn.
 
         Args:

@@ -85,7 +85,9 @@ def test_undefined_is_said_and_classes_are_left_to_the_json(run, tmp_path):
 
 
 def prediction(run, study, out, *overrides):
-    return predict(composed(f"run={run}", f"study={study}", f"out={out}", "max_new_tokens=12", *overrides, name="predict"))
+    return predict(
+        composed(f"run={run}", f"study={study}", f"out={out}", "max_new_tokens=12", *overrides, name="predict")
+    )
 
 
 def test_prediction_of_a_folder(run, study_folder, tmp_path):
@@ -176,7 +178,9 @@ def test_wrong_group_key_path_or_value_is_one_readable_error(overrides, words, t
 
 
 def test_training_from_the_shell_prints_few_plain_lines_and_its_folder(tmp_path, cache):
-    done = python("cmrvlm.train", "+experiment=stage3", "+debug=fast", f"paths.cache={cache}", f"out={tmp_path / 'a b(心)'}")
+    done = python(
+        "cmrvlm.train", "+experiment=stage3", "+debug=fast", f"paths.cache={cache}", f"out={tmp_path / 'a b(心)'}"
+    )
     assert done.returncode == 0, done.stderr
     assert "run folder" in done.stdout
     assert "\x1b[" not in done.stdout

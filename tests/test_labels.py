@@ -9,7 +9,9 @@ def test_sixteen_diseases_and_twenty_three_findings():
     assert len(labels.FINDINGS) == 23
 
 
-@pytest.mark.parametrize("table", ["DISEASES", "FINDINGS", "SEQUENCE_TERMS", "PHASE_TERMS", "LEVEL_TERMS", "STRUCTURE_TERMS"])
+@pytest.mark.parametrize(
+    "table", ["DISEASES", "FINDINGS", "SEQUENCE_TERMS", "PHASE_TERMS", "LEVEL_TERMS", "STRUCTURE_TERMS"]
+)
 def test_names_are_unique_in_both_languages(table):
     terms = getattr(labels, table).values()
     for language in labels.LANGUAGES:

@@ -43,7 +43,7 @@ class Encoder(nn.Module):
         spatial_grid: tuple[int, int, int],
         temporal_tokens: int,
         view_grid: tuple[int, int, int] = (2, 3, 3),
-    ):
+    ) -> None:
         super().__init__()
         self.spatial_grid: tuple[int, int, int] = (spatial_grid[0], spatial_grid[1], spatial_grid[2])
         self.temporal_tokens = temporal_tokens

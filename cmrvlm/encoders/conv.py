@@ -25,7 +25,7 @@ class ConvEncoder(Encoder):
         spatial_grid: tuple[int, int, int] = (4, 3, 3),
         temporal_tokens: int = 8,
         view_grid: tuple[int, int, int] = (2, 3, 3),
-    ):
+    ) -> None:
         super().__init__(spatial_grid, temporal_tokens, view_grid)
         width = channels[-1]
         self.stem = ConvStem(tuple(channels), (4, 2, 2))

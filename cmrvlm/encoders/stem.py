@@ -10,7 +10,9 @@ from cmrvlm.encoders.base import frames_as_batch, frames_to_volume
 def conv_block(in_channels: int, out_channels: int, stride: int = 1) -> nn.Sequential:
     """Convolution that covers its stride twice, group normalisation and GELU; normalisation never mixes samples."""
     return nn.Sequential(
-        nn.Conv2d(in_channels, out_channels, 2 * stride - 1 if stride > 1 else 3, stride, max(1, stride - 1), bias=False),
+        nn.Conv2d(
+            in_channels, out_channels, 2 * stride - 1 if stride > 1 else 3, stride, max(1, stride - 1), bias=False
+        ),
         nn.GroupNorm(max(1, out_channels // 8), out_channels),
         nn.GELU(),
     )
@@ -27,7 +29,7 @@ class ConvStem(nn.Module):
         strides: Stride of each map relative to the one before.
     """
 
-    def __init__(self, channels: tuple[int, ...], strides: tuple[int, ...]):
+    def __init__(self, channels: tuple[int, ...], strides: tuple[int, ...]) -> None:
         super().__init__()
         inputs = (1, *channels[:-1])
         self.blocks = nn.ModuleList(conv_block(i, o, s) for i, o, s in zip(inputs, channels, strides, strict=True))

@@ -14,7 +14,7 @@ from cmrvlm.encoders.window_attention import AttentionBlock, Window
 class SlicePosition(nn.Module):
     """Adds where a slice lies between the first and the last: sine and cosine features of its share of the stack."""
 
-    def __init__(self, width: int, frequencies: int = 4):
+    def __init__(self, width: int, frequencies: int = 4) -> None:
         super().__init__()
         self.frequencies = frequencies
         self.project = nn.Linear(2 * frequencies, width)
@@ -31,7 +31,7 @@ class SlicePosition(nn.Module):
 class MergeInPlane(nn.Module):
     """Halve H and W: four neighbours become one token of twice the width."""
 
-    def __init__(self, width: int):
+    def __init__(self, width: int) -> None:
         super().__init__()
         self.norm = nn.LayerNorm(4 * width)
         self.reduce = nn.Linear(4 * width, 2 * width, bias=False)
@@ -67,7 +67,7 @@ class Swin(Encoder):
         spatial_grid: tuple[int, int, int],
         temporal_tokens: int,
         view_grid: tuple[int, int, int] = (2, 3, 3),
-    ):
+    ) -> None:
         super().__init__(spatial_grid, temporal_tokens, view_grid)
         self.stem = ConvStem(tuple(stem_channels), (4, 2))
         width = stem_channels[-1]
@@ -117,7 +117,7 @@ class Swin4D(Swin):
         spatial_grid: tuple[int, int, int] = (4, 3, 3),
         temporal_tokens: int = 8,
         view_grid: tuple[int, int, int] = (2, 3, 3),
-    ):
+    ) -> None:
         z, h, w = spatial_window
         windows: tuple[Window, ...] = ((z, 1, h, w), (1, 0, 1, 1))
         super().__init__(stem_channels, depths, heads, windows, spatial_grid, temporal_tokens, view_grid)
@@ -145,7 +145,7 @@ class Swin3D(Swin):
         spatial_grid: tuple[int, int, int] = (4, 3, 3),
         temporal_tokens: int = 0,
         view_grid: tuple[int, int, int] = (2, 3, 3),
-    ):
+    ) -> None:
         depth, h, w = window
         windows: tuple[Window, ...] = ((depth, depth, h, w),)
         super().__init__(stem_channels, depths, heads, windows, spatial_grid, temporal_tokens, view_grid)

@@ -92,7 +92,7 @@ class WindowAttention(nn.Module):
         shifted: Shift the windows by half their length along every axis that has more than one.
     """
 
-    def __init__(self, width: int, heads: int, window: Window, shifted: bool = False):
+    def __init__(self, width: int, heads: int, window: Window, shifted: bool = False) -> None:
         super().__init__()
         self.heads, self.window, self.shifted = heads, tuple(window), shifted
         self.qkv = nn.Linear(width, 3 * width)
@@ -144,7 +144,7 @@ class AttentionBlock(nn.Module):
         ratio: Width of the feed-forward layer relative to `width`.
     """
 
-    def __init__(self, width: int, heads: int, windows: tuple[Window, ...], shifted: bool, ratio: float = 2.0):
+    def __init__(self, width: int, heads: int, windows: tuple[Window, ...], shifted: bool, ratio: float = 2.0) -> None:
         super().__init__()
         self.attention = nn.ModuleList(WindowAttention(width, heads, window, shifted) for window in windows)
         self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in windows)

@@ -53,8 +53,11 @@ def caption_scores(answers: Sequence[Answer]) -> dict[str, Score]:
 
 
 def report_scores(answers: Sequence[Answer], sections: Sequence[str]) -> dict[str, Score]:
-    """Share of reports with every section that the reference has, share whose impression names exactly the true
-    diseases, and the overlap scores. Reports on studies without a known disease are not scored on it."""
+    """Sections present, disease right, and overlap.
+
+    A report is complete when it has every section of the reference, and right when its impression names exactly the
+    true diseases; reports on studies without a known disease are not scored on that.
+    """
     parsed = [(a, split_sections(a.text), split_sections(a.instruction.answer)) for a in answers]
     n = len(parsed)
     complete = [all(name in said for name in truth) for _, said, truth in parsed]

@@ -49,9 +49,7 @@ def vision_language(parts: Parts, mask_sequences: Sequence[str] = ("sax",)) -> C
     sequences = [name for name in mask_sequences if name in parts.encoders] if mask else []
     return CMRVLM(
         encoders=parts.encoders,
-        projectors={
-            name: parts.projector(in_width=one.width, out_width=width) for name, one in parts.encoders.items()
-        },
+        projectors={name: parts.projector(in_width=one.width, out_width=width) for name, one in parts.encoders.items()},
         llm=parts.llm,
         mask_head={
             name: mask(pyramid_channels=parts.encoders[name].pyramid_channels, query_width=width)

@@ -57,7 +57,7 @@ class CMRVLM(nn.Module):
         disease_head: DiseaseHead | None,
         image_id: int,
         segment_id: int,
-    ):
+    ) -> None:
         super().__init__()
         self.encoders = nn.ModuleDict(encoders)
         self.projectors = nn.ModuleDict(projectors)
@@ -151,7 +151,9 @@ class CMRVLM(nn.Module):
         Pixel features are decoded once for each study and set of frames, however many structures are asked.
         """
         index = torch.arange(rows.ids.shape[1], device=rows.ids.device)[None]
-        marks = (rows.ids == self.segment_id) & (index >= rows.prompt_lengths[:, None]) & (index < rows.lengths[:, None])
+        marks = (
+            (rows.ids == self.segment_id) & (index >= rows.prompt_lengths[:, None]) & (index < rows.lengths[:, None])
+        )
         has_mark = marks.any(dim=1).tolist()
         groups: dict[tuple[str, int, int], list[tuple[int, int, tuple[int, ...]]]] = defaultdict(list)
         for row, (instruction, owner) in enumerate(zip(instructions, owners, strict=True)):
@@ -167,7 +169,9 @@ class CMRVLM(nn.Module):
             at = torch.tensor([place for place, _ in unique], device=hidden.device)[:, None]
             frames = torch.tensor([frames for _, frames in unique], device=hidden.device)  # (G, F)
             # Indexing two axes that a slice divides puts the indexed axes first: (G, F, C, Z, h, w).
-            pyramid = [level[at, :, :, frames].permute(0, 2, 3, 1, 4, 5) for level in features.stacks[name][stack].pyramid]
+            pyramid = [
+                level[at, :, :, frames].permute(0, 2, 3, 1, 4, 5) for level in features.stacks[name][stack].pyramid
+            ]
             pixels = decoder.pixels(pyramid)
             picked = pixels[[unique.index((place, frames)) for _, place, frames in asked]]
             own = torch.tensor([row for row, _, _ in asked], device=hidden.device)

@@ -17,7 +17,7 @@ class DiseaseHead(nn.Module):
         heads: Attention heads.
     """
 
-    def __init__(self, width: int, classes: int, heads: int = 4):
+    def __init__(self, width: int, classes: int, heads: int = 4) -> None:
         super().__init__()
         self.queries = nn.Parameter(torch.randn(classes, width) * 0.02)
         self.norm = nn.LayerNorm(width)

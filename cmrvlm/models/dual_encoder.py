@@ -22,7 +22,7 @@ class DualEncoder(nn.Module):
         width: Width of the shared space.
     """
 
-    def __init__(self, encoders: Mapping[str, Encoder], llm: LanguageModel, width: int = 128):
+    def __init__(self, encoders: Mapping[str, Encoder], llm: LanguageModel, width: int = 128) -> None:
         super().__init__()
         self.encoders = nn.ModuleDict(encoders)
         self.llm = llm
@@ -46,7 +46,7 @@ class DualEncoder(nn.Module):
         return total / number.clamp(min=1)
 
     def read(self, rows: TextRows) -> tuple[Tensor, Tensor]:
-        """Text embeddings (R, width) from the last token, and all hidden states (R, L, D). The text is read causally."""
+        """Text embeddings (R, width) from the last token and hidden states (R, L, D); text is read causally."""
         index = torch.arange(rows.ids.shape[1], device=rows.ids.device)
         valid = index[None] < rows.lengths[:, None]
         hidden = self.llm.hidden(self.llm.embed(rows.ids), valid, torch.zeros_like(rows.lengths))

@@ -27,8 +27,9 @@ def fill_image_places(embeddings: Tensor, ids: Tensor, image_id: int, tokens: li
     wanted, given = places.sum(dim=1).tolist(), [len(one) for one in tokens]
     if wanted != given:
         row = next(r for r, (w, g) in enumerate(zip(wanted, given, strict=True)) if w != g)
-        raise CmrvlmError(f"row {row} has {wanted[row]} image places and {given[row]} image tokens",
-                          field="input_ids", remedy="Collate with the token counts of this model's encoders.")  # fmt: skip
+        problem = f"row {row} has {wanted[row]} image places and {given[row]} image tokens"
+        remedy = "Collate with the token counts of this model's encoders."
+        raise CmrvlmError(problem, field="input_ids", remedy=remedy)
     if not sum(given):
         return embeddings
     return embeddings.masked_scatter(places[..., None], torch.cat(tokens).to(embeddings.dtype))

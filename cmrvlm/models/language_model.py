@@ -20,7 +20,7 @@ class LanguageModel(nn.Module):
         max_length: Longest row in tokens.
     """
 
-    def __init__(self, network: PreTrainedModel, attention: Style = "prefix", max_length: int = 1024):
+    def __init__(self, network: PreTrainedModel, attention: Style = "prefix", max_length: int = 1024) -> None:
         super().__init__()
         self.network = network
         self.attention: Style = attention
@@ -65,9 +65,7 @@ class LanguageModel(nn.Module):
         return for_implementation(mask, str(self.network.config._attn_implementation), dtype)
 
     @torch.no_grad()
-    def generate(
-        self, embeddings: Tensor, valid: Tensor, end_id: int, max_new_tokens: int
-    ) -> list[list[int]]:
+    def generate(self, embeddings: Tensor, valid: Tensor, end_id: int, max_new_tokens: int) -> list[list[int]]:
         """Greedy answers to prompts that are padded on the left.
 
         Rows that have ended are taken out of the batch, so that one long answer does not keep all of them running.

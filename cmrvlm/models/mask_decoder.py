@@ -19,7 +19,9 @@ class MaskDecoder(nn.Module):
         channels: Channels of the decoder at strides 1, 2, and the pyramid's; the last value serves all coarser ones.
     """
 
-    def __init__(self, pyramid_channels: tuple[int, ...], query_width: int, channels: tuple[int, ...] = (16, 24, 32, 48)):
+    def __init__(
+        self, pyramid_channels: tuple[int, ...], query_width: int, channels: tuple[int, ...] = (16, 24, 32, 48)
+    ) -> None:
         super().__init__()
         # Encoders give nothing between the image and stride 4; for the frames asked the decoder makes stride 2 itself.
         detail = channels[1]
@@ -28,7 +30,9 @@ class MaskDecoder(nn.Module):
         widths = [channels[min(i, len(channels) - 1)] for i in range(count)]
         self.detail = conv_block(pyramid_channels[0], detail, stride=2)
         self.entry = nn.Conv2d(levels[-1], widths[-1], 1)
-        self.blocks = nn.ModuleList(conv_block(widths[i + 1] + levels[i], widths[i]) for i in reversed(range(count - 1)))
+        self.blocks = nn.ModuleList(
+            conv_block(widths[i + 1] + levels[i], widths[i]) for i in reversed(range(count - 1))
+        )
         self.pixel = nn.Conv2d(widths[0], widths[0], 1)
         self.query = nn.Sequential(nn.LayerNorm(query_width), nn.Linear(query_width, widths[0] + 1))
 

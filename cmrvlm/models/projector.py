@@ -13,7 +13,7 @@ class MLPProjector(nn.Module):
         out_width: Width of the language model.
     """
 
-    def __init__(self, in_width: int, out_width: int):
+    def __init__(self, in_width: int, out_width: int) -> None:
         super().__init__()
         self.layers = nn.Sequential(
             nn.LayerNorm(in_width), nn.Linear(in_width, out_width), nn.GELU(), nn.Linear(out_width, out_width)

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from lightning.pytorch import LightningModule
+from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
@@ -39,7 +40,7 @@ class Stage(LightningModule):
         trainable: Sequence[str],
         loss_weights: Mapping[str, float] | None = None,
         seed: int = 0,
-    ):
+    ) -> None:
         super().__init__()
         self.model = model
         self.make_optimizer, self.make_schedule = optimizer, schedule
@@ -80,12 +81,12 @@ class Stage(LightningModule):
         self.log_dict({f"val/loss_{name}": loss for name, loss in losses.items()}, batch_size=size, sync_dist=True)
         self.log("val/loss", self.total(losses), prog_bar=True, batch_size=size, sync_dist=True)
 
-    def configure_optimizers(self) -> dict[str, Any]:
+    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         """Optimizer and schedule; norms, biases and other vectors are not decayed."""
         parameters = [p for p in self.model.parameters() if p.requires_grad]
         if not parameters:
             raise CmrvlmError("nothing is trained", field="stage.trainable", remedy="Name a part of the model.")
-        groups = [
+        groups: list[dict[str, Any]] = [
             {"params": [p for p in parameters if p.ndim >= 2]},
             {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
         ]

@@ -22,7 +22,7 @@ class ContrastiveStage(Stage):
 
     model: DualEncoder
 
-    def __init__(self, model: DualEncoder, **settings: Any):
+    def __init__(self, model: DualEncoder, **settings: Any) -> None:
         super().__init__(model, **settings)
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:

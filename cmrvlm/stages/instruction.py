@@ -21,7 +21,7 @@ class InstructionStage(Stage):
 
     model: CMRVLM
 
-    def __init__(self, model: CMRVLM, **settings: Any):
+    def __init__(self, model: CMRVLM, **settings: Any) -> None:
         super().__init__(model, **settings)
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
@@ -44,7 +44,8 @@ class InstructionStage(Stage):
         dice, cross_entropy = [], []
         for row, predicted in logits.items():
             truth, target = batch.masks[row], batch.instructions[row].case.mask
-            assert truth is not None and target is not None
+            assert truth is not None
+            assert target is not None
             inside = torch.isin(truth, torch.tensor(target.values, device=truth.device)).to(torch.uint8)
             wanted = torch.where(truth == NOT_ANNOTATED, truth, inside)  # (Z, F, H, W)
             dice.append(soft_dice_loss(predicted[None], wanted[None]))

@@ -63,7 +63,9 @@ def read_config(run: Path) -> Config:
     """
     path = run / CONFIG
     if not path.is_file():
-        raise CmrvlmError("there is no run here", file=path, field="run", remedy="Give the folder that training printed.")
+        raise CmrvlmError(
+            "there is no run here", file=path, field="run", remedy="Give the folder that training printed."
+        )
     return dict(yaml.safe_load(path.read_text()))
 
 

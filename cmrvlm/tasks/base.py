@@ -121,7 +121,7 @@ class Task(ABC):
 
     Attributes:
         name: Name in configs and results.
-        prompts: Language to wordings of the question; the first is used in evaluation. `{...}` are filled from `fields`.
+        prompts: Language to wordings of the question, the first for evaluation; `{...}` are filled from `fields`.
     """
 
     name: str
@@ -129,7 +129,7 @@ class Task(ABC):
 
     @abstractmethod
     def cases(self, study: Study, shown: Collection[str]) -> list[Case]:
-        """Everything this task can ask about the study when the sequences `shown` are shown; empty if nothing."""
+        """Everything this task can ask about the study when `shown` is shown; empty if nothing."""
 
     @abstractmethod
     def answer(self, study: Study, case: Case, language: str) -> str:

@@ -1,4 +1,4 @@
-"""Which instructions a study is asked: weights over tasks, sequences and languages; a pure function of its random state."""
+"""Which instructions a study is asked: weights over tasks, sequences and languages, drawn from a given generator."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Mixture:
         drop: Mapping[str, float] | None = None,
         languages: Sequence[str] = ("en", "zh"),
         per_study: int = 6,
-    ):
+    ) -> None:
         self.tasks = {name: task for name, task in tasks.items() if task is not None}
         weights = dict(weights or {})
         unknown = set(weights) - set(tasks)
@@ -79,6 +79,4 @@ class Mixture:
         """
         present = [name for name in study.series if shown is None or name in shown]
         language = self.languages[zlib.crc32(study.study_id.encode()) % len(self.languages)]
-        return [
-            task.word(study, case, language) for task in self.tasks.values() for case in task.cases(study, present)
-        ]
+        return [task.word(study, case, language) for task in self.tasks.values() for case in task.cases(study, present)]

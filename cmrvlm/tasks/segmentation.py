@@ -33,7 +33,7 @@ class SegmentTask(Task):
     }
     answers = {"en": f"It is {SEGMENT}.", "zh": f"在这里{SEGMENT}。"}
 
-    def __init__(self, structure: str, sequence: str = "sax"):
+    def __init__(self, structure: str, sequence: str = "sax") -> None:
         if structure not in STRUCTURE_VALUES:
             raise CmrvlmError(f"unknown structure '{structure}'", field="structure",
                               remedy=f"Known: {', '.join(STRUCTURE_VALUES)}.")  # fmt: skip

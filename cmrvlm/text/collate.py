@@ -32,7 +32,7 @@ class Collator:
         series_tokens: Mapping[str, int],
         view_tokens: Mapping[str, int],
         max_length: int = 1024,
-    ):
+    ) -> None:
         self.tokenizer = tokenizer
         self.series_tokens, self.view_tokens = dict(series_tokens), dict(view_tokens)
         self.max_length = max_length

@@ -83,7 +83,10 @@ def _pattern(labels: StudyLabels, language: str) -> str:
 
 def _lge_parts(labels: StudyLabels, language: str) -> list[str]:
     parts = [_pattern(labels, language)] if labels.patterns.get("lge_pattern") else []
-    extra = (("rv_lge", "RV enhancement", "右心室强化"), ("pericardial_enhancement", "pericardial enhancement", "心包强化"))
+    extra = (
+        ("rv_lge", "RV enhancement", "右心室强化"),
+        ("pericardial_enhancement", "pericardial enhancement", "心包强化"),
+    )
     parts += [english if language == "en" else chinese for code, english, chinese in extra if labels.findings.get(code)]
     return parts
 
@@ -132,7 +135,8 @@ def write_captions(labels: StudyLabels, shown: Collection[str], language: str) -
     for sequence in shown:
         alone = (sequence,)
         rows = {
-            "sax": _measured(_STRUCTURE[:3], labels, alone, language) + _measured(_FUNCTION[:1], labels, alone, language),
+            "sax": _measured(_STRUCTURE[:3], labels, alone, language)
+            + _measured(_FUNCTION[:1], labels, alone, language),
             "lax_4ch": _measured(_STRUCTURE[3:], labels, alone, language),
             "lge": _lge_parts(labels, language),
         }[sequence]
@@ -157,7 +161,9 @@ def join_sections(sections: Mapping[str, str], language: str) -> str:
     """One text from a report's sections, each behind its name, in the fixed order."""
     position = 1 if language == "zh" else 0
     colon, gap = ("：", "") if language == "zh" else (": ", " ")
-    return gap.join(f"{names[position]}{colon}{sections[key]}" for key, names in SECTION_NAMES.items() if key in sections)
+    return gap.join(
+        f"{names[position]}{colon}{sections[key]}" for key, names in SECTION_NAMES.items() if key in sections
+    )
 
 
 def split_sections(text: str) -> dict[str, str]:

@@ -35,7 +35,7 @@ class Augment:
         brightness: float = 0.1,
         noise: float = 0.03,
         geometry_probability: float = 0.5,
-    ):
+    ) -> None:
         self.rotation_degrees, self.shift_pixels = rotation_degrees, shift_pixels
         self.gamma, self.brightness, self.noise = gamma, brightness, noise
         self.geometry_probability = geometry_probability

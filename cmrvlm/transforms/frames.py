@@ -31,7 +31,7 @@ class SampleFrames:
         frames: Largest number of frames.
     """
 
-    def __init__(self, frames: int = 10):
+    def __init__(self, frames: int = 10) -> None:
         self.frames = frames
 
     def __call__(self, study: Study) -> Study:

@@ -63,8 +63,10 @@ class ToGrid:
         spacing_mm: tuple[float | None, float, float] = (None, 2.0, 2.0),
         size: tuple[int | None, int | None, int | None] = (None, 96, 96),
         center: Center = "image",
-    ):
-        self.spacing_mm, self.size, self.center = tuple(spacing_mm), tuple(size), center
+    ) -> None:
+        self.spacing_mm = (spacing_mm[0], spacing_mm[1], spacing_mm[2])
+        self.size = (size[0], size[1], size[2])
+        self.center = center
 
     def __call__(self, study: Study) -> Study:
         """The study on the new grids; masks move with their images."""

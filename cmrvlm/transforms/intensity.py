@@ -17,7 +17,7 @@ class PercentileIntensity:
         upper: Percentile that becomes 1.
     """
 
-    def __init__(self, lower: float = 1.0, upper: float = 99.0):
+    def __init__(self, lower: float = 1.0, upper: float = 99.0) -> None:
         self.lower, self.upper = lower, upper
 
     def __call__(self, study: Study) -> Study:

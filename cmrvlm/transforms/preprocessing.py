@@ -16,7 +16,7 @@ class Preprocessing:
         steps: Name to step; a configuration replaces or drops a step by its name.
     """
 
-    def __init__(self, steps: Mapping[str, Transform | None]):
+    def __init__(self, steps: Mapping[str, Transform | None]) -> None:
         self.steps = {name: step for name, step in steps.items() if step is not None}
 
     def __call__(self, study: Study) -> Study:

@@ -26,13 +26,17 @@ class AcdcSource(Source):
         root: Folder with `patientNNN` folders.
     """
 
-    def __init__(self, root: str):
+    def __init__(self, root: str) -> None:
         self.root = Path(root)
         if not self.root.is_dir():
-            raise CmrvlmError("there is no such folder", file=self.root, remedy="Set data.root to ACDC's training folder.")
+            raise CmrvlmError(
+                "there is no such folder", file=self.root, remedy="Set data.root to ACDC's training folder."
+            )
         self._ids = sorted(p.name for p in self.root.iterdir() if p.is_dir() and p.name.startswith("patient"))
         if not self._ids:
-            raise CmrvlmError("no patientNNN folders here", file=self.root, remedy="Set data.root to the folder above them.")
+            raise CmrvlmError(
+                "no patientNNN folders here", file=self.root, remedy="Set data.root to the folder above them."
+            )
 
     def study_ids(self) -> list[str]:
         """Names of the patient folders."""
@@ -50,7 +54,9 @@ class AcdcSource(Source):
         """`Info.cfg` as text; keys that are not there are simply absent."""
         path = self.root / study_id / "Info.cfg"
         if not path.is_file():
-            raise CmrvlmError("there is no Info.cfg", file=path, remedy="Restore the file; it names the ED and ES frames.")
+            raise CmrvlmError(
+                "there is no Info.cfg", file=path, remedy="Restore the file; it names the ED and ES frames."
+            )
         pairs = (line.split(":", 1) for line in path.read_text().splitlines() if ":" in line)
         return {key.strip(): value.strip() for key, value in pairs}
 
@@ -60,8 +66,9 @@ class AcdcSource(Source):
         series = _base_first(self._series(study_id, self._frames(study_id, info)))
         measured = measure_masks(series)
         if measured["lvesv_ml"] >= measured["lvedv_ml"]:
-            raise CmrvlmError("the left ventricle is not larger at ED than at ES", file=self.root / study_id / "Info.cfg",
-                              field="ED", remedy="Frames count from 1; check ED and ES.")  # fmt: skip
+            problem = "the left ventricle is not larger at ED than at ES"
+            path = self.root / study_id / "Info.cfg"
+            raise CmrvlmError(problem, file=path, field="ED", remedy="Frames count from 1; check ED and ES.")
         group = info.get("Group", "")
         people = {"height_cm": "Height", "weight_kg": "Weight"}
         labels = StudyLabels(
@@ -89,10 +96,14 @@ class AcdcSource(Source):
             truth = folder / f"{study_id}_frame{frame:02d}_gt.nii.gz"
             values, mask_affine = read_nifti(truth)
             if values.shape != images[frame].shape or np.abs(mask_affine - affine).max() > 1e-3:
-                raise CmrvlmError(f"mask and image do not lie on one grid: {values.shape}, {images[frame].shape}", file=truth)
+                raise CmrvlmError(
+                    f"mask and image do not lie on one grid: {values.shape}, {images[frame].shape}", file=truth
+                )
             masks[frame] = _canonical(values, truth)
             if not masks[frame].any():
-                raise CmrvlmError(f"frame {frame} has no mask", file=truth, remedy="Frames count from 1; check Info.cfg.")
+                raise CmrvlmError(
+                    f"frame {frame} has no mask", file=truth, remedy="Frames count from 1; check Info.cfg."
+                )
         assert affine is not None
         whole = folder / f"{study_id}_4d.nii.gz"
         if whole.is_file():

@@ -28,7 +28,9 @@ def truth(cavity):
 def make(tmp_path):
     """Writes one patient; `flip` stores the apex first, `whole` adds the 4D file."""
 
-    def write(info="ED: 1\nES: 5\nGroup: DCM\nHeight: 170.0\nNbFrame: 10\n", *, flip=False, whole=False, cavity=(10, 7)):
+    def write(
+        info="ED: 1\nES: 5\nGroup: DCM\nHeight: 170.0\nNbFrame: 10\n", *, flip=False, whole=False, cavity=(10, 7)
+    ):
         folder = tmp_path / "patient001"
         folder.mkdir(exist_ok=True)
         (folder / "Info.cfg").write_text(info)
@@ -78,7 +80,12 @@ def test_apex_first_is_turned_round(make):
 
 @pytest.mark.parametrize(
     ("info", "words"),
-    [("ES: 5\nGroup: NOR\n", "'ED'"), ("ED: x\nES: 5\n", "'ED'"), ("ED: 1\nES: 4\n", "frame04"), ("ED: 5\nES: 1\n", "not larger")],
+    [
+        ("ES: 5\nGroup: NOR\n", "'ED'"),
+        ("ED: x\nES: 5\n", "'ED'"),
+        ("ED: 1\nES: 4\n", "frame04"),
+        ("ED: 5\nES: 1\n", "not larger"),
+    ],
 )
 def test_wrong_info_is_named(make, info, words):
     with pytest.raises(CmrvlmError, match=words):

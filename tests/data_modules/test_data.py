@@ -78,7 +78,11 @@ def test_cached_study_is_the_preprocessed_one(tmp_path):
         np.testing.assert_allclose(cached.image, series.image, atol=1e-3)
         assert np.array_equal(cached.mask, series.mask)
         np.testing.assert_allclose(cached.affine, series.affine)
-        assert (cached.phases, cached.levels, cached.frame_times_ms) == (series.phases, series.levels, series.frame_times_ms)
+        assert (cached.phases, cached.levels, cached.frame_times_ms) == (
+            series.phases,
+            series.levels,
+            series.frame_times_ms,
+        )
     assert one.labels == fresh.labels
     assert one.synthetic
 
@@ -89,7 +93,9 @@ def test_everything_that_changes_the_content_changes_the_key(tmp_path):
         StudyCache(tmp_path, small_source(seed=1), scaling()),
         StudyCache(tmp_path, small_source(slices=3), scaling()),
         StudyCache(tmp_path, small_source(), scaling(98.0)),
-        StudyCache(tmp_path, small_source(), Preprocessing({"scale": PercentileIntensity(), "frames": SampleFrames(2)})),
+        StudyCache(
+            tmp_path, small_source(), Preprocessing({"scale": PercentileIntensity(), "frames": SampleFrames(2)})
+        ),
     ]
     assert base == StudyCache(tmp_path, small_source(), scaling()).folder
     assert len({base, *(other.folder for other in others)}) == 5

@@ -6,7 +6,7 @@ import pytest
 
 from cmrvlm.labels import DISEASES, FINDINGS, REPORT_SECTIONS
 from data_modules.sources.phantom.anatomy import Heart
-from data_modules.sources.phantom.measurements import lv_volume_ml, measure, myocardial_volume_ml, rv_volume_ml
+from data_modules.sources.phantom.measurements import lv_volume_ml, myocardial_volume_ml, rv_volume_ml
 from data_modules.sources.phantom.source import PhantomSource
 
 

@@ -30,7 +30,9 @@ def test_batch_of_two_equals_two_of_one(encoder, size):
         alone = encoder(images[index : index + 1])
         for together, single in zip(both.pyramid, alone.pyramid, strict=True):
             assert (together[index] - single[0]).abs().max() <= 1e-5
-        assert (encoder.tokens_of_series(both.grid)[index] - encoder.tokens_of_series(alone.grid)[0]).abs().max() <= 1e-5
+        assert (
+            encoder.tokens_of_series(both.grid)[index] - encoder.tokens_of_series(alone.grid)[0]
+        ).abs().max() <= 1e-5
 
 
 @pytest.mark.parametrize("size", SIZES)
@@ -52,7 +54,12 @@ def test_views_are_pooled_from_their_own_frame_or_slice(encoder):
     index, frames, slices = (torch.tensor(v) for v in ([1, 0, 1, 0], [2, -1, -1, 1], [-1, 3, 0, 2]))
     tokens = encoder.tokens_of_views(out, index, frames, slices)
     assert tokens.shape == (4, encoder.view_tokens, encoder.width)
-    expected = [out[1, :, :, 2].mean((1, 2, 3)), out[0, :, 3].mean((1, 2, 3)), out[1, :, 0].mean((1, 2, 3)), out[0, :, 2, 1].mean((1, 2))]
+    expected = [
+        out[1, :, :, 2].mean((1, 2, 3)),
+        out[0, :, 3].mean((1, 2, 3)),
+        out[1, :, 0].mean((1, 2, 3)),
+        out[0, :, 2, 1].mean((1, 2)),
+    ]
     for one, mean in zip(tokens, expected, strict=True):
         # Adaptive pooling of 3 x 3 onto 3 x 3 keeps every value, so means agree where sizes divide.
         assert (one.mean(dim=0) - mean).abs().max() < 0.2

@@ -14,7 +14,9 @@ def test_dice_equals_monai_where_both_are_defined():
     torch.manual_seed(0)
     logits = torch.randn(3, 4, 2, 16, 16)
     target = torch.randint(0, 2, logits.shape)
-    theirs = DiceLoss(sigmoid=True, smooth_nr=1.0, smooth_dr=1.0)(logits.flatten(1)[:, None], target.flatten(1)[:, None].float())
+    theirs = DiceLoss(sigmoid=True, smooth_nr=1.0, smooth_dr=1.0)(
+        logits.flatten(1)[:, None], target.flatten(1)[:, None].float()
+    )
     assert soft_dice_loss(logits, target).item() == pytest.approx(theirs.item(), abs=1e-6)
 
 
@@ -49,7 +51,9 @@ def test_unannotated_voxels_count_for_nothing():
 def test_contrast_of_unrelated_pairs_is_log_n():
     images = torch.eye(4)
     texts = torch.ones(4, 4)
-    assert info_nce(images, texts, torch.tensor(5.0), torch.eye(4, dtype=torch.bool)).item() == pytest.approx(math.log(4))
+    assert info_nce(images, texts, torch.tensor(5.0), torch.eye(4, dtype=torch.bool)).item() == pytest.approx(
+        math.log(4)
+    )
 
 
 def test_contrast_of_matching_pairs_goes_to_zero():

@@ -102,13 +102,17 @@ def test_mask_scores_by_phase_and_without_what_is_not_annotated():
 
 def test_both_empty_is_undefined_and_no_mask_is_an_empty_one():
     nothing = np.zeros((1, 1, 4, 4), np.uint8)
-    scores = mask_scores([mask_answer(np.zeros(nothing.shape, bool), nothing), mask_answer(None, np.ones_like(nothing))])
+    scores = mask_scores(
+        [mask_answer(np.zeros(nothing.shape, bool), nothing), mask_answer(None, np.ones_like(nothing))]
+    )
     assert scores["dice"].value == 0
     assert (scores["dice"].n, scores["dice"].undefined) == (1, 1)
     assert scores["mask_share"].value == 0.5
 
 
-@pytest.mark.parametrize(("language", "text"), [("en", "normal LV function"), ("zh", "正常"), ("zh", "左心室射血分数正常。")])
+@pytest.mark.parametrize(
+    ("language", "text"), [("en", "normal LV function"), ("zh", "正常"), ("zh", "左心室射血分数正常。")]
+)
 def test_identical_text_scores_one_in_both_languages(language, text):
     scores = caption_scores([answer(text, target=text, language=language)])
     assert all(score.value == pytest.approx(1.0) for score in scores.values())

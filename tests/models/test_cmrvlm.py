@@ -100,7 +100,9 @@ def test_several_structures_decode_their_pixels_once(parts, samples, monkeypatch
     decoder = model.mask_head["sax"]
     calls = []
     whole = type(decoder).pixels
-    monkeypatch.setattr(type(decoder), "pixels", lambda self, pyramid: calls.append(pyramid[0].shape[0]) or whole(self, pyramid))
+    monkeypatch.setattr(
+        type(decoder), "pixels", lambda self, pyramid: calls.append(pyramid[0].shape[0]) or whole(self, pyramid)
+    )
     _, masks, _ = forward(model, collator(studies))
     assert len(masks) == 6  # three structures of two studies
     assert calls == [2]

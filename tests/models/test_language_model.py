@@ -15,7 +15,10 @@ def tiny(**changes):
 
 def left_padded(prompts):
     longest = max(len(p) for p in prompts)
-    ids, valid = torch.zeros(len(prompts), longest, dtype=torch.long), torch.zeros(len(prompts), longest, dtype=torch.bool)
+    ids, valid = (
+        torch.zeros(len(prompts), longest, dtype=torch.long),
+        torch.zeros(len(prompts), longest, dtype=torch.bool),
+    )
     for row, prompt in enumerate(prompts):
         ids[row, longest - len(prompt) :] = torch.tensor(prompt)
         valid[row, longest - len(prompt) :] = True
@@ -31,7 +34,10 @@ def test_prefix_mask_by_hand():
 
 
 def test_positions_skip_padding():
-    assert positions(torch.tensor([[False, False, True, True], [True, True, True, False]])).tolist() == [[0, 0, 0, 1], [0, 1, 2, 2]]
+    assert positions(torch.tensor([[False, False, True, True], [True, True, True, False]])).tolist() == [
+        [0, 0, 0, 1],
+        [0, 1, 2, 2],
+    ]
 
 
 @pytest.mark.parametrize("family", ["qwen3", "llama"])

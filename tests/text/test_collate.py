@@ -11,7 +11,7 @@ def batch_of(parts, count=2):
 
 
 def test_rows_hold_prompt_answer_and_end(parts):
-    data, tokenizer, _, collator = parts
+    _data, tokenizer, _, collator = parts
     batch = batch_of(parts)
     for row, instruction in enumerate(batch.instructions):
         length, start = int(batch.rows.lengths[row]), int(batch.rows.prompt_lengths[row])

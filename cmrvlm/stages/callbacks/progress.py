@@ -20,7 +20,7 @@ class LineProgress(Callback):
         lines: Number of lines over the whole training.
     """
 
-    def __init__(self, lines: int = 20):
+    def __init__(self, lines: int = 20) -> None:
         self.lines = lines
         self.started = 0.0
         self.first_step = 0

@@ -24,7 +24,7 @@ class ValidationSamples(Callback):
         panels: Write pictures.
     """
 
-    def __init__(self, folder: str, max_new_tokens: int = 160, text: bool = True, panels: bool = True):
+    def __init__(self, folder: str, max_new_tokens: int = 160, text: bool = True, panels: bool = True) -> None:
         self.folder, self.max_new_tokens, self.text, self.panels = Path(folder), max_new_tokens, text, panels
 
     def on_validation_batch_end(

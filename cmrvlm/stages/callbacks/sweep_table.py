@@ -26,7 +26,9 @@ def sweep_table(folder: Path) -> Table:
     jobs = [path for path in folder.iterdir() if path.is_dir() and path.name.isdigit()] if folder.is_dir() else []
     for job in sorted(jobs, key=lambda path: int(path.name)):
         path = job / RESULT
-        found = json.loads(path.read_text()) if path.is_file() else {"overrides": [], "status": "failed", "metric": None}
+        found = (
+            json.loads(path.read_text()) if path.is_file() else {"overrides": [], "status": "failed", "metric": None}
+        )
         metric = "" if found["metric"] is None else f"{found['metric']:.4f}"
         table.add_row(job.name, " ".join(found["overrides"]), found["status"], metric)
     return table

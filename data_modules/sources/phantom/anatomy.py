@@ -104,14 +104,14 @@ class Heart:
         return next((code for code, size in seen.items() if size > 0), "")
 
     def contraction_curve(self, tau: Array) -> Array:
-        """Global activation in [0, 1] over the share `tau` of the R-R interval: rise to end-systole, then relaxation."""
+        """Activation in [0, 1] at the share `tau` of the R-R interval: rise to end-systole, then relaxation."""
         tau = np.asarray(tau % 1.0, dtype=np.float32)
         rise = np.sin(np.pi / 2 * tau / END_SYSTOLE) ** 2
         fall = 0.5 * (1 + np.cos(np.pi * np.clip((tau - END_SYSTOLE) / 0.4, 0, 1)))
         return np.asarray(np.where(tau < END_SYSTOLE, rise, fall), dtype=np.float32)
 
     def base_mm(self, tau: Array) -> Array:
-        """z of the valve plane in mm at time `tau`."""
+        """Z of the valve plane in mm at time `tau`."""
         return np.asarray(self.descent_mm * self.contraction_curve(tau), dtype=np.float32)
 
     def long_axis_position(self, z: Array, tau: Array) -> Array:
@@ -171,8 +171,10 @@ class Heart:
         return np.asarray(radius * (s >= 0), dtype=np.float32)
 
     def rv_distance_mm(self, x: Array, y: Array, z: Array, tau: Array) -> Array:
-        """Signed distance-like value of the right ventricular outline in mm, positive inside (epicardium of the
-        left ventricle not yet subtracted)."""
+        """Distance-like value of the right ventricular outline in mm, positive inside.
+
+        The left ventricle, which bounds the cavity on the septal side, is not taken out of it.
+        """
         s = self.long_axis_position(z, tau)
         taper = np.sqrt(np.clip(1 - (s / 0.92) ** 2, 1e-4, None))
         scale = np.asarray(taper * (1 - self.rv_contraction * self.contraction_curve(tau)), dtype=np.float32)

@@ -21,9 +21,14 @@ def _heights(low: Array, high: Array) -> tuple[Array, Array]:
     return np.asarray((high + low) / 2 + half * nodes), np.asarray(weights * half)
 
 
-def lv_volume_ml(heart: Heart, tau: Array) -> Array:
-    """Left ventricular cavity volume in ml at each of the times `tau`, shape (T,)."""
-    tau = np.asarray(tau, dtype=np.float32).reshape(1, -1, 1, 1)
+def _times(times: Array) -> Array:
+    """Times (T,) with the axes (1, T, 1, 1)."""
+    return np.asarray(times, dtype=np.float32).reshape(1, -1, 1, 1)
+
+
+def lv_volume_ml(heart: Heart, times: Array) -> Array:
+    """Left ventricular cavity volume in ml at each of the `times`, shape (T,)."""
+    tau = _times(times)
     z, weight = _heights(heart.base_mm(tau), np.full_like(tau, heart.length_mm))
     radius = heart.endo_radius_mm(_ANGLES, z, tau)
     area = np.pi * np.mean(radius**2, axis=-1, keepdims=True)  # mm2 of a slice: mean of r^2/2 over 2 pi
@@ -40,9 +45,9 @@ def myocardial_volume_ml(heart: Heart) -> float:
     return float(np.sum(area * weight) / 1000)
 
 
-def rv_volume_ml(heart: Heart, tau: Array, grid_mm: float = 1.5) -> Array:
+def rv_volume_ml(heart: Heart, times: Array, grid_mm: float = 1.5) -> Array:
     """Right ventricular cavity volume in ml at each time, shape (T,): the outline less the left ventricle."""
-    tau = np.asarray(tau, dtype=np.float32).reshape(1, -1, 1, 1)
+    tau = _times(times)
     base = heart.base_mm(tau)
     z, weight = _heights(base, base + 0.92 * (heart.length_mm - base))
     reach = heart.rv_half_width_mm - heart.rv_center_mm + 2

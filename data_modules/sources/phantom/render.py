@@ -54,7 +54,7 @@ class Scanner:
 class _Canvas:
     """An image that structures are painted on in order, with edges softened over one pixel."""
 
-    def __init__(self, shape: tuple[int, ...], pixel_mm: float, value: float):
+    def __init__(self, shape: tuple[int, ...], pixel_mm: float, value: float) -> None:
         self.image = np.full(shape, value, dtype=np.float32)
         self.pixel_mm = np.float32(pixel_mm)
 

@@ -44,7 +44,7 @@ class PhantomSource(Source):
         spacing_mm: tuple[float, float] = (1.85, 2.15),
         missing: dict[str, float] | None = None,
         scanner: Scanner | None = None,
-    ):
+    ) -> None:
         self.count, self.seed, self.size, self.slices, self.frames = count, seed, size, slices, frames
         self.spacing_mm = (float(spacing_mm[0]), float(spacing_mm[1]))
         self.missing = dict(missing or {})
@@ -75,8 +75,12 @@ class PhantomSource(Source):
             diseases=frozenset({disease}),
             findings=findings(heart, values, str(person["sex"])),
             measurements=values,
-            patterns={"lge_pattern": heart.lge_pattern, "lge_region": heart.lge_region,
-                      "motion_pattern": heart.motion, "other_pattern": heart.other_pattern},
+            patterns={
+                "lge_pattern": heart.lge_pattern,
+                "lge_region": heart.lge_region,
+                "motion_pattern": heart.motion,
+                "other_pattern": heart.other_pattern,
+            },
             demographics=person,
         )
         series = self._series(heart, tau, phases, rng)
