@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
@@ -25,7 +26,7 @@ def save(figure: Figure, path: Path, dpi: int = 110) -> None:
     figure.savefig(path, dpi=dpi, bbox_inches="tight")
 
 
-def overlay(axis, picture: NDArray[np.floating], masks: dict[str, NDArray[np.bool_]], title: str = "") -> None:  # type: ignore[no-untyped-def]
+def overlay(axis: Axes, picture: NDArray[np.floating], masks: dict[str, NDArray[np.bool_]], title: str = "") -> None:
     """Draw a grey picture (H, W) with filled, half transparent structures."""
     axis.imshow(picture, cmap="gray", vmin=0, vmax=max(1e-6, float(np.quantile(picture, 0.995))))
     for name, mask in masks.items():

@@ -52,8 +52,8 @@ def rv_volume_ml(heart: Heart, times: Array, grid_mm: float = 1.5) -> Array:
     z, weight = _heights(base, base + 0.92 * (heart.length_mm - base))
     reach = heart.rv_half_width_mm - heart.rv_center_mm + 2
     x = np.arange(-reach, 20, grid_mm, dtype=np.float32).reshape(1, 1, 1, -1)
-    y = np.arange(-heart.rv_half_height_mm - 2, heart.rv_half_height_mm + 2, grid_mm, dtype=np.float32)
-    y = y.reshape(1, 1, -1, 1)
+    half = heart.rv_half_height_mm + 2
+    y = np.arange(-half, half, grid_mm, dtype=np.float32).reshape(1, 1, -1, 1)
     theta = np.arctan2(y, x)
     epi = heart.epi_radius_mm(theta, z, tau, heart.endo_radius_mm(theta, z, tau))
     inside = (heart.rv_distance_mm(x, y, z, tau) > 0) & (np.sqrt(x**2 + y**2) >= epi)
