@@ -18,6 +18,7 @@ class SlicePosition(nn.Module):
         super().__init__()
         self.frequencies = frequencies
         self.project = nn.Linear(2 * frequencies, width)
+        nn.init.zeros_(self.project.weight)
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, Z, T, H, W, C) to the same shape; a single slice lies in the middle."""
@@ -111,7 +112,7 @@ class Swin4D(Swin):
     def __init__(
         self,
         stem_channels: tuple[int, int] = (24, 48),
-        depths: tuple[int, ...] = (1, 2),
+        depths: tuple[int, ...] = (0, 2),
         heads: int = 2,
         spatial_window: tuple[int, int, int] = (2, 6, 6),
         spatial_grid: tuple[int, int, int] = (4, 3, 3),
@@ -139,7 +140,7 @@ class Swin3D(Swin):
     def __init__(
         self,
         stem_channels: tuple[int, int] = (24, 48),
-        depths: tuple[int, ...] = (1, 2),
+        depths: tuple[int, ...] = (0, 2),
         heads: int = 2,
         window: tuple[int, int, int] = (4, 6, 6),
         spatial_grid: tuple[int, int, int] = (4, 3, 3),

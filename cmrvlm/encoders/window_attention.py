@@ -97,6 +97,7 @@ class WindowAttention(nn.Module):
         self.heads, self.window, self.shifted = heads, tuple(window), shifted
         self.qkv = nn.Linear(width, 3 * width)
         self.out = nn.Linear(width, width)
+        nn.init.zeros_(self.out.weight)  # a block starts as the identity, so the stem learns from the first step
         self.bias = nn.Sequential(nn.Linear(5, 32), nn.GELU(), nn.Linear(32, heads, bias=False))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -152,6 +153,7 @@ class AttentionBlock(nn.Module):
         self.feed_forward = nn.Sequential(
             nn.LayerNorm(width), nn.Linear(width, hidden), nn.GELU(), nn.Linear(hidden, width)
         )
+        nn.init.zeros_(self.feed_forward[-1].weight)
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, Z, T, H, W, C) to the same shape."""

@@ -6,14 +6,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from torch import nn
-
 from cmrvlm.encoders.base import Encoder
 from cmrvlm.errors import CmrvlmError
 from cmrvlm.labels import DISEASES
 from cmrvlm.models.cmrvlm import CMRVLM
 from cmrvlm.models.dual_encoder import DualEncoder
 from cmrvlm.models.language_model import LanguageModel
+from cmrvlm.models.projector import Projector
 
 
 @dataclass
@@ -23,7 +22,7 @@ class Parts:
     Attributes:
         encoders: Sequence to encoder.
         llm: Language model.
-        projector: Makes a projector from `in_width` and `out_width`.
+        projector: Makes a projector from `in_width`, `out_width` and `counts`.
         heads: Name to factory: `mask` (from `pyramid_channels`, `query_width`), `disease` (from `width`, `classes`).
         image_id: Token id of an image place.
         segment_id: Token id of <SEG>.
@@ -31,10 +30,19 @@ class Parts:
 
     encoders: Mapping[str, Encoder]
     llm: LanguageModel
-    projector: Callable[..., nn.Module]
+    projector: Callable[..., Projector]
     heads: Mapping[str, Callable[..., Any] | None]
     image_id: int
     segment_id: int
+
+    def projectors(self) -> dict[str, Projector]:
+        """A projector for each encoder."""
+        return {
+            name: self.projector(
+                in_width=one.width, out_width=self.llm.width, counts=(one.series_tokens, one.view_tokens)
+            )
+            for name, one in self.encoders.items()
+        }
 
 
 def vision_language(parts: Parts, mask_sequences: Sequence[str] = ("sax",)) -> CMRVLM:
@@ -49,7 +57,7 @@ def vision_language(parts: Parts, mask_sequences: Sequence[str] = ("sax",)) -> C
     sequences = [name for name in mask_sequences if name in parts.encoders] if mask else []
     return CMRVLM(
         encoders=parts.encoders,
-        projectors={name: parts.projector(in_width=one.width, out_width=width) for name, one in parts.encoders.items()},
+        projectors=parts.projectors(),
         llm=parts.llm,
         mask_head={
             name: mask(pyramid_channels=parts.encoders[name].pyramid_channels, query_width=width)
@@ -66,9 +74,9 @@ def dual(parts: Parts, width: int = 128) -> DualEncoder:
     """The model of stage 1.
 
     Args:
-        parts: Encoders and language model.
+        parts: Encoders, language model and projector factory.
         width: Width of the shared space.
     """
     if not parts.encoders:
         raise CmrvlmError("no encoder is left", field="encoders", remedy="Keep at least one sequence.")
-    return DualEncoder(parts.encoders, parts.llm, width)
+    return DualEncoder(parts.encoders, parts.projectors(), parts.llm, width)

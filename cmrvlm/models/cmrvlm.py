@@ -19,6 +19,7 @@ from cmrvlm.models.disease_head import DiseaseHead
 from cmrvlm.models.fusion import fill_image_places
 from cmrvlm.models.language_model import LanguageModel
 from cmrvlm.models.mask_decoder import MaskDecoder
+from cmrvlm.models.projector import Projector
 from cmrvlm.tasks.base import Instruction
 
 
@@ -51,7 +52,7 @@ class CMRVLM(nn.Module):
     def __init__(
         self,
         encoders: Mapping[str, Encoder],
-        projectors: Mapping[str, nn.Module],
+        projectors: Mapping[str, Projector],
         llm: LanguageModel,
         mask_head: Mapping[str, MaskDecoder],
         disease_head: DiseaseHead | None,
@@ -125,7 +126,7 @@ class CMRVLM(nn.Module):
             grid = features.stacks[name][stack].grid
             at = torch.tensor([one[2:] for one in asked], device=grid.device)  # (m, 3)
             tokens = self.encoder(name).tokens_of_views(grid, at[:, 0], at[:, 1], at[:, 2])
-            for (row, slot, *_), one in zip(asked, self.projectors[name](tokens), strict=True):
+            for (row, slot, *_), one in zip(asked, self.projectors[name](tokens, view=True), strict=True):
                 parts[row][slot] = one
         return [torch.cat(own) for own in parts]
 

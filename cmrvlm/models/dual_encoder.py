@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from cmrvlm.batch import Media, TextRows
 from cmrvlm.encoders.base import Encoder
 from cmrvlm.models.language_model import LanguageModel
+from cmrvlm.models.projector import Projector
 
 
 class DualEncoder(nn.Module):
@@ -18,15 +19,23 @@ class DualEncoder(nn.Module):
 
     Args:
         encoders: Sequence to encoder.
+        projectors: Sequence to projector; they go on to stage 2.
         llm: Language model that reads the report.
         width: Width of the shared space.
     """
 
-    def __init__(self, encoders: Mapping[str, Encoder], llm: LanguageModel, width: int = 128) -> None:
+    def __init__(
+        self,
+        encoders: Mapping[str, Encoder],
+        projectors: Mapping[str, Projector],
+        llm: LanguageModel,
+        width: int = 128,
+    ) -> None:
         super().__init__()
         self.encoders = nn.ModuleDict(encoders)
         self.llm = llm
-        self.image_projection = nn.ModuleDict({name: nn.Linear(one.width, width) for name, one in encoders.items()})
+        self.projectors = nn.ModuleDict(projectors)
+        self.image_projection = nn.ModuleDict({name: nn.Linear(llm.width, width) for name in encoders})
         self.text_projection = nn.Linear(llm.width, width)
         self.log_scale = nn.Parameter(torch.tensor(math.log(1 / 0.07)))  # CLIP's initial temperature
 
@@ -39,7 +48,7 @@ class DualEncoder(nn.Module):
             encoder = self.encoders[name]
             assert isinstance(encoder, Encoder)
             for one in stacks:
-                tokens = encoder.tokens_of_series(encoder(one.images).grid)  # (N, tokens, D)
+                tokens = self.projectors[name](encoder.tokens_of_series(encoder(one.images).grid))  # (N, tokens, D)
                 own = self.image_projection[name](tokens.mean(dim=1)).float()
                 total = total.index_add(0, one.owners, own)
                 number = number.index_add(0, one.owners, torch.ones_like(own[:, :1]))

@@ -14,6 +14,7 @@ from cmrvlm.encoders.base import Encoder
 from cmrvlm.errors import CmrvlmError
 from cmrvlm.instantiate import build
 from cmrvlm.models.assemble import Parts
+from cmrvlm.models.cmrvlm import CMRVLM
 from cmrvlm.models.language_model import LanguageModel
 from cmrvlm.text.collate import Collator
 from cmrvlm.text.tokenizer import load_tokenizer, train_tokenizer
@@ -74,11 +75,13 @@ def build_model(config: Config, tokenizer: PreTrainedTokenizerBase) -> nn.Module
 
 
 def build_collator(model: nn.Module, tokenizer: PreTrainedTokenizerBase) -> Collator:
-    """A collator that knows how many tokens each of the model's encoders gives."""
-    encoders = dict(model.encoders.items())  # type: ignore[union-attr, operator]
+    """A collator that knows how many tokens a view becomes; the text tower of stage 1 sees none."""
+    counts = {}
+    for name, projector in model.projectors.items():  # type: ignore[union-attr, operator]
+        counts[name] = projector.out_counts if isinstance(model, CMRVLM) else (0, 0)
     return Collator(
         tokenizer,
-        series_tokens={name: one.series_tokens for name, one in encoders.items()},
-        view_tokens={name: one.view_tokens for name, one in encoders.items()},
+        series_tokens={name: series for name, (series, _) in counts.items()},
+        view_tokens={name: view for name, (_, view) in counts.items()},
         max_length=model.llm.max_length,  # type: ignore[union-attr, arg-type]
     )

@@ -65,7 +65,7 @@ def test_what_a_stage_does_not_train_stays(stage, small_config):
     trained = {part_of(name) for name, p in module.model.named_parameters() if p.requires_grad}
     expected = {
         "stage1": {"encoders.sax", "encoders.lax_4ch", "encoders.lge", "image_projection.sax", "image_projection.lax_4ch",
-                   "image_projection.lge", "text_projection", "log_scale", "llm"},
+                   "image_projection.lge", "projectors.sax", "projectors.lax_4ch", "projectors.lge", "text_projection", "log_scale", "llm"},
         "stage2": {"projectors.sax", "projectors.lax_4ch", "projectors.lge"},
         "stage3": {part_of(name) for name, _ in module.model.named_parameters()},
     }[stage]  # fmt: skip
@@ -178,7 +178,7 @@ def test_hand_over_says_what_moved_and_refuses_silence(runs, tmp_path):
     model = load_run(runs["stage3"]).model
     rows = {row.part: row.status for row in hand_over(model, runs["stage1"])}
     assert rows["encoders.sax"] == rows["llm"] == "moved"
-    assert rows["projectors.sax"] == rows["disease_head"] == "fresh"
+    assert rows["mask_head.sax"] == rows["disease_head"] == "fresh"
     assert rows["text_projection"] == "left behind"
     assert moved_table(hand_over(model, runs["stage1"])).row_count == len(rows)
     with pytest.raises(CmrvlmError, match="nothing in the earlier run"):
