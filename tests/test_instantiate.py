@@ -1,4 +1,5 @@
 import pytest
+import torch
 
 from cmrvlm.errors import CmrvlmError
 from cmrvlm.instantiate import build, check_targets, resolve
@@ -26,7 +27,7 @@ def test_allowed_targets_are_built():
     assert isinstance(made, SampleFrames)
     assert made.frames == 3
     partial = build({"_target_": "torch.optim.AdamW", "_partial_": True, "lr": 0.5}, "optimizer")
-    assert partial.keywords["lr"] == 0.5
+    assert partial([torch.nn.Parameter(torch.zeros(1))]).defaults["lr"] == 0.5
     assert resolve("lightning.pytorch.callbacks.ModelCheckpoint", "x")
 
 

@@ -19,7 +19,7 @@ class Projector(nn.Module):
         counts: Tokens of a series and of a view, as the encoder gives them.
     """
 
-    def __init__(self, counts: tuple[int, int]):
+    def __init__(self, counts: tuple[int, int]) -> None:
         super().__init__()
         self.counts = counts
 
@@ -42,7 +42,7 @@ class MLPProjector(Projector):
         counts: See `Projector`.
     """
 
-    def __init__(self, in_width: int, out_width: int, counts: tuple[int, int]):
+    def __init__(self, in_width: int, out_width: int, counts: tuple[int, int]) -> None:
         super().__init__(counts)
         self.layers = nn.Sequential(
             nn.LayerNorm(in_width), nn.Linear(in_width, out_width), nn.GELU(), nn.Linear(out_width, out_width)
@@ -83,7 +83,7 @@ class ResamplingProjector(Projector):
         tokens: int = 8,
         view_tokens: int = 2,
         hidden: int = 256,
-    ):
+    ) -> None:
         super().__init__(counts)
         self.out_width = out_width
         self._out_counts = (tokens, view_tokens)

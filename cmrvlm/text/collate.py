@@ -13,7 +13,7 @@ from cmrvlm.batch import Batch, TextRows, stack_by_shape
 from cmrvlm.errors import CmrvlmError
 from cmrvlm.study import Study
 from cmrvlm.tasks.base import Instruction, View
-from cmrvlm.text.tokens import ANSWER, IMAGE
+from cmrvlm.text.tokens import ANSWER, IMAGE, SPECIAL_TOKENS
 
 
 class Collator:
@@ -37,6 +37,7 @@ class Collator:
         self.series_tokens, self.view_tokens = dict(series_tokens), dict(view_tokens)
         self.max_length = max_length
         self.image_id, self.answer_id = tokenizer.convert_tokens_to_ids([IMAGE, ANSWER])
+        self.special_ids = set(tokenizer.convert_tokens_to_ids(list(SPECIAL_TOKENS)))
 
     def image_places(self, view: View) -> int:
         """Tokens that a view fills."""
@@ -46,11 +47,10 @@ class Collator:
         """Begin, image places, question, and the mark after which the answer starts."""
         places = 0 if blind else sum(self.image_places(view) for view in instruction.case.views)
         question = self.tokenizer.encode(instruction.prompt, add_special_tokens=False)
-        begin, end = int(self.tokenizer.bos_token_id), int(self.tokenizer.eos_token_id)
-        if {self.image_id, self.answer_id, begin, end} & set(question):
+        if self.special_ids & set(question):
             raise CmrvlmError("the question holds a special token", field=instruction.prompt[:60],
                               remedy="Ask without <...> marks.")  # fmt: skip
-        return [begin, *[self.image_id] * places, *question, self.answer_id]
+        return [int(self.tokenizer.bos_token_id), *[self.image_id] * places, *question, self.answer_id]
 
     def rows(self, instructions: Sequence[Instruction], blind: bool = False, answers: Sequence[str] | None = None
              ) -> TextRows:  # fmt: skip

@@ -176,5 +176,5 @@ def split_sections(text: str) -> dict[str, str]:
                 starts.append((at, at + len(name + colon), key))
                 break
     starts.sort()
-    ends = [start[0] for start in starts[1:]] + [len(text)]
+    ends = [start[0] for start in starts[1:]] + [len(text)] * bool(starts)
     return {key: text[begin:end].strip() for (_, begin, key), end in zip(starts, ends, strict=True)}

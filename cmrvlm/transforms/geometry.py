@@ -46,9 +46,7 @@ def resample_mask(
 ) -> MaskArray:  # fmt: skip
     """Resampling of structure values: each value's membership is interpolated and the largest wins.
 
-    No value appears that was not there. Nearest neighbours would do that too, but between two nearly equal spacings
-    they gain or lose whole rows, which changes volumes by several percent. Outside the source all is 255 (not
-    annotated).
+    No value appears that was not there. Outside the source all is 255 (not annotated).
     """
     shape = (mask.shape[0], mask.shape[2], mask.shape[3])
     grid = _sampling_grid(affine, shape, target_affine, target_shape)

@@ -15,10 +15,18 @@ ENCODERS = {
 SIZES = [(4, 5, 48, 48), (1, 7, 40, 56), (3, 1, 33, 47), (6, 2, 64, 64)]
 
 
+def awake(module):
+    """The module with weights that begin at zero drawn at random, as after some training."""
+    for parameter in module.parameters():
+        if not parameter.any():
+            torch.nn.init.normal_(parameter, std=0.1)
+    return module.eval()
+
+
 @pytest.fixture(params=ENCODERS)
 def encoder(request):
     torch.manual_seed(0)
-    return ENCODERS[request.param]().eval()
+    return awake(ENCODERS[request.param]())
 
 
 @pytest.mark.parametrize("size", SIZES)
@@ -70,7 +78,7 @@ def test_views_are_pooled_from_their_own_frame_or_slice(encoder):
 @torch.no_grad()
 def test_turning_the_cine_turns_the_features(name):
     torch.manual_seed(0)
-    encoder = ENCODERS[name]().eval()
+    encoder = awake(ENCODERS[name]())
     images = torch.rand(1, 1, 2, 6, 48, 48)
     turned = encoder(images.roll(2, dims=3)).grid
     assert (encoder(images).grid.roll(2, dims=3) - turned).abs().max() < 1e-5
@@ -79,7 +87,7 @@ def test_turning_the_cine_turns_the_features(name):
 @torch.no_grad()
 def test_attention_over_one_window_is_plain_attention():
     torch.manual_seed(0)
-    layer = WindowAttention(8, 2, (0, 0, 0, 0))
+    layer = awake(WindowAttention(8, 2, (0, 0, 0, 0)))
     x = torch.randn(1, 2, 3, 4, 5, 8)
     q, k, v = (part.view(120, 2, 4).transpose(0, 1) for part in layer.qkv(x.reshape(120, 8)).chunk(3, dim=-1))
     bias = layer.bias(relative_offsets((2, 3, 4, 5), 3)).permute(2, 0, 1)
@@ -93,7 +101,7 @@ def test_attention_over_one_window_is_plain_attention():
 def test_windows_do_not_see_padding_or_across_the_border(shifted):
     """A change at one corner must not reach the far corner within one layer, and padding must not change anything."""
     torch.manual_seed(0)
-    layer = WindowAttention(8, 2, (1, 1, 4, 4), shifted)
+    layer = awake(WindowAttention(8, 2, (1, 1, 4, 4), shifted))
     x = torch.randn(1, 1, 1, 7, 10, 8)
     changed = x.clone()
     changed[..., 0, 0, :] += 5
@@ -105,7 +113,7 @@ def test_windows_do_not_see_padding_or_across_the_border(shifted):
 
 def test_shifted_windows_reach_over_the_unshifted_border():
     torch.manual_seed(0)
-    plain, shifted = WindowAttention(8, 2, (1, 1, 4, 4)), WindowAttention(8, 2, (1, 1, 4, 4), True)
+    plain, shifted = (awake(WindowAttention(8, 2, (1, 1, 4, 4), shift)) for shift in (False, True))
     x = torch.randn(1, 1, 1, 8, 8, 8)
     changed = x.clone()
     changed[..., 3, 3, :] += 5
