@@ -8,7 +8,6 @@ from dataclasses import dataclass, fields
 import torch
 from torch import Tensor
 
-from cmrvlm.labels import DISEASES
 from cmrvlm.tasks.base import Instruction
 
 
@@ -73,12 +72,6 @@ class Batch:
         rows = TextRows(*(move(getattr(self.rows, f.name)) for f in fields(TextRows)))
         masks = [None if mask is None else move(mask) for mask in self.masks]
         return Batch(self.study_ids, media, self.instructions, move(self.owners), rows, masks, self.spacings_mm)
-
-    def diseases(self) -> tuple[list[int], Tensor]:
-        """Rows with a known class vector, and the vectors (K, classes)."""
-        found = [(row, i.case.diseases) for row, i in enumerate(self.instructions) if i.case.diseases is not None]
-        vectors = torch.tensor([vector for _, vector in found], device=self.owners.device)
-        return [row for row, _ in found], vectors.reshape(len(found), len(DISEASES))
 
     def without_images(self) -> Batch:
         """The same questions with nothing to look at, for the blind baseline; rows must hold no image places."""

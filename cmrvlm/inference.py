@@ -34,7 +34,7 @@ def answer_batch(model: CMRVLM, collator: Collator, batch: Batch, max_new_tokens
     texts = [collator.tokenizer.decode([t for t in ids if t != collator.image_id]).strip() for ids in new]
     answers = [Answer(one, text) for one, text in zip(batch.instructions, texts, strict=True)]
     _add_masks(model, collator, batch, features, tokens, answers, owners)
-    _add_probabilities(model, tokens, answers)
+    _add_probabilities(model, features, answers, owners)
     return answers
 
 
@@ -59,11 +59,11 @@ def _add_masks(
             answers[row].mask = (logits[position] > 0).cpu().numpy()
 
 
-def _add_probabilities(model: CMRVLM, tokens: list[Tensor], answers: list[Answer]) -> None:
-    rows = [row for row, answer in enumerate(answers)
-            if answer.instruction.case.diseases is not None and len(tokens[row])]  # fmt: skip
-    if model.disease_head is None or not rows:
+def _add_probabilities(model: CMRVLM, features: Features, answers: list[Answer], owners: list[int]) -> None:
+    instructions = [answer.instruction for answer in answers]
+    rows = model.diseases_askable(features, instructions)
+    if not rows:
         return
-    probabilities = torch.sigmoid(model.disease_logits([tokens[row] for row in rows]).float()).cpu().numpy()
-    for row, values in zip(rows, probabilities, strict=True):
+    logits = model.disease_logits(features, [instructions[row] for row in rows], [owners[row] for row in rows])
+    for row, values in zip(rows, torch.sigmoid(logits.float()).cpu().numpy(), strict=True):
         answers[row].probabilities = values

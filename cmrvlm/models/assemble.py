@@ -23,7 +23,7 @@ class Parts:
         encoders: Sequence to encoder.
         llm: Language model.
         projector: Makes a projector from `in_width`, `out_width` and `counts`.
-        heads: Name to factory: `mask` (from `pyramid_channels`, `query_width`), `disease` (from `width`, `classes`).
+        heads: Name to factory: `mask` (from `pyramid_channels`, `query_width`), `disease` (from `counts`, `widths`, `classes`).
         image_id: Token id of an image place.
         segment_id: Token id of <SEG>.
     """
@@ -64,7 +64,13 @@ def vision_language(parts: Parts, mask_sequences: Sequence[str] = ("sax",)) -> C
             for name in sequences
             if mask is not None
         },
-        disease_head=disease(width=width, classes=len(DISEASES)) if disease else None,
+        disease_head=disease(
+            counts={name: one.series_tokens for name, one in parts.encoders.items()},
+            widths={name: one.width for name, one in parts.encoders.items()},
+            classes=len(DISEASES),
+        )
+        if disease
+        else None,
         image_id=parts.image_id,
         segment_id=parts.segment_id,
     )

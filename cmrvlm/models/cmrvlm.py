@@ -9,7 +9,6 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.rnn import pad_sequence
 
 from cmrvlm.batch import Batch, Media, TextRows
 from cmrvlm.encoders.base import Encoded, Encoder
@@ -181,13 +180,31 @@ class CMRVLM(nn.Module):
                 result[row] = logits
         return result
 
-    def disease_logits(self, tokens: list[Tensor]) -> Tensor:
-        """Class logits (N, classes) for sets of image tokens, each (n, D) with n > 0."""
-        assert self.disease_head is not None
-        padded = pad_sequence(tokens, batch_first=True)  # (N, L, D)
-        lengths = torch.tensor([len(one) for one in tokens], device=padded.device)
-        valid = torch.arange(padded.shape[1], device=padded.device)[None] < lengths[:, None]
-        return self.disease_head(padded, valid)  # type: ignore[no-any-return]
+    def diseases_askable(self, features: Features, instructions: list[Instruction]) -> list[int]:
+        """Rows that ask for the disease and show at least one whole series."""
+        if self.disease_head is None or not features.stacks:
+            return []
+        return [row for row, one in enumerate(instructions)
+                if one.case.diseases is not None and any(view.whole for view in one.case.views)]  # fmt: skip
+
+    def disease_logits(self, features: Features, instructions: list[Instruction], owners: list[int]) -> Tensor:
+        """Class logits (K, classes) of instructions, each from the whole series that it shows."""
+        head = self.disease_head
+        assert head is not None
+        said = {
+            name: [head.summarise(name, self.encoder(name).tokens_of_series(one.grid)) for one in stacks]
+            for name, stacks in features.stacks.items()
+        }
+        summaries = []
+        for instruction, owner in zip(instructions, owners, strict=True):
+            own = []
+            for view in instruction.case.views:
+                if view.whole:
+                    stack, index = features.place[owner, view.sequence]
+                    own.append(said[view.sequence][stack][index])
+            summaries.append(torch.stack(own).sum(dim=0))
+        logits: Tensor = head(summaries)
+        return logits
 
     def generate(
         self, tokens: list[Tensor], prompts: list[list[int]], end_id: int, max_new_tokens: int

@@ -1,35 +1,46 @@
-"""Sixteen diseases from the image tokens of whatever sequences are shown."""
+"""Sixteen diseases from the encoders' tokens of whatever sequences are shown."""
 
 from __future__ import annotations
+
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
 
 
 class DiseaseHead(nn.Module):
-    """One learned query for each class attends over the image tokens (Liu et al., Query2Label, 2021).
+    """One hidden layer over the sum of what each shown sequence says.
 
-    A set of tokens of any size from any sequences is read; what is not shown is simply not there.
+    Each sequence has its own linear layer over all its tokens, so a token counts by its place; what is not shown adds
+    nothing. The head reads the encoders and not the language model's tokens: those are shaped by the next word, and
+    their gradients drown those of the diagnosis.
 
     Args:
-        width: Width of the tokens.
+        counts: Sequence to the number of tokens of a whole series.
+        widths: Sequence to the width of its tokens.
         classes: Number of classes.
-        heads: Attention heads.
+        hidden: Width of the hidden layer.
     """
 
-    def __init__(self, width: int, classes: int, heads: int = 4) -> None:
+    def __init__(self, counts: Mapping[str, int], widths: Mapping[str, int], classes: int, hidden: int = 256) -> None:
         super().__init__()
-        self.queries = nn.Parameter(torch.randn(classes, width) * 0.02)
-        self.norm = nn.LayerNorm(width)
-        self.attention = nn.MultiheadAttention(width, heads, batch_first=True)
-        self.hidden = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, width), nn.GELU())
-        self.weight = nn.Parameter(torch.randn(classes, width) * width**-0.5)
+        self.hidden = hidden
+        self.read = nn.ModuleDict(
+            {
+                name: nn.Sequential(nn.LayerNorm(widths[name]), nn.Flatten(1), nn.Linear(count * widths[name], hidden))
+                for name, count in counts.items()
+            }  # fmt: skip
+        )
+        self.classify = nn.Sequential(nn.GELU(), nn.Linear(hidden, classes))
         # Each class is one of many, so its prior is low.
-        self.bias = nn.Parameter(torch.full((classes,), -2.0))
+        nn.init.constant_(self.classify[-1].bias, -2.7)
 
-    def forward(self, tokens: Tensor, valid: Tensor) -> Tensor:
-        """Logits (N, classes) from tokens (N, L, D), true in `valid` (N, L)."""
-        tokens = self.norm(tokens)
-        queries = self.queries[None].expand(len(tokens), -1, -1).to(tokens.dtype)
-        read, _ = self.attention(queries, tokens, tokens, key_padding_mask=~valid, need_weights=False)
-        return (self.hidden(read) * self.weight).sum(dim=-1) + self.bias
+    def summarise(self, sequence: str, tokens: Tensor) -> Tensor:
+        """What whole series say: tokens (N, count, width) to (N, hidden)."""
+        summary: Tensor = self.read[sequence](tokens)
+        return summary
+
+    def forward(self, summaries: list[Tensor]) -> Tensor:
+        """Logits (K, classes) from the summed summaries (hidden,) of each of K sets of series."""
+        logits: Tensor = self.classify(torch.stack(summaries))
+        return logits

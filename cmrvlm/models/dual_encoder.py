@@ -15,7 +15,7 @@ from cmrvlm.models.projector import Projector
 
 
 class DualEncoder(nn.Module):
-    """Study embedding and text embedding.
+    """An embedding for each series of a study, and one for its text.
 
     Args:
         encoders: Sequence to encoder.
@@ -39,20 +39,16 @@ class DualEncoder(nn.Module):
         self.text_projection = nn.Linear(llm.width, width)
         self.log_scale = nn.Parameter(torch.tensor(math.log(1 / 0.07)))  # CLIP's initial temperature
 
-    def embed_images(self, media: Mapping[str, list[Media]], count: int) -> Tensor:
-        """(B, width): mean over the sequences that each of the `count` studies has."""
-        device = self.text_projection.weight.device
-        total = torch.zeros(count, self.text_projection.out_features, device=device)
-        number = torch.zeros(count, 1, device=device)
+    def embed_images(self, media: Mapping[str, list[Media]]) -> dict[str, tuple[Tensor, Tensor]]:
+        """For each sequence the studies that have it (N,) and their embeddings (N, width)."""
+        found = {}
         for name, stacks in media.items():
             encoder = self.encoders[name]
             assert isinstance(encoder, Encoder)
-            for one in stacks:
-                tokens = self.projectors[name](encoder.tokens_of_series(encoder(one.images).grid))  # (N, tokens, D)
-                own = self.image_projection[name](tokens.mean(dim=1)).float()
-                total = total.index_add(0, one.owners, own)
-                number = number.index_add(0, one.owners, torch.ones_like(own[:, :1]))
-        return total / number.clamp(min=1)
+            tokens = [self.projectors[name](encoder.tokens_of_series(encoder(one.images).grid)) for one in stacks]
+            owners = torch.cat([one.owners for one in stacks])
+            found[name] = owners, self.image_projection[name](torch.cat(tokens).mean(dim=1))
+        return found
 
     def read(self, rows: TextRows) -> tuple[Tensor, Tensor]:
         """Text embeddings (R, width) from the last token and hidden states (R, L, D); text is read causally."""

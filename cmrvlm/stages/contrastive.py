@@ -15,9 +15,10 @@ from cmrvlm.stages.base import Stage
 
 
 class ContrastiveStage(Stage):
-    """Losses `contrastive` (study against the answers of its instructions) and `language` (the answers themselves).
+    """Losses `contrastive` (each series against the texts of its study) and `language` (the texts themselves).
 
     The mix must ask for texts about the shown sequences, such as `report` and `caption`; one is enough for each study.
+    Every sequence is contrasted by itself: in a joint embedding the easiest one would learn and the others collapse.
     """
 
     model: DualEncoder
@@ -27,14 +28,22 @@ class ContrastiveStage(Stage):
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """Both losses of a batch."""
-        images = self.model.embed_images(batch.media, len(batch.study_ids))
         texts, hidden = self.model.read(batch.rows)
-        answers = [one.answer for one in batch.instructions]
-        same = torch.tensor([[a == b for b in answers] for a in answers], device=images.device)
-        index = torch.arange(batch.rows.ids.shape[1] - 1, device=images.device)[None]
+        index = torch.arange(batch.rows.ids.shape[1] - 1, device=texts.device)[None]
         inside = (index >= batch.rows.prompt_lengths[:, None] - 1) & (index < batch.rows.lengths[:, None] - 1)
         logits = self.model.llm.logits(hidden[:, :-1][inside])
         return {
-            "contrastive": info_nce(images[batch.owners], texts, self.model.scale(), same),
+            "contrastive": self._contrast(batch, texts),
             "language": answer_cross_entropy(logits, batch.rows.ids[:, 1:][inside]),
         }
+
+    def _contrast(self, batch: Batch, texts: Tensor) -> Tensor:
+        answers = [one.answer for one in batch.instructions]
+        same = torch.tensor([[a == b for b in answers] for a in answers], device=texts.device)
+        losses = []
+        for owners, images in self.model.embed_images(batch.media).values():
+            shown = batch.owners[:, None] == owners[None]  # (R, N)
+            rows = shown.any(dim=1).nonzero()[:, 0]
+            pictures = images[shown[rows].float().argmax(dim=1)]
+            losses.append(info_nce(pictures, texts[rows], self.model.scale(), same[rows][:, rows]))
+        return torch.stack(losses).mean()

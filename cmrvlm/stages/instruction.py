@@ -33,11 +33,13 @@ class InstructionStage(Stage):
         losses = {"language": answer_cross_entropy(*self.model.answer_logits(hidden, batch.rows))}
         logits = self.model.mask_logits(features, hidden, batch.rows, batch.instructions, owners)
         losses |= self._mask_losses(logits, batch, hidden)
-        rows, vectors = batch.diseases()
-        if self.model.disease_head is not None and rows:
-            losses["disease"] = multi_label_loss(self.model.disease_logits([tokens[row] for row in rows]), vectors)
-        else:
-            losses["disease"] = hidden.new_zeros(())
+        rows = self.model.diseases_askable(features, batch.instructions)
+        losses["disease"] = hidden.new_zeros(())
+        if rows:
+            asked = [batch.instructions[row] for row in rows]
+            logits = self.model.disease_logits(features, asked, [owners[row] for row in rows])
+            vectors = torch.tensor([one.case.diseases for one in asked], device=logits.device)
+            losses["disease"] = multi_label_loss(logits, vectors)
         return losses
 
     def _mask_losses(self, logits: dict[int, Tensor], batch: Batch, hidden: Tensor) -> dict[str, Tensor]:

@@ -28,13 +28,20 @@ SHARED = [
     f"{STEPS}.grid.spacing_mm=[null,3.0,3.0]",
     f"{STEPS}.grid.size=[null,64,64]",
     f"{STEPS}.frames.frames=6",
+    "transform.augmentation=null",
     "trainer.check_val_every_n_epoch=null",
-    "trainer.val_check_interval=400",
+    "trainer.val_check_interval=200",
 ]
 STAGES = {
-    "stage1": ["trainer.max_steps=200", "trainer.limit_val_batches=0"],
-    "stage2": ["trainer.max_steps=60", "trainer.limit_val_batches=0"],
-    "stage3": ["trainer.max_steps=750", "trainer.limit_val_batches=2"],
+    "stage1": ["trainer.max_steps=150", "trainer.limit_val_batches=0"],
+    "stage2": ["trainer.max_steps=50", "trainer.limit_val_batches=0"],
+    "stage3": [
+        "trainer.max_steps=450",
+        "trainer.limit_val_batches=2",
+        "data.batch_size=8",
+        "mix.per_study=3",
+        "mix.weights.disease=4",
+    ],
 }
 SHOWN = (
     ("segment_lv", "dice", "LV Dice"),
