@@ -150,10 +150,9 @@ class AttentionBlock(nn.Module):
         self.attention = nn.ModuleList(WindowAttention(width, heads, window, shifted) for window in windows)
         self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in windows)
         hidden = int(width * ratio)
-        self.feed_forward = nn.Sequential(
-            nn.LayerNorm(width), nn.Linear(width, hidden), nn.GELU(), nn.Linear(hidden, width)
-        )
-        nn.init.zeros_(self.feed_forward[-1].weight)
+        last = nn.Linear(hidden, width)
+        nn.init.zeros_(last.weight)
+        self.feed_forward = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, hidden), nn.GELU(), last)
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, Z, T, H, W, C) to the same shape."""

@@ -23,7 +23,8 @@ class Parts:
         encoders: Sequence to encoder.
         llm: Language model.
         projector: Makes a projector from `in_width`, `out_width` and `counts`.
-        heads: Name to factory: `mask` (from `pyramid_channels`, `query_width`), `disease` (from `counts`, `widths`, `classes`).
+        heads: Name to factory: `mask` (from `pyramid_channels` and `query_width`), `disease` (from `counts`, `widths`
+            and `classes`).
         image_id: Token id of an image place.
         segment_id: Token id of <SEG>.
     """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 import torch
@@ -29,11 +30,11 @@ class DiseaseHead(nn.Module):
             {
                 name: nn.Sequential(nn.LayerNorm(widths[name]), nn.Flatten(1), nn.Linear(count * widths[name], hidden))
                 for name, count in counts.items()
-            }  # fmt: skip
+            }
         )
-        self.classify = nn.Sequential(nn.GELU(), nn.Linear(hidden, classes))
-        # Each class is one of many, so its prior is low.
-        nn.init.constant_(self.classify[-1].bias, -2.7)
+        last = nn.Linear(hidden, classes)
+        nn.init.constant_(last.bias, -math.log(classes - 1))  # each class is one of many
+        self.classify = nn.Sequential(nn.GELU(), last)
 
     def summarise(self, sequence: str, tokens: Tensor) -> Tensor:
         """What whole series say: tokens (N, count, width) to (N, hidden)."""

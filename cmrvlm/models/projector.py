@@ -101,4 +101,4 @@ class ResamplingProjector(Projector):
     def forward(self, tokens: Tensor, view: bool = False) -> Tensor:
         """(N, tokens, in_width) to (N, out tokens, out_width)."""
         mixed: Tensor = self.mix[int(view)](self.norm(tokens).flatten(1))
-        return mixed.unflatten(1, (-1, self.out_width))
+        return mixed.reshape(len(mixed), -1, self.out_width)

@@ -37,9 +37,9 @@ class InstructionStage(Stage):
         losses["disease"] = hidden.new_zeros(())
         if rows:
             asked = [batch.instructions[row] for row in rows]
-            logits = self.model.disease_logits(features, asked, [owners[row] for row in rows])
-            vectors = torch.tensor([one.case.diseases for one in asked], device=logits.device)
-            losses["disease"] = multi_label_loss(logits, vectors)
+            classes = self.model.disease_logits(features, asked, [owners[row] for row in rows])
+            vectors = torch.tensor([one.case.diseases for one in asked], device=classes.device)
+            losses["disease"] = multi_label_loss(classes, vectors)
         return losses
 
     def _mask_losses(self, logits: dict[int, Tensor], batch: Batch, hidden: Tensor) -> dict[str, Tensor]:

@@ -24,8 +24,10 @@ def forward(model, batch):
     hidden = model.read(batch.rows, tokens)
     logits, _ = model.answer_logits(hidden, batch.rows)
     masks = model.mask_logits(features, hidden, batch.rows, batch.instructions, rows_of(batch))
-    rows, _ = batch.diseases()
-    return logits, masks, model.disease_logits([tokens[row] for row in rows])
+    rows = model.diseases_askable(features, batch.instructions)
+    owners = rows_of(batch)
+    classes = model.disease_logits(features, [batch.instructions[r] for r in rows], [owners[r] for r in rows])
+    return logits, masks, classes
 
 
 def test_a_study_in_company_equals_the_study_alone(parts, samples):

@@ -1,20 +1,38 @@
+import pytest
 import torch
 
 from cmrvlm.models.disease_head import DiseaseHead
 from cmrvlm.models.mask_decoder import MaskDecoder
+from cmrvlm.models.projector import MLPProjector, ResamplingProjector
 
 
 @torch.no_grad()
-def test_disease_head_reads_sets_of_any_size():
+def test_disease_head_adds_what_each_shown_sequence_says():
     torch.manual_seed(0)
-    head = DiseaseHead(16, 5, heads=2).eval()
-    tokens = torch.randn(2, 9, 16)
-    valid = torch.tensor([[True] * 9, [True] * 4 + [False] * 5])
-    both = head(tokens, valid)
-    alone = head(tokens[1:, :4], valid[1:, :4])
-    assert (both[1] - alone[0]).abs().max() < 1e-5
-    tokens[1, 5:] = 100
-    assert (head(tokens, valid)[1] - both[1]).abs().max() < 1e-5
+    head = DiseaseHead({"sax": 6, "lge": 4}, {"sax": 8, "lge": 5}, classes=5, hidden=16).eval()
+    sax, lge = head.summarise("sax", torch.randn(3, 6, 8)), head.summarise("lge", torch.randn(3, 4, 5))
+    both = head([sax[0] + lge[0], sax[1], lge[2]])
+    assert both.shape == (3, 5)
+    assert (head([sax[1]])[0] - both[1]).abs().max() < 1e-6
+    assert (both[0] - head([sax[0]])[0]).abs().max() > 1e-4
+
+
+def test_untrained_disease_head_expects_one_class_of_many():
+    head = DiseaseHead({"sax": 2}, {"sax": 4}, classes=16)
+    assert torch.sigmoid(head([torch.zeros(256)])).mean().item() == pytest.approx(1 / 16, abs=0.01)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("kind", [MLPProjector, ResamplingProjector])
+def test_projectors_give_the_tokens_they_promise(kind):
+    torch.manual_seed(0)
+    projector = kind(in_width=8, out_width=12, counts=(6, 4))
+    for view, count in enumerate((6, 4)):
+        tokens = torch.randn(3, count, 8)
+        out = projector(tokens, view=bool(view))
+        assert out.shape == (3, projector.out_counts[view], 12)
+        assert (projector(tokens[1:2], view=bool(view))[0] - out[1]).abs().max() < 1e-5
+        assert (projector(tokens.flip(1), view=bool(view)) - out).abs().max() > 1e-4  # places matter
 
 
 @torch.no_grad()
