@@ -23,8 +23,8 @@ class Parts:
         encoders: Sequence to encoder.
         llm: Language model.
         projector: Makes a projector from `in_width`, `out_width` and `counts`.
-        heads: Name to factory: `mask` (from `pyramid_channels` and `query_width`), `disease` (from `counts`, `widths`
-            and `classes`).
+        heads: Name to factory: `mask` (from `pyramid_channels` and `query_width`), `disease` (from `counts`, `widths`,
+            `classes` and `token_width`).
         image_id: Token id of an image place.
         segment_id: Token id of <SEG>.
     """
@@ -69,6 +69,7 @@ def vision_language(parts: Parts, mask_sequences: Sequence[str] = ("sax",)) -> C
             counts={name: one.series_tokens for name, one in parts.encoders.items()},
             widths={name: one.width for name, one in parts.encoders.items()},
             classes=len(DISEASES),
+            token_width=width,
         )
         if disease
         else None,

@@ -107,8 +107,9 @@ class CMRVLM(nn.Module):
         if not features.stacks:
             empty = self.llm.embed(torch.zeros(0, dtype=torch.long, device=next(self.parameters()).device))
             return [empty.reshape(0, width) for _ in instructions]
-        series = {name: [self.projectors[name](self.encoder(name).tokens_of_series(one.grid)) for one in stacks]
-                  for name, stacks in features.stacks.items()}  # fmt: skip
+        series = {
+            name: [self._series_tokens(name, one.grid) for one in stacks] for name, stacks in features.stacks.items()
+        }
         parts: list[list[Tensor]] = [[] for _ in instructions]
         wanted: dict[tuple[str, int], list[tuple[int, int, int, int, int]]] = defaultdict(list)
         for row, (instruction, owner) in enumerate(zip(instructions, owners, strict=True)):
@@ -128,6 +129,21 @@ class CMRVLM(nn.Module):
             for (row, slot, *_), one in zip(asked, self.projectors[name](tokens, view=True), strict=True):
                 parts[row][slot] = one
         return [torch.cat(own) for own in parts]
+
+    def _series_tokens(self, name: str, grid: Tensor) -> Tensor:
+        pooled = self.encoder(name).tokens_of_series(grid)
+        tokens: Tensor = self.projectors[name](pooled)
+        if self.disease_head is None:
+            return tokens
+        told = self.disease_head.token(self.disease_head.summarise(name, pooled))
+        return torch.cat([tokens, told.to(tokens.dtype)], dim=1)
+
+    def token_counts(self, name: str) -> tuple[int, int]:
+        """Tokens that a series and a view of a sequence become in the text."""
+        projector = self.projectors[name]
+        assert isinstance(projector, Projector)
+        series, view = projector.out_counts
+        return series + (self.disease_head is not None), view
 
     def read(self, rows: TextRows, tokens: list[Tensor]) -> Tensor:
         """Hidden states (R, L, D) of the language model over rows with their image tokens."""

@@ -14,16 +14,20 @@ class DiseaseHead(nn.Module):
 
     Each sequence has its own linear layer over all its tokens, so a token counts by its place; what is not shown adds
     nothing. The head reads the encoders and not the language model's tokens: those are shaped by the next word, and
-    their gradients drown those of the diagnosis.
+    their gradients drown those of the diagnosis. What it has read of a sequence is told to the language model as one
+    more token, so that words and classes come from the same evidence.
 
     Args:
         counts: Sequence to the number of tokens of a whole series.
         widths: Sequence to the width of its tokens.
         classes: Number of classes.
+        token_width: Width of the language model.
         hidden: Width of the hidden layer.
     """
 
-    def __init__(self, counts: Mapping[str, int], widths: Mapping[str, int], classes: int, hidden: int = 256) -> None:
+    def __init__(
+        self, counts: Mapping[str, int], widths: Mapping[str, int], classes: int, token_width: int, hidden: int = 256
+    ) -> None:
         super().__init__()
         self.hidden = hidden
         self.read = nn.ModuleDict(
@@ -32,6 +36,7 @@ class DiseaseHead(nn.Module):
                 for name, count in counts.items()
             }
         )
+        self.tell = nn.Sequential(nn.GELU(), nn.Linear(hidden, token_width))
         last = nn.Linear(hidden, classes)
         nn.init.constant_(last.bias, -math.log(classes - 1))  # each class is one of many
         self.classify = nn.Sequential(nn.GELU(), last)
@@ -40,6 +45,11 @@ class DiseaseHead(nn.Module):
         """What whole series say: tokens (N, count, width) to (N, hidden)."""
         summary: Tensor = self.read[sequence](tokens)
         return summary
+
+    def token(self, summary: Tensor) -> Tensor:
+        """Summaries (N, hidden) as tokens (N, 1, token_width); the next word does not change what is read."""
+        token: Tensor = self.tell(summary.detach())
+        return token[:, None]
 
     def forward(self, summaries: list[Tensor]) -> Tensor:
         """Logits (K, classes) from the summed summaries (hidden,) of each of K sets of series."""

@@ -39,6 +39,10 @@ class DualEncoder(nn.Module):
         self.text_projection = nn.Linear(llm.width, width)
         self.log_scale = nn.Parameter(torch.tensor(math.log(1 / 0.07)))  # CLIP's initial temperature
 
+    def token_counts(self, name: str) -> tuple[int, int]:
+        """None: the text tower sees no images."""
+        return 0, 0
+
     def embed_images(self, media: Mapping[str, list[Media]]) -> dict[str, tuple[Tensor, Tensor]]:
         """For each sequence the studies that have it (N,) and their embeddings (N, width)."""
         found = {}

@@ -15,6 +15,7 @@ from cmrvlm.errors import CmrvlmError
 from cmrvlm.instantiate import build
 from cmrvlm.models.assemble import Parts
 from cmrvlm.models.cmrvlm import CMRVLM
+from cmrvlm.models.dual_encoder import DualEncoder
 from cmrvlm.models.language_model import LanguageModel
 from cmrvlm.text.collate import Collator
 from cmrvlm.text.tokenizer import load_tokenizer, train_tokenizer
@@ -75,13 +76,12 @@ def build_model(config: Config, tokenizer: PreTrainedTokenizerBase) -> nn.Module
 
 
 def build_collator(model: nn.Module, tokenizer: PreTrainedTokenizerBase) -> Collator:
-    """A collator that knows how many tokens a view becomes; the text tower of stage 1 sees none."""
-    counts = {}
-    for name, projector in model.projectors.items():  # type: ignore[union-attr, operator]
-        counts[name] = projector.out_counts if isinstance(model, CMRVLM) else (0, 0)
+    """A collator that knows how many tokens a series and a view become in the model's text."""
+    assert isinstance(model, CMRVLM | DualEncoder)
+    counts = {name: model.token_counts(name) for name in model.encoders}
     return Collator(
         tokenizer,
         series_tokens={name: series for name, (series, _) in counts.items()},
         view_tokens={name: view for name, (_, view) in counts.items()},
-        max_length=model.llm.max_length,  # type: ignore[union-attr, arg-type]
+        max_length=model.llm.max_length,
     )

@@ -21,7 +21,7 @@ class Collator:
 
     Args:
         tokenizer: Tokenizer with the special tokens of `cmrvlm.text.tokens`.
-        series_tokens: Sequence to the number of tokens of a whole series.
+        series_tokens: Sequence to the number of tokens of a whole series in the text.
         view_tokens: Sequence to the number of tokens of one frame or slice.
         max_length: Longest row the language model takes.
     """

@@ -36,11 +36,11 @@ STAGES = {
     "stage1": ["trainer.max_steps=150", "trainer.limit_val_batches=0"],
     "stage2": ["trainer.max_steps=50", "trainer.limit_val_batches=0"],
     "stage3": [
-        "trainer.max_steps=450",
+        "trainer.max_steps=480",
         "trainer.limit_val_batches=2",
         "data.batch_size=8",
-        "mix.per_study=3",
-        "mix.weights.disease=4",
+        "mix.per_study=4",
+        "mix.weights={phase: 2, level: 2, disease: 3, segment_lv: 0.4, segment_myo: 0.4, segment_rv: 0.4, sequence: 0.3}",
     ],
 }
 SHOWN = (

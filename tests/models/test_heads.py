@@ -9,7 +9,7 @@ from cmrvlm.models.projector import MLPProjector, ResamplingProjector
 @torch.no_grad()
 def test_disease_head_adds_what_each_shown_sequence_says():
     torch.manual_seed(0)
-    head = DiseaseHead({"sax": 6, "lge": 4}, {"sax": 8, "lge": 5}, classes=5, hidden=16).eval()
+    head = DiseaseHead({"sax": 6, "lge": 4}, {"sax": 8, "lge": 5}, classes=5, token_width=12, hidden=16).eval()
     sax, lge = head.summarise("sax", torch.randn(3, 6, 8)), head.summarise("lge", torch.randn(3, 4, 5))
     both = head([sax[0] + lge[0], sax[1], lge[2]])
     assert both.shape == (3, 5)
@@ -18,7 +18,7 @@ def test_disease_head_adds_what_each_shown_sequence_says():
 
 
 def test_untrained_disease_head_expects_one_class_of_many():
-    head = DiseaseHead({"sax": 2}, {"sax": 4}, classes=16)
+    head = DiseaseHead({"sax": 2}, {"sax": 4}, classes=16, token_width=12)
     assert torch.sigmoid(head([torch.zeros(256)])).mean().item() == pytest.approx(1 / 16, abs=0.01)
 
 
