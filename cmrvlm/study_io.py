@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,10 +11,13 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 from nibabel.filebasedimages import ImageFileError
+from numpy.typing import NDArray
 
 from cmrvlm.errors import CmrvlmError
 from cmrvlm.labels import SEQUENCES
 from cmrvlm.study import Series, Study, StudyLabels
+
+log = logging.getLogger(__name__)
 
 
 def labels_to_json(labels: StudyLabels) -> dict[str, Any]:
@@ -92,7 +96,29 @@ def read_nifti(path: Path) -> tuple[np.ndarray, np.ndarray]:
     if data.ndim not in (3, 4):
         raise CmrvlmError(f"the image has {data.ndim} axes; (x, y, z) or (x, y, z, t) are needed", file=path)
     four = data[..., None] if data.ndim == 3 else data  # (x, y, z, t)
-    return np.ascontiguousarray(four.transpose(2, 3, 1, 0)), np.asarray(image.affine, dtype=np.float64)  # type: ignore[attr-defined]
+    return np.ascontiguousarray(four.transpose(2, 3, 1, 0)), _true_affine(image, path)
+
+
+def _true_affine(image: Any, path: Path) -> NDArray[np.float64]:
+    """The affine, with the header's spacing where the affine has none.
+
+    Original ACDC files hold an affine of unit spacing and the true spacing in `pixdim` alone.
+
+    Raises:
+        CmrvlmError: Affine and header state two different spacings.
+    """
+    affine = np.asarray(image.affine, dtype=np.float64)
+    lengths = np.linalg.norm(affine[:3, :3], axis=0)
+    stated = np.array(image.header.get_zooms()[:3], dtype=np.float64)
+    if np.allclose(lengths, stated, rtol=0.01):
+        return affine
+    if not np.allclose(lengths, 1.0, rtol=1e-3):
+        raise CmrvlmError(f"the affine's spacing is {lengths.round(3)} mm and the header's {stated.round(3)} mm",
+                          file=path, field="pixdim", remedy="Write the file again with the right spacing.")  # fmt: skip
+    log.warning("%s: the affine has no spacing, the header's %s mm is used", path.name, stated.round(3))
+    scaled = affine.copy()
+    scaled[:3, :3] *= stated
+    return scaled
 
 
 def write_nifti(path: Path, array: np.ndarray, affine: np.ndarray) -> None:

@@ -145,6 +145,18 @@ def test_volume_equals_a_count_on_the_untouched_file(real_data):
     assert study.labels.demographics["weight_kg"] == 79.0
 
 
+def test_spacing_of_an_affine_without_one_is_the_header_s(tmp_path):
+    image = nib.Nifti1Image(np.zeros((4, 4, 2), np.uint8), np.diag([-1.0, -1, 1, 1]))
+    image.header.set_zooms((1.6, 1.5, 10.0))
+    nib.save(image, tmp_path / "a.nii.gz")
+    np.testing.assert_allclose(np.diag(read_nifti(tmp_path / "a.nii.gz")[1]), [-1.6, -1.5, 10, 1], rtol=1e-6)
+    image = nib.Nifti1Image(np.zeros((4, 4, 2), np.uint8), np.diag([-2.0, -2, 8, 1]))
+    image.header.set_zooms((1.6, 1.6, 10.0))
+    nib.save(image, tmp_path / "b.nii.gz")
+    with pytest.raises(CmrvlmError, match=r"b\.nii\.gz.*pixdim"):
+        read_nifti(tmp_path / "b.nii.gz")
+
+
 def test_axes_of_nifti_become_zthw(tmp_path):
     data = np.arange(2 * 3 * 4 * 5, dtype=np.int16).reshape(2, 3, 4, 5)  # x, y, z, t
     nib.save(nib.Nifti1Image(data, AFFINE), tmp_path / "a.nii.gz")

@@ -135,7 +135,9 @@ def test_parts_move_from_stage_to_stage(runs):
     shared = [key for key in one if key in two]
     assert any(key.startswith("encoders.sax") for key in shared)
     assert any(key.startswith("llm.") for key in shared)
-    assert all(torch.equal(one[key], two[key]) for key in shared)  # stage 2 trains projectors alone
+    still = [key for key in shared if not key.startswith("projectors.")]
+    assert all(torch.equal(one[key], two[key]) for key in still)  # stage 2 trains projectors alone
+    assert any(not torch.equal(one[key], two[key]) for key in shared)
     assert any(not torch.equal(two[key], three[key]) for key in two if key.startswith("llm."))
     tokenizers = {(runs[s] / "tokenizer" / "tokenizer.json").read_text() for s in runs}
     assert len(tokenizers) == 1
@@ -219,7 +221,7 @@ def test_schedules():
     assert max(rates) == pytest.approx(1.0)
     assert rates[9] == pytest.approx(1.0)
     assert rates[-1] == pytest.approx(0.1)
-    assert all(a >= b - 1e-9 for a, b in itertools.pairwise(rates))
+    assert all(a >= b - 1e-9 for a, b in itertools.pairwise(rates[10:]))
     steady = constant(torch.optim.SGD([weight], lr=0.3), 10)
     assert steady.get_last_lr() == [0.3]
 
