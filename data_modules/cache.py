@@ -13,7 +13,7 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -22,7 +22,7 @@ from rich.progress import track
 import cmrvlm.transforms
 from cmrvlm.errors import CmrvlmError
 from cmrvlm.study import Study
-from cmrvlm.study_io import load_arrays, save_arrays
+from cmrvlm.study_io import load_arrays, read_meta, save_arrays
 from cmrvlm.transforms.preprocessing import Preprocessing
 from data_modules.sources.base import Source
 
@@ -106,9 +106,16 @@ class StudyCache:
                 if not final.is_dir():  # else another process wrote the same study first
                     raise
 
-    def load(self, study_id: str) -> Study:
-        """A study from the cache, memory-mapped."""
-        return load_arrays(self.path(study_id))
+    def sequences(self, study_id: str) -> list[str]:
+        """Sequences that a cached study has."""
+        return list(read_meta(self.path(study_id))["series"])
+
+    def load(self, study_id: str, sequences: Collection[str] | None = None) -> Study:
+        """A study from the cache, memory-mapped, with only the given sequences of it; None keeps all."""
+        study = load_arrays(self.path(study_id))
+        if sequences is None:
+            return study
+        return study.with_series({name: one for name, one in study.series.items() if name in sequences})
 
     def clear(self) -> None:
         """Remove this cache from disk."""

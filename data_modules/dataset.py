@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 
 import numpy as np
 from torch.utils.data import Dataset, Sampler
@@ -25,18 +25,20 @@ class TrainingSet(Dataset[Sample]):
         mixture: Draws the instructions.
         augment: Changes the images, or None.
         seed: Seed of all draws.
+        sequences: Sequences that may be shown; None shows all.
     """
 
     def __init__(
-        self, cache: StudyCache, study_ids: Sequence[str], mixture: Mixture, augment: Augment | None, seed: int
+        self,
+        cache: StudyCache,
+        study_ids: Sequence[str],
+        mixture: Mixture,
+        augment: Augment | None,
+        seed: int,
+        sequences: Collection[str] | None = None,
     ) -> None:
-        self.cache, self.study_ids, self.mixture, self.augment, self.seed = (
-            cache,
-            list(study_ids),
-            mixture,
-            augment,
-            seed,
-        )
+        self.cache, self.study_ids, self.sequences = cache, list(study_ids), sequences
+        self.mixture, self.augment, self.seed = mixture, augment, seed
 
     def __len__(self) -> int:
         return len(self.study_ids)
@@ -45,7 +47,7 @@ class TrainingSet(Dataset[Sample]):
         """The sample at (epoch, index)."""
         epoch, index = at
         rng = np.random.default_rng([self.seed, epoch, index])
-        study = self.cache.load(self.study_ids[index])
+        study = self.cache.load(self.study_ids[index], self.sequences)
         instructions = self.mixture.draw(study, rng)
         return (self.augment(study, rng) if self.augment else study), instructions
 

@@ -42,6 +42,7 @@ class StudyDataModule(LightningDataModule):
         num_workers: Loader processes; results do not depend on it.
         seed: Seed of split, order, augmentation and instructions.
         allowed_failures: Broken studies that may be left out before it is an error.
+        sequences: Sequences that the model reads; others are never shown. None shows all.
     """
 
     def __init__(
@@ -58,6 +59,7 @@ class StudyDataModule(LightningDataModule):
         num_workers: int = 0,
         seed: int = 0,
         allowed_failures: int = 0,
+        sequences: Sequence[str] | None = None,
     ) -> None:
         super().__init__()
         self.source, self.preprocessing, self.mixture, self.augmentation = source, preprocessing, mixture, augmentation
@@ -66,6 +68,7 @@ class StudyDataModule(LightningDataModule):
         self.split_file = Path(split_file) if split_file else None
         self.batch_size, self.evaluation_batch_size = batch_size, evaluation_batch_size
         self.num_workers, self.seed, self.allowed_failures = num_workers, seed, allowed_failures
+        self.sequences = sequences
         self.collator: Collator | None = None
         self.split: Split = {}
         self.failures: dict[str, str] = {}
@@ -82,6 +85,9 @@ class StudyDataModule(LightningDataModule):
         check_leak(split, dict(zip(ids, patients, strict=True)))
         wanted = [study for part in split.values() for study in part]
         self.failures = self.cache.fill(wanted, self.allowed_failures)
+        for study in wanted if self.sequences is not None else []:
+            if study not in self.failures and not set(self.cache.sequences(study)) & set(self.sequences or ()):
+                self.failures[study] = f"{study} has none of {', '.join(self.sequences or ())}"
         self.split = {part: [s for s in studies if s not in self.failures] for part, studies in split.items()}
         if not self.split["train"] and not self.split["test"]:
             raise CmrvlmError("the data holds no study", field="data", remedy="Check the root and the split.")
@@ -100,7 +106,7 @@ class StudyDataModule(LightningDataModule):
             for wordings in task.prompts.values():
                 yield from wordings
         for study_id in self.split["train"][:_CORPUS_STUDIES]:
-            study = self.cache.load(study_id)
+            study = self.cache.load(study_id, self.sequences)
             for task in self.mixture.tasks.values():
                 for case in task.cases(study, list(study.series)):
                     for language in self.mixture.languages:
@@ -114,7 +120,7 @@ class StudyDataModule(LightningDataModule):
         if len(self.split["train"]) < self.batch_size:
             problem = f"{len(self.split['train'])} training studies are fewer than one batch of {self.batch_size}"
             raise CmrvlmError(problem, field="data.batch_size", remedy="Use a smaller batch or more studies.")
-        data = TrainingSet(self.cache, self.split["train"], self.mixture, self.augmentation, self.seed)
+        data = TrainingSet(self.cache, self.split["train"], self.mixture, self.augmentation, self.seed, self.sequences)
         rank, world = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
         sampler = EpochSampler(len(data), self.seed, self.batch_size, self._position, rank, world)
         return self._loader(data, self.batch_size, sampler=sampler, drop_last=True)
@@ -142,7 +148,7 @@ class StudyDataModule(LightningDataModule):
             blind: Remove the images and keep the questions.
             shown: Sequences to show; None shows all.
         """
-        data = EvaluationSet(self.cache, self.split[part], self.mixture, shown)
+        data = EvaluationSet(self.cache, self.split[part], self.mixture, shown or self.sequences)
         return self._loader(data, self.evaluation_batch_size, blind=blind)
 
     def _loader(self, data: Dataset[Any], batch_size: int, *, sampler: Sampler[Any] | None = None,

@@ -37,7 +37,17 @@ def check_keywords(tree):
         parameters = inspect.signature(found).parameters
         takes_any = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values())
         unknown = set(keywords) - set(parameters)
-        known_elsewhere = {"init_from", "root", "path", "optimizer", "schedule", "trainable", "loss_weights", "seed"}
+        known_elsewhere = {
+            "init_from",
+            "root",
+            "sequences",
+            "path",
+            "optimizer",
+            "schedule",
+            "trainable",
+            "loss_weights",
+            "seed",
+        }
         assert takes_any or unknown <= known_elsewhere, f"{where}: {unknown}"
 
 

@@ -47,6 +47,7 @@ def build_data(config: Config, **changes: Any) -> Any:
     return build(
         data,
         "data",
+        sequences=[name for name, encoder in config["encoders"].items() if encoder],
         preprocessing=build(config["transform"]["preprocessing"], "transform.preprocessing"),
         augmentation=build(augmentation, "transform.augmentation") if augmentation else None,
         mixture=build(config["mix"], "mix"),

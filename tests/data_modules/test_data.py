@@ -213,3 +213,16 @@ def test_batches_of_an_epoch_hold_every_study_once(parts):
     seen = [study for batch in data.train_dataloader() for study in batch.study_ids]
     assert len(seen) == len(set(seen)) == len(data.split["train"]) // data.batch_size * data.batch_size
     assert all(a != b for a, b in pairwise(seen))
+
+
+def test_sequences_that_the_model_does_not_read_are_never_shown(tmp_path, parts):
+    source = small_source(count=16, missing={"lax_4ch": 1.0, "sax": 0.4})
+    data = module(tmp_path, parts, source=source, sequences=["sax"], shares={"test": 0.5})
+    data.prepare_data()
+    kept = [study for members in data.split.values() for study in members]
+    assert 0 < len(kept) < 16
+    assert len(data.failures) == 16 - len(kept)
+    assert all("none of sax" in reason for reason in data.failures.values())
+    for set_ in (TrainingSet(data.cache, data.split["train"], data.mixture, None, 0, ["sax"]),):
+        _, asked = set_[(0, 0)]
+        assert {view.sequence for one in asked for view in one.case.views} == {"sax"}
