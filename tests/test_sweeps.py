@@ -3,6 +3,7 @@
 import json
 
 from cmrvlm.stages.callbacks.sweep_table import sweep_table, write_result
+from tests.conftest import CONF
 from tests.test_entry_points import python
 
 FAST = ("+experiment=stage3", "+debug=fast", "callbacks.samples=null")
@@ -33,3 +34,11 @@ def test_failed_job_is_in_the_table(tmp_path):
     assert list(table.columns[2].cells) == ["done", "failed"]
     assert list(table.columns[3].cells) == ["0.2500", ""]
     assert sweep_table(tmp_path / "none").row_count == 0
+
+
+def test_every_experiment_runs(tmp_path, cache):
+    done = python("cmrvlm.train", "-m", "+experiment=glob(*)", "+debug=fast", f"paths.cache={cache}", f"hydra.sweep.dir={tmp_path}")
+    assert done.returncode == 0, done.stderr
+    results = [json.loads(path.read_text()) for path in sorted(tmp_path.glob("*/result.json"))]
+    assert len(results) == len(list((CONF / "experiment").glob("*.yaml")))
+    assert {one["status"] for one in results} == {"done"}
