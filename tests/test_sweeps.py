@@ -37,7 +37,14 @@ def test_failed_job_is_in_the_table(tmp_path):
 
 
 def test_every_experiment_runs(tmp_path, cache):
-    done = python("cmrvlm.train", "-m", "+experiment=glob(*)", "+debug=fast", f"paths.cache={cache}", f"hydra.sweep.dir={tmp_path}")
+    done = python(
+        "cmrvlm.train",
+        "-m",
+        "+experiment=glob(*)",
+        "+debug=fast",
+        f"paths.cache={cache}",
+        f"hydra.sweep.dir={tmp_path}",
+    )
     assert done.returncode == 0, done.stderr
     results = [json.loads(path.read_text()) for path in sorted(tmp_path.glob("*/result.json"))]
     assert len(results) == len(list((CONF / "experiment").glob("*.yaml")))

@@ -39,9 +39,6 @@ STAGES = {
         "trainer.max_steps=480",
         "trainer.limit_val_batches=2",
         "data.batch_size=8",
-        "mix.per_study=4",
-        "mix.weights={phase: 2, level: 2, disease: 3, sequence: 0.3,"
-        "segment_lv: 0.4, segment_myo: 0.4, segment_rv: 0.4}",
     ],
 }
 SHOWN = (
