@@ -18,7 +18,6 @@ class SlicePosition(nn.Module):
         super().__init__()
         self.frequencies = frequencies
         self.project = nn.Linear(2 * frequencies, width)
-        nn.init.zeros_(self.project.weight)
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, Z, T, H, W, C) to the same shape; a single slice lies in the middle."""
