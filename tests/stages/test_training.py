@@ -248,9 +248,7 @@ def test_averaged_weights_and_tensorboard(small_config):
         "+experiment=stage3", "callbacks=ema", "logger=tensorboard", "callbacks.samples=null", "trainer.max_steps=3"
     )
     train(config, _folder(config))
-    plain_run = small_config(
-        "+experiment=stage3", "callbacks.samples=null", "logger=[]", "trainer.max_steps=3", folder="plain"
-    )
+    plain_run = small_config("+experiment=stage3", *QUIET, "trainer.max_steps=3", folder="plain")
     train(plain_run, _folder(plain_run))
     averaged, last = (load_file(_folder(c) / "model.safetensors") for c in (config, plain_run))
     assert any(not torch.equal(averaged[key], last[key]) for key in last)
