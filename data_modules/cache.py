@@ -70,7 +70,9 @@ class StudyCache:
         # Threads suffice: reading, numpy and torch release the interpreter for nearly all of the work.
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             reasons = pool.map(self._try_write, missing)
-            for study, reason in zip(missing, track(reasons, "Preprocessing studies", len(missing)), strict=True):
+            if missing:
+                reasons = iter(track(reasons, "Preprocessing studies", len(missing)))
+            for study, reason in zip(missing, reasons, strict=True):
                 if reason:
                     failures[study] = reason
         if len(failures) > allowed_failures:

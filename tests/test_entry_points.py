@@ -179,7 +179,7 @@ def test_wrong_group_key_path_or_value_is_one_readable_error(overrides, words, t
 
 def test_training_from_the_shell_prints_few_plain_lines_and_its_folder(tmp_path, cache):
     done = python(
-        "cmrvlm.train", "+experiment=stage3", "+debug=fast", f"paths.cache={cache}", f"out={tmp_path / 'a b(心)'}"
+        "cmrvlm.train", "+experiment=stage3", "+debug=fast", f"paths.cache={cache}", f"out='{tmp_path / 'a b(心)'}'"
     )
     assert done.returncode == 0, done.stderr
     assert "run folder" in done.stdout

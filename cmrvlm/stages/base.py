@@ -90,6 +90,10 @@ class Stage(LightningModule):
             {"params": [p for p in parameters if p.ndim >= 2]},
             {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
         ]
-        optimizer = self.make_optimizer([group for group in groups if group["params"]])
+        try:
+            optimizer = self.make_optimizer([group for group in groups if group["params"]])
+        except (TypeError, ValueError) as error:
+            remedy = "Check its values."
+            raise CmrvlmError(f"it refuses its settings: {error}", field="optimizer", remedy=remedy) from error
         schedule = self.make_schedule(optimizer, total_steps=int(self.trainer.estimated_stepping_batches))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
