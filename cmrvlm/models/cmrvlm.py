@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import pad
 
 from cmrvlm.batch import Batch, Media, TextRows
 from cmrvlm.encoders.base import Encoded, Encoder
@@ -148,9 +149,15 @@ class CMRVLM(nn.Module):
     def read(self, rows: TextRows, tokens: list[Tensor]) -> Tensor:
         """Hidden states (R, L, D) of the language model over rows with their image tokens."""
         embeddings = fill_image_places(self.llm.embed(rows.ids), rows.ids, self.image_id, tokens)
-        index = torch.arange(rows.ids.shape[1], device=rows.ids.device)
-        valid = index[None] < rows.lengths[:, None]
-        return self.llm.hidden(embeddings, valid, rows.prompt_lengths)
+        hidden = embeddings.new_zeros(embeddings.shape)
+        # Short answers are not padded to the longest report: rows go through the language model in two groups.
+        for group in split_by_length(rows.lengths):
+            length = int(rows.lengths[group].max())
+            index = torch.arange(length, device=rows.ids.device)
+            valid = index[None] < rows.lengths[group, None]
+            read = self.llm.hidden(embeddings[group, :length], valid, rows.prompt_lengths[group])
+            hidden = hidden.to(read.dtype).index_copy(0, group, pad(read, (0, 0, 0, embeddings.shape[1] - length)))
+        return hidden
 
     def answer_logits(self, hidden: Tensor, rows: TextRows) -> tuple[Tensor, Tensor]:
         """Logits (K, V) before each answer token, the end token included, and those tokens (K,)."""
@@ -240,3 +247,12 @@ class CMRVLM(nn.Module):
 def rows_of(batch: Batch) -> list[int]:
     """Study index of each instruction as plain numbers."""
     return [int(owner) for owner in batch.owners.tolist()]
+
+
+def split_by_length(lengths: Tensor) -> list[Tensor]:
+    """Row indices in at most two groups such that padding each group to its longest row costs least."""
+    order = lengths.argsort(stable=True)
+    ranked = lengths[order].tolist()
+    count, longest = len(ranked), ranked[-1]
+    cut = min(range(1, count + 1), key=lambda k: (k * ranked[k - 1] + (count - k) * longest, -k))
+    return [group for group in (order[:cut], order[cut:]) if len(group)]

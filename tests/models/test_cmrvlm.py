@@ -3,7 +3,7 @@ import torch
 
 from cmrvlm.errors import CmrvlmError
 from cmrvlm.inference import answer_batch
-from cmrvlm.models.cmrvlm import rows_of
+from cmrvlm.models.cmrvlm import rows_of, split_by_length
 from cmrvlm.tasks.base import Case, Instruction, View
 
 
@@ -126,3 +126,12 @@ def test_too_long_a_row_is_an_error_with_its_lengths(parts, samples):
     collator = type(parts[3])(parts[1], parts[3].series_tokens, parts[3].view_tokens, max_length=64)
     with pytest.raises(CmrvlmError, match="the model takes 64"):
         collator(samples[0][:1])
+
+
+def test_rows_are_split_where_padding_costs_least():
+    lengths = torch.tensor([30, 160, 31, 150, 29])
+    short, long = (group.tolist() for group in split_by_length(lengths))
+    assert sorted(short) == [0, 2, 4]
+    assert sorted(long) == [1, 3]
+    assert [group.tolist() for group in split_by_length(torch.tensor([7, 7]))] == [[0, 1]]
+    assert [group.tolist() for group in split_by_length(torch.tensor([5]))] == [[0]]
