@@ -38,6 +38,10 @@ class TextRows:
     prompt_lengths: Tensor
     lengths: Tensor
 
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> TextRows:
+        """The rows with all tensors on `device`."""
+        return TextRows(*(getattr(self, f.name).to(device, non_blocking=non_blocking) for f in fields(self)))
+
 
 @dataclass
 class Batch:
@@ -69,7 +73,7 @@ class Batch:
 
         media = {name: [Media(move(one.images), move(one.owners)) for one in stacks]
                  for name, stacks in self.media.items()}  # fmt: skip
-        rows = TextRows(*(move(getattr(self.rows, f.name)) for f in fields(TextRows)))
+        rows = self.rows.to(device, non_blocking)
         masks = [None if mask is None else move(mask) for mask in self.masks]
         return Batch(self.study_ids, media, self.instructions, move(self.owners), rows, masks, self.spacings_mm)
 

@@ -48,7 +48,7 @@ def _add_masks(
     instructions: list[Instruction] = [batch.instructions[row] for row in asked]
     device = batch.owners.device
     rows = collator.rows(instructions, blind=not batch.media, answers=[answers[row].text for row in asked])
-    rows = type(rows)(rows.ids.to(device), rows.prompt_lengths.to(device), rows.lengths.to(device))
+    rows = rows.to(device)
     hidden = model.read(rows, [tokens[row] for row in asked])
     logits = model.mask_logits(features, hidden, rows, instructions, [owners[row] for row in asked])
     for position, row in enumerate(asked):

@@ -29,7 +29,6 @@ class DiseaseHead(nn.Module):
         self, counts: Mapping[str, int], widths: Mapping[str, int], classes: int, token_width: int, hidden: int = 256
     ) -> None:
         super().__init__()
-        self.hidden = hidden
         self.read = nn.ModuleDict(
             {
                 name: nn.Sequential(nn.LayerNorm(widths[name]), nn.Flatten(1), nn.Linear(count * widths[name], hidden))
