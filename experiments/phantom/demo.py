@@ -36,7 +36,7 @@ STAGES = {
     "stage1": ["trainer.max_steps=150", "trainer.limit_val_batches=0"],
     "stage2": ["trainer.max_steps=50", "trainer.limit_val_batches=0"],
     "stage3": [
-        "trainer.max_steps=680",
+        "trainer.max_steps=560",
         "trainer.limit_val_batches=2",
         "data.batch_size=8",
     ],
