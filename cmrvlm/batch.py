@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import torch
 from torch import Tensor
@@ -55,6 +55,9 @@ class Batch:
         rows: Text of the instructions.
         masks: For each instruction its target values (Z, F, H, W), 255 not annotated, or None.
         spacings_mm: For each instruction the spacing of its mask along (Z, H, W), or None.
+        targets: Read-out (`cmrvlm.targets.TARGET_SIZES`) to its targets (B, size), NaN where unknown.
+        normalisers: What losses are divided by, when this batch is one of several whose gradients are accumulated; see
+            `cmrvlm.losses.reduction.Loss`.
     """
 
     study_ids: list[str]
@@ -64,6 +67,15 @@ class Batch:
     rows: TextRows
     masks: list[Tensor | None]
     spacings_mm: list[tuple[float, float, float] | None]
+    targets: dict[str, Tensor]
+    normalisers: dict[str, float] | None = None
+
+    def counts(self) -> dict[str, float]:
+        """Items that each loss of the batch is over: answer tokens, masks, boxes, studies with a target."""
+        kinds = [one.case.mask.as_box for one in self.instructions if one.case.mask is not None]
+        studies = {name: int((~target.isnan()).any(dim=1).sum()) for name, target in self.targets.items()}
+        tokens = int((self.rows.lengths - self.rows.prompt_lengths).sum())
+        return {"tokens": tokens, "masks": kinds.count(False), "boxes": kinds.count(True), **studies}
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> Batch:
         """The batch with all tensors on `device`."""
@@ -75,11 +87,12 @@ class Batch:
                  for name, stacks in self.media.items()}  # fmt: skip
         rows = self.rows.to(device, non_blocking)
         masks = [None if mask is None else move(mask) for mask in self.masks]
-        return Batch(self.study_ids, media, self.instructions, move(self.owners), rows, masks, self.spacings_mm)
+        targets = {name: move(target) for name, target in self.targets.items()}
+        return replace(self, media=media, owners=move(self.owners), rows=rows, masks=masks, targets=targets)
 
     def without_images(self) -> Batch:
         """The same questions with nothing to look at, for the blind baseline; rows must hold no image places."""
-        return Batch(self.study_ids, {}, self.instructions, self.owners, self.rows, self.masks, self.spacings_mm)
+        return replace(self, media={})
 
 
 def stack_by_shape(images: Sequence[tuple[int, Tensor]]) -> list[Media]:

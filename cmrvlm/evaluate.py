@@ -2,37 +2,55 @@
 
 from __future__ import annotations
 
+import datetime
+import hashlib
 import json
 import logging
-from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import hydra
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
-from rich.progress import track
-from rich.table import Table
 
 from cmrvlm.entry import CONFIG_PATH, explained
 from cmrvlm.errors import CmrvlmError
-from cmrvlm.figures import mask_panel
-from cmrvlm.inference import answer_batch
+from cmrvlm.evaluation import figures, tables
+from cmrvlm.evaluation.asking import Asked, Questioner
+from cmrvlm.evaluation.conditions import PROBES, Condition, conditions, partners
+from cmrvlm.evaluation.results import (
+    Bootstrap,
+    Tree,
+    add_differences,
+    answer_rows,
+    as_tree,
+    statistics,
+    write_answers,
+    write_replicates,
+)
+from cmrvlm.metrics.bert_score import bert_scores, check_bert_model
+from cmrvlm.metrics.statistic import Weights
+from cmrvlm.metrics.text import BLEU_TOKENIZERS, meteor_missing
 from cmrvlm.stages.run_folder import TrainedRun, load_run, weights_hash
 from cmrvlm.stages.wiring import Config, build_data, plain
-from cmrvlm.tasks.base import Answer, Score
+from cmrvlm.tasks.base import Task
 
 log = logging.getLogger(__name__)
-Scores = dict[str, dict[str, Score]]
+TEXT_TASKS = ("vqa_open", "caption", "report", "summary")
 
 
 def evaluation_data(run: TrainedRun, changes: Config) -> Any:
     """The run's data module on the run's own split, with `changes` to its settings.
 
-    A change of the source, its root or its path means other data: the split is then made anew.
+    A change of the source, its root or its path means other data: the split is then made anew. Broken studies are
+    left out and counted, however many there are.
     """
     config = json.loads(json.dumps(run.config))
+    if "_target_" in (changes.get("source") or {}):
+        config["data"].pop("source")  # another source has other settings
     config["data"] = _merge(config["data"], changes)
     other_source = bool({"source", "root", "path", "_target_", "split_file", "shares"} & set(changes))
     if "root" in changes and "root" in config["data"].get("source", {}):
@@ -41,6 +59,7 @@ def evaluation_data(run: TrainedRun, changes: Config) -> Any:
     if not other_source and split.is_file():
         config["data"]["split_file"] = str(split)
     data = build_data(config)
+    data.allowed_failures = len(data.source.study_ids())
     data.prepare_data()
     data.collator = run.collator
     return data
@@ -52,98 +71,156 @@ def _merge(base: Config, changes: Config) -> Config:
     return {str(key): value for key, value in merged.items()}
 
 
-def ask_all(run: TrainedRun, data: Any, part: str, *, blind: bool, max_new_tokens: int, panel: Path | None = None
-            ) -> list[Answer]:  # fmt: skip
-    """Every answer about every study of a part of the split."""
-    answers: list[Answer] = []
-    loader = data.evaluation_loader(part, blind=blind)
-    for batch in track(loader, description="Asking blind" if blind else "Asking", transient=True):
-        found = answer_batch(run.model, run.collator, batch, max_new_tokens)
-        if panel and not answers:
-            mask_panel(batch, found, panel)
-        answers += found
-    return answers
+def chosen_tasks(tasks: Mapping[str, Task], names: Sequence[str] | None) -> dict[str, Task]:
+    """The tasks to ask.
+
+    Raises:
+        CmrvlmError: A name is none of the mix's tasks.
+    """
+    unknown = [name for name in names or () if name not in tasks]
+    if unknown:
+        raise CmrvlmError(f"unknown task '{unknown[0]}'", field="tasks",
+                          remedy=f"Tasks of this run: {', '.join(tasks)}.")  # fmt: skip
+    return {name: task for name, task in tasks.items() if not names or name in names}
 
 
-def score_all(answers: Sequence[Answer], data: Any) -> Scores:
-    """Scores of each task of the mix over its answers."""
-    by_task: dict[str, list[Answer]] = defaultdict(list)
-    for answer in answers:
-        by_task[answer.instruction.task].append(answer)
-    return {name: task.score(by_task[name]) for name, task in data.mixture.tasks.items()}
+@dataclass
+class Scored:
+    """Answers under one condition with their scores."""
+
+    asked: Asked
+    tree: Tree
+    replicates: dict[str, Weights]
+    rows: list[dict[str, Any]]
 
 
-def as_json(scores: Scores) -> dict[str, dict[str, dict[str, float | int | None]]]:
-    """Task to metric to value, number of answers and number of undefined ones."""
-    return {task: {name: vars(score) for name, score in own.items()} for task, own in scores.items()}
+class Evaluation:
+    """One run asked under several conditions.
 
+    Args:
+        config: Plain configuration of `conf/evaluate.yaml`.
 
-def score_rows(scores: Scores, blind: Scores | None) -> list[tuple[str, str, str, str, str]]:
-    """Task, metric, value, blind value, number; per-class values are left to the JSON."""
+    Raises:
+        CmrvlmError: The part of the split is empty, or a setting is unknown.
+    """
 
-    def shown(score: Score | None) -> str:
-        return "" if score is None else "undefined" if score.value is None else f"{score.value:.3f}"
+    def __init__(self, config: Config) -> None:
+        self.config, self.out = config, Path(config["out"])
+        self.bert = {name: value for name, value in (config.get("bert_score") or {}).items() if value is not None}
+        if self.bert:
+            check_bert_model(**self.bert)
+        self.run = load_run(Path(config["run"]))
+        self.conditions = conditions(config["subsets"], config["probes"], list(self.run.model.encoders))
+        self.data = evaluation_data(self.run, config["data"])
+        self.studies: list[str] = self.data.split.get(config["part"], [])
+        if not self.studies:
+            raise CmrvlmError(f"part '{config['part']}' holds no study", field="part",
+                              remedy="Set data.shares, or choose another part.")  # fmt: skip
+        self.tasks = chosen_tasks(self.data.mixture.tasks, config["tasks"])
+        ids, patients = self.data.source.study_ids(), self.data.source.patient_ids()
+        patient_of = dict(zip(ids, patients, strict=True))
+        self.questioner = Questioner(self.run.model, self.run.collator, self.tasks, config["max_new_tokens"],
+                                     config["cases_per_task"], partial(self.data.cache.load, sequences=None),
+                                     partners(patient_of, self.studies))  # fmt: skip
+        self.bootstrap = Bootstrap.of([patient_of[study] for study in self.studies], config["bootstrap"])
+        self.synthetic = bool(self.data.cache.load(self.studies[0]).synthetic)
 
-    return [
-        (task, name, shown(score), shown(blind[task].get(name)) if blind else "", str(score.n))
-        for task, own in scores.items()
-        for name, score in own.items()
-        if not (name.startswith("auroc_"))
-    ]
+    def score(self, condition: Condition, full: Asked | None) -> Scored:
+        """Ask under one condition and score."""
+        loader = self.data.question_loader(self.config["part"], condition.shown,
+                                           paraphrased=condition.probe == "paraphrase")  # fmt: skip
+        panel = None if full else self.out / "panel.png"
+        asked = self.questioner.ask(loader, condition, panel)
+        for answer in asked.answers:
+            answer.lowercase = self.config["lowercase"]
+        extra = {name: partial(bert_scores, **self.bert) for name in TEXT_TASKS} if self.bert else None
+        found = statistics(asked, self.tasks, full, extra)
+        tree, replicates = as_tree(found, asked, self.bootstrap)
+        return Scored(asked, tree, replicates, answer_rows(asked, self.tasks, found))
+
+    def settings(self) -> dict[str, Any]:
+        """Everything that the numbers depend on."""
+        config = self.config
+        return {
+            "part": config["part"],
+            "studies": len(self.studies),
+            "patients": len(self.bootstrap.patients),
+            "synthetic": self.synthetic,
+            "weights": weights_hash(self.run.folder),
+            "data": self.data.cache.folder.name,
+            "study_ids": hashlib.sha256("/".join(self.studies).encode()).hexdigest()[:16],
+            "decoding": "greedy",
+            "max_new_tokens": config["max_new_tokens"],
+            "cases_per_task": config["cases_per_task"],
+            "cleaning": "lower case" if config["lowercase"] else "none",
+            "text_scale": "0 to 1",
+            "bleu_tokenizers": BLEU_TOKENIZERS,
+            "rouge_and_meteor_tokenizer": "words, single characters for Chinese",
+            "meteor": meteor_missing() or "WordNet of nltk",
+            "bert_score": self.bert or "off",
+            "intervals": f"2.5 to 97.5 %, {config['bootstrap']} resamples of patients, seed 0",
+            "probes": {one.probe: PROBES[one.probe] for one in self.conditions if one.probe},
+        }
 
 
 def evaluate(config: Config) -> dict[str, Any]:
-    """Evaluate as `conf/evaluate.yaml` says, write table, JSON and Markdown, and return the JSON's content.
+    """Evaluate as `conf/evaluate.yaml` says, write what it found, and return the content of `metrics.json`.
 
     Args:
         config: Plain configuration.
-
-    Raises:
-        CmrvlmError: The part of the split is empty.
     """
-    out = Path(config["out"])
-    run = load_run(Path(config["run"]))
-    data = evaluation_data(run, config["data"])
-    part = config["part"]
-    if not data.split.get(part):
-        raise CmrvlmError(
-            f"part '{part}' holds no study", field="part", remedy="Set data.shares, or choose another part."
-        )
-    settings = {"max_new_tokens": config["max_new_tokens"]}
-    answers = ask_all(run, data, part, blind=False, panel=out / "panel.png", **settings)
-    scores = score_all(answers, data)
-    blind = score_all(ask_all(run, data, part, blind=True, **settings), data) if config["blind"] else None
-    synthetic = any(data.cache.load(study).synthetic for study in data.split[part][:1])
+    one = Evaluation(config)
+    one.out.mkdir(parents=True, exist_ok=True)
+    full = one.score(one.conditions[0], None)
+    probes: dict[str, Tree] = {}
+    subsets: dict[str, Tree] = {}
+    rows = list(full.rows)
+    for condition in one.conditions[1:]:
+        scored = one.score(condition, full.asked)
+        if not condition.probe:
+            add_differences(scored.tree, scored.replicates, full.tree, full.replicates)
+        (probes if condition.probe else subsets)[condition.name] = scored.tree
+        rows += scored.rows
+    rows += [{"study": study, "subset": "full", "probe": "", "failure": reason}
+             for study, reason in one.data.failures.items()]  # fmt: skip
     content = {
-        "tasks": as_json(scores),
-        "probes": {} if blind is None else {"blind": as_json(blind)},
-        "failures": data.failures,
-        "settings": {
-            "part": part,
-            "studies": len(data.split[part]),
-            "synthetic": synthetic,
-            "decoding": "greedy",
-            "weights": weights_hash(run.folder),
-            "data": data.cache.folder.name,
-            **settings,
-        },
+        "time": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "tasks": full.tree,
+        "probes": probes,
+        "subsets": subsets,
+        "failures": one.data.failures | full.asked.failures,
+        "settings": one.settings(),
     }
-    rows = score_rows(scores, blind)
-    kind = "synthetic phantoms" if synthetic else "studies"
-    _write(out, content, rows, f"{len(data.split[part])} {kind} of the {part} part")
+    (one.out / "metrics.json").write_text(json.dumps(content, indent=1, ensure_ascii=False))
+    write_answers(rows, one.out / "answers.parquet")
+    write_replicates(one.out / "replicates.parquet", one.bootstrap, full.replicates)
+    _figures(one, full, subsets)
+    _tables(one, full, probes, subsets)
     return content
 
 
-def _write(out: Path, content: dict[str, Any], rows: Sequence[tuple[str, ...]], title: str) -> None:
-    out.mkdir(parents=True, exist_ok=True)
-    (out / "metrics.json").write_text(json.dumps(content, indent=1, ensure_ascii=False))
-    head = ("task", "metric", "value", "images removed", "n")
-    table = Table(*head, title=title)
-    for row in rows:
-        table.add_row(*row)
-    Console(width=110).print(table)
-    lines = [f"Scores on {title}.", "", f"| {' | '.join(head)} |", "|---|---|---:|---:|---:|"]
-    (out / "metrics.md").write_text("\n".join([*lines, *(f"| {' | '.join(row)} |" for row in rows)]) + "\n")
+def _figures(one: Evaluation, full: Scored, subsets: Mapping[str, Tree]) -> None:
+    by_task = {name: [full.asked.answers[row] for row in rows] for name, rows in full.asked.by_task().items()}
+    figures.bland_altman(by_task.get("volume", []), one.out / "bland_altman.png")
+    figures.reliability(by_task.get("disease", []), by_task.get("abnormality", []), one.out / "reliability.png")
+    figures.subset_map(subsets, one.out / "subsets.png")
+
+
+def _tables(one: Evaluation, full: Scored, probes: Mapping[str, Tree], subsets: Mapping[str, Tree]) -> None:
+    kind = "synthetic phantoms" if one.synthetic else "studies"
+    parts = [(*tables.score_rows(full.tree, probes), f"{len(one.studies)} {kind} of the {one.config['part']} part")]
+    if probes:
+        parts.append((*tables.probe_rows(probes), "Answers that probes leave unchanged"))
+    if subsets:
+        primary = {name: task.primary for name, task in one.tasks.items()} | (
+            {"disease": "macro_auroc"} if "disease" in one.tasks else {})  # fmt: skip
+        parts.append((*tables.subset_rows(full.tree, subsets, primary), "Sequences shown (difference from all)"))
+    console = Console(width=150)
+    for head, rows, title in parts:
+        console.print(tables.rich_table(head, rows, title))
+    for study, reason in (one.data.failures | full.asked.failures).items():
+        console.print(f"failed: {study}: {reason}", markup=False)
+    (one.out / "metrics.md").write_text("\n".join(tables.markdown(*part) for part in parts))
 
 
 @hydra.main(version_base="1.3", config_path=CONFIG_PATH, config_name="evaluate")

@@ -19,11 +19,13 @@ from cmrvlm.tasks.base import Answer
 COLORS = {"lv": "#e6194b", "myo": "#3cb44b", "rv": "#4363d8"}
 
 
-def save(figure: Figure, path: Path, dpi: int = 110) -> None:
-    """Write a figure as PNG."""
+def save(figure: Figure, path: Path, dpi: int = 110, *, vector: bool = False) -> None:
+    """Write a figure as PNG, and as SVG beside it when `vector`."""
     path.parent.mkdir(parents=True, exist_ok=True)
     FigureCanvasAgg(figure)
     figure.savefig(path, dpi=dpi, bbox_inches="tight")
+    if vector:
+        figure.savefig(path.with_suffix(".svg"), bbox_inches="tight", metadata={"Date": None})
 
 
 def overlay(axis: Axes, picture: NDArray[np.floating], masks: dict[str, NDArray[np.bool_]], title: str = "") -> None:
@@ -37,29 +39,36 @@ def overlay(axis: Axes, picture: NDArray[np.floating], masks: dict[str, NDArray[
     axis.axis("off")
 
 
-def mask_panel(batch: Batch, answers: Sequence[Answer], path: Path, studies: int = 4) -> None:
-    """Predicted above true structures on the middle slice of the asked frames, one column for each study and frame."""
-    columns: dict[tuple[int, int], dict[str, Answer]] = {}
-    for row, answer in enumerate(answers):
-        target = answer.instruction.case.mask
-        if target is None or answer.truth_mask is None:
-            continue
-        for index in range(len(target.frames)):
-            columns.setdefault((int(batch.owners[row]), index), {})[target.structure] = answer
-    shown = list(columns.items())[: 2 * studies]
+def mask_panel(asked: Sequence[tuple[Batch, Sequence[Answer]]], path: Path, columns: int = 8) -> None:
+    """Predicted above true structures on the middle slice of the asked frames, one column for each study and frame.
+
+    Args:
+        asked: Batches with the answers to them.
+        path: Where the picture goes; nothing is written when no answer is about a mask.
+        columns: Most columns.
+    """
+    found: dict[tuple[int, int, int], dict[str, Answer]] = {}
+    for number, (batch, answers) in enumerate(asked):
+        for row, answer in enumerate(answers):
+            target = answer.instruction.case.mask
+            if target is None or target.as_box or answer.truth_mask is None:
+                continue
+            for index in range(len(target.frames)):
+                found.setdefault((number, int(batch.owners[row]), index), {})[target.structure] = answer
+    shown = list(found.items())[:columns]
     if not shown:
         return
     figure = Figure(figsize=(1.9 * len(shown), 4.2))
     axes = figure.subplots(2, len(shown), squeeze=False)
-    for column, ((owner, index), found) in enumerate(shown):
-        first = next(iter(found.values()))
+    for column, ((number, owner, index), structures) in enumerate(shown):
+        first = next(iter(structures.values()))
         target = first.instruction.case.mask
         assert target is not None
         assert first.truth_mask is not None
         middle = first.truth_mask.shape[0] // 2
-        picture = _picture(batch, owner, target.sequence)[middle, target.frames[index]]
-        said = {name: a.mask[middle, index] for name, a in found.items() if a.mask is not None}
-        truth = {name: _truth(a)[middle, index] for name, a in found.items()}
+        picture = _picture(asked[number][0], owner, target.sequence)[middle, target.frames[index]]
+        said = {name: a.mask[middle, index] for name, a in structures.items() if a.mask is not None}
+        truth = {name: _truth(a)[middle, index] for name, a in structures.items()}
         phase = (target.phases[index] or "").upper()
         overlay(axes[0, column], picture, said, f"{first.instruction.study_id} {phase}")
         overlay(axes[1, column], picture, truth, "truth")

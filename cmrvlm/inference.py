@@ -1,14 +1,22 @@
-"""Answers of a trained model to a batch of instructions: text, masks and probabilities."""
+"""Answers of a trained model to a batch of instructions: text, masks, boxes and read-outs."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from cmrvlm.batch import Batch
+from cmrvlm.measurements import MACE_RISK, fill_quotes
 from cmrvlm.models.cmrvlm import CMRVLM, Features, rows_of
+from cmrvlm.targets import measurements_of, risk_of
 from cmrvlm.tasks.base import Answer, Instruction
 from cmrvlm.text.collate import Collator
+
+_PROBABILITIES = ("disease", "findings", "hazard")
 
 
 @torch.no_grad()
@@ -18,7 +26,7 @@ def answer_batch(model: CMRVLM, collator: Collator, batch: Batch, max_new_tokens
     Args:
         model: In evaluation mode.
         collator: The one that made the batch.
-        batch: Questions; a batch without media is answered blind.
+        batch: Questions; a batch without media is answered from the prompts alone.
         max_new_tokens: Longest answer.
 
     Returns:
@@ -32,10 +40,21 @@ def answer_batch(model: CMRVLM, collator: Collator, batch: Batch, max_new_tokens
     end = int(collator.tokenizer.eos_token_id)
     new = model.generate(tokens, prompts, end, max_new_tokens)
     texts = [collator.tokenizer.decode([t for t in ids if t != collator.image_id]).strip() for ids in new]
-    answers = [Answer(one, text) for one, text in zip(batch.instructions, texts, strict=True)]
+    answers = [Answer(one, text, truncated=len(ids) >= max_new_tokens)
+               for one, text, ids in zip(batch.instructions, texts, new, strict=True)]  # fmt: skip
     _add_masks(model, collator, batch, features, tokens, answers, owners)
-    _add_probabilities(model, features, answers, owners)
+    _add_read_outs(model, features, answers, owners)
+    for answer in answers:
+        answer.text = fill_quotes(answer.text, quoted_values(answer.read_outs), answer.instruction.language)
     return answers
+
+
+def quoted_values(read_outs: Mapping[str, NDArray[np.float32]]) -> dict[str, float]:
+    """Numbers that texts quote, from the read-outs of an answer."""
+    values = measurements_of(read_outs["measurements"]) if "measurements" in read_outs else {}
+    if "hazard" in read_outs:
+        values[MACE_RISK] = 100 * risk_of(read_outs["hazard"])
+    return values
 
 
 def _add_masks(
@@ -46,9 +65,8 @@ def _add_masks(
     if not asked:
         return
     instructions: list[Instruction] = [batch.instructions[row] for row in asked]
-    device = batch.owners.device
     rows = collator.rows(instructions, blind=not batch.media, answers=[answers[row].text for row in asked])
-    rows = rows.to(device)
+    rows = rows.to(batch.owners.device)
     hidden = model.read(rows, [tokens[row] for row in asked])
     logits = model.mask_logits(features, hidden, rows, instructions, [owners[row] for row in asked])
     for position, row in enumerate(asked):
@@ -59,11 +77,19 @@ def _add_masks(
             answers[row].mask = (logits[position] > 0).cpu().numpy()
 
 
-def _add_probabilities(model: CMRVLM, features: Features, answers: list[Answer], owners: list[int]) -> None:
-    instructions = [answer.instruction for answer in answers]
-    rows = model.diseases_askable(features, instructions)
-    if not rows:
-        return
-    logits = model.disease_logits(features, [instructions[row] for row in rows], [owners[row] for row in rows])
-    for row, values in zip(rows, torch.sigmoid(logits.float()).cpu().numpy(), strict=True):
-        answers[row].probabilities = values
+def _add_read_outs(model: CMRVLM, features: Features, answers: list[Answer], owners: list[int]) -> None:
+    """Read-outs of each distinct set of whole series once, given to all answers that show it."""
+    sets: dict[tuple[int, tuple[str, ...]], list[int]] = {}
+    for row, (answer, owner) in enumerate(zip(answers, owners, strict=True)):
+        names = tuple(view.sequence for view in answer.instruction.case.views if view.whole)
+        shown = tuple(name for name in names if (owner, name) in features.place)
+        if shown:
+            sets.setdefault((owner, shown), []).append(row)
+    outputs = model.read_outs(features, list(sets))
+    for index, rows in enumerate(sets.values()):
+        values = {}
+        for name, logits in outputs.items():
+            one = logits[index].float()
+            values[name] = (torch.sigmoid(one) if name in _PROBABILITIES else one).cpu().numpy()
+        for row in rows:
+            answers[row].read_outs = values

@@ -59,20 +59,20 @@ STRUCTURE_TERMS = _table(
     Term("rv", "right ventricular cavity", "右心室腔", ("right ventricle", "RV")),
 )
 DISEASES = _table(
-    Term("DCM", "dilated cardiomyopathy", "扩张型心肌病"),
-    Term("HCM", "hypertrophic cardiomyopathy", "肥厚型心肌病"),
+    Term("DCM", "dilated cardiomyopathy", "扩张型心肌病", ("DCM",)),
+    Term("HCM", "hypertrophic cardiomyopathy", "肥厚型心肌病", ("HCM", "HOCM")),
     Term("MYOC", "myocarditis", "心肌炎"),
     Term("MI", "myocardial infarction", "心肌梗死", ("ischaemic cardiomyopathy", "MINF")),
-    Term("HHD", "hypertensive heart disease", "高血压性心脏病"),
+    Term("HHD", "hypertensive heart disease", "高血压性心脏病", ("HHD",)),
     Term("NOR", "no cardiac disease", "未见心脏疾病", ("normal study", "healthy")),
-    Term("CA", "cardiac amyloidosis", "心脏淀粉样变"),
+    Term("CA", "cardiac amyloidosis", "心脏淀粉样变", ("amyloid heart disease",)),
     Term("CSD", "conduction system disease", "传导系统疾病", ("left bundle branch block", "LBBB")),
-    Term("LVNC", "left ventricular non-compaction", "左心室致密化不全"),
-    Term("TTC", "takotsubo cardiomyopathy", "应激性心肌病"),
-    Term("ACM", "arrhythmogenic cardiomyopathy", "致心律失常性心肌病", ("ARVC",)),
+    Term("LVNC", "left ventricular non-compaction", "左心室致密化不全", ("LVNC", "noncompaction")),
+    Term("TTC", "takotsubo cardiomyopathy", "应激性心肌病", ("TTC", "takotsubo")),
+    Term("ACM", "arrhythmogenic cardiomyopathy", "致心律失常性心肌病", ("ARVC", "ACM", "ARVD")),
     Term("PERI", "pericarditis", "心包炎"),
     Term("PH", "pulmonary hypertension", "肺动脉高压"),
-    Term("VHD", "valvular heart disease", "心脏瓣膜病"),
+    Term("VHD", "valvular heart disease", "心脏瓣膜病", ("VHD",)),
     Term("CHD", "congenital heart disease", "先天性心脏病", ("congenital defect",)),
     Term("TUM", "cardiac tumour", "心脏肿瘤", ("cardiac tumor", "cardiac mass")),
 )
@@ -83,7 +83,7 @@ FINDINGS = _table(
     Term("ra_diameter", "right atrial diameter", "右心房径"),
     Term("wall_thickness", "LV wall thickness", "左心室壁厚度"),
     Term("wall_motion", "LV wall motion", "左心室壁运动"),
-    Term("aneurysm", "LV aneurysm", "左心室室壁瘤"),
+    Term("aneurysm", "LV aneurysm", "左心室室壁瘤", ("aneurysm", "室壁瘤")),
     Term("lvef", "LV ejection fraction", "左心室射血分数"),
     Term("lvedv", "LV end-diastolic volume", "左心室舒张末容积"),
     Term("lvesv", "LV end-systolic volume", "左心室收缩末容积"),
@@ -94,13 +94,23 @@ FINDINGS = _table(
     Term("tricuspid_regurgitation", "tricuspid regurgitation", "三尖瓣反流"),
     Term("aortic_regurgitation", "aortic regurgitation", "主动脉瓣反流"),
     Term("lv_lge", "LV late enhancement", "左心室延迟强化"),
-    Term("rv_lge", "RV late enhancement", "右心室延迟强化"),
+    Term("rv_lge", "RV late enhancement", "右心室延迟强化", ("RV enhancement", "右心室强化")),
     Term("pericardial_enhancement", "pericardial enhancement", "心包强化"),
-    Term("fatty_infiltration", "fatty infiltration", "脂肪浸润"),
+    Term("fatty_infiltration", "fatty infiltration", "脂肪浸润", ("fatty infiltration of the RV",)),
     Term("thrombus", "thrombus", "血栓"),
     Term("pericardial_effusion", "pericardial effusion", "心包积液"),
     Term("pleural_effusion", "pleural effusion", "胸腔积液"),
 )
+_CINE = ("sax", "lax_4ch")
+# Sequences of which any shows the finding; it is only asked about when one of them is shown.
+FINDING_SEQUENCES: dict[str, tuple[str, ...]] = {
+    "lvedd": _CINE, "la_diameter": ("lax_4ch",), "rvedd": _CINE, "ra_diameter": ("lax_4ch",),
+    "wall_thickness": ("sax",), "wall_motion": _CINE, "aneurysm": _CINE, "lvef": ("sax",), "lvedv": ("sax",),
+    "lvesv": ("sax",), "rvef": ("sax",), "rvedv": ("sax",), "rvesv": ("sax",), "mitral_regurgitation": ("lax_4ch",),
+    "tricuspid_regurgitation": ("lax_4ch",), "aortic_regurgitation": _CINE, "lv_lge": ("lge",), "rv_lge": ("lge",),
+    "pericardial_enhancement": ("lge",), "fatty_infiltration": _CINE, "thrombus": ("sax", "lge"),
+    "pericardial_effusion": _CINE, "pleural_effusion": ("sax",),
+}  # fmt: skip
 LGE_PATTERNS = _table(
     Term("none", "no late enhancement", "未见延迟强化"),
     Term("subendocardial", "subendocardial enhancement", "心内膜下强化"),
@@ -118,6 +128,13 @@ MOTION_PATTERNS = _table(
     Term("apical_ballooning", "apical ballooning", "心尖部球形扩张"),
     Term("dyssynchrony", "septal dyssynchrony", "室间隔运动不同步"),
 )
+EF_GRADES = _table(  # grades of Lang et al., JASE 2015;28:1-39, without their sex difference of two points
+    Term("normal", "normal ejection fraction", "射血分数正常"),
+    Term("mild", "mildly reduced ejection fraction", "射血分数轻度减低"),
+    Term("moderate", "moderately reduced ejection fraction", "射血分数中度减低"),
+    Term("severe", "severely reduced ejection fraction", "射血分数重度减低"),
+)
+EF_GRADE_LIMITS_PERCENT = {"normal": 52.0, "mild": 41.0, "moderate": 30.0, "severe": float("-inf")}
 OTHER_PATTERNS = _table(
     Term("mass", "intracardiac mass", "心腔内占位"),
     Term("septal_defect", "atrial septal defect", "房间隔缺损"),

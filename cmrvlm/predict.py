@@ -18,14 +18,14 @@ from rich.console import Console
 from cmrvlm.entry import CONFIG_PATH, explained
 from cmrvlm.errors import CmrvlmError
 from cmrvlm.figures import overlay, save
-from cmrvlm.inference import answer_batch
+from cmrvlm.inference import answer_batch, quoted_values
 from cmrvlm.labels import DISEASES, LANGUAGES, NOT_ANNOTATED, STRUCTURES
 from cmrvlm.stages.run_folder import TrainedRun, load_run
 from cmrvlm.stages.wiring import Config, plain
 from cmrvlm.study import Study
 from cmrvlm.study_io import read_study, write_nifti
 from cmrvlm.tasks.base import Answer, Case, Instruction, MaskTarget, whole_views
-from cmrvlm.tasks.diagnosis import DiseaseTask, disease_vector
+from cmrvlm.tasks.diagnosis import DiseaseTask
 from cmrvlm.tasks.reporting import ReportTask
 from cmrvlm.tasks.segmentation import STRUCTURE_VALUES, SegmentTask
 from cmrvlm.text.report_writer import split_sections
@@ -40,7 +40,7 @@ def questions(study: Study, language: str, ask: str | None, mask_sequences: list
     views = whole_views(list(study.series))
     asked = [Instruction(study.study_id, "report", language, ReportTask.prompts[language][0], "", Case(views)),
              Instruction(study.study_id, "disease", language, DiseaseTask.prompts[language][0], "",
-                         Case(views, diseases=disease_vector(())))]  # fmt: skip
+                         Case(views))]  # fmt: skip
     if ask:
         asked.append(Instruction(study.study_id, "ask", language, ask, "", Case(views)))
     for sequence in (name for name in mask_sequences if name in study.series):
@@ -48,7 +48,7 @@ def questions(study: Study, language: str, ask: str | None, mask_sequences: list
         for structure, values in STRUCTURE_VALUES.items():
             task = SegmentTask(structure, sequence)
             case = Case(views, mask=MaskTarget(sequence, structure, values, frames, (None,) * len(frames)))
-            prompt = task.prompts[language][0].format(**task.fields(case, language))
+            prompt = task.prompts[language][0].format(**task.fields(study, case, language))
             asked.append(Instruction(study.study_id, task.name, language, prompt, "", case))
     return asked
 
@@ -146,10 +146,12 @@ def _answers(run: TrainedRun, study: Study, config: Config) -> list[Answer]:
 def _texts(answers: list[Answer]) -> dict[str, Any]:
     by_task = {answer.instruction.task: answer for answer in answers}
     report = by_task["report"].text
-    probabilities = by_task["disease"].probabilities
+    read_outs = by_task["disease"].read_outs
     result: dict[str, Any] = {"report": report, "sections": split_sections(report), "disease": by_task["disease"].text}
-    if probabilities is not None:
-        result["probabilities"] = {code: round(float(p), 4) for code, p in zip(DISEASES, probabilities, strict=True)}
+    if read_outs:
+        result["probabilities"] = {code: round(float(p), 4)
+                                   for code, p in zip(DISEASES, read_outs["disease"], strict=True)}  # fmt: skip
+        result["measurements"] = {name: round(value, 1) for name, value in quoted_values(read_outs).items()}
     if "ask" in by_task:
         result["question"], result["answer"] = by_task["ask"].instruction.prompt, by_task["ask"].text
     return result

@@ -70,6 +70,32 @@ class Series:
 
 
 @dataclass(frozen=True)
+class UserQuestion:
+    """A question that comes with the data.
+
+    Attributes:
+        category: `structure`, `function`, `lge` or `other`.
+        language: `en` or `zh`.
+        prompt: The question.
+        answer: The right answer; with options it is one of them.
+        options: Choices of a closed question; empty for an open one.
+        sequences: Sequences that must be shown for it to be asked; empty when any will do.
+    """
+
+    category: str
+    language: str
+    prompt: str
+    answer: str
+    options: tuple[str, ...] = ()
+    sequences: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.options and self.answer not in self.options:
+            raise CmrvlmError(f"the answer '{self.answer}' is none of the options", field="questions",
+                              remedy="Write the answer exactly as its option.")  # fmt: skip
+
+
+@dataclass(frozen=True)
 class StudyLabels:
     """What is known about a study beside its images. A value that is absent or None is unknown, never normal.
 
@@ -82,6 +108,9 @@ class StudyLabels:
         captions: Language to sequence to text.
         boxes_mm: Structure to (min corner, max corner) in world mm at ED: x0, y0, z0, x1, y1, z1.
         demographics: `age_years`, `sex` (`m`, `f`), `height_cm`, `weight_kg` where known.
+        follow_up: `months` of follow-up and `event` (1 a major adverse cardiac event at its end, 0 none); empty when
+            unknown.
+        questions: Questions that come with the data.
     """
 
     diseases: frozenset[str] | None = None
@@ -92,6 +121,8 @@ class StudyLabels:
     captions: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     boxes_mm: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
     demographics: Mapping[str, float | str] = field(default_factory=dict)
+    follow_up: Mapping[str, float] = field(default_factory=dict)
+    questions: tuple[UserQuestion, ...] = ()
 
 
 @dataclass(frozen=True)

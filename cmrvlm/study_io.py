@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 
 from cmrvlm.errors import CmrvlmError
 from cmrvlm.labels import SEQUENCES
-from cmrvlm.study import Series, Study, StudyLabels
+from cmrvlm.study import Series, Study, StudyLabels, UserQuestion
 
 log = logging.getLogger(__name__)
 
@@ -24,6 +25,7 @@ def labels_to_json(labels: StudyLabels) -> dict[str, Any]:
     """Plain data for `json`, without loss."""
     data = dict(vars(labels))
     data["diseases"] = None if labels.diseases is None else sorted(labels.diseases)
+    data["questions"] = [asdict(one) for one in labels.questions]
     return data
 
 
@@ -32,6 +34,10 @@ def labels_from_json(data: Mapping[str, Any]) -> StudyLabels:
     fields = dict(data)
     fields["diseases"] = None if data["diseases"] is None else frozenset(data["diseases"])
     fields["boxes_mm"] = {name: tuple(box) for name, box in data["boxes_mm"].items()}
+    fields["questions"] = tuple(
+        UserQuestion(**one | {"options": tuple(one["options"]), "sequences": tuple(one["sequences"])})
+        for one in data["questions"]
+    )
     return StudyLabels(**fields)
 
 

@@ -53,6 +53,7 @@ def train(config: Config, run: Path) -> float | None:
         optimizer=build(config["optimizer"], "optimizer"),
         schedule=build(config["schedule"], "schedule"),
         seed=config["seed"],
+        **({"class_shares": data.class_shares()} if any((stage_config.get("balance") or {}).values()) else {}),
     )
     _describe(model, data)
     trainer = _trainer(config, run)

@@ -60,12 +60,20 @@ class EvaluationSet(Dataset[Sample]):
         study_ids: Studies to evaluate.
         mixture: Lists the instructions.
         shown: Sequences to show; None shows all.
+        paraphrased: Ask in wordings that training never shows.
     """
 
     def __init__(
-        self, cache: StudyCache, study_ids: Sequence[str], mixture: Mixture, shown: Sequence[str] | None = None
+        self,
+        cache: StudyCache,
+        study_ids: Sequence[str],
+        mixture: Mixture,
+        shown: Sequence[str] | None = None,
+        *,
+        paraphrased: bool = False,
     ) -> None:
         self.cache, self.study_ids, self.mixture, self.shown = cache, list(study_ids), mixture, shown
+        self.paraphrased = paraphrased
 
     def __len__(self) -> int:
         return len(self.study_ids)
@@ -73,7 +81,7 @@ class EvaluationSet(Dataset[Sample]):
     def __getitem__(self, index: int) -> Sample:
         """The study at `index` with every instruction about it."""
         study = self.cache.load(self.study_ids[index])
-        return study, self.mixture.all(study, self.shown)
+        return study, self.mixture.all(study, self.shown, paraphrased=self.paraphrased)
 
 
 class EpochSampler(Sampler[tuple[int, int]]):

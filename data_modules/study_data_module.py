@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import partial
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import torch
 from lightning.pytorch import LightningDataModule
+from numpy import ma
+from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from cmrvlm.batch import Batch
 from cmrvlm.errors import CmrvlmError
-from cmrvlm.study_io import read_meta
+from cmrvlm.study_io import labels_from_json, read_meta
+from cmrvlm.targets import study_targets
 from cmrvlm.tasks.mixture import Mixture
 from cmrvlm.text.collate import Collator
 from cmrvlm.transforms.augment import Augment
 from cmrvlm.transforms.preprocessing import Preprocessing
+from data_modules.accumulation import AccumulationWindows
 from data_modules.cache import StudyCache
 from data_modules.dataset import EpochSampler, EvaluationSet, TrainingSet
 from data_modules.sources.base import Source
@@ -101,21 +105,26 @@ class StudyDataModule(LightningDataModule):
         path.write_text(json.dumps(self.split, indent=1))
 
     def corpus(self) -> Iterator[str]:
-        """Texts of the training split in all languages, and all prompts: what a tokenizer may be trained on."""
-        for task in self.mixture.tasks.values():
-            for wordings in task.prompts.values():
-                yield from wordings
-        for study_id in self.split["train"][:_CORPUS_STUDIES]:
+        """Questions and answers of the training split in all languages: what a tokenizer may be trained on."""
+        for number, study_id in enumerate(self.split["train"][:_CORPUS_STUDIES]):
             study = self.cache.load(study_id, self.sequences)
             for task in self.mixture.tasks.values():
                 for case in task.cases(study, list(study.series)):
                     for language in self.mixture.languages:
-                        yield task.answer(study, case, language)
-            labels = read_meta(self.cache.path(study_id))["labels"]
-            for texts in (*labels["report"].values(), *labels["captions"].values()):
-                yield from texts.values()
+                        one = task.word(study, case, language, wording=number)
+                        yield one.prompt
+                        yield one.reference
 
-    def train_dataloader(self) -> DataLoader[Any]:
+    def class_shares(self) -> dict[str, Tensor]:
+        """Read-out to the share of each class among the training studies in which it is known; NaN where in none."""
+        each = [study_targets(labels_from_json(read_meta(self.cache.path(study))["labels"]))
+                for study in self.split["train"]]  # fmt: skip
+        names = ("disease", "findings", "hazard") if each else ()
+        stacked = {name: np.stack([one[name] for one in each]) for name in names}
+        return {name: torch.from_numpy(ma.masked_invalid(values).mean(axis=0).filled(np.nan).astype(np.float32))
+                for name, values in stacked.items()}  # fmt: skip
+
+    def train_dataloader(self) -> DataLoader[Any] | AccumulationWindows:
         """Training batches; after a restart the epoch goes on where it was stopped."""
         if len(self.split["train"]) < self.batch_size:
             problem = f"{len(self.split['train'])} training studies are fewer than one batch of {self.batch_size}"
@@ -123,7 +132,9 @@ class StudyDataModule(LightningDataModule):
         data = TrainingSet(self.cache, self.split["train"], self.mixture, self.augmentation, self.seed, self.sequences)
         rank, world = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
         sampler = EpochSampler(len(data), self.seed, self.batch_size, self._position, rank, world)
-        return self._loader(data, self.batch_size, sampler=sampler, drop_last=True)
+        loader = self._loader(data, self.batch_size, sampler=sampler, drop_last=True)
+        accumulated = self.trainer.accumulate_grad_batches if self.trainer else 1
+        return loader if accumulated == 1 else AccumulationWindows(loader, accumulated)
 
     def _position(self) -> tuple[int, int]:
         if not self.trainer:
@@ -138,23 +149,28 @@ class StudyDataModule(LightningDataModule):
         """Every instruction of the test split."""
         return self.evaluation_loader("test")
 
-    def evaluation_loader(
-        self, part: str, *, blind: bool = False, shown: Sequence[str] | None = None
+    def question_loader(
+        self, part: str, shown: Sequence[str] | None = None, *, paraphrased: bool = False
     ) -> DataLoader[Any]:
-        """Batches of a part of the split, nothing drawn.
+        """Lists of (study, instructions) of a part of the split with all questions, nothing drawn.
 
         Args:
             part: `train`, `val` or `test`.
-            blind: Remove the images and keep the questions.
-            shown: Sequences to show; None shows all.
+            shown: Sequences to show; None shows all that the model reads.
+            paraphrased: Ask in wordings that training never shows.
         """
-        data = EvaluationSet(self.cache, self.split[part], self.mixture, shown or self.sequences)
-        return self._loader(data, self.evaluation_batch_size, blind=blind)
+        studies, sequences = self.split[part], shown or self.sequences
+        data = EvaluationSet(self.cache, studies, self.mixture, sequences, paraphrased=paraphrased)
+        return DataLoader(data, self.evaluation_batch_size, collate_fn=list, num_workers=self.num_workers)
+
+    def evaluation_loader(self, part: str) -> DataLoader[Any]:
+        """Batches of a part of the split with all questions, nothing drawn."""
+        data = EvaluationSet(self.cache, self.split[part], self.mixture, self.sequences)
+        return self._loader(data, self.evaluation_batch_size)
 
     def _loader(self, data: Dataset[Any], batch_size: int, *, sampler: Sampler[Any] | None = None,
-                drop_last: bool = False, blind: bool = False) -> DataLoader[Any]:  # fmt: skip
+                drop_last: bool = False) -> DataLoader[Any]:  # fmt: skip
         if self.collator is None:
             raise CmrvlmError("no collator was set", field="collator", remedy="Set it after the model was built.")
-        collate: Callable[..., Batch] = partial(self.collator, blind=blind)
-        return DataLoader(data, batch_size, sampler=sampler, collate_fn=collate, num_workers=self.num_workers,
+        return DataLoader(data, batch_size, sampler=sampler, collate_fn=self.collator, num_workers=self.num_workers,
                           drop_last=drop_last, persistent_workers=self.num_workers > 0)  # fmt: skip

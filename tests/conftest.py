@@ -12,6 +12,9 @@ from hydra.core.global_hydra import GlobalHydra
 from cmrvlm.stages.wiring import build_collator, build_data, build_model, build_tokenizer, plain
 from data_modules.sources.phantom.source import PhantomSource
 
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ["OMP_NUM_THREADS"] = "1"  # for processes that tests start: workers share the cores
+
 ROOT = Path(__file__).parents[1]
 CONF = ROOT / "conf"
 

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 
 from cmrvlm.errors import CmrvlmError
-from cmrvlm.evaluate import evaluate, evaluation_data, score_rows
 from cmrvlm.labels import DISEASES
 from cmrvlm.predict import label_map, predict, to_native
 from cmrvlm.stages.run_folder import load_run
@@ -38,50 +37,6 @@ def study_folder(tmp_path_factory, source):
     folder = tmp_path_factory.mktemp("study") / "exam"
     write_study(source.load(source.study_ids()[3]), folder)
     return folder
-
-
-def evaluation(run, out, *overrides):
-    return evaluate(composed(f"run={run}", f"out={out}", "max_new_tokens=12", *overrides, name="evaluate"))
-
-
-def test_evaluation_writes_scores_of_every_task(run, tmp_path):
-    content = evaluation(run, tmp_path)
-    assert json.loads((tmp_path / "metrics.json").read_text()) == content
-    tasks = {"sequence", "phase", "level", "segment_lv", "segment_myo", "segment_rv", "disease", "caption", "report"}
-    assert set(content["tasks"]) == set(content["probes"]["blind"]) == tasks
-    for own in content["tasks"].values():
-        for score in own.values():
-            assert set(score) == {"value", "n", "undefined"}
-    assert content["settings"]["synthetic"] is True
-    assert content["settings"]["studies"] == 3
-    assert content["probes"]["blind"]["disease"]["macro_auroc"]["value"] is None
-    assert "| segment_lv | dice |" in (tmp_path / "metrics.md").read_text()
-    assert (tmp_path / "panel.png").stat().st_size > 1000
-
-
-def test_evaluation_is_the_same_twice_at_any_batch_size_and_workers(run, tmp_path):
-    settings = ([], ["+data.evaluation_batch_size=1"], ["+data.num_workers=2"])
-    found = [evaluation(run, tmp_path / str(i), "blind=false", *extra)["tasks"] for i, extra in enumerate(settings)]
-    assert found[0] == found[1] == found[2]
-
-
-def test_evaluation_uses_the_run_s_own_split(run):
-    loaded = load_run(run)
-    same, other = (evaluation_data(loaded, changes) for changes in ({}, {"source": {"seed": 1}}))
-    assert same.split == json.loads((run / "split.json").read_text())
-    assert all(study.startswith("phantom-1-") for study in other.split["test"])
-
-
-def test_empty_part_is_an_error(run, tmp_path):
-    with pytest.raises(CmrvlmError, match="holds no study"):
-        evaluation(run, tmp_path, "part=nothing")
-
-
-def test_undefined_is_said_and_classes_are_left_to_the_json(run, tmp_path):
-    from cmrvlm.tasks.base import Score
-
-    rows = score_rows({"t": {"a": Score(None, 0), "auroc_DCM": Score(1.0, 2), "b": Score(0.5, 3)}}, None)
-    assert rows == [("t", "a", "undefined", "", "0"), ("t", "b", "0.500", "", "3")]
 
 
 def prediction(run, study, out, *overrides):

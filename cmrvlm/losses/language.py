@@ -9,11 +9,10 @@ IGNORE = -100
 
 
 def answer_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
-    """Mean cross-entropy over the answer tokens of the batch; 0 when there are none.
+    """Cross-entropy summed over the answer tokens of the batch.
 
     Args:
         logits: (K, V) predictions at the positions before the answer tokens.
         labels: (K,) answer tokens, `IGNORE` elsewhere.
     """
-    count = (labels != IGNORE).sum().clamp(min=1)
-    return cross_entropy(logits.float(), labels, ignore_index=IGNORE, reduction="sum") / count
+    return cross_entropy(logits.float(), labels, ignore_index=IGNORE, reduction="sum")

@@ -36,3 +36,21 @@ def mask_cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
         known = target != NOT_ANNOTATED
         loss = binary_cross_entropy_with_logits(logits.float(), (target == 1).float(), reduction="none")
         return (loss * known).sum() / known.sum().clamp(min=1)
+
+
+def box_profile_loss(logits: Tensor, target: Tensor) -> Tensor:
+    """Soft Dice and cross-entropy of the shadows that a map and a structure cast on each axis.
+
+    The extents of the shadows are the box (Tian et al., BoxInst, CVPR 2021, use the same projection).
+
+    Args:
+        logits: (Z, H, W).
+        target: Same shape, 0, 1 or 255 (ignored).
+    """
+    structure = (target == 1).to(target.dtype)
+    loss = logits.new_zeros((), dtype=torch.float32)
+    for axis in range(3):
+        others = tuple(a for a in range(3) if a != axis)
+        cast, wanted = logits.amax(dim=others), structure.amax(dim=others)
+        loss = loss + soft_dice_loss(cast[None], wanted[None]) + mask_cross_entropy(cast, wanted)
+    return loss / 3

@@ -4,61 +4,97 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-import numpy as np
-from sklearn.metrics import f1_score, roc_auc_score
-
 from cmrvlm.labels import Term
-from cmrvlm.tasks.base import Answer, Score
+from cmrvlm.metrics.statistic import (
+    Auroc,
+    AveragePrecision,
+    CalibrationError,
+    Distribution,
+    Mean,
+    MeanOf,
+    Ratio,
+    Statistic,
+)
+from cmrvlm.tasks.base import Answer
 from cmrvlm.text.parse import single_term, terms_named
 
 
-def closed_scores(answers: Sequence[Answer], terms: Mapping[str, Term]) -> dict[str, Score]:
-    """Accuracy, macro-F1 and unparsed share for questions with one right term.
+def macro_f1(truths: Sequence[str], said: Sequence[str | None], classes: Sequence[str]) -> Statistic:
+    """Mean F1 over the classes that occur among the truths; the others of the fixed list are counted as undefined."""
+    occurring = [code for code in classes if code in truths]
+    parts = []
+    for code in occurring:
+        hit = [float(t == code and s == code) for t, s in zip(truths, said, strict=True)]
+        both = [float(t == code) + float(s == code) for t, s in zip(truths, said, strict=True)]
+        parts.append(Ratio([2 * one for one in hit], both))
+    return MeanOf(parts, extra_undefined=len(classes) - len(occurring))
 
-    An answer that names no term, or several, is wrong and counted as unparsed. Macro-F1 runs over the classes that
-    occur among the truths; the others are counted as undefined.
+
+def closed_scores_of(truths: Sequence[str], said: Sequence[str | None], classes: Sequence[str]
+                     ) -> dict[str, Statistic]:  # fmt: skip
+    """Scores of answers that name one class each; None is an answer that names none, or several, and is wrong.
+
+    Beside accuracy and macro-F1, what answers collapse to: the entropy of the answers against that of the truths, and
+    the share of the most frequent answer.
     """
-    n = len(answers)
-    if n == 0:
-        return {name: Score(None, 0) for name in ("accuracy", "macro_f1", "unparsed_share")}
-    truths = [str(a.instruction.case.truth) for a in answers]
-    said = [single_term(a.text, terms) or "" for a in answers]
-    classes = [code for code in terms if code in truths]
-    f1 = f1_score(truths, said, labels=classes, average="macro", zero_division=0.0)
-    accuracy = float(np.mean([t == s for t, s in zip(truths, said, strict=True)]))
     return {
-        "accuracy": Score(accuracy, n),
-        "macro_f1": Score(float(f1), n, undefined=len(terms) - len(classes)),
-        "unparsed_share": Score(sum(s == "" for s in said) / n, n),
+        "accuracy": Mean([float(t == s) for t, s in zip(truths, said, strict=True)]),
+        "macro_f1": macro_f1(truths, said, classes),
+        "unparsed_share": Mean([float(s is None) for s in said]),
+        "answer_entropy_bits": Distribution(said, "entropy"),
+        "truth_entropy_bits": Distribution(list(truths), "entropy"),
+        "top_answer_share": Distribution(said, "top_share"),
     }
 
 
-def multi_label_scores(answers: Sequence[Answer], terms: Mapping[str, Term]) -> dict[str, Score]:
-    """Share of answers whose text names exactly the true set of terms (`+` joins codes in the truth)."""
-    known = [a for a in answers if a.instruction.case.truth is not None]
-    if not known:
-        return {"text_accuracy": Score(None, 0, undefined=len(answers))}
-    right = [set(terms_named(a.text, terms)) == set(str(a.instruction.case.truth).split("+")) for a in known]
-    return {"text_accuracy": Score(float(np.mean(right)), len(known), undefined=len(answers) - len(known))}
+def closed_scores(answers: Sequence[Answer], terms: Mapping[str, Term]) -> dict[str, Statistic]:
+    """Scores of questions with one right term, read from the words of the answers."""
+    truths = [str(a.instruction.case.truth) for a in answers]
+    return closed_scores_of(truths, [single_term(a.text, terms) for a in answers], list(terms))
 
 
-def auroc_scores(answers: Sequence[Answer], classes: Mapping[str, Term]) -> dict[str, Score]:
-    """One-against-rest area under the ROC curve for each class, and their mean over the defined ones.
+def named_exactly(text: str, truth: str | None, terms: Mapping[str, Term]) -> float | None:
+    """1 when the text names exactly the true set of terms (`+` joins codes); None when the truth is unknown."""
+    return None if truth is None else float(set(terms_named(text, terms)) == set(truth.split("+")))
 
-    A class without positives or without negatives has no area: None, and counted. Answers without probabilities (no
-    image to read) are counted as undefined too.
+
+def multi_label_scores(answers: Sequence[Answer], terms: Mapping[str, Term]) -> dict[str, Statistic]:
+    """Share of answers whose text names exactly the true set of terms, and what answers collapse to."""
+    said = ["+".join(terms_named(a.text, terms)) or None for a in answers]
+    truths = [a.instruction.case.truth for a in answers]
+    return {
+        "text_accuracy": Mean([named_exactly(a.text, a.instruction.case.truth, terms) for a in answers]),
+        "answer_entropy_bits": Distribution(said, "entropy"),
+        "truth_entropy_bits": Distribution(truths, "entropy"),
+        "top_answer_share": Distribution(said, "top_share"),
+    }
+
+
+def class_vector_scores(answers: Sequence[Answer], classes: Sequence[str], head: str) -> dict[str, Statistic]:
+    """AUROC and AUPRC of each class against the rest, their means over the defined classes, and calibration.
+
+    A class without positives or without negatives has no area: None, and counted in the macro's `undefined`. Answers
+    without probabilities (nothing was shown) are undefined too.
+
+    Args:
+        answers: Answers whose truth joins codes with `+`.
+        classes: Codes in the order of the head's outputs.
+        head: Read-out that holds the probabilities.
     """
-    scored = [a for a in answers if a.probabilities is not None and a.instruction.case.diseases is not None]
-    left_out = len(answers) - len(scored)
-    result: dict[str, Score] = {}
-    values = []
+    truths = [a.instruction.case.truth for a in answers]
+    areas: dict[str, Statistic] = {}
+    precisions: dict[str, Statistic] = {}
+    calibration: list[Statistic] = []
     for index, code in enumerate(classes):
-        truth = [a.instruction.case.diseases[index] for a in scored if a.instruction.case.diseases is not None]
-        if len(set(truth)) < 2:
-            result[f"auroc_{code}"] = Score(None, len(scored), undefined=left_out)
-            continue
-        guess = [float(a.probabilities[index]) for a in scored if a.probabilities is not None]
-        values.append(float(roc_auc_score(truth, guess)))
-        result[f"auroc_{code}"] = Score(values[-1], len(scored), undefined=left_out)
-    macro = float(np.mean(values)) if values else None
-    return {"macro_auroc": Score(macro, len(scored), undefined=len(classes) - len(values)), **result}
+        truth = [None if t is None else code in t.split("+") for t in truths]
+        guess = [float(a.read_outs[head][index]) if head in a.read_outs else None for a in answers]
+        areas[f"auroc_{code}"] = Auroc(truth, guess)
+        precisions[f"auprc_{code}"] = AveragePrecision(truth, guess)
+        calibration.append(CalibrationError(truth, guess))
+    return {
+        "macro_auroc": MeanOf(list(areas.values())),
+        "macro_auprc": MeanOf(list(precisions.values())),
+        "calibration_error": MeanOf(calibration),
+        **areas,
+        **precisions,
+    }

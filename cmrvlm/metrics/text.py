@@ -4,18 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
+import nltk
+from nltk.translate.meteor_score import meteor_score
 from rouge_score.rouge_scorer import RougeScorer
 from rouge_score.tokenizers import Tokenizer as RougeTokenizer
 from sacrebleu.metrics.bleu import BLEU
 from sacrebleu.metrics.chrf import CHRF
 
 from cmrvlm.labels import DISEASES
-from cmrvlm.tasks.base import Answer, Score
-from cmrvlm.text.parse import terms_named
+from cmrvlm.measurements import numbers_stated
+from cmrvlm.metrics.agreement import agreement_scores
+from cmrvlm.metrics.classification import named_exactly
+from cmrvlm.metrics.statistic import Mean, Ratio, Statistic
+from cmrvlm.tasks.base import Answer
+from cmrvlm.text.findings import findings_stated
 from cmrvlm.text.report_writer import split_sections
 
 BLEU_TOKENIZERS = {"en": "13a", "zh": "zh"}
+REPORTED_NUMBERS = ("lvef_percent", "lvedv_ml")
 
 
 class _Words(RougeTokenizer):  # type: ignore[misc]
@@ -26,46 +32,73 @@ class _Words(RougeTokenizer):  # type: ignore[misc]
         return spaced.split()
 
 
-def _overlap(answers: Sequence[Answer], language: str) -> dict[str, float]:
-    said = [a.text for a in answers]
-    truth = [a.instruction.answer for a in answers]
-    bleu = BLEU(tokenize=BLEU_TOKENIZERS[language], effective_order=True)
+def meteor_missing() -> str | None:
+    """Why METEOR cannot be computed here, None when it can: it needs WordNet, which nothing downloads by itself."""
+    try:
+        nltk.data.find("corpora/wordnet.zip")
+    except LookupError:
+        return "WordNet is not on this machine; nltk.download('wordnet') fetches it"
+    return None
+
+
+def overlap_scores(answers: Sequence[Answer]) -> dict[str, Statistic]:
+    """Means over answers of sentence BLEU (effective order), chrF, ROUGE-L and METEOR (undefined without WordNet)."""
     rouge = RougeScorer(["rougeL"], tokenizer=_Words())
+    bleu = {language: BLEU(tokenize=name, effective_order=True) for language, name in BLEU_TOKENIZERS.items()}
+    chrf, words = CHRF(), _Words()
+    columns: dict[str, list[float | None]] = {"bleu": [], "chrf": [], "rouge_l": [], "meteor": []}
+    with_meteor = meteor_missing() is None
+    for one in answers:
+        said, truth = one.compared()
+        columns["bleu"].append(bleu[one.instruction.language].sentence_score(said, [truth]).score / 100)
+        columns["chrf"].append(chrf.sentence_score(said, [truth]).score / 100)
+        columns["rouge_l"].append(rouge.score(truth, said)["rougeL"].fmeasure)
+        columns["meteor"].append(meteor_score([words.tokenize(truth)], words.tokenize(said)) if with_meteor else None)
+    return {name: Mean(values) for name, values in columns.items()}
+
+
+def finding_scores(answers: Sequence[Answer]) -> dict[str, Statistic]:
+    """Precision, recall and F1 of the abnormal findings that texts state, over all answers together.
+
+    Findings are read from the answer and from the reference by the same reader; what the reference does not call
+    abnormal is a false alarm in the answer.
+    """
+    hits, said_counts, true_counts = [], [], []
+    for one in answers:
+        said = {code for code, abnormal in findings_stated(one.text).items() if abnormal}
+        truth = {code for code, abnormal in findings_stated(one.instruction.reference).items() if abnormal}
+        hits.append(float(len(said & truth)))
+        said_counts.append(float(len(said)))
+        true_counts.append(float(len(truth)))
     return {
-        "bleu": float(np.mean([bleu.sentence_score(s, [t]).score for s, t in zip(said, truth, strict=True)])) / 100,
-        "chrf": float(CHRF().corpus_score(said, [truth]).score) / 100,
-        "rouge_l": float(np.mean([rouge.score(t, s)["rougeL"].fmeasure for s, t in zip(said, truth, strict=True)])),
+        "finding_f1": Ratio([2 * h for h in hits], [s + t for s, t in zip(said_counts, true_counts, strict=True)]),
+        "finding_precision": Ratio(hits, said_counts),
+        "finding_recall": Ratio(hits, true_counts),
     }
 
 
-def caption_scores(answers: Sequence[Answer]) -> dict[str, Score]:
-    """BLEU, chrF and ROUGE-L, weighted by answers over the languages."""
-    names = ("bleu", "chrf", "rouge_l")
-    if not answers:
-        return {name: Score(None, 0) for name in names}
-    totals = dict.fromkeys(names, 0.0)
-    for language in BLEU_TOKENIZERS:
-        own = [a for a in answers if a.instruction.language == language]
-        if own:
-            for name, value in _overlap(own, language).items():
-                totals[name] += value * len(own)
-    return {name: Score(total / len(answers), len(answers)) for name, total in totals.items()}
-
-
-def report_scores(answers: Sequence[Answer], sections: Sequence[str]) -> dict[str, Score]:
-    """Sections present, disease right, and overlap.
+def report_scores(answers: Sequence[Answer], sections: Sequence[str]) -> dict[str, Statistic]:
+    """Sections present, disease right, findings, numbers, and overlap.
 
     A report is complete when it has every section of the reference, and right when its impression names exactly the
-    true diseases; reports on studies without a known disease are not scored on that.
+    true diseases; reports on studies without a known disease are not scored on that. The section in which a report was
+    cut off counts as absent.
     """
-    parsed = [(a, split_sections(a.text), split_sections(a.instruction.answer)) for a in answers]
-    n = len(parsed)
-    complete = [all(name in said for name in truth) for _, said, truth in parsed]
-    known = [(a, said) for a, said, _ in parsed if a.instruction.case.truth is not None]
-    named = [set(terms_named(said.get(sections[-1], ""), DISEASES)) == set(str(a.instruction.case.truth).split("+"))
-             for a, said in known]  # fmt: skip
+    said = [split_sections(a.text, truncated=a.truncated) for a in answers]
+    truth = [split_sections(a.instruction.reference) for a in answers]
+    complete = [float(all(name in s for name in t)) for s, t in zip(said, truth, strict=True)]
+    named = [named_exactly(s.get(sections[-1], ""), a.instruction.case.truth, DISEASES)
+             for a, s in zip(answers, said, strict=True)]  # fmt: skip
+    numbers: dict[str, Statistic] = {}
+    for name in REPORTED_NUMBERS:
+        pairs = [(numbers_stated(a.text).get(name), numbers_stated(a.instruction.reference).get(name)) for a in answers]
+        scores = agreement_scores([p[0] for p in pairs], [p[1] for p in pairs], name)
+        numbers |= {key: one for key, one in scores.items() if "_mae_" in key}
     return {
-        "sections_present": Score(float(np.mean(complete)) if n else None, n),
-        "disease_accuracy": Score(float(np.mean(named)) if named else None, len(named), n - len(named)),
-        **caption_scores(answers),
+        **finding_scores(answers),
+        "disease_accuracy": Mean(named),
+        "sections_present": Mean(complete),
+        "truncated_share": Mean([float(a.truncated) for a in answers]),
+        **numbers,
+        **overlap_scores(answers),
     }

@@ -8,11 +8,11 @@ from typing import Any
 
 from cmrvlm.encoders.base import Encoder
 from cmrvlm.errors import CmrvlmError
-from cmrvlm.labels import DISEASES
-from cmrvlm.models.cmrvlm import CMRVLM
+from cmrvlm.models.cmrvlm import CMRVLM, MarkIds
 from cmrvlm.models.dual_encoder import DualEncoder
 from cmrvlm.models.language_model import LanguageModel
 from cmrvlm.models.projector import Projector
+from cmrvlm.targets import TARGET_SIZES
 
 
 @dataclass
@@ -23,18 +23,16 @@ class Parts:
         encoders: Sequence to encoder.
         llm: Language model.
         projector: Makes a projector from `in_width`, `out_width` and `counts`.
-        heads: Name to factory: `mask` (from `pyramid_channels` and `query_width`), `disease` (from `counts`, `widths`,
-            `classes` and `token_width`).
-        image_id: Token id of an image place.
-        segment_id: Token id of <SEG>.
+        heads: Name to factory: `mask` (from `pyramid_channels` and `query_width`), `read_out` (from `counts`,
+            `widths`, `sizes` and `token_width`).
+        ids: What the model must recognise in a text.
     """
 
     encoders: Mapping[str, Encoder]
     llm: LanguageModel
     projector: Callable[..., Projector]
     heads: Mapping[str, Callable[..., Any] | None]
-    image_id: int
-    segment_id: int
+    ids: MarkIds
 
     def projectors(self) -> dict[str, Projector]:
         """A projector for each encoder."""
@@ -54,7 +52,7 @@ def vision_language(parts: Parts, mask_sequences: Sequence[str] = ("sax",)) -> C
         mask_sequences: Sequences with a mask decoder; those without an encoder are left out.
     """
     width = parts.llm.width
-    mask, disease = parts.heads.get("mask"), parts.heads.get("disease")
+    mask, read_out = parts.heads.get("mask"), parts.heads.get("read_out")
     sequences = [name for name in mask_sequences if name in parts.encoders] if mask else []
     return CMRVLM(
         encoders=parts.encoders,
@@ -65,16 +63,15 @@ def vision_language(parts: Parts, mask_sequences: Sequence[str] = ("sax",)) -> C
             for name in sequences
             if mask is not None
         },
-        disease_head=disease(
+        read_out=read_out(
             counts={name: one.series_tokens for name, one in parts.encoders.items()},
             widths={name: one.width for name, one in parts.encoders.items()},
-            classes=len(DISEASES),
+            sizes=TARGET_SIZES,
             token_width=width,
         )
-        if disease
+        if read_out
         else None,
-        image_id=parts.image_id,
-        segment_id=parts.segment_id,
+        ids=parts.ids,
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,12 +15,21 @@ from cmrvlm.batch import Batch, Media, TextRows
 from cmrvlm.encoders.base import Encoded, Encoder
 from cmrvlm.errors import CmrvlmError
 from cmrvlm.losses.language import IGNORE
-from cmrvlm.models.disease_head import DiseaseHead
 from cmrvlm.models.fusion import fill_image_places
 from cmrvlm.models.language_model import LanguageModel
 from cmrvlm.models.mask_decoder import MaskDecoder
 from cmrvlm.models.projector import Projector
+from cmrvlm.models.read_out import ReadOut
 from cmrvlm.tasks.base import Instruction
+
+
+@dataclass(frozen=True)
+class MarkIds:
+    """Token ids that the model must recognise: image places, <SEG> and <DET>."""
+
+    image: int
+    segment: int
+    detect: int
 
 
 @dataclass
@@ -29,10 +38,14 @@ class Features:
 
     Attributes:
         stacks: Sequence to encoded stacks.
+        tokens: Sequence to the series' tokens of each stack.
+        summaries: Sequence to what the read-out says of each stack; empty without a read-out.
         place: (study, sequence) to (stack, index in it).
     """
 
     stacks: dict[str, list[Encoded]]
+    tokens: dict[str, list[Tensor]]
+    summaries: dict[str, list[Tensor]]
     place: dict[tuple[int, str], tuple[int, int]]
 
 
@@ -44,9 +57,8 @@ class CMRVLM(nn.Module):
         projectors: Sequence to projector.
         llm: Language model.
         mask_head: Decoder of <SEG> for each sequence that can be segmented.
-        disease_head: Head over image tokens, or None.
-        image_id: Token id of an image place.
-        segment_id: Token id of <SEG>.
+        read_out: Head over the encoders' tokens, or None.
+        ids: Token ids that the model must recognise.
     """
 
     def __init__(
@@ -55,17 +67,16 @@ class CMRVLM(nn.Module):
         projectors: Mapping[str, Projector],
         llm: LanguageModel,
         mask_head: Mapping[str, MaskDecoder],
-        disease_head: DiseaseHead | None,
-        image_id: int,
-        segment_id: int,
+        read_out: ReadOut | None,
+        ids: MarkIds,
     ) -> None:
         super().__init__()
         self.encoders = nn.ModuleDict(encoders)
         self.projectors = nn.ModuleDict(projectors)
         self.llm = llm
         self.mask_head = nn.ModuleDict(mask_head)
-        self.disease_head = disease_head
-        self.image_id, self.segment_id = image_id, segment_id
+        self.read_out = read_out
+        self.ids = ids
 
     @classmethod
     def from_pretrained(cls, run: str | Path) -> CMRVLM:
@@ -94,13 +105,18 @@ class CMRVLM(nn.Module):
     def encode(self, media: Mapping[str, list[Media]]) -> Features:
         """Encode each study's images once."""
         stacks = {name: [self.encoder(name)(one.images) for one in group] for name, group in media.items()}
+        tokens = {name: [self.encoder(name).tokens_of_series(one.grid) for one in group]
+                  for name, group in stacks.items()}  # fmt: skip
+        head = self.read_out
+        summaries = {} if head is None else {name: [head.summarise(name, one) for one in group]
+                                             for name, group in tokens.items()}  # fmt: skip
         place = {
             (owner, name): (stack, index)
             for name, group in media.items()
             for stack, one in enumerate(group)
             for index, owner in enumerate(one.owners.tolist())
         }
-        return Features(stacks, place)
+        return Features(stacks, tokens, summaries, place)
 
     def image_tokens(self, features: Features, instructions: list[Instruction], owners: list[int]) -> list[Tensor]:
         """For each instruction the projected tokens (n, D) of its views, in their order."""
@@ -108,9 +124,7 @@ class CMRVLM(nn.Module):
         if not features.stacks:
             empty = self.llm.embed(torch.zeros(0, dtype=torch.long, device=next(self.parameters()).device))
             return [empty.reshape(0, width) for _ in instructions]
-        series = {
-            name: [self._series_tokens(name, one.grid) for one in stacks] for name, stacks in features.stacks.items()
-        }
+        series = {name: self._series_tokens(name, features) for name in features.stacks}
         parts: list[list[Tensor]] = [[] for _ in instructions]
         wanted: dict[tuple[str, int], list[tuple[int, int, int, int, int]]] = defaultdict(list)
         for row, (instruction, owner) in enumerate(zip(instructions, owners, strict=True)):
@@ -129,26 +143,27 @@ class CMRVLM(nn.Module):
             tokens = self.encoder(name).tokens_of_views(grid, at[:, 0], at[:, 1], at[:, 2])
             for (row, slot, *_), one in zip(asked, self.projectors[name](tokens, view=True), strict=True):
                 parts[row][slot] = one
-        return [torch.cat(own) for own in parts]
+        device = next(self.parameters()).device
+        return [torch.cat(own) if own else torch.zeros(0, width, device=device) for own in parts]
 
-    def _series_tokens(self, name: str, grid: Tensor) -> Tensor:
-        pooled = self.encoder(name).tokens_of_series(grid)
-        tokens: Tensor = self.projectors[name](pooled)
-        if self.disease_head is None:
+    def _series_tokens(self, name: str, features: Features) -> list[Tensor]:
+        tokens: list[Tensor] = [self.projectors[name](pooled) for pooled in features.tokens[name]]
+        head = self.read_out
+        if head is None:
             return tokens
-        told = self.disease_head.token(self.disease_head.summarise(name, pooled))
-        return torch.cat([tokens, told.to(tokens.dtype)], dim=1)
+        told = [head.token(summary) for summary in features.summaries[name]]
+        return [torch.cat([one, more.to(one.dtype)], dim=1) for one, more in zip(tokens, told, strict=True)]
 
     def token_counts(self, name: str) -> tuple[int, int]:
         """Tokens that a series and a view of a sequence become in the text."""
         projector = self.projectors[name]
         assert isinstance(projector, Projector)
         series, view = projector.out_counts
-        return series + (self.disease_head is not None), view
+        return series + (self.read_out is not None), view
 
     def read(self, rows: TextRows, tokens: list[Tensor]) -> Tensor:
         """Hidden states (R, L, D) of the language model over rows with their image tokens."""
-        embeddings = fill_image_places(self.llm.embed(rows.ids), rows.ids, self.image_id, tokens)
+        embeddings = fill_image_places(self.llm.embed(rows.ids), rows.ids, self.ids.image, tokens)
         hidden = embeddings.new_zeros(embeddings.shape)
         # Short answers are not padded to the longest report: rows go through the language model in two groups.
         for group in split_by_length(rows.lengths):
@@ -169,14 +184,15 @@ class CMRVLM(nn.Module):
     def mask_logits(
         self, features: Features, hidden: Tensor, rows: TextRows, instructions: list[Instruction], owners: list[int]
     ) -> dict[int, Tensor]:
-        """Mask logits (Z, F, H, W) of the rows that ask for a mask and whose answer holds <SEG>.
+        """Logits (Z, F, H, W) of the rows that ask for a mask or a box and whose answer holds <SEG> or <DET>.
 
         Pixel features are decoded once for each study and set of frames, however many structures are asked.
         """
         index = torch.arange(rows.ids.shape[1], device=rows.ids.device)[None]
-        marks = (
-            (rows.ids == self.segment_id) & (index >= rows.prompt_lengths[:, None]) & (index < rows.lengths[:, None])
-        )
+        boxes = torch.tensor([i.case.mask is not None and i.case.mask.as_box for i in instructions],
+                             device=hidden.device)  # fmt: skip
+        wanted = torch.where(boxes, self.ids.detect, self.ids.segment)[:, None]
+        marks = (rows.ids == wanted) & (index >= rows.prompt_lengths[:, None]) & (index < rows.lengths[:, None])
         has_mark = marks.any(dim=1).tolist()
         groups: dict[tuple[str, int, int], list[tuple[int, int, tuple[int, ...]]]] = defaultdict(list)
         for row, (instruction, owner) in enumerate(zip(instructions, owners, strict=True)):
@@ -198,41 +214,45 @@ class CMRVLM(nn.Module):
             pixels = decoder.pixels(pyramid)
             picked = pixels[[unique.index((place, frames)) for _, place, frames in asked]]
             own = torch.tensor([row for row, _, _ in asked], device=hidden.device)
-            query = hidden[own, marks[own].float().argmax(dim=1)]  # first <SEG> of each answer
-            for (row, _, _), logits in zip(asked, decoder(picked, query), strict=True):
+            query = hidden[own, marks[own].float().argmax(dim=1)]  # first mark of each answer
+            for (row, _, _), logits in zip(asked, decoder(picked, query, boxes[own]), strict=True):
                 result[row] = logits
         return result
 
-    def diseases_askable(self, features: Features, instructions: list[Instruction]) -> list[int]:
-        """Rows that ask for the disease and show at least one whole series."""
-        if self.disease_head is None or not features.stacks:
-            return []
-        return [row for row, one in enumerate(instructions)
-                if one.case.diseases is not None and any(view.whole for view in one.case.views)]  # fmt: skip
+    def read_outs(self, features: Features, shown: Sequence[tuple[int, Collection[str]]]) -> dict[str, Tensor]:
+        """Outputs (K, size) of the read-out by name.
 
-    def disease_logits(self, features: Features, instructions: list[Instruction], owners: list[int]) -> Tensor:
-        """Class logits (K, classes) of instructions, each from the whole series that it shows."""
-        head = self.disease_head
-        assert head is not None
-        said = {
-            name: [head.summarise(name, self.encoder(name).tokens_of_series(one.grid)) for one in stacks]
-            for name, stacks in features.stacks.items()
-        }
-        summaries = []
-        for instruction, owner in zip(instructions, owners, strict=True):
-            own = []
-            for view in instruction.case.views:
-                if view.whole:
-                    stack, index = features.place[owner, view.sequence]
-                    own.append(said[view.sequence][stack][index])
-            summaries.append(torch.stack(own).sum(dim=0))
-        logits: Tensor = head(summaries)
-        return logits
+        Args:
+            features: Encoded studies.
+            shown: For each of K rows the study and the sequences to read; at least one each.
+        """
+        head = self.read_out
+        if head is None or not shown:
+            return {}
+        sums = []
+        for study, sequences in shown:
+            where = [(name, *features.place[study, name]) for name in sequences]
+            sums.append(
+                torch.stack([features.summaries[name][stack][index] for name, stack, index in where]).sum(dim=0)
+            )
+        outputs: dict[str, Tensor] = head(sums)
+        return outputs
 
     def generate(
         self, tokens: list[Tensor], prompts: list[list[int]], end_id: int, max_new_tokens: int
     ) -> list[list[int]]:
         """Greedy answers: new token ids for each prompt with its image tokens."""
+        answers: list[list[int]] = [[] for _ in prompts]
+        for group in split_by_length(torch.tensor([len(prompt) for prompt in prompts])):
+            rows = group.tolist()
+            new = self._generate([tokens[r] for r in rows], [prompts[r] for r in rows], end_id, max_new_tokens)
+            for row, ids in zip(rows, new, strict=True):
+                answers[row] = ids
+        return answers
+
+    def _generate(
+        self, tokens: list[Tensor], prompts: list[list[int]], end_id: int, max_new_tokens: int
+    ) -> list[list[int]]:
         longest = max(len(prompt) for prompt in prompts)
         device = tokens[0].device
         ids = torch.full((len(prompts), longest), end_id, device=device)
@@ -240,7 +260,7 @@ class CMRVLM(nn.Module):
         for row, prompt in enumerate(prompts):
             ids[row, longest - len(prompt) :] = torch.tensor(prompt, device=device)
             valid[row, longest - len(prompt) :] = True
-        embeddings = fill_image_places(self.llm.embed(ids), ids, self.image_id, tokens)
+        embeddings = fill_image_places(self.llm.embed(ids), ids, self.ids.image, tokens)
         return self.llm.generate(embeddings, valid, end_id, max_new_tokens)
 
 

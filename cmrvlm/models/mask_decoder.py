@@ -1,4 +1,4 @@
-"""Masks from language: the hidden state of <SEG> is a query over features decoded from an encoder's pyramid."""
+"""Masks and boxes from language: the hidden state of <SEG> or <DET> is a query over an encoder's pyramid."""
 
 from __future__ import annotations
 
@@ -35,6 +35,7 @@ class MaskDecoder(nn.Module):
         )
         self.pixel = nn.Conv2d(widths[0], widths[0], 1)
         self.query = nn.Sequential(nn.LayerNorm(query_width), nn.Linear(query_width, widths[0] + 1))
+        self.box_query = nn.Sequential(nn.LayerNorm(query_width), nn.Linear(query_width, widths[0] + 1))
 
     def pixels(self, pyramid: list[Tensor]) -> Tensor:
         """Pixel features (M, C, Z, F, H, W) from pyramid levels (M, C_i, Z, F, H / s_i, W / s_i)."""
@@ -47,16 +48,17 @@ class MaskDecoder(nn.Module):
             x = block(torch.cat([x, level.to(x.dtype)], dim=1))
         return frames_to_volume(self.pixel(x), m, z, f)
 
-    def forward(self, pixels: Tensor, queries: Tensor) -> Tensor:
-        """Logits of masks.
+    def forward(self, pixels: Tensor, queries: Tensor, as_box: Tensor) -> Tensor:
+        """Logits of masks, or of maps whose extents along the axes are boxes.
 
         Args:
             pixels: (M, C, Z, F, H, W).
-            queries: (M, D) hidden states of <SEG>.
+            queries: (M, D) hidden states of <SEG> or <DET>.
+            as_box: (M,) true where a box is asked.
 
         Returns:
             (M, Z, F, H, W).
         """
-        weights = self.query(queries)  # (M, C + 1)
+        weights = torch.where(as_box[:, None], self.box_query(queries), self.query(queries))  # (M, C + 1)
         logits = torch.einsum("mc,mczfhw->mzfhw", weights[:, :-1], pixels)
         return logits + weights[:, -1, None, None, None, None]

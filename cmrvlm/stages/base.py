@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -15,6 +16,7 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from cmrvlm.batch import Batch
 from cmrvlm.errors import CmrvlmError
+from cmrvlm.losses.reduction import Loss
 
 OptimizerFactory = Callable[[Iterable[Any]], Optimizer]
 ScheduleFactory = Callable[..., LRScheduler]
@@ -54,8 +56,14 @@ class Stage(LightningModule):
                 parameter.requires_grad = name.startswith(tuple(trainable))
 
     @abstractmethod
-    def losses(self, batch: Batch) -> dict[str, Tensor]:
-        """Named scalar losses of a batch."""
+    def losses(self, batch: Batch) -> dict[str, Loss]:
+        """Named losses of a batch, summed over their items."""
+
+    def means(self, batch: Batch) -> dict[str, Tensor]:
+        """Named losses, each divided by what it is over: in the batch, or on average in its accumulation window."""
+        over = batch.normalisers or batch.counts()
+        return {name: loss.total / max(over[loss.over], 1e-6) if loss.over else loss.total
+                for name, loss in self.losses(batch).items()}  # fmt: skip
 
     def total(self, losses: Mapping[str, Tensor]) -> Tensor:
         """Weighted sum of the losses."""
@@ -67,16 +75,19 @@ class Stage(LightningModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Loss of one batch."""
-        losses = self.losses(batch)
+        losses = self.means(batch)
         total = self.total(losses)
         size = len(batch.study_ids)
         self.log_dict({f"train/loss_{name}": loss.detach() for name, loss in losses.items()}, batch_size=size)
         self.log("train/loss", total.detach(), prog_bar=True, batch_size=size)
+        asked = Counter(one.task for one in batch.instructions)
+        self.log_dict({f"asked/{task}": float(count) for task, count in asked.items()}, on_step=False, on_epoch=True,
+                      reduce_fx="sum", batch_size=size)  # fmt: skip
         return total
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Losses of one batch."""
-        losses = self.losses(batch)
+        losses = self.means(batch)
         size = len(batch.study_ids)
         self.log_dict({f"val/loss_{name}": loss for name, loss in losses.items()}, batch_size=size, sync_dist=True)
         self.log("val/loss", self.total(losses), prog_bar=True, batch_size=size, sync_dist=True)

@@ -10,6 +10,7 @@ from torch import Tensor
 from cmrvlm.batch import Batch
 from cmrvlm.losses.contrastive import info_nce
 from cmrvlm.losses.language import answer_cross_entropy
+from cmrvlm.losses.reduction import Loss
 from cmrvlm.models.dual_encoder import DualEncoder
 from cmrvlm.stages.base import Stage
 
@@ -26,15 +27,15 @@ class ContrastiveStage(Stage):
     def __init__(self, model: DualEncoder, **settings: Any) -> None:
         super().__init__(model, **settings)
 
-    def losses(self, batch: Batch) -> dict[str, Tensor]:
+    def losses(self, batch: Batch) -> dict[str, Loss]:
         """Both losses of a batch."""
         texts, hidden = self.model.read(batch.rows)
         index = torch.arange(batch.rows.ids.shape[1] - 1, device=texts.device)[None]
         inside = (index >= batch.rows.prompt_lengths[:, None] - 1) & (index < batch.rows.lengths[:, None] - 1)
         logits = self.model.llm.logits(hidden[:, :-1][inside])
         return {
-            "contrastive": self._contrast(batch, texts),
-            "language": answer_cross_entropy(logits, batch.rows.ids[:, 1:][inside]),
+            "contrastive": Loss(self._contrast(batch, texts)),
+            "language": Loss(answer_cross_entropy(logits, batch.rows.ids[:, 1:][inside]), "tokens"),
         }
 
     def _contrast(self, batch: Batch, texts: Tensor) -> Tensor:

@@ -14,12 +14,12 @@ from cmrvlm.encoders.base import Encoder
 from cmrvlm.errors import CmrvlmError
 from cmrvlm.instantiate import build
 from cmrvlm.models.assemble import Parts
-from cmrvlm.models.cmrvlm import CMRVLM
+from cmrvlm.models.cmrvlm import CMRVLM, MarkIds
 from cmrvlm.models.dual_encoder import DualEncoder
 from cmrvlm.models.language_model import LanguageModel
 from cmrvlm.text.collate import Collator
 from cmrvlm.text.tokenizer import load_tokenizer, train_tokenizer
-from cmrvlm.text.tokens import IMAGE, SEGMENT
+from cmrvlm.text.tokens import DETECT, IMAGE, SEGMENT
 
 Config = dict[str, Any]
 _DATA_ONLY = ("root", "path")  # read by sources through interpolation, no arguments of the data module
@@ -68,9 +68,9 @@ def build_model(config: Config, tokenizer: PreTrainedTokenizerBase) -> nn.Module
     }
     llm: LanguageModel = build(config["llm"]["network"], "llm.network", vocab_size=len(tokenizer))
     build(config["adapter"], "adapter", llm=llm)
-    image_id, segment_id = tokenizer.convert_tokens_to_ids([IMAGE, SEGMENT])
+    ids = MarkIds(*tokenizer.convert_tokens_to_ids([IMAGE, SEGMENT, DETECT]))
     heads = {name: build(one, f"head.{name}") if one else None for name, one in config["head"].items()}
-    parts = Parts(encoders, llm, build(config["projector"], "projector"), heads, image_id, segment_id)
+    parts = Parts(encoders, llm, build(config["projector"], "projector"), heads, ids)
     model = build(config["model"], "model", parts=parts)
     assert isinstance(model, nn.Module)
     return model

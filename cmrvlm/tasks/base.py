@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cmrvlm.study import Study
+from cmrvlm.measurements import fill_quotes
+from cmrvlm.metrics.statistic import Statistic
+from cmrvlm.study import Study, UserQuestion
 
 
 @dataclass(frozen=True)
@@ -34,7 +36,7 @@ class View:
 
 @dataclass(frozen=True)
 class MaskTarget:
-    """The structure to segment, on which series and in which frames.
+    """The structure to segment or to box, on which series and in which frames.
 
     Attributes:
         sequence: Series the mask lies on.
@@ -42,6 +44,7 @@ class MaskTarget:
         values: Canonical mask values that count as the structure.
         frames: Frames asked for.
         phases: Phase of each of the frames where known, else None.
+        as_box: The answer is the structure's box, not its mask.
     """
 
     sequence: str
@@ -49,6 +52,7 @@ class MaskTarget:
     values: tuple[int, ...]
     frames: tuple[int, ...]
     phases: tuple[str | None, ...]
+    as_box: bool = False
 
 
 @dataclass(frozen=True)
@@ -56,21 +60,34 @@ class Case:
     """One thing that can be asked about a study, before it is worded.
 
     Attributes:
-        views: What is shown.
+        views: What is shown; empty for questions about text alone.
         truth: Canonical code of the right answer for closed tasks.
-        mask: Segmentation target.
-        diseases: Class vector over `cmrvlm.labels.DISEASES`.
+        key: What tells this question from others of its task, the same for all studies: `lvef`, `mid slice 3`.
+        mask: Segmentation or detection target.
+        question: A question that came with the data.
     """
 
     views: tuple[View, ...]
     truth: str | None = None
+    key: str = ""
     mask: MaskTarget | None = None
-    diseases: tuple[float, ...] | None = None
+    question: UserQuestion | None = None
 
 
 @dataclass(frozen=True)
 class Instruction:
-    """One question about one study, with its target."""
+    """One question about one study, with its target.
+
+    Attributes:
+        study_id: The study.
+        task: Name of the task.
+        language: `en` or `zh`.
+        prompt: The question.
+        answer: The right answer, with marks for numbers that a head reads out.
+        case: What is asked.
+        values: True numbers of the study, by name.
+        options: Choices that the prompt offers, in their order.
+    """
 
     study_id: str
     task: str
@@ -78,6 +95,13 @@ class Instruction:
     prompt: str
     answer: str
     case: Case
+    values: Mapping[str, float] = field(default_factory=dict)
+    options: tuple[str, ...] = ()
+
+    @property
+    def reference(self) -> str:
+        """The right answer with its numbers."""
+        return fill_quotes(self.answer, self.values, self.language)
 
 
 @dataclass
@@ -86,11 +110,14 @@ class Answer:
 
     Attributes:
         instruction: The question.
-        text: The generated answer.
+        text: The generated answer, with the numbers that heads read out in place of their marks.
         mask: Predicted structure (Z, F, H, W) for the frames asked, None when no mask was given.
         truth_mask: Values on the model's grid (Z, F, H, W), 255 not annotated.
         spacing_mm: Spacing of the mask along (Z, H, W).
-        probabilities: Probability of each disease, None when the head had nothing to read.
+        read_outs: Name of a head to its values; probabilities for `disease`, `findings` and `hazard`, standardised
+            values for `measurements`. Empty when no whole series was shown.
+        truncated: The answer was cut at the limit of new tokens, before the model ended it.
+        lowercase: Overlap scores compare in lower case.
     """
 
     instruction: Instruction
@@ -98,34 +125,30 @@ class Answer:
     mask: NDArray[np.bool_] | None = None
     truth_mask: NDArray[np.uint8] | None = None
     spacing_mm: tuple[float, float, float] | None = None
-    probabilities: NDArray[np.float32] | None = None
+    read_outs: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)
+    truncated: bool = False
+    lowercase: bool = False
 
-
-@dataclass(frozen=True)
-class Score:
-    """One metric over a set of answers.
-
-    Attributes:
-        value: None when nothing was defined.
-        n: Answers that the value is over.
-        undefined: Answers or classes that were left out because the metric is not defined for them.
-    """
-
-    value: float | None
-    n: int
-    undefined: int = 0
+    def compared(self) -> tuple[str, str]:
+        """The texts of answer and reference as overlap scores compare them."""
+        texts = self.text, self.instruction.reference
+        return (texts[0].lower(), texts[1].lower()) if self.lowercase else texts
 
 
 class Task(ABC):
-    """Base of all tasks. A subclass sets `name` and `prompts` and implements three methods.
+    """Base of all tasks. A subclass sets the attributes and implements three methods.
 
     Attributes:
         name: Name in configs and results.
         prompts: Language to wordings of the question, the first for evaluation; `{...}` are filled from `fields`.
+        paraphrases: Wordings that training never shows, for the probe that asks with them.
+        primary: The metric by which single answers are graded in tables of answers.
     """
 
     name: str
     prompts: Mapping[str, Sequence[str]]
+    paraphrases: Mapping[str, Sequence[str]]
+    primary: str
 
     @abstractmethod
     def cases(self, study: Study, shown: Collection[str]) -> list[Case]:
@@ -136,18 +159,24 @@ class Task(ABC):
         """The right answer in words."""
 
     @abstractmethod
-    def score(self, answers: Sequence[Answer]) -> dict[str, Score]:
+    def score(self, answers: Sequence[Answer]) -> dict[str, Statistic]:
         """Metrics over answers to this task."""
 
-    def fields(self, case: Case, language: str) -> Mapping[str, str]:
-        """Values for the `{...}` of the prompts."""
+    def fields(self, study: Study, case: Case, language: str) -> Mapping[str, str]:
+        """Values for the `{...}` of the prompts. They may say what is asked, never what is right."""
         return {}
 
-    def word(self, study: Study, case: Case, language: str, wording: int = 0) -> Instruction:
+    def values(self, study: Study) -> Mapping[str, float]:
+        """True numbers that answers are scored against."""
+        return study.labels.measurements
+
+    def word(self, study: Study, case: Case, language: str, wording: int = 0, *, paraphrased: bool = False
+             ) -> Instruction:  # fmt: skip
         """The instruction for a case in a language, with one of the prompt's wordings."""
-        variants = self.prompts[language]
-        prompt = variants[wording % len(variants)].format(**self.fields(case, language))
-        return Instruction(study.study_id, self.name, language, prompt, self.answer(study, case, language), case)
+        variants = (self.paraphrases if paraphrased else self.prompts)[language]
+        prompt = variants[wording % len(variants)].format(**self.fields(study, case, language))
+        return Instruction(study.study_id, self.name, language, prompt, self.answer(study, case, language), case,
+                           values=self.values(study))  # fmt: skip
 
 
 def whole_views(shown: Collection[str]) -> tuple[View, ...]:

@@ -5,14 +5,21 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 
 from cmrvlm.labels import DISEASES
-from cmrvlm.metrics.classification import auroc_scores, multi_label_scores
+from cmrvlm.metrics.classification import class_vector_scores, multi_label_scores
+from cmrvlm.metrics.statistic import Statistic
 from cmrvlm.study import Study
-from cmrvlm.tasks.base import Answer, Case, Score, Task, whole_views
+from cmrvlm.tasks.base import Answer, Case, Task, whole_views
 
 
-def disease_vector(diseases: Collection[str]) -> tuple[float, ...]:
-    """1 for each class that is present, in the order of `DISEASES`."""
-    return tuple(float(code in diseases) for code in DISEASES)
+def disease_code(diseases: Collection[str] | None) -> str | None:
+    """Codes joined with `+` in their fixed order; None when unknown."""
+    return None if diseases is None else "+".join(code for code in DISEASES if code in diseases)
+
+
+def disease_names(code: str, language: str) -> str:
+    """Names of joined codes as one sentence."""
+    joint, stop = ("; ", ".") if language == "en" else ("；", "。")
+    return joint.join(DISEASES[one].name(language) for one in code.split("+")) + stop
 
 
 class DiseaseTask(Task):
@@ -23,21 +30,22 @@ class DiseaseTask(Task):
         "en": ("What is the diagnosis?", "Which heart disease does this study show?", "Give the diagnosis."),
         "zh": ("诊断是什么？", "该检查提示哪种心脏疾病？", "请给出诊断。"),
     }
+    paraphrases = {
+        "en": ("What condition is this patient suffering from?",),
+        "zh": ("这位患者得的是什么病？",),
+    }
+    primary = "text_accuracy"
 
     def cases(self, study: Study, shown: Collection[str]) -> list[Case]:
         """One case when the disease is known."""
-        known = study.labels.diseases
-        if known is None or not shown:
-            return []
-        truth = "+".join(code for code in DISEASES if code in known)
-        return [Case(whole_views(shown), truth=truth, diseases=disease_vector(known))]
+        truth = disease_code(study.labels.diseases)
+        return [Case(whole_views(shown), truth=truth, key="diagnosis")] if truth and shown else []
 
     def answer(self, study: Study, case: Case, language: str) -> str:
         """The names of the diseases."""
         assert case.truth is not None
-        joint, stop = ("; ", ".") if language == "en" else ("；", "。")
-        return joint.join(DISEASES[code].name(language) for code in case.truth.split("+")) + stop
+        return disease_names(case.truth, language)
 
-    def score(self, answers: Sequence[Answer]) -> dict[str, Score]:
-        """Macro AUROC of the class vector, and accuracy of the words."""
-        return auroc_scores(answers, DISEASES) | multi_label_scores(answers, DISEASES)
+    def score(self, answers: Sequence[Answer]) -> dict[str, Statistic]:
+        """AUROC, AUPRC and calibration of the class vector, and accuracy of the words."""
+        return class_vector_scores(answers, list(DISEASES), "disease") | multi_label_scores(answers, DISEASES)

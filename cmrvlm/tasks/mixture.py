@@ -10,6 +10,7 @@ import numpy as np
 from cmrvlm.errors import CmrvlmError
 from cmrvlm.study import Study
 from cmrvlm.tasks.base import Case, Instruction, Task
+from cmrvlm.tasks.context import check_fields, with_context
 
 
 class Mixture:
@@ -22,6 +23,7 @@ class Mixture:
         drop: Sequence to the probability that it is not shown in training; at least one is always shown.
         languages: Languages that prompts and answers are drawn from.
         per_study: Instructions drawn for each study in training.
+        context: What prompts may say of the patient, of `cmrvlm.tasks.context.FIELDS`; nothing else ever enters one.
     """
 
     def __init__(
@@ -32,6 +34,7 @@ class Mixture:
         drop: Mapping[str, float] | None = None,
         languages: Sequence[str] = ("en", "zh"),
         per_study: int = 6,
+        context: Sequence[str] = (),
     ) -> None:
         self.tasks = {name: task for name, task in tasks.items() if task is not None}
         weights = dict(weights or {})
@@ -41,6 +44,7 @@ class Mixture:
                               remedy=f"Tasks of this mix: {', '.join(self.tasks)}.")  # fmt: skip
         self.weights = {name: float(weights.get(name, 1.0)) ** (1 / temperature) for name in self.tasks}
         self.drop, self.languages, self.per_study = dict(drop or {}), tuple(languages), per_study
+        self.context = check_fields(context)
 
     def draw(self, study: Study, rng: np.random.Generator) -> list[Instruction]:
         """`per_study` instructions; the sequences shown are drawn once, tasks by weight among those that can ask."""
@@ -65,18 +69,21 @@ class Mixture:
     def _word(self, name: str, cases: list[Case], study: Study, rng: np.random.Generator) -> Instruction:
         case = cases[int(rng.integers(len(cases)))]
         language = self.languages[int(rng.integers(len(self.languages)))]
-        return self.tasks[name].word(study, case, language, wording=int(rng.integers(1000)))
+        one = self.tasks[name].word(study, case, language, wording=int(rng.integers(1000)))
+        return with_context(one, study, self.context)
 
     def _shown(self, study: Study, rng: np.random.Generator) -> list[str]:
         present = list(study.series)
         kept = [name for name in present if rng.random() >= self.drop.get(name, 0.0)]
         return kept or [present[int(rng.integers(len(present)))]]
 
-    def all(self, study: Study, shown: Sequence[str] | None = None) -> list[Instruction]:
+    def all(self, study: Study, shown: Sequence[str] | None = None, *, paraphrased: bool = False) -> list[Instruction]:
         """Every instruction about the study in its first wording, without any draw; for evaluation.
 
         The language of a study follows from its id, so that all languages occur and no run differs.
         """
         present = [name for name in study.series if shown is None or name in shown]
         language = self.languages[zlib.crc32(study.study_id.encode()) % len(self.languages)]
-        return [task.word(study, case, language) for task in self.tasks.values() for case in task.cases(study, present)]
+        found = [task.word(study, case, language, paraphrased=paraphrased)
+                 for task in self.tasks.values() for case in task.cases(study, present)]  # fmt: skip
+        return [with_context(one, study, self.context) for one in found]

@@ -6,8 +6,9 @@ from collections.abc import Collection, Mapping, Sequence
 
 from cmrvlm.labels import LEVEL_TERMS, PHASE_TERMS, SEQUENCE_TERMS, Term
 from cmrvlm.metrics.classification import closed_scores
+from cmrvlm.metrics.statistic import Statistic
 from cmrvlm.study import Study
-from cmrvlm.tasks.base import Answer, Case, Score, Task, View
+from cmrvlm.tasks.base import Answer, Case, Task, View
 
 
 class ClosedTask(Task):
@@ -20,14 +21,15 @@ class ClosedTask(Task):
 
     terms: Mapping[str, Term]
     answers: Mapping[str, str]
+    primary = "accuracy"
 
     def answer(self, study: Study, case: Case, language: str) -> str:
         """The name of the right class in a sentence."""
         assert case.truth is not None
         return self.answers[language].format(name=self.terms[case.truth].name(language))
 
-    def score(self, answers: Sequence[Answer]) -> dict[str, Score]:
-        """Accuracy, macro-F1 over the fixed classes, and the share of answers that name no single class."""
+    def score(self, answers: Sequence[Answer]) -> dict[str, Statistic]:
+        """Accuracy, macro-F1 over the fixed classes, unparsed answers, and what answers collapse to."""
         return closed_scores(answers, self.terms)
 
 
@@ -40,11 +42,15 @@ class SequenceTask(ClosedTask):
         "en": ("Which sequence is this?", "Name the MRI sequence.", "What kind of cardiac MRI series is shown?"),
         "zh": ("这是什么序列？", "请说出磁共振序列名称。", "图像属于哪种心脏磁共振序列？"),
     }
+    paraphrases = {
+        "en": ("Tell me which kind of acquisition I am looking at.",),
+        "zh": ("请判断所给图像的采集类型。",),
+    }
     answers = {"en": "This is {name}.", "zh": "这是{name}。"}
 
     def cases(self, study: Study, shown: Collection[str]) -> list[Case]:
         """One case for each shown sequence."""
-        return [Case((View(sequence),), truth=sequence) for sequence in shown]
+        return [Case((View(sequence),), truth=sequence, key=sequence) for sequence in shown]
 
 
 class PhaseTask(ClosedTask):
@@ -56,12 +62,16 @@ class PhaseTask(ClosedTask):
         "en": ("Which cardiac phase is this frame?", "Is this frame at end-diastole or end-systole?"),
         "zh": ("该帧处于哪个心动时相？", "这一帧是舒张末期还是收缩末期？"),
     }
+    paraphrases = {
+        "en": ("At what point of the heartbeat was this picture taken?",),
+        "zh": ("这张图像拍摄于心跳的哪个时刻？",),
+    }
     answers = {"en": "The frame is at {name}.", "zh": "该帧处于{name}。"}
 
     def cases(self, study: Study, shown: Collection[str]) -> list[Case]:
         """ED and ES of each shown cine on which they are known."""
         return [
-            Case((View(sequence, frame=frame),), truth=phase)
+            Case((View(sequence, frame=frame),), truth=phase, key=f"{sequence} frame {frame}")
             for sequence in shown
             for phase, frame in study.series[sequence].phases.items()
         ]
@@ -76,12 +86,16 @@ class LevelTask(ClosedTask):
         "en": ("Which level is this slice?", "Is this slice basal, mid-ventricular or apical?"),
         "zh": ("该层面位于哪个水平？", "这一层是基底部、中间部还是心尖部？"),
     }
+    paraphrases = {
+        "en": ("How far along the long axis of the ventricle was this cut made?",),
+        "zh": ("该切面在心室长轴上处于什么位置？",),
+    }
     answers = {"en": "The slice is {name}.", "zh": "该层面位于{name}。"}
 
     def cases(self, study: Study, shown: Collection[str]) -> list[Case]:
         """Every slice of the shown stacks whose level is known."""
         return [
-            Case((View(sequence, slice=index),), truth=level)
+            Case((View(sequence, slice=index),), truth=level, key=f"{sequence} slice {index}")
             for sequence in shown
             for index, level in enumerate(study.series[sequence].levels)
             if level is not None

@@ -1,15 +1,40 @@
-"""Reporting: captions of what is shown, and the structured report."""
+"""Reporting: captions of what is shown, the structured report, and an impression from a report's text."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
-from cmrvlm.labels import REPORT_SECTIONS
-from cmrvlm.metrics.text import caption_scores, report_scores
-from cmrvlm.study import Study
-from cmrvlm.tasks.base import Answer, Case, Score, Task, whole_views
-from cmrvlm.tasks.diagnosis import disease_vector
-from cmrvlm.text.report_writer import join_sections, write_report
+from cmrvlm.labels import DISEASES, LANGUAGES, REPORT_SECTIONS
+from cmrvlm.measurements import quoted_number
+from cmrvlm.metrics.classification import closed_scores_of, multi_label_scores
+from cmrvlm.metrics.statistic import Statistic
+from cmrvlm.metrics.text import finding_scores, overlap_scores, report_scores
+from cmrvlm.study import Study, StudyLabels
+from cmrvlm.tasks.base import Answer, Case, Task, whole_views
+from cmrvlm.tasks.context import leaked
+from cmrvlm.tasks.diagnosis import disease_code, disease_names
+from cmrvlm.text.parse import terms_named
+from cmrvlm.text.report_writer import join_sections, not_assessed, write_captions, write_report
+
+_SECTION_SEQUENCES = {"structure": ("sax", "lax_4ch"), "function": ("sax", "lax_4ch"), "lge": ("lge",)}
+
+
+def report_sections(study: Study, shown: Collection[str], language: str) -> dict[str, str]:
+    """The report on what is shown: the data's own text, or one written from labels with marks for numbers.
+
+    Sections of the data's own text about sequences that are not shown are "not assessed".
+    """
+    own = study.labels.report.get(language)
+    if not own:
+        return write_report(study.labels, shown, language, quoted_number)
+    return {name: text if set(_SECTION_SEQUENCES.get(name, shown)) & set(shown) else not_assessed(language)
+            for name, text in own.items()}  # fmt: skip
+
+
+def reportable(labels: StudyLabels) -> bool:
+    """Whether anything is known that a report could say."""
+    return bool(labels.report or labels.measurements or labels.patterns or labels.diseases
+                or any(value is not None for value in labels.findings.values()))  # fmt: skip
 
 
 class CaptionTask(Task):
@@ -20,22 +45,29 @@ class CaptionTask(Task):
         "en": ("Describe the findings.", "What do these images show?"),
         "zh": ("请描述影像所见。", "这些图像显示了什么？"),
     }
+    paraphrases = {"en": ("Put into words what you see.",), "zh": ("请用文字说明您看到的内容。",)}
+    primary = "rouge_l"
 
     def cases(self, study: Study, shown: Collection[str]) -> list[Case]:
-        """One case when every shown sequence has a caption."""
-        captions = study.labels.captions
-        if not shown or not captions or any(s not in text for text in captions.values() for s in shown):
+        """One case when something is known about every shown sequence."""
+        captions = [self._captions(study, shown, language) for language in LANGUAGES]
+        if not shown or any(set(one) < set(shown) for one in captions):
             return []
-        return [Case(whole_views(shown))]
+        return [Case(whole_views(shown), key="caption")]
+
+    def _captions(self, study: Study, shown: Collection[str], language: str) -> Mapping[str, str]:
+        return study.labels.captions.get(language) or write_captions(study.labels, shown, language, quoted_number)
 
     def answer(self, study: Study, case: Case, language: str) -> str:
         """The captions of the shown sequences, joined."""
         gap = " " if language == "en" else ""
-        return gap.join(study.labels.captions[language][view.sequence] for view in case.views)
+        shown = [view.sequence for view in case.views]
+        captions = self._captions(study, shown, language)
+        return gap.join(captions[name] for name in shown)
 
-    def score(self, answers: Sequence[Answer]) -> dict[str, Score]:
-        """BLEU, chrF and ROUGE-L by language."""
-        return caption_scores(answers)
+    def score(self, answers: Sequence[Answer]) -> dict[str, Statistic]:
+        """Findings that the words state, and overlap by language."""
+        return finding_scores(answers) | overlap_scores(answers)
 
 
 class ReportTask(Task):
@@ -46,24 +78,61 @@ class ReportTask(Task):
         "en": ("Write the report.", "Write a structured report of this study."),
         "zh": ("请撰写报告。", "请写出该检查的结构化报告。"),
     }
+    paraphrases = {"en": ("Dictate what goes into the patient's file.",), "zh": ("请口述病历中的检查结果。",)}
+    primary = "rouge_l"
 
     def cases(self, study: Study, shown: Collection[str]) -> list[Case]:
-        """One case when a report is known; a study without values to report on has none."""
-        if not shown or not study.labels.report:
+        """One case when there is something to report."""
+        if not shown or not reportable(study.labels):
             return []
-        diseases = study.labels.diseases
-        return [Case(whole_views(shown), truth=None if diseases is None else "+".join(sorted(diseases)),
-                     diseases=None if diseases is None else disease_vector(diseases))]  # fmt: skip
+        return [Case(whole_views(shown), truth=disease_code(study.labels.diseases), key="report")]
 
     def answer(self, study: Study, case: Case, language: str) -> str:
         """The report on what is shown: values that the shown sequences cannot give are not in it."""
-        known = study.labels
-        shown = [view.sequence for view in case.views]
-        sections = known.report[language] if set(shown) >= set(study.series) else {}
-        if not sections:
-            sections = write_report(known, shown, language)
-        return join_sections(sections, language)
+        return join_sections(report_sections(study, [view.sequence for view in case.views], language), language)
 
-    def score(self, answers: Sequence[Answer]) -> dict[str, Score]:
-        """Sections present, disease named in the impression, and overlap scores."""
+    def score(self, answers: Sequence[Answer]) -> dict[str, Statistic]:
+        """Findings and numbers read back, sections present, disease in the impression, and overlap."""
         return report_scores(answers, REPORT_SECTIONS)
+
+
+class SummaryTask(Task):
+    """The impression from the findings of a report, without images."""
+
+    name = "summary"
+    prompts = {
+        "en": ("Give the impression of this report. {report}", "Summarise: {report}"),
+        "zh": ("请给出该报告的结论。{report}", "请总结：{report}"),
+    }
+    paraphrases = {"en": ("{report} What does this amount to?",), "zh": ("{report}综上所述如何？",)}
+    primary = "text_accuracy"
+
+    def cases(self, study: Study, shown: Collection[str]) -> list[Case]:
+        """One case when an impression is known that the findings do not name already."""
+        truth = disease_code(study.labels.diseases)
+        if truth is None or not reportable(study.labels):
+            return []
+        for language in LANGUAGES:
+            if leaked(self._findings(study, language), truth, DISEASES):
+                return []
+        return [Case((), truth=truth, key="summary")]
+
+    def _findings(self, study: Study, language: str) -> str:
+        own = study.labels.report.get(language) or write_report(study.labels, list(study.series), language)
+        return join_sections({name: text for name, text in own.items() if name != "impression"}, language)
+
+    def fields(self, study: Study, case: Case, language: str) -> Mapping[str, str]:
+        """The findings of the report; never its impression."""
+        return {"report": self._findings(study, language)}
+
+    def answer(self, study: Study, case: Case, language: str) -> str:
+        """The impression."""
+        assert case.truth is not None
+        own = study.labels.report.get(language, {}).get("impression")
+        return own or disease_names(case.truth, language)
+
+    def score(self, answers: Sequence[Answer]) -> dict[str, Statistic]:
+        """Diseases named, macro-F1 over the sixteen classes, and overlap."""
+        said = ["+".join(terms_named(a.text, DISEASES)) or None for a in answers]
+        closed = closed_scores_of([str(a.instruction.case.truth) for a in answers], said, list(DISEASES))
+        return multi_label_scores(answers, DISEASES) | {"macro_f1": closed["macro_f1"]} | overlap_scores(answers)

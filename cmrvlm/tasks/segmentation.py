@@ -1,4 +1,4 @@
-"""Segmentation by language: "It is <SEG>." for the structure that the prompt refers to."""
+"""Structures by language: "It is <SEG>." for a mask, "It lies in <DET>." for a box."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ from collections.abc import Collection, Mapping, Sequence
 
 from cmrvlm.errors import CmrvlmError
 from cmrvlm.labels import STRUCTURE_TERMS, STRUCTURES
-from cmrvlm.metrics.segmentation import mask_scores
+from cmrvlm.metrics.segmentation import box_scores, mask_scores
+from cmrvlm.metrics.statistic import Statistic
 from cmrvlm.study import Study
-from cmrvlm.tasks.base import Answer, Case, MaskTarget, Score, Task, whole_views
-from cmrvlm.text.tokens import SEGMENT
+from cmrvlm.tasks.base import Answer, Case, MaskTarget, Task, whole_views
+from cmrvlm.text.tokens import DETECT, SEGMENT
 
 # What counts as the structure: the myocardium includes its scar.
 STRUCTURE_VALUES = {
@@ -31,6 +32,11 @@ class SegmentTask(Task):
         "en": ("Segment the {name}.", "Where is the {name}?", "Outline the {name} in the images."),
         "zh": ("请分割{name}。", "{name}在哪里？", "请勾画图像中的{name}。"),
     }
+    paraphrases = {
+        "en": ("Mark every pixel that belongs to the {name}.",),
+        "zh": ("请标出属于{name}的所有像素。",),
+    }
+    primary = "dice"
     answers = {"en": f"It is {SEGMENT}.", "zh": f"在这里{SEGMENT}。"}
 
     def __init__(self, structure: str, sequence: str = "sax") -> None:
@@ -52,9 +58,9 @@ class SegmentTask(Task):
         names = {frame: phase for phase, frame in series.phases.items()}
         phases = tuple(names.get(frame) for frame in frames)
         target = MaskTarget(self.sequence, self.structure, STRUCTURE_VALUES[self.structure], frames, phases)
-        return [Case(whole_views(shown), mask=target)]
+        return [Case(whole_views(shown), key=self.structure, mask=target)]
 
-    def fields(self, case: Case, language: str) -> Mapping[str, str]:
+    def fields(self, study: Study, case: Case, language: str) -> Mapping[str, str]:
         """The structure's name."""
         return {"name": STRUCTURE_TERMS[self.structure].name(language)}
 
@@ -62,6 +68,59 @@ class SegmentTask(Task):
         """The sentence that carries the <SEG> token."""
         return self.answers[language]
 
-    def score(self, answers: Sequence[Answer]) -> dict[str, Score]:
-        """Dice over the frames asked, and by phase where the phase is known."""
+    def score(self, answers: Sequence[Answer]) -> dict[str, Statistic]:
+        """Dice and distances over the frames asked, and by phase where the phase is known."""
         return mask_scores(answers)
+
+
+class DetectTask(Task):
+    """Box around a structure at end-diastole.
+
+    Boxes follow from masks, so that they move with the images in augmentation; series without masks are not asked.
+
+    Args:
+        structures: Structures to ask for.
+        sequence: Series to look at.
+    """
+
+    name = "detect"
+    prompts = {
+        "en": ("Draw a box around the {name}.", "Which box holds the {name}?"),
+        "zh": ("请框出{name}。", "{name}位于哪个框内？"),
+    }
+    paraphrases = {"en": ("Give the bounding box of the {name}.",), "zh": ("请给出{name}的边界框。",)}
+    answers = {"en": f"It lies in {DETECT}.", "zh": f"位于{DETECT}。"}
+    primary = "iou"
+
+    def __init__(self, structures: Sequence[str] = ("lv", "myo", "rv"), sequence: str = "sax") -> None:
+        unknown = set(structures) - set(STRUCTURE_VALUES)
+        if unknown:
+            raise CmrvlmError(f"unknown structures {sorted(unknown)}", field="structures",
+                              remedy=f"Known: {', '.join(STRUCTURE_VALUES)}.")  # fmt: skip
+        self.structures, self.sequence = tuple(structures), sequence
+
+    def cases(self, study: Study, shown: Collection[str]) -> list[Case]:
+        """Each structure, where the end-diastolic frame is annotated."""
+        if self.sequence not in shown:
+            return []
+        series = study.series[self.sequence]
+        frame = series.phases.get("ed")
+        if frame is None or frame not in series.annotated_frames():
+            return []
+        return [
+            Case(whole_views(shown), key=one,
+                 mask=MaskTarget(self.sequence, one, STRUCTURE_VALUES[one], (frame,), ("ed",), as_box=True))
+            for one in self.structures
+        ]  # fmt: skip
+
+    def fields(self, study: Study, case: Case, language: str) -> Mapping[str, str]:
+        """The structure's name."""
+        return {"name": STRUCTURE_TERMS[case.key].name(language)}
+
+    def answer(self, study: Study, case: Case, language: str) -> str:
+        """The sentence that carries the <DET> token."""
+        return self.answers[language]
+
+    def score(self, answers: Sequence[Answer]) -> dict[str, Statistic]:
+        """Intersection over union in three dimensions."""
+        return box_scores(answers)

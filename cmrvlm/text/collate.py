@@ -12,6 +12,7 @@ from transformers import PreTrainedTokenizerBase
 from cmrvlm.batch import Batch, TextRows, stack_by_shape
 from cmrvlm.errors import CmrvlmError
 from cmrvlm.study import Study
+from cmrvlm.targets import study_targets
 from cmrvlm.tasks.base import Instruction, View
 from cmrvlm.text.tokens import ANSWER, IMAGE, SPECIAL_TOKENS
 
@@ -98,12 +99,18 @@ class Collator:
             masks=[_target(study, one) for study, one in zip(studies, instructions, strict=True)],
             spacings_mm=[None if one.case.mask is None else study.series[one.case.mask.sequence].spacing_mm
                          for study, one in zip(studies, instructions, strict=True)],
+            targets=_stacked_targets([study for study, _ in samples]),
         )  # fmt: skip
         return batch.without_images() if blind else batch
 
 
 def _tensor(image: np.ndarray) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(image, dtype=np.float32))
+
+
+def _stacked_targets(studies: Sequence[Study]) -> dict[str, Tensor]:
+    each = [study_targets(study.labels) for study in studies]
+    return {name: torch.from_numpy(np.stack([one[name] for one in each])) for name in each[0]}
 
 
 def _target(study: Study, instruction: Instruction) -> Tensor | None:

@@ -6,9 +6,9 @@ A value that is unknown, or that the shown sequences cannot give, is left out; i
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import replace
 
-from cmrvlm.labels import DISEASES, LANGUAGES, LGE_PATTERNS, MOTION_PATTERNS, OTHER_PATTERNS, SEQUENCES, WALL_REGIONS
+from cmrvlm.labels import DISEASES, FINDING_SEQUENCES, LGE_PATTERNS, MOTION_PATTERNS, OTHER_PATTERNS, WALL_REGIONS
+from cmrvlm.measurements import MEASUREMENTS, NumberWriter, plain_number
 from cmrvlm.study import StudyLabels
 
 SECTION_NAMES = {
@@ -18,30 +18,18 @@ SECTION_NAMES = {
     "other": ("Other", "其他"),
     "impression": ("Impression", "结论"),
 }
-# measurement, finding, sequence that shows it, decimals, unit, English and Chinese name
-_STRUCTURE = (
-    ("lvedd_mm", "lvedd", ("sax", "lax_4ch"), "mm", "LVEDD", "左心室舒张末径"),
-    ("wall_thickness_mm", "wall_thickness", ("sax",), "mm", "wall thickness", "室壁厚度"),
-    ("rvedd_mm", "rvedd", ("sax", "lax_4ch"), "mm", "RVEDD", "右心室舒张末径"),
-    ("la_diameter_mm", "la_diameter", ("lax_4ch",), "mm", "LA", "左心房"),
-    ("ra_diameter_mm", "ra_diameter", ("lax_4ch",), "mm", "RA", "右心房"),
-)
-_FUNCTION = (
-    ("lvef_percent", "lvef", ("sax",), "%", "LVEF", "左心室射血分数"),
-    ("lvedv_ml", "lvedv", ("sax",), "ml", "LVEDV", "左心室舒张末容积"),
-    ("lvesv_ml", "lvesv", ("sax",), "ml", "LVESV", "左心室收缩末容积"),
-    ("rvef_percent", "rvef", ("sax",), "%", "RVEF", "右心室射血分数"),
-    ("rvedv_ml", "rvedv", ("sax",), "ml", "RVEDV", "右心室舒张末容积"),
-)
+_STRUCTURE = ("lvedd_mm", "wall_thickness_mm", "rvedd_mm", "la_diameter_mm", "ra_diameter_mm")
+_FUNCTION = ("lvef_percent", "lvedv_ml", "lvesv_ml", "rvef_percent", "rvedv_ml")
+# finding, English and Chinese name
 _OTHER = (
-    ("mitral_regurgitation", ("lax_4ch",), "mitral regurgitation", "二尖瓣反流"),
-    ("tricuspid_regurgitation", ("lax_4ch",), "tricuspid regurgitation", "三尖瓣反流"),
-    ("aortic_regurgitation", ("lax_4ch", "sax"), "aortic regurgitation", "主动脉瓣反流"),
-    ("aneurysm", ("sax", "lax_4ch"), "aneurysm", "室壁瘤"),
-    ("thrombus", ("lge", "sax"), "thrombus", "血栓"),
-    ("fatty_infiltration", ("sax", "lax_4ch"), "fatty infiltration of the RV", "右心室脂肪浸润"),
-    ("pericardial_effusion", ("sax", "lax_4ch"), "pericardial effusion", "心包积液"),
-    ("pleural_effusion", ("sax",), "pleural effusion", "胸腔积液"),
+    ("mitral_regurgitation", "mitral regurgitation", "二尖瓣反流"),
+    ("tricuspid_regurgitation", "tricuspid regurgitation", "三尖瓣反流"),
+    ("aortic_regurgitation", "aortic regurgitation", "主动脉瓣反流"),
+    ("aneurysm", "aneurysm", "室壁瘤"),
+    ("thrombus", "thrombus", "血栓"),
+    ("fatty_infiltration", "fatty infiltration of the RV", "右心室脂肪浸润"),
+    ("pericardial_effusion", "pericardial effusion", "心包积液"),
+    ("pleural_effusion", "pleural effusion", "胸腔积液"),
 )
 
 
@@ -59,16 +47,15 @@ def _judged(abnormal: bool | None, language: str, low: bool) -> str:
     return "(减低)" if low else "(增大)"
 
 
-def _measured(rows: tuple[tuple[str, str, tuple[str, ...], str, str, str], ...], labels: StudyLabels,
-              shown: Collection[str], language: str) -> list[str]:  # fmt: skip
+def _measured(names: Collection[str], labels: StudyLabels, shown: Collection[str], language: str,
+              number: NumberWriter) -> list[str]:  # fmt: skip
     parts = []
-    for name, finding, needs, unit, english, chinese in rows:
-        value = labels.measurements.get(name)
-        if value is None or not _shown(needs, shown):
+    for name in names:
+        one, value = MEASUREMENTS[name], labels.measurements.get(name)
+        if value is None or not _shown(one.sequences, shown):
             continue
-        judged = _judged(labels.findings.get(finding), language, low=name.endswith("ef_percent"))
-        label = english if language == "en" else chinese
-        parts.append(f"{label} {value:.0f} {unit}{judged}")
+        judged = _judged(labels.findings.get(one.finding), language, low=name.endswith("ef_percent"))
+        parts.append(f"{one.name(language)} {number(name, value)} {one.unit}{judged}")
     return parts
 
 
@@ -92,8 +79,9 @@ def _lge_parts(labels: StudyLabels, language: str) -> list[str]:
 
 
 def _present(labels: StudyLabels, shown: Collection[str], language: str) -> list[str]:
-    known = [row for row in _OTHER if labels.findings.get(row[0]) is not None and _shown(row[1], shown)]
-    found = [english if language == "en" else chinese for code, _, english, chinese in known if labels.findings[code]]
+    known = [row for row in _OTHER
+             if labels.findings.get(row[0]) is not None and _shown(FINDING_SEQUENCES[row[0]], shown)]  # fmt: skip
+    found = [english if language == "en" else chinese for code, english, chinese in known if labels.findings[code]]
     extra = labels.patterns.get("other_pattern")
     if extra and _shown(("sax", "lax_4ch"), shown):
         found.append(OTHER_PATTERNS[extra].name(language))
@@ -102,42 +90,50 @@ def _present(labels: StudyLabels, shown: Collection[str], language: str) -> list
     return ["no further abnormality" if language == "en" else "未见其他异常"]
 
 
-def write_report(labels: StudyLabels, shown: Collection[str], language: str) -> dict[str, str]:
-    """Sections of a report in `language` about the `shown` sequences.
+def not_assessed(language: str) -> str:
+    """What a section says about which nothing is known."""
+    return "not assessed." if language == "en" else "未评估。"
+
+
+def write_report(
+    labels: StudyLabels, shown: Collection[str], language: str, number: NumberWriter = plain_number
+) -> dict[str, str]:
+    """Sections of a report in `language` about the `shown` sequences, with numbers as `number` writes them.
 
     Returns:
         Section (`cmrvlm.labels.REPORT_SECTIONS`) to text. A section about which nothing is known says so; the
         impression is absent when the disease is unknown.
     """
-    unknown = "not assessed" if language == "en" else "未评估"
     joint, stop = ("; ", ".") if language == "en" else ("；", "。")
-    function = _measured(_FUNCTION, labels, shown, language)
+    structure = _measured(_STRUCTURE, labels, shown, language, number)
+    function = _measured(_FUNCTION, labels, shown, language, number)
     motion = labels.patterns.get("motion_pattern")
     if motion and _shown(("sax", "lax_4ch"), shown):
         function.append(MOTION_PATTERNS[motion].name(language))
     parts = {
-        "structure": _measured(_STRUCTURE, labels, shown, language),
+        "structure": structure,
         "function": function,
         "lge": _lge_parts(labels, language) if "lge" in shown else [],
         "other": _present(labels, shown, language),
     }
-    sections = {name: (joint.join(part) if part else unknown) + stop for name, part in parts.items()}
+    sections = {name: joint.join(part) + stop if part else not_assessed(language) for name, part in parts.items()}
     if labels.diseases is not None:
         names = [DISEASES[code].name(language) for code in DISEASES if code in labels.diseases]
         sections["impression"] = joint.join(names) + stop
     return sections
 
 
-def write_captions(labels: StudyLabels, shown: Collection[str], language: str) -> dict[str, str]:
+def write_captions(
+    labels: StudyLabels, shown: Collection[str], language: str, number: NumberWriter = plain_number
+) -> dict[str, str]:
     """One sentence about each shown sequence on which something is known."""
     joint, stop = ("; ", ".") if language == "en" else ("；", "。")
     captions = {}
     for sequence in shown:
         alone = (sequence,)
         rows = {
-            "sax": _measured(_STRUCTURE[:3], labels, alone, language)
-            + _measured(_FUNCTION[:1], labels, alone, language),
-            "lax_4ch": _measured(_STRUCTURE[3:], labels, alone, language),
+            "sax": _measured((*_STRUCTURE[:3], *_FUNCTION[:1]), labels, alone, language, number),
+            "lax_4ch": _measured(_STRUCTURE[3:], labels, alone, language, number),
             "lge": _lge_parts(labels, language),
         }[sequence]
         motion = labels.patterns.get("motion_pattern")
@@ -150,13 +146,6 @@ def write_captions(labels: StudyLabels, shown: Collection[str], language: str) -
     return captions
 
 
-def with_texts(labels: StudyLabels, sequences: Collection[str] = SEQUENCES) -> StudyLabels:
-    """The labels with report and captions written in both languages from their own values."""
-    report = {language: write_report(labels, sequences, language) for language in LANGUAGES}
-    captions = {language: write_captions(labels, sequences, language) for language in LANGUAGES}
-    return replace(labels, report=report, captions=captions)
-
-
 def join_sections(sections: Mapping[str, str], language: str) -> str:
     """One text from a report's sections, each behind its name, in the fixed order."""
     position = 1 if language == "zh" else 0
@@ -166,9 +155,15 @@ def join_sections(sections: Mapping[str, str], language: str) -> str:
     )
 
 
-def split_sections(text: str) -> dict[str, str]:
-    """Sections read back from a report in either language; a section whose name is not there is absent."""
+def split_sections(text: str, *, truncated: bool = False) -> dict[str, str]:
+    """Sections read back from a report in either language.
+
+    A section whose name is not there is absent, and so is one whose name is there twice: which of the two holds cannot
+    be known. Of a truncated text the last section is absent too; half a section is never taken for a whole one.
+    """
     starts = []
+    twice = {key for key, names in SECTION_NAMES.items()
+             if sum(text.count(name + colon) for name, colon in zip(names, (":", "："), strict=True)) > 1}  # fmt: skip
     for key, names in SECTION_NAMES.items():
         for name, colon in zip(names, (":", "："), strict=True):
             at = text.find(name + colon)
@@ -177,4 +172,7 @@ def split_sections(text: str) -> dict[str, str]:
                 break
     starts.sort()
     ends = [start[0] for start in starts[1:]] + [len(text)] * bool(starts)
-    return {key: text[begin:end].strip() for (_, begin, key), end in zip(starts, ends, strict=True)}
+    sections = {key: text[begin:end].strip() for (_, begin, key), end in zip(starts, ends, strict=True)}
+    if truncated and sections:
+        sections.popitem()
+    return {key: section for key, section in sections.items() if key not in twice}

@@ -1,4 +1,6 @@
-"""Special tokens: places that images fill, and requests to the heads."""
+"""Special tokens: places that images fill, requests to the heads, and marks of numbers that a head reads out."""
+
+from cmrvlm.measurements import QUOTABLE, quote
 
 IMAGE = "<IMG>"
 SEGMENT = "<SEG>"
@@ -7,4 +9,4 @@ ANSWER = "<ANS>"
 BEGIN = "<BOS>"
 END = "<EOS>"
 PAD = "<PAD>"
-SPECIAL_TOKENS = (PAD, BEGIN, END, IMAGE, ANSWER, SEGMENT, DETECT)
+SPECIAL_TOKENS = (PAD, BEGIN, END, IMAGE, ANSWER, SEGMENT, DETECT, *(quote(name) for name in QUOTABLE))

@@ -10,7 +10,6 @@ from cmrvlm.errors import CmrvlmError
 from cmrvlm.labels import LEVELS, NOT_ANNOTATED, STRUCTURES
 from cmrvlm.study import Series, Study, StudyLabels
 from cmrvlm.study_io import read_nifti
-from cmrvlm.text.report_writer import with_texts
 from cmrvlm.transforms.grid import flip_slices
 from data_modules.sources.base import Source
 
@@ -76,7 +75,7 @@ class AcdcSource(Source):
             measurements=measured,
             demographics={name: float(info[key]) for name, key in people.items() if key in info},
         )
-        return Study(study_id, study_id, {"sax": series}, with_texts(labels, ("sax",)))
+        return Study(study_id, study_id, {"sax": series}, labels)
 
     def _frames(self, study_id: str, info: dict[str, str]) -> dict[str, int]:
         frames = {}

@@ -8,17 +8,14 @@ Prints each command it runs, so that every step can be run by hand.
 from __future__ import annotations
 
 import json
-import shlex
-import subprocess
-import sys
 import time
 from pathlib import Path
 
-from rich.console import Console
 from rich.table import Table
 
 from cmrvlm.study_io import write_study
 from data_modules.sources.phantom.source import PhantomSource
+from experiments.commands import CONSOLE, given, metrics, run
 
 STEPS = "transform.preprocessing.steps"
 # Coarser pixels and fewer frames than the full experiments, so that two cores are done in minutes.
@@ -55,30 +52,22 @@ SHOWN = (
 )
 
 
-def run(console: Console, *arguments: str) -> None:
-    """Run a module of the project as a user would, showing the command."""
-    console.print(f"\n$ python -m {shlex.join(arguments)}", style="bold", markup=False)
-    subprocess.run([sys.executable, "-W", "ignore", "-m", *arguments], check=True)
-
-
 def main() -> None:
     """Run the demo."""
-    given = dict(argument.split("=", 1) for argument in sys.argv[1:])
-    out = Path(given.get("out", "runs/demo"))
-    console = Console(highlight=False, soft_wrap=True)
+    out = Path(given({"out": "runs/demo"})["out"])
     started = time.monotonic()
     earlier: list[str] = []
     for stage, settings in STAGES.items():
-        run(console, "cmrvlm.train", f"+experiment={stage}", f"out={out / stage}", *SHARED, *settings, *earlier)
+        run("cmrvlm.train", f"+experiment={stage}", f"out={out / stage}", *SHARED, *settings, *earlier)
         earlier = [f"stage.init_from={out / stage}"]
     model = out / "stage3"
-    run(console, "cmrvlm.evaluate", f"run={model}")
+    run("cmrvlm.evaluate", f"run={model}")
     study = held_out_study(model, out)
-    run(console, "cmrvlm.predict", f"run={model}", f"study={study}", "ask='What is the diagnosis?'")
+    run("cmrvlm.predict", f"run={model}", f"study={study}", "ask='What is the diagnosis?'")
     minutes = (time.monotonic() - started) / 60
-    console.print(result_table(model))
-    console.print(f"Trained, evaluated and predicted in {minutes:.1f} minutes on synthetic phantoms.")
-    console.print(f"Masks over images: {model / 'evaluation' / 'panel.png'} and {model / 'prediction' / 'panel.png'}")
+    CONSOLE.print(result_table(model))
+    CONSOLE.print(f"Trained, evaluated and predicted in {minutes:.1f} minutes on synthetic phantoms.")
+    CONSOLE.print(f"Masks over images: {model / 'evaluation' / 'panel.png'} and {model / 'prediction' / 'panel.png'}")
 
 
 def held_out_study(model: Path, out: Path) -> Path:
@@ -92,11 +81,11 @@ def held_out_study(model: Path, out: Path) -> Path:
 
 def result_table(model: Path) -> Table:
     """The demo's scores, with the images and with them removed."""
-    metrics = json.loads((model / "evaluation" / "metrics.json").read_text())
-    studies = metrics["settings"]["studies"]
+    content = metrics(model / "evaluation")
+    studies = content["settings"]["studies"]
     table = Table("score", "model", "images removed", title=f"{studies} held-out synthetic phantoms")
     for task, name, label in SHOWN:
-        pair = (metrics["tasks"][task][name], metrics["probes"]["blind"][task][name])
+        pair = (content["tasks"][task][name], content["probes"]["blind"][task][name])
         table.add_row(label, *("undefined" if one["value"] is None else f"{one['value']:.3f}" for one in pair))
     return table
 

@@ -3,8 +3,10 @@ import numpy as np
 import pytest
 
 from cmrvlm.errors import CmrvlmError
+from cmrvlm.labels import STRUCTURES
+from cmrvlm.study import Series
 from cmrvlm.study_io import read_nifti
-from data_modules.sources.acdc import AcdcSource
+from data_modules.sources.acdc import AcdcSource, measure_masks
 
 AFFINE = np.diag([-1.5, -1.5, 10.0, 1.0])
 
@@ -164,3 +166,15 @@ def test_axes_of_nifti_become_zthw(tmp_path):
     assert array.shape == (4, 5, 3, 2)
     assert array[3, 4, 2, 1] == data[1, 2, 3, 4]
     np.testing.assert_allclose(affine, AFFINE)
+
+
+def test_volumes_count_the_cavity_and_nothing_else():
+    """1000 cavity voxels of 1.5 x 1.25 x 10 mm are 18.75 ml, whatever else the mask holds."""
+    mask = np.zeros((1, 1, 50, 60), np.uint8)
+    mask.reshape(-1)[:1000] = STRUCTURES["lv"]
+    mask.reshape(-1)[1000:1500] = STRUCTURES["myo"]
+    mask.reshape(-1)[1500:2300] = STRUCTURES["rv"]
+    series = Series(np.zeros(mask.shape), np.diag([1.5, 1.25, 10, 1.0]), mask=mask, phases={"ed": 0, "es": 0})
+    measured = measure_masks(series)
+    assert measured["lvedv_ml"] == pytest.approx(18.75)
+    assert measured["rvedv_ml"] == pytest.approx(15.0)

@@ -4,10 +4,10 @@ import pytest
 import torch
 from monai.losses import DiceLoss
 
-from cmrvlm.losses.classification import multi_label_loss
+from cmrvlm.losses.classification import binary_sum, log_odds, regression_sum
 from cmrvlm.losses.contrastive import info_nce
 from cmrvlm.losses.language import IGNORE, answer_cross_entropy
-from cmrvlm.losses.segmentation import mask_cross_entropy, soft_dice_loss
+from cmrvlm.losses.segmentation import box_profile_loss, mask_cross_entropy, soft_dice_loss
 
 
 def test_dice_equals_monai_where_both_are_defined():
@@ -68,13 +68,47 @@ def test_identical_texts_are_no_negatives():
     assert info_nce(x, x, torch.tensor(100.0), torch.eye(3, dtype=torch.bool)) > 0.3
 
 
-def test_language_loss_is_the_mean_over_answer_tokens():
+def test_language_loss_is_the_sum_over_answer_tokens():
     logits = torch.zeros(5, 10)
     labels = torch.tensor([1, IGNORE, 3, IGNORE, 5])
-    assert answer_cross_entropy(logits, labels).item() == pytest.approx(math.log(10))
+    assert answer_cross_entropy(logits, labels).item() == pytest.approx(3 * math.log(10))
     assert answer_cross_entropy(logits, torch.full((5,), IGNORE)) == 0
     assert answer_cross_entropy(torch.zeros(0, 10), torch.zeros(0, dtype=torch.long)) == 0
 
 
-def test_multi_label_loss_sums_classes():
-    assert multi_label_loss(torch.zeros(2, 16), torch.ones(2, 16)).item() == pytest.approx(16 * math.log(2))
+def test_binary_loss_sums_classes_and_leaves_unknown_ones_out():
+    target = torch.ones(2, 16)
+    assert binary_sum(torch.zeros(2, 16), target).item() == pytest.approx(32 * math.log(2))
+    target[0, :4] = float("nan")
+    logits = torch.zeros(2, 16, requires_grad=True)
+    loss = binary_sum(logits, target)
+    assert loss.item() == pytest.approx(28 * math.log(2))
+    loss.backward()
+    assert (logits.grad[0, :4] == 0).all()
+    assert torch.isfinite(logits.grad).all()
+
+
+def test_logit_adjustment_makes_the_prior_cost_nothing():
+    """With the log odds of the shares added, a model that says nothing (0) is as good as one that says the shares."""
+    shares = torch.tensor([0.1, 0.5, float("nan")])
+    target = torch.tensor([[1.0, 0.0, 1.0]])
+    adjusted = binary_sum(torch.zeros(1, 3), target, log_odds(shares))
+    assert adjusted.item() == pytest.approx(-math.log(0.1) - math.log(0.5) + math.log(2), rel=1e-5)
+
+
+def test_regression_counts_known_values_alone():
+    target = torch.tensor([[1.0, float("nan")], [0.0, 0.0]])
+    assert regression_sum(torch.zeros(2, 2), target).item() == pytest.approx(1 - 0.1)
+    assert regression_sum(torch.zeros(1, 2), torch.full((1, 2), float("nan"))) == 0
+
+
+def test_box_loss_sees_extents_and_nothing_inside():
+    target = torch.zeros(4, 12, 12, dtype=torch.uint8)
+    target[1:3, 3:8, 2:9] = 1
+    box = target.float() * 40 - 20
+    hollow = box.clone()
+    hollow[1:3, 4:7, 3:8] = -20  # extents stay
+    assert box_profile_loss(box, target) < 0.01
+    assert box_profile_loss(hollow, target) < 0.01
+    shifted = box.roll(3, dims=2)
+    assert box_profile_loss(shifted, target) > 1

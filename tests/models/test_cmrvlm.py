@@ -3,7 +3,9 @@ import torch
 
 from cmrvlm.errors import CmrvlmError
 from cmrvlm.inference import answer_batch
+from cmrvlm.measurements import numbers_stated
 from cmrvlm.models.cmrvlm import rows_of, split_by_length
+from cmrvlm.targets import TARGET_SIZES, measurements_of
 from cmrvlm.tasks.base import Case, Instruction, View
 
 
@@ -24,10 +26,9 @@ def forward(model, batch):
     hidden = model.read(batch.rows, tokens)
     logits, _ = model.answer_logits(hidden, batch.rows)
     masks = model.mask_logits(features, hidden, batch.rows, batch.instructions, rows_of(batch))
-    rows = model.diseases_askable(features, batch.instructions)
-    owners = rows_of(batch)
-    classes = model.disease_logits(features, [batch.instructions[r] for r in rows], [owners[r] for r in rows])
-    return logits, masks, classes
+    shown = [(study, [name for name in batch.media if (study, name) in features.place])
+             for study in range(len(batch.study_ids))]  # fmt: skip
+    return logits, masks, torch.cat(list(model.read_outs(features, shown).values()), dim=1)
 
 
 def test_a_study_in_company_equals_the_study_alone(parts, samples):
@@ -38,10 +39,12 @@ def test_a_study_in_company_equals_the_study_alone(parts, samples):
     alone = [forward(model, collator([one])) for one in studies]
     assert (together[0] - torch.cat([a[0] for a in alone])).abs().max() < 1e-5
     assert (together[2] - torch.cat([a[2] for a in alone])).abs().max() < 1e-5
-    masks = [mask for a in alone for mask in a[1].values()]
-    assert len(masks) == len(together[1]) > 0
-    for one, two in zip(together[1].values(), masks, strict=True):
-        assert (one - two).abs().max() < 1e-4
+    starts = [sum(len(asked) for _, asked in studies[:index]) for index in range(len(studies))]
+    masks = {start + row: mask for start, a in zip(starts, alone, strict=True) for row, mask in a[1].items()}
+    assert masks.keys() == together[1].keys()
+    assert masks
+    for row, mask in together[1].items():
+        assert (mask - masks[row]).abs().max() < 1e-4
 
 
 def test_absent_sequences_are_not_in_the_batch(samples):
@@ -83,7 +86,11 @@ def test_answers_come_for_every_instruction_in_order(parts, samples):
     for answer in answers:
         asks_mask = answer.instruction.case.mask is not None
         assert (answer.truth_mask is not None) == asks_mask
-        assert (answer.probabilities is not None) == (answer.instruction.case.diseases is not None)
+        whole = any(view.whole for view in answer.instruction.case.views)
+        assert set(answer.read_outs) == (set(TARGET_SIZES) if whole else set())
+        for name, values in answer.read_outs.items():
+            assert values.shape == (TARGET_SIZES[name],)
+            assert name == "measurements" or ((values >= 0) & (values <= 1)).all()
 
 
 def test_blind_questions_have_no_images_and_no_numbers(parts, samples):
@@ -93,7 +100,7 @@ def test_blind_questions_have_no_images_and_no_numbers(parts, samples):
     assert batch.media == {}
     answers = answer_batch(model, collator, batch, 4)
     assert len(answers) == len(batch.instructions)
-    assert all(a.probabilities is None and a.mask is None for a in answers)
+    assert all(not a.read_outs and a.mask is None for a in answers)
 
 
 def test_several_structures_decode_their_pixels_once(parts, samples, monkeypatch):
@@ -106,8 +113,8 @@ def test_several_structures_decode_their_pixels_once(parts, samples, monkeypatch
         type(decoder), "pixels", lambda self, pyramid: calls.append(pyramid[0].shape[0]) or whole(self, pyramid)
     )
     _, masks, _ = forward(model, collator(studies))
-    assert len(masks) == 6  # three structures of two studies
-    assert calls == [2]
+    assert len(masks) == 12  # three structures of two studies, as masks and as boxes
+    assert calls == [2, 2]  # at ED and ES for masks, at ED for boxes
 
 
 def test_unknown_sequence_is_named(parts):
@@ -135,3 +142,32 @@ def test_rows_are_split_where_padding_costs_least():
     assert sorted(long) == [1, 3]
     assert [group.tolist() for group in split_by_length(torch.tensor([7, 7]))] == [[0, 1]]
     assert [group.tolist() for group in split_by_length(torch.tensor([5]))] == [[0]]
+
+
+@torch.no_grad()
+def test_numbers_in_a_text_are_those_of_the_read_out(parts, samples, monkeypatch):
+    """Whatever a model writes, a mark becomes the number of the regression head for the series shown."""
+    _, tokenizer, model, _ = parts
+    studies, collator = samples
+    text = "LVEDV <lvedv_ml> ml, LVESV <lvesv_ml> ml, LVEF <lvef_percent> %."
+    ids = tokenizer.encode(text, add_special_tokens=False)
+    monkeypatch.setattr(model, "generate", lambda tokens, prompts, end, limit: [ids for _ in prompts])
+    for answer in answer_batch(model, collator, collator(studies), 50):
+        stated = numbers_stated(answer.text)
+        if not answer.read_outs:
+            assert answer.text == text.replace("<lvedv_ml>", said := UNKNOWN[answer.instruction.language]).replace(
+                "<lvesv_ml>", said).replace("<lvef_percent>", said)  # fmt: skip
+            continue
+        expected = measurements_of(answer.read_outs["measurements"])
+        for name, value in stated.items():
+            assert value == pytest.approx(expected[name], abs=0.5)
+        assert set(stated) == {"lvedv_ml", "lvesv_ml", "lvef_percent"}
+
+
+UNKNOWN = {"en": "unknown", "zh": "未知"}
+
+
+def test_the_end_of_an_answer_is_known_from_a_cut(parts, samples):
+    studies, collator = samples
+    batch = collator(studies[:1])
+    assert any(a.truncated for a in answer_batch(parts[2], collator, batch, 2))

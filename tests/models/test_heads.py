@@ -1,25 +1,27 @@
 import pytest
 import torch
 
-from cmrvlm.models.disease_head import DiseaseHead
 from cmrvlm.models.mask_decoder import MaskDecoder
 from cmrvlm.models.projector import MLPProjector, ResamplingProjector
+from cmrvlm.models.read_out import ReadOut
 
 
 @torch.no_grad()
-def test_disease_head_adds_what_each_shown_sequence_says():
+def test_read_out_adds_what_each_shown_sequence_says():
     torch.manual_seed(0)
-    head = DiseaseHead({"sax": 6, "lge": 4}, {"sax": 8, "lge": 5}, classes=5, token_width=12, hidden=16).eval()
+    sizes = {"disease": 5, "measurements": 3}
+    head = ReadOut({"sax": 6, "lge": 4}, {"sax": 8, "lge": 5}, sizes, token_width=12, hidden=16).eval()
     sax, lge = head.summarise("sax", torch.randn(3, 6, 8)), head.summarise("lge", torch.randn(3, 4, 5))
     both = head([sax[0] + lge[0], sax[1], lge[2]])
-    assert both.shape == (3, 5)
-    assert (head([sax[1]])[0] - both[1]).abs().max() < 1e-6
-    assert (both[0] - head([sax[0]])[0]).abs().max() > 1e-4
+    for name, size in sizes.items():
+        assert both[name].shape == (3, size)
+        assert (head([sax[1]])[name][0] - both[name][1]).abs().max() < 1e-6
+        assert (both[name][0] - head([sax[0]])[name][0]).abs().max() > 1e-4
 
 
-def test_untrained_disease_head_expects_one_class_of_many():
-    head = DiseaseHead({"sax": 2}, {"sax": 4}, classes=16, token_width=12)
-    assert torch.sigmoid(head([torch.zeros(256)])).mean().item() == pytest.approx(1 / 16, abs=0.01)
+def test_untrained_read_out_expects_one_class_of_many():
+    head = ReadOut({"sax": 2}, {"sax": 4}, {"disease": 16}, token_width=12)
+    assert torch.sigmoid(head([torch.zeros(256)])["disease"]).mean().item() == pytest.approx(1 / 16, abs=0.01)
 
 
 @torch.no_grad()
@@ -43,7 +45,11 @@ def test_mask_decoder_reaches_full_resolution_at_any_size():
         sizes = [(height, width)] + [(-(-height // s), -(-width // s)) for s in (4, 8, 16)]
         pyramid = [torch.randn(2, c, 3, 2, *size) for c, size in zip((1, 4, 6, 8), sizes, strict=True)]
         pixels = decoder.pixels(pyramid)
-        logits = decoder(pixels, torch.randn(2, 12))
+        queries = torch.randn(2, 12)
+        logits = decoder(pixels, queries, torch.tensor([False, False]))
         assert logits.shape == (2, 3, 2, height, width)
+        mixed = decoder(pixels, queries, torch.tensor([False, True]))
+        assert torch.equal(mixed[0], logits[0])
+        assert not torch.equal(mixed[1], logits[1])
         alone = decoder.pixels([level[1:, :, :, 1:] for level in pyramid])
         assert (alone[0, :, :, 0] - pixels[1, :, :, 1]).abs().max() < 1e-5

@@ -1,5 +1,6 @@
 """Each stage learns, resumes bit for bit, hands over its parts, and keeps what a run needs."""
 
+import csv
 import itertools
 import json
 
@@ -9,6 +10,7 @@ from lightning.pytorch import Trainer
 from safetensors.torch import load_file, save_file
 
 from cmrvlm.errors import CmrvlmError
+from cmrvlm.labels import DISEASES
 from cmrvlm.models.cmrvlm import CMRVLM
 from cmrvlm.stages.handover import hand_over, load_parts, moved_table, part_of
 from cmrvlm.stages.run_folder import check_preprocessing, load_run, load_weights, own_weights, weights_hash
@@ -17,6 +19,7 @@ from cmrvlm.stages.wiring import build_collator, build_data, build_model, build_
 from cmrvlm.train import train
 from cmrvlm.transforms.intensity import PercentileIntensity
 from cmrvlm.transforms.preprocessing import Preprocessing
+from data_modules.accumulation import AccumulationWindows
 from tests.conftest import composed
 
 QUIET = ("callbacks.samples=null", "callbacks.learning_rate=null", "logger=[]")
@@ -48,10 +51,10 @@ def test_one_batch_is_overfitted(stage, steps, share, small_config):
     """Stage 2 trains projectors alone before a frozen random language model, so it can learn least."""
     module, batch = stage_of(small_config(f"+experiment={stage}"))
     optimizer = torch.optim.AdamW([p for p in module.parameters() if p.requires_grad], 3e-3)
-    first = module.total(module.losses(batch)).item()
+    first = module.total(module.means(batch)).item()
     for _ in range(steps):
         optimizer.zero_grad()
-        loss = module.total(module.losses(batch))
+        loss = module.total(module.means(batch))
         loss.backward()
         torch.nn.utils.clip_grad_norm_(module.parameters(), 1.0)
         optimizer.step()
@@ -70,7 +73,7 @@ def test_what_a_stage_does_not_train_stays(stage, small_config):
         "stage3": {part_of(name) for name, _ in module.model.named_parameters()},
     }[stage]  # fmt: skip
     assert trained == expected
-    module.total(module.losses(batch)).backward()
+    module.total(module.means(batch)).backward()
     assert all(p.grad is None for p in module.model.parameters() if not p.requires_grad)
 
 
@@ -180,7 +183,7 @@ def test_hand_over_says_what_moved_and_refuses_silence(runs, tmp_path):
     model = load_run(runs["stage3"]).model
     rows = {row.part: row.status for row in hand_over(model, runs["stage1"])}
     assert rows["encoders.sax"] == rows["llm"] == "moved"
-    assert rows["mask_head.sax"] == rows["disease_head"] == "fresh"
+    assert rows["mask_head.sax"] == rows["read_out"] == "fresh"
     assert rows["text_projection"] == "left behind"
     assert moved_table(hand_over(model, runs["stage1"])).row_count == len(rows)
     with pytest.raises(CmrvlmError, match="nothing in the earlier run"):
@@ -253,3 +256,90 @@ def test_averaged_weights_and_tensorboard(small_config):
     averaged, last = (load_file(_folder(c) / "model.safetensors") for c in (config, plain_run))
     assert any(not torch.equal(averaged[key], last[key]) for key in last)
     assert list((_folder(config) / "tensorboard").glob("events*"))
+
+
+def gradients(module, batches):
+    module.zero_grad()
+    for batch in batches:
+        (module.total(module.means(batch)) / len(batches)).backward()
+    return {name: p.grad.clone() for name, p in module.model.named_parameters() if p.grad is not None}
+
+
+def test_accumulated_batches_weigh_tokens_and_studies_as_one_batch_does(small_config):
+    """A short answer beside a report, an LGE study beside a full one: the gradient is that of the joint batch."""
+    module, _ = stage_of(small_config("+experiment=stage3"))
+    data = build_data(small_config("+experiment=stage3"))
+    data.prepare_data()
+    collator = build_collator(
+        module.model, data_tokenizer := build_tokenizer(small_config("+experiment=stage3"), data, None)
+    )
+    assert len(data_tokenizer) > 0
+    module.eval()
+    studies = [data.cache.load(name) for name in data.split["train"][:2]]
+    asked = [data.mixture.all(one) for one in studies]
+    short = [one for one in asked[0] if one.task in ("sequence", "segment_lv")]
+    long = [one for one in asked[1] if one.task in ("report", "segment_myo", "segment_rv", "detect", "disease")]
+    samples = [(studies[0], short), (studies[1], long)]
+    joint = gradients(module, [collator(samples)])
+    windows = AccumulationWindows([collator([one]) for one in samples], 2)
+    split = gradients(module, list(windows))
+    assert joint.keys() == split.keys()
+    scale = max(value.abs().max().item() for value in joint.values())
+    for name, value in joint.items():
+        assert (value - split[name]).abs().max().item() < 1e-5 * max(scale, 1), name
+    naive = gradients(module, [collator([one]) for one in samples])
+    assert max((value - naive[name]).abs().max().item() for name, value in joint.items()) > 1e-3 * scale
+
+
+def test_windows_hold_every_batch_once_and_the_last_may_be_short():
+    class Fake:
+        def __init__(self, tokens):
+            self.tokens, self.normalisers = tokens, None
+
+        def counts(self):
+            return {"tokens": self.tokens}
+
+    import data_modules.accumulation as module
+
+    found = []
+    replace, module.replace = module.replace, lambda batch, normalisers: (batch.tokens, normalisers["tokens"])
+    try:
+        found = list(AccumulationWindows([Fake(n) for n in (2, 200, 10, 30, 7)], 2))
+    finally:
+        module.replace = replace
+    assert found == [(2, 101.0), (200, 101.0), (10, 20.0), (30, 20.0), (7, 7.0)]
+
+
+def test_trainer_is_given_windows_only_when_it_accumulates(small_config, tmp_path):
+    config = small_config("+experiment=stage3", *QUIET, "trainer.accumulate_grad_batches=2", "trainer.max_steps=2")
+    train(config, tmp_path / "run")
+    assert load_run(tmp_path / "run").config["trainer"]["accumulate_grad_batches"] == 2
+
+
+def test_class_shares_are_those_of_the_training_studies(parts, small_config, tmp_path):
+    data = parts[0]
+    shares = data.class_shares()
+    known = [data.cache.load(study).labels for study in data.split["train"]]
+    for index, code in enumerate(DISEASES):
+        assert shares["disease"][index].item() == pytest.approx(sum(code in one.diseases for one in known) / len(known))
+    config = small_config("+experiment=stage3", *QUIET, "stage.balance.disease=1.0", "trainer.max_steps=2")
+    train(config, tmp_path / "run")
+
+
+def test_what_each_task_was_asked_is_counted_in_the_log(small_config, tmp_path):
+    config = small_config("+experiment=stage3", "callbacks.samples=null", "trainer.max_steps=8", "data.source.count=16",
+                          "data.shares={val:0,test:0}", "mix.per_study=2")  # fmt: skip
+    train(config, tmp_path / "run")
+    with (config_folder := tmp_path / "run").joinpath("logs", "metrics.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert config_folder.is_dir()
+    epochs = [row for row in rows if any(value for name, value in row.items() if name.startswith("asked/"))]
+    assert len(epochs) == 2
+    for row in epochs:
+        assert sum(float(value or 0) for name, value in row.items() if name.startswith("asked/")) == 16 * 2
+
+
+def test_a_mirrored_heart_cannot_be_asked_for(small_config):
+    """Reports say septal and lateral: there is no flip, and a setting for one is an error that names it."""
+    with pytest.raises(CmrvlmError, match="flip_probability"):
+        build_data(small_config("+experiment=stage3", "+transform.augmentation.flip_probability=1.0"))

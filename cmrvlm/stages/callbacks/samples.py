@@ -42,7 +42,7 @@ class ValidationSamples(Callback):
             path = self.folder / "samples" / f"step{step:06d}.jsonl"
             path.parent.mkdir(parents=True, exist_ok=True)
             lines = [{"study": a.instruction.study_id, "task": a.instruction.task, "prompt": a.instruction.prompt,
-                      "target": a.instruction.answer, "answer": a.text} for a in answers]  # fmt: skip
+                      "target": a.instruction.reference, "answer": a.text} for a in answers]  # fmt: skip
             path.write_text("\n".join(json.dumps(line, ensure_ascii=False) for line in lines) + "\n")
         if self.panels:
-            mask_panel(batch, answers, self.folder / "panels" / f"step{step:06d}.png")
+            mask_panel([(batch, answers)], self.folder / "panels" / f"step{step:06d}.png")

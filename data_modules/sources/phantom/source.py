@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from cmrvlm.labels import DISEASES, LEVELS
 from cmrvlm.study import Series, Study, StudyLabels
-from cmrvlm.text.report_writer import with_texts
 from data_modules.sources.base import Source
 from data_modules.sources.phantom.anatomy import Array, Heart
 from data_modules.sources.phantom.diseases import sample_heart
+from data_modules.sources.phantom.follow_up import follow_up
 from data_modules.sources.phantom.measurements import findings, lv_volume_ml, measure
 from data_modules.sources.phantom.render import Plane, Scanner, render
 
@@ -32,6 +34,7 @@ class PhantomSource(Source):
         spacing_mm: Range of the pixel size.
         missing: Sequence name to the share of studies that lack it.
         scanner: Noise, shading and contrast of the scanner.
+        heart_size: Range of a factor on the size of every heart; another population than the default's.
     """
 
     def __init__(
@@ -44,11 +47,13 @@ class PhantomSource(Source):
         spacing_mm: tuple[float, float] = (1.85, 2.15),
         missing: dict[str, float] | None = None,
         scanner: Scanner | None = None,
+        heart_size: tuple[float, float] = (1.0, 1.0),
     ) -> None:
         self.count, self.seed, self.size, self.slices, self.frames = count, seed, size, slices, frames
         self.spacing_mm = (float(spacing_mm[0]), float(spacing_mm[1]))
         self.missing = dict(missing or {})
         self.scanner = scanner or Scanner()
+        self.heart_size = (float(heart_size[0]), float(heart_size[1]))
 
     def study_ids(self) -> list[str]:
         """Ids of all studies, `phantom-<seed>-<index>`."""
@@ -65,7 +70,9 @@ class PhantomSource(Source):
         rng = np.random.default_rng([self.seed, index])
         disease = list(DISEASES)[index % len(DISEASES)]
         person, bsa_m2 = _person(rng)
-        heart = sample_heart(disease, rng, (bsa_m2 / 1.9) ** (1 / 3))
+        # Generators of their own for what came later, so that the same index stays the same study.
+        factor = np.random.default_rng([self.seed, index, 2]).uniform(*self.heart_size)
+        heart = sample_heart(disease, rng, (bsa_m2 / 1.9) ** (1 / 3) * factor)
         # Gating is not exact: the first frame is up to a tenth of the cycle away from end-diastole.
         tau = (np.arange(self.frames) / self.frames + rng.uniform(-0.1, 0.1)).astype(np.float32)
         volumes = lv_volume_ml(heart, tau)
@@ -82,10 +89,11 @@ class PhantomSource(Source):
                 "other_pattern": heart.other_pattern,
             },
             demographics=person,
+            follow_up=follow_up(heart, values, np.random.default_rng([self.seed, index, 1])),
         )
         series = self._series(heart, tau, phases, rng)
         boxes = {name: _box_mm(series["sax"], value) for name, value in (("lv", 1), ("myo", 2), ("rv", 3))}
-        labels = with_texts(StudyLabels(**{**vars(labels), "boxes_mm": boxes}))
+        labels = replace(labels, boxes_mm=boxes)
         kept = {name: one for name, one in series.items() if rng.random() >= self.missing.get(name, 0.0)}
         return Study(study_id, study_id, kept or {"sax": series["sax"]}, labels, synthetic=True)
 

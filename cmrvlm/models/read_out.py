@@ -1,4 +1,4 @@
-"""Sixteen diseases from the encoders' tokens of whatever sequences are shown."""
+"""Numbers and classes read from the encoders' tokens of whatever sequences are shown."""
 
 from __future__ import annotations
 
@@ -9,24 +9,29 @@ import torch
 from torch import Tensor, nn
 
 
-class DiseaseHead(nn.Module):
-    """One hidden layer over the sum of what each shown sequence says.
+class ReadOut(nn.Module):
+    """Several outputs over one hidden layer: the sum of what each shown sequence says.
 
     Each sequence has its own linear layer over all its tokens, so a token counts by its place; what is not shown adds
     nothing. The head reads the encoders and not the language model's tokens: those are shaped by the next word, and
     their gradients drown those of the diagnosis. What it has read of a sequence is told to the language model as one
-    more token, so that words and classes come from the same evidence.
+    more token, so that words, classes and numbers come from the same evidence.
 
     Args:
         counts: Sequence to the number of tokens of a whole series.
         widths: Sequence to the width of its tokens.
-        classes: Number of classes.
+        sizes: Output (`cmrvlm.targets.TARGET_SIZES`) to the number of its values.
         token_width: Width of the language model.
         hidden: Width of the hidden layer.
     """
 
     def __init__(
-        self, counts: Mapping[str, int], widths: Mapping[str, int], classes: int, token_width: int, hidden: int = 256
+        self,
+        counts: Mapping[str, int],
+        widths: Mapping[str, int],
+        sizes: Mapping[str, int],
+        token_width: int,
+        hidden: int = 256,
     ) -> None:
         super().__init__()
         self.read = nn.ModuleDict(
@@ -36,9 +41,11 @@ class DiseaseHead(nn.Module):
             }
         )
         self.tell = nn.Sequential(nn.GELU(), nn.Linear(hidden, token_width))
-        last = nn.Linear(hidden, classes)
-        nn.init.constant_(last.bias, -math.log(classes - 1))  # each class is one of many
-        self.classify = nn.Sequential(nn.GELU(), last)
+        self.outputs = nn.ModuleDict({name: nn.Sequential(nn.GELU(), nn.Linear(hidden, size))
+                                      for name, size in sizes.items()})  # fmt: skip
+        if "disease" in sizes:
+            last = self.outputs["disease"][-1]  # type: ignore[index]
+            nn.init.constant_(last.bias, -math.log(sizes["disease"] - 1))  # each class is one of many
 
     def summarise(self, sequence: str, tokens: Tensor) -> Tensor:
         """What whole series say: tokens (N, count, width) to (N, hidden)."""
@@ -50,7 +57,7 @@ class DiseaseHead(nn.Module):
         token: Tensor = self.tell(summary.detach())
         return token[:, None]
 
-    def forward(self, summaries: list[Tensor]) -> Tensor:
-        """Logits (K, classes) from the summed summaries (hidden,) of each of K sets of series."""
-        logits: Tensor = self.classify(torch.stack(summaries))
-        return logits
+    def forward(self, summaries: list[Tensor]) -> dict[str, Tensor]:
+        """Outputs (K, size) by name from the summed summaries (hidden,) of each of K sets of series."""
+        stacked = torch.stack(summaries)
+        return {name: output(stacked) for name, output in self.outputs.items()}

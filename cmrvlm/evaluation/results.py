@@ -1,0 +1,166 @@
+"""From answers to numbers with intervals, by resampling patients."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from cmrvlm.evaluation.asking import Asked, unchanged
+from cmrvlm.evaluation.conditions import FULL
+from cmrvlm.metrics.statistic import Mean, Statistic, Weights
+from cmrvlm.tasks.base import Task
+
+DIGITS = 6
+OVERALL = "overall"
+Tree = dict[str, dict[str, dict[str, Any]]]
+
+
+@dataclass(frozen=True)
+class Bootstrap:
+    """Resamples of patients, the same for every condition and every run on the same patients.
+
+    Attributes:
+        patients: All patients, in order.
+        weights: (B, patients), how often each is drawn.
+    """
+
+    patients: tuple[str, ...]
+    weights: Weights
+
+    @classmethod
+    def of(cls, patients: Sequence[str], resamples: int, seed: int = 0) -> Bootstrap:
+        """Draw `resamples` times as many patients as there are, with replacement (Efron and Tibshirani, 1993)."""
+        names = tuple(sorted(set(patients)))
+        count = len(names)
+        rng = np.random.default_rng(seed)
+        drawn = rng.multinomial(count, np.full(count, 1 / count), size=resamples) if count else np.zeros((resamples, 0))
+        return cls(names, drawn.astype(np.float64))
+
+    def digest(self) -> str:
+        """Hash of the patients and the draws: equal for runs that can be compared in pairs."""
+        return hashlib.sha256("/".join(self.patients).encode() + self.weights.tobytes()).hexdigest()[:16]
+
+    def rows(self, patients: Sequence[str]) -> Weights:
+        """Weights (B, N) of answers by their patients."""
+        position = {name: index for index, name in enumerate(self.patients)}
+        return self.weights[:, [position[name] for name in patients]]
+
+
+def interval(replicates: Weights) -> tuple[float | None, float | None]:
+    """2.5th and 97.5th percentile of the defined replicates; None when fewer than half are defined."""
+    defined = replicates[~np.isnan(replicates)]
+    if len(defined) < max(1, len(replicates) / 2):
+        return None, None
+    low, high = np.percentile(defined, [2.5, 97.5])
+    return round(float(low), DIGITS), round(float(high), DIGITS)
+
+
+def statistics(asked: Asked, tasks: Mapping[str, Task], full: Asked | None, extra: Mapping[str, Any] | None = None
+               ) -> dict[str, dict[str, tuple[Statistic, list[int]]]]:  # fmt: skip
+    """Task to metric to statistic and the rows of answers that it is over.
+
+    Args:
+        asked: Answers under one condition.
+        tasks: Tasks that were asked.
+        full: Answers with everything shown, for the share of answers that a probe does not change.
+        extra: Task to a function that gives more statistics of its answers.
+    """
+    found: dict[str, dict[str, tuple[Statistic, list[int]]]] = {}
+    rows_of = asked.by_task()
+    probe = full is not None and bool(asked.condition.probe)
+    for name, task in tasks.items():
+        rows = rows_of.get(name, [])
+        own = [asked.answers[row] for row in rows]
+        scores = dict(task.score(own))
+        if extra and name in extra:
+            scores |= extra[name](own)
+        if probe and full is not None:
+            scores["unchanged_share"] = Mean(unchanged(asked, full, rows))
+        found[name] = {metric: (one, rows) for metric, one in scores.items()}
+    if probe and full is not None:
+        rows = list(range(len(asked.answers)))
+        label = "mirage_rate" if asked.condition.probe == "swapped" else "unchanged_share"
+        found[OVERALL] = {label: (Mean(unchanged(asked, full, rows)), rows)}
+    return found
+
+
+def as_tree(found: Mapping[str, Mapping[str, tuple[Statistic, list[int]]]], asked: Asked, bootstrap: Bootstrap
+            ) -> tuple[Tree, dict[str, Weights]]:  # fmt: skip
+    """Values with intervals, and the replicates of each metric by `task.metric`."""
+    tree: Tree = {}
+    replicates: dict[str, Weights] = {}
+    for task, metrics in found.items():
+        tree[task] = {}
+        weights: Weights | None = None
+        for metric, (one, rows) in metrics.items():
+            if weights is None:
+                weights = bootstrap.rows([asked.patients[row] for row in rows])
+            value = one.value
+            values = one(weights) if value is not None else np.full(len(weights), math.nan)
+            low, high = interval(values)
+            tree[task][metric] = {"value": None if value is None else round(value, DIGITS), "low": low, "high": high,
+                                  "n": one.n, "undefined": one.undefined}  # fmt: skip
+            replicates[f"{task}.{metric}"] = values
+    return tree, replicates
+
+
+def add_differences(
+    tree: Tree, replicates: Mapping[str, Weights], full_tree: Tree, full: Mapping[str, Weights]
+) -> None:
+    """Add to each value its paired difference from the full set, with the interval of the differences."""
+    for task, metrics in tree.items():
+        for metric, row in metrics.items():
+            base = full_tree.get(task, {}).get(metric)
+            if base is None or base["value"] is None or row["value"] is None:
+                row["difference"] = None
+                continue
+            low, high = interval(replicates[f"{task}.{metric}"] - full[f"{task}.{metric}"])
+            row["difference"] = {"value": round(row["value"] - base["value"], DIGITS), "low": low, "high": high}
+
+
+SCHEMA = pa.schema(
+    [("study", pa.string()), ("task", pa.string()), ("question", pa.string()), ("language", pa.string()),
+     ("prompt", pa.string()), ("target", pa.string()), ("answer", pa.string()),
+     ("truncated", pa.bool_()), ("score", pa.float64()), ("subset", pa.string()), ("probe", pa.string()),
+     ("failure", pa.string())]
+)  # fmt: skip
+
+
+def answer_rows(
+    asked: Asked, tasks: Mapping[str, Task], found: Mapping[str, Mapping[str, tuple[Statistic, list[int]]]]
+) -> list[dict[str, Any]]:
+    """One row for each answer, graded by its task's primary metric, and one for each study that could not be asked."""
+    score: dict[int, float | None] = {}
+    for name, task in tasks.items():
+        one, rows = found[name][task.primary]
+        assert isinstance(one, Mean)
+        values = [None if math.isnan(value) else round(float(value), DIGITS) for value in one.values]
+        score |= dict(zip(rows, values, strict=True))
+    where = {"subset": asked.condition.subset, "probe": asked.condition.probe}
+    lines: list[dict[str, Any]] = [
+        {"study": a.instruction.study_id, "task": a.instruction.task, "question": a.instruction.case.key,
+         "language": a.instruction.language, "prompt": a.instruction.prompt, "target": a.instruction.reference,
+         "answer": a.text, "truncated": a.truncated, "score": score[row], "failure": None, **where}
+        for row, a in enumerate(asked.answers)
+    ]  # fmt: skip
+    return lines + [{"study": study, "failure": reason, **where} for study, reason in asked.failures.items()]
+
+
+def write_answers(rows: Sequence[dict[str, Any]], path: Path) -> None:
+    """All answers as a Parquet file."""
+    pq.write_table(pa.Table.from_pylist(list(rows), schema=SCHEMA), path)
+
+
+def write_replicates(path: Path, bootstrap: Bootstrap, replicates: Mapping[str, Weights]) -> None:
+    """Resampled values of the full set, so that runs on the same patients can be compared in pairs."""
+    columns = {name: pa.array(values) for name, values in replicates.items()}
+    metadata = {"patients": bootstrap.digest(), "subset": FULL}
+    pq.write_table(pa.table(columns).replace_schema_metadata(metadata), path)

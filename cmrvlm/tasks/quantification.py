@@ -1,0 +1,69 @@
+"""Volumes and ejection fractions: a sentence that quotes the numbers of the measurement read-out."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+
+from cmrvlm.labels import Term
+from cmrvlm.measurements import MEASUREMENTS, numbers_stated, quote
+from cmrvlm.metrics.agreement import agreement_scores
+from cmrvlm.metrics.statistic import Statistic
+from cmrvlm.study import Study
+from cmrvlm.tasks.base import Answer, Case, Task, whole_views
+
+VENTRICLES = {
+    "lv": Term("lv", "left ventricle", "左心室"),
+    "rv": Term("rv", "right ventricle", "右心室"),
+}
+QUANTITIES = {
+    "lv": ("lvedv_ml", "lvesv_ml", "lvef_percent"),
+    "rv": ("rvedv_ml", "rvesv_ml", "rvef_percent"),
+}
+
+
+class VolumeTask(Task):
+    """End-diastolic and end-systolic volume in ml and ejection fraction in % of a ventricle.
+
+    The language model writes marks where numbers stand; the read-out fills them. Text and number cannot disagree.
+    """
+
+    name = "volume"
+    prompts = {
+        "en": ("What are the volumes and the ejection fraction of the {name}?", "Quantify the {name}."),
+        "zh": ("{name}的容积和射血分数是多少？", "请定量测量{name}。"),
+    }
+    paraphrases = {
+        "en": ("How many millilitres does the {name} hold, and what share of them does it pump out?",),
+        "zh": ("{name}能容纳多少毫升血液，每搏射出的比例是多少？",),
+    }
+    primary = "lvef_mae_percent"
+
+    def cases(self, study: Study, shown: Collection[str]) -> list[Case]:
+        """Each ventricle whose numbers are all known, when the short axis is shown."""
+        if "sax" not in shown:
+            return []
+        known = study.labels.measurements
+        return [Case(whole_views(shown), key=side) for side, names in QUANTITIES.items()
+                if all(name in known for name in names)]  # fmt: skip
+
+    def fields(self, study: Study, case: Case, language: str) -> Mapping[str, str]:
+        """The ventricle's name."""
+        return {"name": VENTRICLES[case.key].name(language)}
+
+    def answer(self, study: Study, case: Case, language: str) -> str:
+        """The three quantities with units."""
+        joint, stop = (", ", ".") if language == "en" else ("，", "。")
+        rows = [(MEASUREMENTS[name], quote(name)) for name in QUANTITIES[case.key]]
+        return joint.join(f"{one.name(language)} {mark} {one.unit}" for one, mark in rows) + stop
+
+    def score(self, answers: Sequence[Answer]) -> dict[str, Statistic]:
+        """Agreement of the numbers in the text with the true ones, for each quantity."""
+        stated = [numbers_stated(a.text) for a in answers]
+        scores: dict[str, Statistic] = {}
+        for side, names in QUANTITIES.items():
+            own = [a.instruction.case.key == side for a in answers]
+            for name in names:
+                said = [one.get(name) if mine else None for one, mine in zip(stated, own, strict=True)]
+                truth = [a.instruction.values[name] if mine else None for a, mine in zip(answers, own, strict=True)]
+                scores |= agreement_scores(said, truth, name)
+        return scores

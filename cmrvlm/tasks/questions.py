@@ -1,0 +1,165 @@
+"""Questions that follow from a study's labels, for closed and open question answering."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+
+from cmrvlm.labels import (
+    DISEASES,
+    EF_GRADE_LIMITS_PERCENT,
+    EF_GRADES,
+    FINDINGS,
+    LGE_PATTERNS,
+    MOTION_PATTERNS,
+    OTHER_PATTERNS,
+    WALL_REGIONS,
+    Term,
+)
+from cmrvlm.study import StudyLabels
+
+CINE = frozenset({"sax", "lax_4ch"})
+Prompts = Mapping[str, tuple[str, ...]]
+# Diseases that look alike: distractors of one come from its own group first.
+LOOK_ALIKE = (
+    ("DCM", "LVNC", "CSD", "MI", "TTC"),
+    ("HCM", "HHD", "CA"),
+    ("ACM", "PH", "CHD"),
+    ("MYOC", "PERI", "TUM", "NOR", "VHD"),
+)
+CHAMBERS = {
+    "lv": Term("lv", "the left ventricle", "左心室"),
+    "rv": Term("rv", "the right ventricle", "右心室"),
+    "la": Term("la", "the left atrium", "左心房"),
+    "ra": Term("ra", "the right atrium", "右心房"),
+    "none": Term("none", "no chamber", "无心腔扩大"),
+}
+_CHAMBER_FINDING = {"lv": "lvedv", "rv": "rvedv", "la": "la_diameter", "ra": "ra_diameter"}
+VALVES = {
+    "mitral": Term("mitral", "the mitral valve", "二尖瓣"),
+    "tricuspid": Term("tricuspid", "the tricuspid valve", "三尖瓣"),
+    "aortic": Term("aortic", "the aortic valve", "主动脉瓣"),
+    "none": Term("none", "no valve", "无瓣膜反流"),
+}
+
+
+@dataclass(frozen=True)
+class LabelQuestion:
+    """A question about something that labels may state.
+
+    Attributes:
+        key: Its name in results.
+        category: `structure`, `function`, `lge` or `other`.
+        terms: Code to possible answer.
+        truth: The right code from the labels, None when they do not state one.
+        any_of: It is asked when at least one of these sequences is shown.
+        all_of: And all of these.
+        prompts: Wordings; the last is never shown in training.
+        closed_only: It makes sense only with options.
+    """
+
+    key: str
+    category: str
+    terms: Mapping[str, Term]
+    truth: Callable[[StudyLabels], str | None]
+    any_of: frozenset[str]
+    prompts: Prompts
+    all_of: frozenset[str] = frozenset()
+    closed_only: bool = False
+
+    def askable(self, shown: Collection[str]) -> bool:
+        """Whether the shown sequences can answer it."""
+        return bool(self.any_of & set(shown)) and self.all_of <= set(shown)
+
+
+def _pattern(name: str, without: tuple[str, ...] = ("", "none")) -> Callable[[StudyLabels], str | None]:
+    def truth(labels: StudyLabels) -> str | None:
+        code = labels.patterns.get(name, "")
+        return None if code in without else code
+
+    return truth
+
+
+def _ef_grade(labels: StudyLabels) -> str | None:
+    value = labels.measurements.get("lvef_percent")
+    return None if value is None else next(g for g, low in EF_GRADE_LIMITS_PERCENT.items() if value >= low)
+
+
+def _one_of(findings: Mapping[str, str]) -> Callable[[StudyLabels], str | None]:
+    """The one abnormal finding of a group, `none` when all are normal; unknown when one is, or several are abnormal."""
+
+    def truth(labels: StudyLabels) -> str | None:
+        stated = {code: labels.findings.get(finding) for code, finding in findings.items()}
+        if any(value is None for value in stated.values()):
+            return None
+        present = [code for code, value in stated.items() if value]
+        return "none" if not present else present[0] if len(present) == 1 else None
+
+    return truth
+
+
+def _single_disease(labels: StudyLabels) -> str | None:
+    known = labels.diseases
+    return next(iter(known)) if known and len(known) == 1 else None
+
+
+def abnormal_finding(labels: StudyLabels) -> str | None:
+    """The first abnormal finding in their fixed order, None when none is stated."""
+    return next((code for code in FINDINGS if labels.findings.get(code)), None)
+
+
+QUESTIONS = (
+    LabelQuestion("diagnosis", "other", DISEASES, _single_disease, CINE | {"lge"}, {
+        "en": ("Which diagnosis fits best?", "What is the most likely diagnosis?", "Which label suits this heart?"),
+        "zh": ("哪项诊断最符合？", "最可能的诊断是什么？", "这颗心脏属于哪一类疾病？")}, closed_only=True),
+    LabelQuestion("chamber", "structure", CHAMBERS, _one_of(_CHAMBER_FINDING), CINE, {
+        "en": ("Which chamber is enlarged?", "Is one of the chambers too large, and which?",
+               "Name the cavity that exceeds its normal size."),
+        "zh": ("哪个心腔扩大？", "是否有心腔过大，是哪个？", "请指出超出正常大小的心腔。")}, all_of=CINE),
+    LabelQuestion("ef_grade", "function", EF_GRADES, _ef_grade, frozenset({"sax"}), {
+        "en": ("How is the left ventricular ejection fraction?", "Grade the systolic function of the left ventricle.",
+               "How well does the left ventricle eject?"),
+        "zh": ("左心室射血分数如何？", "请评价左心室收缩功能。", "左心室射血能力怎样？")}),
+    LabelQuestion("motion", "function", MOTION_PATTERNS, _pattern("motion_pattern", ("",)), CINE, {
+        "en": ("How does the left ventricular wall move?", "Describe the wall motion.",
+               "What is the movement of the ventricle like?"),
+        "zh": ("左心室壁运动如何？", "请描述室壁运动。", "心室的活动情况怎样？")}),
+    LabelQuestion("lge_pattern", "lge", LGE_PATTERNS, _pattern("lge_pattern"), frozenset({"lge"}), {
+        "en": ("Which pattern does the late enhancement have?", "What kind of late enhancement is there?",
+               "In which layer of the wall does contrast stay?"),
+        "zh": ("延迟强化是什么类型？", "存在哪种延迟强化？", "对比剂滞留在室壁的哪一层？")}),
+    LabelQuestion("lge_region", "lge", WALL_REGIONS, _pattern("lge_region"), frozenset({"lge"}), {
+        "en": ("Where is the late enhancement?", "Which wall shows late enhancement?",
+               "On which side of the ventricle does contrast stay?"),
+        "zh": ("延迟强化位于何处？", "哪个壁有延迟强化？", "对比剂滞留在心室的哪一侧？")}),
+    LabelQuestion("valve", "other", VALVES, _one_of({v: f"{v}_regurgitation" for v in VALVES if v != "none"}),
+                  frozenset({"lax_4ch"}), {
+        "en": ("Which valve leaks?", "Is there a valve that regurgitates, and which?",
+               "Through which valve does blood flow back?"),
+        "zh": ("哪个瓣膜有反流？", "是否有瓣膜反流，是哪个？", "血液从哪个瓣膜倒流？")}, all_of=CINE),
+    LabelQuestion("other_pattern", "other", OTHER_PATTERNS, _pattern("other_pattern"), CINE, {
+        "en": ("Which further abnormality is there?", "What else is abnormal in this heart?",
+               "Name the additional anomaly."),
+        "zh": ("还有什么异常？", "这颗心脏还有哪些异常？", "请指出另外的异常。")}),
+    LabelQuestion("abnormal_finding", "other", FINDINGS, abnormal_finding, CINE, {
+        "en": ("Which of these is abnormal?", "Which of these findings is present?", "Pick what is out of order."),
+        "zh": ("下列哪项异常？", "存在下列哪项表现？", "请选出不正常的一项。")}, all_of=CINE | {"lge"},
+        closed_only=True),
+)  # fmt: skip
+BY_KEY = {one.key: one for one in QUESTIONS}
+CHOICES = 4
+
+
+def distractors(question: LabelQuestion, truth: str, labels: StudyLabels) -> tuple[list[str], list[str]]:
+    """Wrong options: those that are plausible, which go first, and the others.
+
+    For diseases look-alikes are plausible; for abnormal findings only those that are stated to be normal are wrong at
+    all; for everything else all other terms are equally plausible.
+    """
+    others = [code for code in question.terms if code != truth]
+    if question.key == "abnormal_finding":
+        return [code for code in others if labels.findings.get(code) is False], []
+    if question.key == "diagnosis":
+        group = next(group for group in LOOK_ALIKE if truth in group)
+        return [code for code in others if code in group], [code for code in others if code not in group]
+    return others, []

@@ -1,0 +1,78 @@
+"""Findings read back from the words of a report, so that "LGE present" and "no LGE" are told apart."""
+
+from __future__ import annotations
+
+import re
+from functools import lru_cache
+
+from cmrvlm.labels import FINDINGS, LGE_PATTERNS, MOTION_PATTERNS
+from cmrvlm.measurements import MEASUREMENTS
+from cmrvlm.text.report_writer import split_sections
+
+_CLAUSE = re.compile(r"[;；。，,、\n]|\.(?!\d)")
+_BEFORE = re.compile(r"(?<!\w)(?:no|not|without|absence of|negative for|free of)(?!\w)|未见|没有|无|未", re.IGNORECASE)
+_AFTER = re.compile(r"(?<!\w)(?:absent|not seen|not present|excluded)(?!\w)|未见|阴性", re.IGNORECASE)
+_NORMAL = re.compile(
+    r"(?<!\w)(?:normal|preserved|not (?:dilated|enlarged|increased|reduced|thickened))(?!\w)|正常|不大", re.IGNORECASE
+)
+_ABNORMAL = re.compile(
+    r"(?<!\w)(?:abnormal|reduced|decreased|impaired|increased|elevated|dilated|enlarged|thickened)(?!\w)"
+    r"|减低|降低|下降|增大|扩大|扩张|增厚|升高|异常", re.IGNORECASE,
+)  # fmt: skip
+_ENHANCEMENT = ("LV late enhancement", "late gadolinium enhancement", "late enhancement", "myocardial enhancement",
+                "左心室延迟强化", "延迟强化", "心肌强化")  # fmt: skip
+_PRESENCE: dict[str, tuple[str, ...]] = {
+    code: (FINDINGS[code].en, FINDINGS[code].zh, *FINDINGS[code].synonyms)
+    for code in ("aneurysm", "mitral_regurgitation", "tricuspid_regurgitation", "aortic_regurgitation", "rv_lge",
+                 "pericardial_enhancement", "fatty_infiltration", "thrombus", "pericardial_effusion",
+                 "pleural_effusion")
+} | {
+    "lv_lge": (*_ENHANCEMENT, *(name for code, term in LGE_PATTERNS.items() if code != "none"
+                                for name in (term.en, term.zh))),
+    "wall_motion": tuple(name for code, term in MOTION_PATTERNS.items() if code != "normal"
+                         for name in (term.en, term.zh)),
+}  # fmt: skip
+_JUDGED = {one.finding: (one.en, one.zh, FINDINGS[one.finding].en, FINDINGS[one.finding].zh, *one.synonyms)
+           for one in MEASUREMENTS.values()} | {"wall_motion": ("wall motion", "室壁运动")}  # fmt: skip
+
+
+@lru_cache(maxsize=512)
+def _named(names: tuple[str, ...]) -> re.Pattern[str]:
+    parts = [re.escape(n) if not n.isascii() else rf"(?<![\w-]){re.escape(n)}(?!\w)"
+             for n in sorted(names, key=len, reverse=True)]  # fmt: skip
+    return re.compile("|".join(parts), re.IGNORECASE)
+
+
+def findings_stated(text: str) -> dict[str, bool]:
+    """Findings that a report or caption states, in either language.
+
+    A measured finding is stated when its measurement is judged in the same clause ("LVEF 35 % (reduced)"); any other
+    when it is named, and it is absent when the clause denies it. Where clauses disagree, present wins: reports deny in
+    general and name in particular.
+
+    Returns:
+        Finding to abnormal (True) or denied (False); what is not stated is not in it.
+    """
+    sections = split_sections(text)
+    stated: dict[str, bool] = {}
+    for part in sections.values() or [text]:
+        for clause in _CLAUSE.split(part):
+            for code, abnormal in _in_clause(clause).items():
+                stated[code] = stated.get(code, False) or abnormal
+    return stated
+
+
+def _in_clause(clause: str) -> dict[str, bool]:
+    found: dict[str, bool] = {}
+    for code, names in _JUDGED.items():
+        if _named(names).search(clause):
+            if _NORMAL.search(clause):
+                found[code] = False
+            elif _ABNORMAL.search(clause):
+                found[code] = True
+    for code, names in _PRESENCE.items():
+        match = _named(names).search(clause)
+        if match:
+            denied = _BEFORE.search(clause[: match.start()]) or _AFTER.search(clause[match.end() :])
+            found[code] = found.get(code, False) or not denied
+    return found

@@ -1,0 +1,38 @@
+"""What experiments share: running the project's commands as a user would, and reading what they wrote."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+CONSOLE = Console(highlight=False, soft_wrap=True)
+
+
+def run(*arguments: str) -> None:
+    """Run a module of the project, showing the command."""
+    CONSOLE.print(f"\n$ python -m {shlex.join(arguments)}", style="bold", markup=False)
+    subprocess.run([sys.executable, "-W", "ignore", "-m", *arguments], check=True)
+
+
+def given(defaults: dict[str, str]) -> dict[str, str]:
+    """`name=value` arguments of the command line over their defaults.
+
+    Raises:
+        SystemExit: A name is unknown.
+    """
+    found = dict(argument.split("=", 1) for argument in sys.argv[1:])
+    unknown = set(found) - set(defaults)
+    if unknown:
+        sys.exit(f"unknown: {', '.join(sorted(unknown))}; known: {', '.join(defaults)}")
+    return defaults | found
+
+
+def metrics(folder: Path) -> dict[str, Any]:
+    """Content of the `metrics.json` in a folder."""
+    return dict(json.loads((folder / "metrics.json").read_text()))

@@ -1,0 +1,264 @@
+"""Evaluation as a user runs it: every task, probe and subset; the same twice; failures named."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from cmrvlm import compare as compare_module
+from cmrvlm.errors import CmrvlmError
+from cmrvlm.evaluate import evaluate, evaluation_data
+from cmrvlm.evaluation.conditions import PROBES, all_subsets, conditions, partners, with_images_of
+from cmrvlm.evaluation.results import Bootstrap, interval
+from cmrvlm.evaluation.tables import shown
+from cmrvlm.labels import SEQUENCES
+from cmrvlm.metrics.statistic import Mean
+from cmrvlm.stages.run_folder import load_run
+from cmrvlm.train import train
+from tests.conftest import CONF, composed
+
+TASKS = {path.stem for path in (CONF / "task").glob("*.yaml")} - {"wall_motion"}  # no part of the default mix
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory, cache):
+    folder = tmp_path_factory.mktemp("evaluate") / "run"
+    train(composed("+experiment=stage3", "+debug=fast", f"paths.cache={cache}", f"out={folder}", f"run_dir={folder}",
+                   "callbacks.samples=null"), folder)  # fmt: skip
+    return folder
+
+
+def evaluation(run, out, *overrides):
+    fast = ("max_new_tokens=12", "bootstrap=40", "cases_per_task=2")
+    return evaluate(composed(f"run={run}", f"out={out}", *fast, *overrides, name="evaluate"))
+
+
+@pytest.fixture(scope="module")
+def whole(run, tmp_path_factory):
+    """Everything at once: folder and content."""
+    out = tmp_path_factory.mktemp("whole")
+    return out, evaluation(run, out, "probes=all", "subsets=all")
+
+
+def without_time(content):
+    return {name: value for name, value in content.items() if name != "time"}
+
+
+def test_every_task_probe_and_subset_has_the_same_tree(whole):
+    out, content = whole
+    assert json.loads((out / "metrics.json").read_text()) == content
+    assert set(content["tasks"]) == TASKS
+    assert set(content["probes"]) == set(PROBES)
+    assert set(content["subsets"]) == set(all_subsets(SEQUENCES))
+    trees = [content["tasks"], *content["probes"].values(), *content["subsets"].values()]
+    for tree in trees:
+        assert set(tree) >= TASKS
+        for metrics in tree.values():
+            for row in metrics.values():
+                assert {"value", "low", "high", "n", "undefined"} <= set(row)
+                assert row["value"] is None or row["low"] is None or row["low"] <= row["high"]
+    for name in ("disease.macro_auroc", "segment_lv.dice", "volume.lvef_mae_percent", "report.finding_f1",
+                 "vqa_closed.accuracy", "detect.iou", "prognosis.c_index"):  # fmt: skip
+        task, metric = name.split(".")
+        assert metric in content["tasks"][task]
+
+
+def test_the_full_subset_is_the_full_set_and_differs_by_nothing(whole):
+    _, content = whole
+    full = content["subsets"]["+".join(SEQUENCES)]
+    for task, metrics in content["tasks"].items():
+        for metric, row in metrics.items():
+            same = full[task][metric]
+            assert {k: same[k] for k in row} == row
+            if row["value"] is not None:
+                assert same["difference"]["value"] == same["difference"]["low"] == same["difference"]["high"] == 0
+
+
+def test_one_row_for_each_answer(whole):
+    out, content = whole
+    rows = pq.read_table(out / "answers.parquet").to_pylist()
+    full = [row for row in rows if row["subset"] == "full" and not row["probe"]]
+    assert {row["task"] for row in full} == TASKS
+    accuracy = np.mean([row["score"] for row in full if row["task"] == "vqa_closed"])
+    assert accuracy == pytest.approx(content["tasks"]["vqa_closed"]["accuracy"]["value"], abs=1e-5)
+    assert {row["probe"] for row in rows} == {"", *PROBES}
+    assert {row["subset"] for row in rows} == {"full", *all_subsets(SEQUENCES)}
+    asked = [(row["study"], row["task"], row["question"]) for row in full]
+    assert len(set(asked)) == len(asked)
+    paraphrased = {row["prompt"] for row in rows if row["probe"] == "paraphrase"}
+    assert not paraphrased & {row["prompt"] for row in full}
+
+
+def test_figures_tables_and_settings_are_written(whole):
+    out, content = whole
+    for name in ("panel.png", "reliability.png", "reliability.svg", "subsets.png", "subsets.svg"):
+        assert (out / name).stat().st_size > 1000
+    text = (out / "metrics.md").read_text()
+    for words in ("| segment_lv | dice |", "mirage", "Sequences shown", "synthetic"):
+        assert words in text or words == "mirage"
+    settings = content["settings"]
+    for name in ("weights", "data", "study_ids", "decoding", "max_new_tokens", "cleaning", "bleu_tokenizers", "intervals",
+                 "meteor", "text_scale"):  # fmt: skip
+        assert settings[name] not in (None, "")
+    assert settings["synthetic"] is True
+    assert settings["studies"] == settings["patients"] == 3
+
+
+def test_removed_images_leave_nothing_to_segment_by(whole):
+    _, content = whole
+    prompt = content["probes"]["prompt"]
+    assert prompt["disease"]["macro_auroc"]["value"] is None
+    assert prompt["segment_lv"]["mask_share"]["value"] == 0
+    assert prompt["volume"]["lvef_mae_percent"]["value"] is None
+    assert prompt["summary"]["text_accuracy"] == content["tasks"]["summary"]["text_accuracy"]
+    assert content["probes"]["swapped"]["summary"]["unchanged_share"]["value"] is None
+    assert 0 <= content["probes"]["swapped"]["overall"]["mirage_rate"]["value"] <= 1
+
+
+def test_twice_and_at_any_batch_size_and_workers_the_file_is_the_same(run, tmp_path):
+    settings = ([], [], ["+data.evaluation_batch_size=1"], ["+data.evaluation_batch_size=8", "+data.num_workers=2"])
+    texts = []
+    for index, extra in enumerate(settings):
+        evaluation(run, tmp_path / str(index), "probes=[swapped]", *extra)
+        content = json.loads((tmp_path / str(index) / "metrics.json").read_text())
+        texts.append(json.dumps(without_time(content)))
+    assert len(set(texts)) == 1
+
+
+def test_lower_case_changes_numbers_and_says_so(run, tmp_path):
+    raw, lower = (evaluation(run, tmp_path / str(i), "tasks=[caption]", "probes=null", f"lowercase={i}")
+                  for i in ("false", "true"))  # fmt: skip
+    assert raw["settings"]["cleaning"] == "none"
+    assert lower["settings"]["cleaning"] == "lower case"
+
+
+def test_tasks_are_chosen_by_name(run, tmp_path):
+    content = evaluation(run, tmp_path, "tasks=[phase,disease]", "probes=null")
+    assert list(content["tasks"]) == ["phase", "disease"]
+    for overrides, words in ((["tasks=[diagnosis]"], "unknown task 'diagnosis'"), (["probes=[dark]"], "dark"),
+                             (["subsets=[sax+t1]"], r"sax\+t1"), (["part=nothing"], "holds no study")):  # fmt: skip
+        with pytest.raises(CmrvlmError, match=words):
+            evaluation(run, tmp_path, *overrides)
+
+
+def test_missing_bert_model_is_an_error_before_anything_is_asked(run, tmp_path):
+    with pytest.raises(CmrvlmError, match=r"bert_score\.path"):
+        evaluation(run, tmp_path, f"bert_score={{path: {tmp_path}, layers: 2}}")
+    assert not (tmp_path / "metrics.json").exists()
+
+
+def test_evaluation_uses_the_run_s_own_split(run):
+    loaded = load_run(run)
+    same, other = (evaluation_data(loaded, changes) for changes in ({}, {"source": {"seed": 1}}))
+    assert same.split == json.loads((run / "split.json").read_text())
+    assert all(study.startswith("phantom-1-") for study in other.split["test"])
+
+
+def test_broken_study_is_failed_and_named_and_never_replaced(run, tmp_path, monkeypatch):
+    from data_modules.sources.phantom.source import PhantomSource
+
+    load = PhantomSource.load
+    broken = json.loads((run / "split.json").read_text())["test"][1]
+
+    def failing(self, study_id):
+        if study_id == broken:
+            raise CmrvlmError("the file is truncated", file="lge.nii.gz")
+        return load(self, study_id)
+
+    monkeypatch.setattr(PhantomSource, "load", failing)
+    content = evaluation(run, tmp_path, "tasks=[sequence]", "probes=null", f"+data.cache_dir={tmp_path / 'cache'}")
+    assert list(content["failures"]) == [broken]
+    assert "truncated" in content["failures"][broken]
+    assert content["settings"]["studies"] == 2
+    rows = pq.read_table(tmp_path / "answers.parquet").to_pylist()
+    assert [row["study"] for row in rows if row["failure"]] == [broken]
+    assert broken not in {row["study"] for row in rows if not row["failure"]}
+
+
+def test_study_that_the_model_cannot_take_is_failed_and_the_others_are_asked(run, tmp_path, monkeypatch):
+    from cmrvlm.text.collate import Collator
+
+    call, broken = Collator.__call__, json.loads((run / "split.json").read_text())["test"][0]
+
+    def failing(self, samples, blind=False):
+        if samples[0][0].study_id == broken:
+            raise CmrvlmError("the row is too long", field="llm.max_length")
+        return call(self, samples, blind)
+
+    monkeypatch.setattr(Collator, "__call__", failing)
+    content = evaluation(run, tmp_path, "tasks=[sequence]", "probes=null")
+    assert list(content["failures"]) == [broken]
+    rows = pq.read_table(tmp_path / "answers.parquet").to_pylist()
+    assert {row["study"] for row in rows if row["failure"] is None} == set(
+        json.loads((run / "split.json").read_text())["test"]
+    ) - {broken}
+
+
+def test_conditions_come_in_order_and_all_seven_subsets_exist():
+    names = [one.name for one in conditions("all", "all", SEQUENCES)]
+    assert names == [
+        "full",
+        *PROBES,
+        "sax+lax_4ch+lge",
+        "sax+lax_4ch",
+        "sax+lge",
+        "lax_4ch+lge",
+        "sax",
+        "lax_4ch",
+        "lge",
+    ]
+    assert [one.name for one in conditions(["lge+sax"], None, SEQUENCES)] == ["full", "sax+lge"]
+    assert [one.name for one in conditions("all", None, ["sax"])] == ["full", "sax"]
+
+
+def test_swapped_images_are_another_patients(study, source):
+    other = source.load(source.study_ids()[1])
+    mixed = with_images_of(study, other)
+    for name, series in mixed.series.items():
+        assert series.image is other.series[name].image
+        assert series.mask is study.series[name].mask
+    patients = {"a": "1", "b": "1", "c": "2"}
+    assert partners(patients, ["a", "b", "c"]) == {"a": "c", "b": "c", "c": "a"}
+    assert partners({"a": "1"}, ["a"]) == {}
+    without = with_images_of(study, replace(other, series={"sax": other.series["sax"]}))
+    assert list(without.series) == ["sax"]
+
+
+def test_intervals_of_a_mean_are_those_of_theory():
+    """Bootstrap of a mean over patients against mean +- 1.96 standard errors; answers of a patient go together."""
+    rng = np.random.default_rng(0)
+    per_patient = rng.normal(0, 1, 200)
+    values = np.repeat(per_patient, 3)
+    patients = [f"p{i}" for i in range(200) for _ in range(3)]
+    bootstrap = Bootstrap.of(patients, 2000)
+    low, high = interval(Mean(values)(bootstrap.rows(patients)))
+    error = per_patient.std(ddof=1) / np.sqrt(200)
+    assert low == pytest.approx(per_patient.mean() - 1.96 * error, abs=0.02)
+    assert high == pytest.approx(per_patient.mean() + 1.96 * error, abs=0.02)
+    assert interval(np.array([np.nan, np.nan, 1.0])) == (None, None)
+
+
+def test_undefined_is_said():
+    assert shown({"value": None, "low": None}) == "undefined"
+    assert shown({"value": 0.5, "low": 0.4, "high": 0.6}, interval=True) == "0.500 (0.400 to 0.600)"
+    assert shown(None) == ""
+
+
+def test_runs_are_compared_in_pairs(whole, run, tmp_path, capsys):
+    out, content = whole
+    evaluation(run, tmp_path / "b", "probes=null", "max_new_tokens=3")
+    head, rows = compare_module.compare([out, tmp_path / "b"])
+    assert len(head) == 5
+    found = {(row[0], row[1]): row for row in rows}
+    assert found["segment_lv", "dice"][2].startswith(f"{content['tasks']['segment_lv']['dice']['value']:.3f}")
+    assert found["disease", "macro_auroc"][4] == "+0.000 (+0.000 to +0.000)"
+    compare_module.main([str(out), str(tmp_path / "b")])
+    assert "segment_lv" in capsys.readouterr().out
+    evaluation(run, tmp_path / "c", "probes=null", "bootstrap=20")
+    with pytest.raises(SystemExit):
+        compare_module.main([str(out), str(tmp_path / "c")])
+    assert "same patients" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        compare_module.main([str(out), str(tmp_path / "none")])
