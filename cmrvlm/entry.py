@@ -23,7 +23,7 @@ def explained(main: Callable[[DictConfig], Any]) -> Callable[[DictConfig], Any]:
 
     @wraps(main)
     def run(config: DictConfig) -> Any:
-        for noisy in ("lightning.pytorch", "matplotlib", "fontTools"):
+        for noisy in ("lightning.pytorch", "matplotlib", "fontTools", "numexpr"):
             logging.getLogger(noisy).setLevel(logging.WARNING)
         try:
             return main(config)

@@ -26,3 +26,7 @@ class CmrvlmError(ValueError):
             where.append(f"field '{field}'")
         text = f"{', '.join(where)}: {problem}" if where else problem
         super().__init__(f"{text}. {remedy}".strip() if remedy else text)
+
+    def without_folders(self) -> str:
+        """The message with the file's name in place of its path: folders of an archive can carry names of patients."""
+        return str(self) if self.file is None else str(self).replace(str(self.file), Path(self.file).name)

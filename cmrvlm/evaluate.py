@@ -116,6 +116,7 @@ class Evaluation:
         if not self.studies:
             raise CmrvlmError(f"part '{config['part']}' holds no study", field="part",
                               remedy="Set data.shares, or choose another part.")  # fmt: skip
+        self.broken: dict[str, str] = self.data.failures_of(config["part"])
         self.tasks = chosen_tasks(self.data.mixture.tasks, config["tasks"])
         ids, patients = self.data.source.study_ids(), self.data.source.patient_ids()
         patient_of = dict(zip(ids, patients, strict=True))
@@ -130,7 +131,7 @@ class Evaluation:
         loader = self.data.question_loader(self.config["part"], condition.shown,
                                            paraphrased=condition.probe == "paraphrase")  # fmt: skip
         panel = None if full else self.out / "panel.png"
-        asked = self.questioner.ask(loader, condition, panel)
+        asked = self.questioner.ask(loader, condition, full, panel)
         for answer in asked.answers:
             answer.lowercase = self.config["lowercase"]
         extra = {name: partial(bert_scores, **self.bert) for name in TEXT_TASKS} if self.bert else None
@@ -175,27 +176,30 @@ def evaluate(config: Config) -> dict[str, Any]:
     probes: dict[str, Tree] = {}
     subsets: dict[str, Tree] = {}
     rows = list(full.rows)
+    failures = one.broken | full.asked.failures
     for condition in one.conditions[1:]:
         scored = one.score(condition, full.asked)
         if not condition.probe:
-            add_differences(scored.tree, scored.replicates, full.tree, full.replicates)
+            add_differences(scored.tree, scored.asked, full.asked, one.tasks, one.bootstrap)
         (probes if condition.probe else subsets)[condition.name] = scored.tree
         rows += scored.rows
+        for study, reason in scored.asked.failures.items():
+            failures.setdefault(study, f"{condition.name}: {reason}")
     rows += [{"study": study, "subset": "full", "probe": "", "failure": reason}
-             for study, reason in one.data.failures.items()]  # fmt: skip
+             for study, reason in one.broken.items()]  # fmt: skip
     content = {
         "time": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "tasks": full.tree,
         "probes": probes,
         "subsets": subsets,
-        "failures": one.data.failures | full.asked.failures,
+        "failures": failures,
         "settings": one.settings(),
     }
     (one.out / "metrics.json").write_text(json.dumps(content, indent=1, ensure_ascii=False))
     write_answers(rows, one.out / "answers.parquet")
     write_replicates(one.out / "replicates.parquet", one.bootstrap, full.replicates)
     _figures(one, full, subsets)
-    _tables(one, full, probes, subsets)
+    _tables(one, full, probes, subsets, failures)
     return content
 
 
@@ -206,7 +210,8 @@ def _figures(one: Evaluation, full: Scored, subsets: Mapping[str, Tree]) -> None
     figures.subset_map(subsets, one.out / "subsets.png")
 
 
-def _tables(one: Evaluation, full: Scored, probes: Mapping[str, Tree], subsets: Mapping[str, Tree]) -> None:
+def _tables(one: Evaluation, full: Scored, probes: Mapping[str, Tree], subsets: Mapping[str, Tree],
+            failures: Mapping[str, str]) -> None:  # fmt: skip
     kind = "synthetic phantoms" if one.synthetic else "studies"
     parts = [(*tables.score_rows(full.tree, probes), f"{len(one.studies)} {kind} of the {one.config['part']} part")]
     if probes:
@@ -218,7 +223,7 @@ def _tables(one: Evaluation, full: Scored, probes: Mapping[str, Tree], subsets: 
     console = Console(width=150)
     for head, rows, title in parts:
         console.print(tables.rich_table(head, rows, title))
-    for study, reason in (one.data.failures | full.asked.failures).items():
+    for study, reason in failures.items():
         console.print(f"failed: {study}: {reason}", markup=False)
     (one.out / "metrics.md").write_text("\n".join(tables.markdown(*part) for part in parts))
 

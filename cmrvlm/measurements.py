@@ -77,6 +77,11 @@ def quote(name: str) -> str:
     return f"<{name}>"
 
 
+def has_quotes(text: str) -> bool:
+    """Whether a text has marks for numbers."""
+    return bool(_QUOTE.search(text))
+
+
 def fill_quotes(text: str, values: Mapping[str, float], language: str) -> str:
     """The text with whole numbers for its marks; a value that is not there is written as unknown."""
 

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from cmrvlm.errors import CmrvlmError
 
+MOST_OPTIONS = 8  # letters A to H
 FloatArray = NDArray[np.floating]
 MaskArray = NDArray[np.uint8]
 
@@ -90,6 +91,9 @@ class UserQuestion:
     sequences: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        if len(set(self.options)) != len(self.options) or len(self.options) > MOST_OPTIONS:
+            raise CmrvlmError(f"'{self.prompt}' has options twice, or more than {MOST_OPTIONS}", field="questions",
+                              remedy="Give each option once.")  # fmt: skip
         if self.options and self.answer not in self.options:
             raise CmrvlmError(f"the answer '{self.answer}' is none of the options", field="questions",
                               remedy="Write the answer exactly as its option.")  # fmt: skip

@@ -15,8 +15,9 @@ from cmrvlm.batch import Batch
 class AccumulationWindows:
     """A loader whose batches know the mean of what the losses of their window are over.
 
-    The trainer divides each batch's loss by the window's length and adds up: with the window's mean as divisor the sum
-    is that of one joint batch, so a short answer weighs no more beside a long report than in one batch with it.
+    The trainer divides each batch's loss by the number of batches that it accumulates, in the short window at the end
+    of an epoch too, and adds up: with the window's total over the same number as divisor the sum is that of one joint
+    batch, so a short answer weighs no more beside a long report than in one batch with it.
 
     Args:
         loader: Batches.
@@ -33,5 +34,5 @@ class AccumulationWindows:
         batches = iter(self.loader)
         while window := list(islice(batches, self.size)):
             counts = [batch.counts() for batch in window]
-            means = {name: sum(one[name] for one in counts) / len(window) for name in counts[0]}
+            means = {name: sum(one[name] for one in counts) / self.size for name in counts[0]}
             yield from (replace(batch, normalisers=means) for batch in window)

@@ -86,14 +86,14 @@ class StudyCache:
         try:
             return self.path(study_id).is_dir()
         except FileNotFoundError as error:
-            failures[study_id] = f"{error.filename}: there is no such file"
+            failures[study_id] = f"{Path(error.filename).name}: there is no such file"
             return True
 
     def _try_write(self, study_id: str) -> str | None:
         try:
             self._write(study_id)
         except CmrvlmError as error:
-            return str(error)
+            return error.without_folders()
         return None
 
     def _write(self, study_id: str) -> None:

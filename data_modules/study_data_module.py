@@ -75,6 +75,7 @@ class StudyDataModule(LightningDataModule):
         self.sequences = sequences
         self.collator: Collator | None = None
         self.split: Split = {}
+        self.asked: Split = {}  # with the broken studies
         self.failures: dict[str, str] = {}
 
     def prepare_data(self) -> None:
@@ -92,9 +93,14 @@ class StudyDataModule(LightningDataModule):
         for study in wanted if self.sequences is not None else []:
             if study not in self.failures and not set(self.cache.sequences(study)) & set(self.sequences or ()):
                 self.failures[study] = f"{study} has none of {', '.join(self.sequences or ())}"
+        self.asked = split
         self.split = {part: [s for s in studies if s not in self.failures] for part, studies in split.items()}
         if not self.split["train"] and not self.split["test"]:
             raise CmrvlmError("the data holds no study", field="data", remedy="Check the root and the split.")
+
+    def failures_of(self, part: str) -> dict[str, str]:
+        """Broken studies of a part of the split, with reasons."""
+        return {study: self.failures[study] for study in self.asked.get(part, []) if study in self.failures}
 
     def setup(self, stage: str | None = None) -> None:
         """Lightning's hook; every process needs the split."""

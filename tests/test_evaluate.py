@@ -10,12 +10,14 @@ import pytest
 from cmrvlm import compare as compare_module
 from cmrvlm.errors import CmrvlmError
 from cmrvlm.evaluate import evaluate, evaluation_data
-from cmrvlm.evaluation.conditions import PROBES, all_subsets, conditions, partners, with_images_of
+from cmrvlm.evaluation.asking import Asked, unchanged
+from cmrvlm.evaluation.conditions import PROBES, Condition, all_subsets, conditions, partners, with_images_of
 from cmrvlm.evaluation.results import Bootstrap, interval
 from cmrvlm.evaluation.tables import shown
 from cmrvlm.labels import SEQUENCES
 from cmrvlm.metrics.statistic import Mean
 from cmrvlm.stages.run_folder import load_run
+from cmrvlm.tasks.base import Answer
 from cmrvlm.train import train
 from tests.conftest import CONF, composed
 
@@ -97,7 +99,7 @@ def test_figures_tables_and_settings_are_written(whole):
         assert (out / name).stat().st_size > 1000
     text = (out / "metrics.md").read_text()
     for words in ("| segment_lv | dice |", "mirage", "Sequences shown", "synthetic"):
-        assert words in text or words == "mirage"
+        assert words in text
     settings = content["settings"]
     for name in ("weights", "data", "study_ids", "decoding", "max_new_tokens", "cleaning", "bleu_tokenizers", "intervals",
                  "meteor", "text_scale"):  # fmt: skip
@@ -220,7 +222,15 @@ def test_swapped_images_are_another_patients(study, source):
         assert series.image is other.series[name].image
         assert series.mask is study.series[name].mask
     patients = {"a": "1", "b": "1", "c": "2"}
-    assert partners(patients, ["a", "b", "c"]) == {"a": "c", "b": "c", "c": "a"}
+    found = partners(patients, ["a", "b", "c"])
+    assert set(found) == {"a", "b", "c"}
+    assert all(patients[one] != patients[other] for one, other in found.items())
+    many = [f"phantom-1-{index:05d}" for index in range(160)]
+    gaps = {
+        (int(other[-5:]) - int(one[-5:])) % 16
+        for one, other in partners(dict(zip(many, many, strict=True)), many).items()
+    }
+    assert len(gaps) == 16  # the phantoms' diseases go round by index, the partners' do not
     assert partners({"a": "1"}, ["a"]) == {}
     without = with_images_of(study, replace(other, series={"sax": other.series["sax"]}))
     assert list(without.series) == ["sax"]
@@ -262,3 +272,71 @@ def test_runs_are_compared_in_pairs(whole, run, tmp_path, capsys):
     assert "same patients" in capsys.readouterr().err
     with pytest.raises(SystemExit):
         compare_module.main([str(out), str(tmp_path / "none")])
+
+
+def said(task, study, texts, *, views=True, answer=""):
+    from cmrvlm.tasks.base import Answer, Case, Instruction, View
+
+    shown = (View("sax"),) if views else ()
+    return [Answer(Instruction(study, task, "en", "?", answer, Case(shown, key=str(k))), text)
+            for k, text in enumerate(texts)]  # fmt: skip
+
+
+def test_unchanged_answers_are_counted_where_the_truth_changes():
+    full = Asked(Condition(), said("disease", "a", ["DCM", "DCM", "HCM", "MI"]) + said("summary", "a", ["x"], views=False)
+                 + said("volume", "a", ["EF 40 %"], answer="EF <lvef_percent> %"))  # fmt: skip
+    answers = said("disease", "a", ["DCM", "NOR", "HCM", "MI"]) + said("summary", "a", ["x"], views=False)
+    answers += said("volume", "a", ["EF 40 %"], answer="EF <lvef_percent> %")
+    swapped = Asked(Condition(probe="swapped"), answers, changed=[True, True, False, None, None, True])
+    blind = Asked(Condition(probe="blind"), answers, changed=[None] * 6)
+    rows = range(6)
+    assert unchanged(swapped, full, rows) == [1.0, 0.0, None, None, None, None]
+    assert unchanged(blind, full, rows) == [1.0, 0.0, 1.0, 1.0, None, None]
+
+
+def test_changes_of_the_truth_are_those_of_the_other_study(source):
+    from types import SimpleNamespace
+
+    from cmrvlm.evaluation.asking import Questioner
+    from cmrvlm.tasks.diagnosis import DiseaseTask
+    from cmrvlm.tasks.reporting import SummaryTask
+
+    one, same, other = (source.load(source.study_ids()[k]) for k in (0, 16, 1))
+    tasks = {"disease": DiseaseTask(), "summary": SummaryTask()}
+    asked = [task.word(one, case, "en") for task in tasks.values() for case in task.cases(one, SEQUENCES)]
+    changes = Questioner._changes
+    assert changes(SimpleNamespace(tasks=tasks), other, asked) == [True, None]
+    assert changes(SimpleNamespace(tasks=tasks), same, asked) == [False, None]
+
+
+def test_black_images_keep_everything_but_the_images(study):
+    from cmrvlm.evaluation.conditions import blackened
+
+    dark = blackened(study)
+    for name, series in dark.series.items():
+        assert not series.image.any()
+        assert series.image.shape == study.series[name].image.shape
+        assert series.mask is study.series[name].mask
+    assert dark.labels is study.labels
+
+
+def test_differences_are_over_questions_that_both_were_asked(study):
+    from cmrvlm.evaluation.results import add_differences, as_tree, statistics
+    from cmrvlm.tasks.diagnosis import DiseaseTask
+
+    task = DiseaseTask()
+    case = task.cases(study, SEQUENCES)[0]
+    asked = []
+    for index in range(4):
+        one = replace(task.word(study, case, "en"), study_id=f"s{index}")
+        right = "dilated cardiomyopathy."
+        asked.append(Answer(one, right if index else "myocarditis."))
+    patients = [f"s{k}" for k in range(4)]
+    full = Asked(Condition(), asked, patients)
+    part = Asked(Condition("sax"), asked[1:], patients[1:])  # the question that goes wrong cannot be asked
+    bootstrap = Bootstrap.of(patients, 50)
+    tree, _ = as_tree(statistics(part, {"disease": task}, full), part, bootstrap)
+    add_differences(tree, part, full, {"disease": task}, bootstrap)
+    row = tree["disease"]["text_accuracy"]
+    assert row["value"] == 1
+    assert row["difference"] == {"value": 0.0, "low": 0.0, "high": 0.0, "n": 3}

@@ -21,9 +21,10 @@ from cmrvlm.errors import CmrvlmError
 from cmrvlm.evaluation.conditions import Condition, askable, blackened, with_images_of
 from cmrvlm.figures import mask_panel
 from cmrvlm.inference import answer_batch
+from cmrvlm.measurements import has_quotes
 from cmrvlm.models.cmrvlm import CMRVLM
 from cmrvlm.study import Study
-from cmrvlm.tasks.base import Answer, Case, Instruction, Task
+from cmrvlm.tasks.base import Answer, Instruction, Task
 from cmrvlm.text.collate import Collator
 
 PANEL_STUDIES = 4
@@ -78,22 +79,32 @@ class Questioner:
     load: Callable[[str], Study]
     partners: Mapping[str, str]
 
-    def ask(self, studies: DataLoader[Any], condition: Condition, panel: Path | None = None) -> Asked:
-        """All answers of the studies that a loader gives as lists of (study, instructions)."""
+    def ask(
+        self, studies: DataLoader[Any], condition: Condition, full: Asked | None = None, panel: Path | None = None
+    ) -> Asked:
+        """All answers of the studies that a loader gives as lists of (study, instructions).
+
+        Args:
+            studies: The loader.
+            condition: Under what condition to ask.
+            full: Answers with everything shown; where questions are limited in number, others are not asked.
+            panel: Where a picture of the first studies' masks goes.
+        """
+        only = {question_of(answer) for answer in full.answers} if full and self.cases_per_task else None
         asked = Asked(condition)
         panels: list[tuple[Batch, list[Answer]]] = []
         for study, instructions in track(_samples(studies), description=f"Asking: {condition.name}",
                                          total=_count(studies), transient=True):  # fmt: skip
-            wanted = self._chosen(instructions)
+            wanted = self._chosen(instructions, only)
             try:
                 shown, wanted, changed = self._under(condition, study, wanted)
                 if not wanted:
                     continue
                 batch = self.collator([(shown, wanted)], blind=condition.probe == "prompt")
+                found = answer_batch(self.model, self.collator, batch, self.max_new_tokens)
             except CmrvlmError as error:
-                asked.failures[study.study_id] = str(error)
+                asked.failures[study.study_id] = error.without_folders()
                 continue
-            found = answer_batch(self.model, self.collator, batch, self.max_new_tokens)
             if panel and len(panels) < PANEL_STUDIES:
                 panels.append((batch, found))
             asked.answers += found
@@ -103,8 +114,12 @@ class Questioner:
             mask_panel(panels, panel)
         return asked
 
-    def _chosen(self, instructions: Sequence[Instruction]) -> list[Instruction]:
+    def _chosen(
+        self, instructions: Sequence[Instruction], only: Collection[tuple[str, str, str]] | None
+    ) -> list[Instruction]:
         """The questions of the tasks; of each task and study at most `cases_per_task`, chosen by a hash of its key."""
+        if only is not None:
+            return [one for one in instructions if (one.study_id, one.task, one.case.key) in only]
         by_task: dict[str, list[Instruction]] = defaultdict(list)
         for one in instructions:
             if one.task in self.tasks:
@@ -131,23 +146,12 @@ class Questioner:
         return shown, kept, self._changes(other, kept)
 
     def _changes(self, other: Study, wanted: Sequence[Instruction]) -> list[bool | None]:
-        """Whether the right answer to each question would be another on the other study."""
-        there: dict[tuple[str, frozenset[str]], dict[str, Case]] = {}
+        """Whether the right answer to each question would be another on the other study; None where it has none."""
         result: list[bool | None] = []
         for one in wanted:
-            shown = frozenset(view.sequence for view in one.case.views) or frozenset(other.series)
-            if (one.task, shown) not in there:
-                names = [name for name in other.series if name in shown]
-                cases = self.tasks[one.task].cases(other, names)
-                there[one.task, shown] = {case.key: case for case in cases}
-            case = there[one.task, shown].get(one.case.key)
-            if case is None or not one.case.views:
-                result.append(None)
-            elif one.case.truth is not None:
-                result.append(case.truth != one.case.truth)
-            else:
-                task = self.tasks[one.task]
-                result.append(task.word(other, case, one.language).reference != one.reference)
+            there = self.tasks[one.task].truth_on(other, one) if one.case.views else None
+            here = one.case.truth if one.case.truth is not None else one.reference
+            result.append(None if there is None else there != here)
         return result
 
 
@@ -163,19 +167,21 @@ def _count(loader: DataLoader[Any]) -> int:
 def unchanged(asked: Asked, full: Asked, rows: Collection[int]) -> list[float | None]:
     """For each of the rows whether the text is the one given with the patient's own images.
 
-    None for questions about no image, and for those whose truth the probe does not change.
+    None for questions about no image, for those whose truth the probe does not change, and for texts that quote
+    numbers: any pixel changes a digit, so that such texts say nothing about what was read.
     """
-    known = {_key(answer): answer.text for answer in full.answers}
+    known = {question_of(answer): answer.text for answer in full.answers}
     result: list[float | None] = []
     for row in rows:
         answer, changed = asked.answers[row], asked.changed[row]
-        about_images = bool(answer.instruction.case.views)
-        counts = about_images and (changed is True if asked.condition.probe == "swapped" else True)
-        before = known.get(_key(answer))
+        telling = bool(answer.instruction.case.views) and not has_quotes(answer.instruction.answer)
+        counts = telling and (changed is True if asked.condition.probe == "swapped" else True)
+        before = known.get(question_of(answer))
         result.append(float(answer.text == before) if counts and before is not None else None)
     return result
 
 
-def _key(answer: Answer) -> tuple[str, str, str]:
+def question_of(answer: Answer) -> tuple[str, str, str]:
+    """Study, task and key: what tells a question from all others."""
     one = answer.instruction
     return one.study_id, one.task, one.case.key

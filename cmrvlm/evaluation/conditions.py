@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -114,10 +115,14 @@ def askable(instruction: Instruction, study: Study) -> bool:
 
 
 def partners(patient_of: Mapping[str, str], study_ids: Sequence[str]) -> dict[str, str]:
-    """For each study another patient's: the next one in the list, round at the end; none when there is one patient."""
+    """For each study another patient's: the next one in an order by hash, round at the end; none for one patient alone.
+
+    The order of the ids may follow the labels, that of their hashes does not.
+    """
     found = {}
-    for index, study in enumerate(study_ids):
-        later = [*study_ids[index + 1 :], *study_ids[:index]]
+    order = sorted(study_ids, key=lambda name: hashlib.sha256(name.encode()).hexdigest())
+    for index, study in enumerate(order):
+        later = [*order[index + 1 :], *order[:index]]
         other = next((one for one in later if patient_of[one] != patient_of[study]), None)
         if other is not None:
             found[study] = other

@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from cmrvlm.evaluation.asking import Asked, unchanged
+from cmrvlm.evaluation.asking import Asked, question_of, unchanged
 from cmrvlm.evaluation.conditions import FULL
 from cmrvlm.metrics.statistic import Mean, Statistic, Weights
 from cmrvlm.tasks.base import Task
@@ -112,18 +112,28 @@ def as_tree(found: Mapping[str, Mapping[str, tuple[Statistic, list[int]]]], aske
     return tree, replicates
 
 
-def add_differences(
-    tree: Tree, replicates: Mapping[str, Weights], full_tree: Tree, full: Mapping[str, Weights]
-) -> None:
-    """Add to each value its paired difference from the full set, with the interval of the differences."""
-    for task, metrics in tree.items():
-        for metric, row in metrics.items():
-            base = full_tree.get(task, {}).get(metric)
-            if base is None or base["value"] is None or row["value"] is None:
+def add_differences(tree: Tree, asked: Asked, full: Asked, tasks: Mapping[str, Task], bootstrap: Bootstrap) -> None:
+    """Add to each value its paired difference from the full set, over the questions that both were asked.
+
+    What a subset cannot be asked at all would otherwise make it look better, or worse, than it is. Reports and captions
+    are compared each with its own reference, which says less where less is shown.
+    """
+    rows_here = {question_of(answer): row for row, answer in enumerate(asked.answers)}
+    rows_there = {question_of(answer): row for row, answer in enumerate(full.answers)}
+    common = [question for question in rows_here if question in rows_there]
+    for name, task in tasks.items():
+        own = [question for question in common if question[1] == name]
+        here, there = [rows_here[q] for q in own], [rows_there[q] for q in own]
+        scores, base = (task.score([one.answers[row] for row in rows])
+                        for one, rows in ((asked, here), (full, there)))  # fmt: skip
+        weights = bootstrap.rows([asked.patients[row] for row in here])
+        for metric, row in tree[name].items():
+            value, before = (found[metric].value if metric in found else None for found in (scores, base))
+            if value is None or before is None:
                 row["difference"] = None
                 continue
-            low, high = interval(replicates[f"{task}.{metric}"] - full[f"{task}.{metric}"])
-            row["difference"] = {"value": round(row["value"] - base["value"], DIGITS), "low": low, "high": high}
+            low, high = interval(scores[metric](weights) - base[metric](weights))
+            row["difference"] = {"value": round(value - before, DIGITS), "low": low, "high": high, "n": len(own)}
 
 
 SCHEMA = pa.schema(
@@ -141,8 +151,7 @@ def answer_rows(
     score: dict[int, float | None] = {}
     for name, task in tasks.items():
         one, rows = found[name][task.primary]
-        assert isinstance(one, Mean)
-        values = [None if math.isnan(value) else round(float(value), DIGITS) for value in one.values]
+        values = [None if math.isnan(value) else round(float(value), DIGITS) for value in one.per_answer()]
         score |= dict(zip(rows, values, strict=True))
     where = {"subset": asked.condition.subset, "probe": asked.condition.probe}
     lines: list[dict[str, Any]] = [

@@ -42,7 +42,7 @@ def probe_rows(probes: Mapping[str, Tree]) -> tuple[Row, list[Row]]:
     tasks = [task for task in next(iter(probes.values()), {}) if task != OVERALL]
     rows = [(task, *(shown(probes[name].get(task, {}).get("unchanged_share")) for name in names)) for task in tasks]
     overall = [next(iter(probes[name].get(OVERALL, {}).values()), None) for name in names]
-    return ("answers unchanged", *names), [*rows, ("all questions", *(shown(one) for one in overall))]
+    return ("answers unchanged", *names), [*rows, ("all questions (mirage rate)", *(shown(one) for one in overall))]
 
 
 def subset_rows(tree: Tree, subsets: Mapping[str, Tree], primary: Mapping[str, str]) -> tuple[Row, list[Row]]:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import torch
-from torchmetrics.functional.text.bert import bert_score
+from torch import Tensor
+from torch.nn.functional import normalize
 from transformers import AutoModel, AutoTokenizer
 
 from cmrvlm.errors import CmrvlmError
@@ -25,30 +28,43 @@ def check_bert_model(path: str, layers: int) -> None:
     if not (Path(path) / "config.json").is_file():
         raise CmrvlmError("there is no model here", file=path, field="bert_score.path",
                           remedy="Give the folder of a BERT model, or null to leave BERTScore out.")  # fmt: skip
-    depth = int(AutoModel.from_pretrained(path, local_files_only=True).config.num_hidden_layers)
+    depth = int(_loaded(path)[0].config.num_hidden_layers)
     if not 1 <= layers <= depth:
         raise CmrvlmError(f"the model has {depth} layers, layer {layers} was asked for", file=path,
                           field="bert_score.layers", remedy=f"Give 1 to {depth}.")  # fmt: skip
 
 
-def bert_scores(answers: Sequence[Answer], path: str, layers: int) -> dict[str, Statistic]:
-    """F1 of BERTScore (Zhang et al., ICLR 2020) of each answer against its reference, without rescaling."""
-    if not answers:
-        return {"bert_score_f1": Mean([])}
+@lru_cache(maxsize=1)
+def _loaded(path: str) -> tuple[Any, Any]:
     model = AutoModel.from_pretrained(path, local_files_only=True).eval()
-    tokenizer = AutoTokenizer.from_pretrained(path, local_files_only=True)
-    with torch.no_grad():
-        result = bert_score(
-            [a.text for a in answers], [a.instruction.reference for a in answers], model=model,
-            user_tokenizer=tokenizer, user_forward_fn=_layer(layers), max_length=MAX_TOKENS, truncation=True,
-        )  # fmt: skip
-    values = torch.as_tensor(result["f1"]).reshape(-1)
-    return {"bert_score_f1": Mean([float(v) for v in values])}
+    return model, AutoTokenizer.from_pretrained(path, local_files_only=True)
 
 
-def _layer(layers: int) -> Callable[[torch.nn.Module, dict[str, torch.Tensor]], torch.Tensor]:
-    def forward(model: torch.nn.Module, batch: dict[str, torch.Tensor]) -> torch.Tensor:
-        out = model(batch["input_ids"], batch["attention_mask"], output_hidden_states=True)
-        return torch.as_tensor(out.hidden_states[layers])
+@torch.no_grad()
+def _tokens(text: str, path: str, layers: int) -> Tensor:
+    """Unit vectors (tokens, width) of a text's tokens at a layer, special tokens left out."""
+    model, tokenizer = _loaded(path)
+    encoded = tokenizer(text, return_tensors="pt", truncation=True, max_length=MAX_TOKENS,
+                        return_special_tokens_mask=True)  # fmt: skip
+    special = encoded.pop("special_tokens_mask")[0].bool()
+    hidden = model(input_ids=encoded["input_ids"], attention_mask=encoded["attention_mask"], output_hidden_states=True)
+    return normalize(hidden.hidden_states[layers][0][~special], dim=-1)
 
-    return forward
+
+def bert_f1(said: str, truth: str, path: str, layers: int) -> float:
+    """Harmonic mean of precision and recall by greedy cosine matching of tokens (Zhang et al., ICLR 2020).
+
+    Without weights by rarity and without rescaling. A pair of texts is scored by itself: the implementation in
+    torchmetrics 1.9 mixes up pairs of different length. An empty text scores 0.
+    """
+    if not said.strip() or not truth.strip():
+        return 0.0
+    one, two = (_tokens(text, path, layers) for text in (said, truth))
+    alike = one @ two.T
+    precision, recall = float(alike.max(dim=1).values.mean()), float(alike.max(dim=0).values.mean())
+    return 2 * precision * recall / (precision + recall)
+
+
+def bert_scores(answers: Sequence[Answer], path: str, layers: int) -> dict[str, Statistic]:
+    """F1 of BERTScore of each answer against its reference."""
+    return {"bert_score_f1": Mean([bert_f1(a.text, a.instruction.reference, path, layers) for a in answers])}

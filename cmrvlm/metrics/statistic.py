@@ -48,6 +48,10 @@ class Statistic(ABC):
     @abstractmethod
     def _values(self, weights: Weights) -> Weights: ...
 
+    def per_answer(self) -> Values:
+        """Value of each answer by itself, NaN where it has none; only means have one."""
+        raise NotImplementedError(f"{type(self).__name__} has no value of a single answer")
+
     @property
     def value(self) -> float | None:
         """The value itself; None when undefined."""
@@ -66,6 +70,33 @@ class Mean(Statistic):
 
     def _values(self, weights: Weights) -> Weights:
         return divide(weights[:, self.known] @ self.values[self.known], weights[:, self.known].sum(axis=1))
+
+    def per_answer(self) -> Values:
+        """Value of each answer by itself, NaN where it has none."""
+        return self.values
+
+
+class Among(Statistic):
+    """A statistic of some of the answers, such as those to one question; the others are neither counted nor undefined.
+
+    Args:
+        inner: Statistic of the chosen answers.
+        rows: Which answers those are.
+        size: Number of all answers.
+    """
+
+    def __init__(self, inner: Statistic, rows: Sequence[int], size: int) -> None:
+        self.inner, self.rows, self.size = inner, list(rows), size
+        self.n, self.undefined = inner.n, inner.undefined
+
+    def _values(self, weights: Weights) -> Weights:
+        return self.inner(weights[:, self.rows])
+
+    def per_answer(self) -> Values:
+        """Values of the chosen answers in their places, NaN elsewhere."""
+        values = np.full(self.size, np.nan)
+        values[self.rows] = self.inner.per_answer()
+        return values
 
 
 class Ratio(Statistic):

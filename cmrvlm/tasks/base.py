@@ -166,6 +166,18 @@ class Task(ABC):
         """Values for the `{...}` of the prompts. They may say what is asked, never what is right."""
         return {}
 
+    def truth_on(self, other: Study, instruction: Instruction) -> str | None:
+        """The right answer to the very same question about another study; None when it has none there.
+
+        A code where the task has codes, else the sentence.
+        """
+        shown = {view.sequence for view in instruction.case.views}
+        cases = self.cases(other, [name for name in other.series if name in shown])
+        case = next((one for one in cases if one.key == instruction.case.key), None)
+        if case is None:
+            return None
+        return case.truth if case.truth is not None else self.word(other, case, instruction.language).reference
+
     def values(self, study: Study) -> Mapping[str, float]:
         """True numbers that answers are scored against."""
         return study.labels.measurements

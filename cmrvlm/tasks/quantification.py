@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 from cmrvlm.labels import Term
 from cmrvlm.measurements import MEASUREMENTS, numbers_stated, quote
 from cmrvlm.metrics.agreement import agreement_scores
-from cmrvlm.metrics.statistic import Statistic
+from cmrvlm.metrics.statistic import Among, Statistic
 from cmrvlm.study import Study
 from cmrvlm.tasks.base import Answer, Case, Task, whole_views
 
@@ -61,9 +61,10 @@ class VolumeTask(Task):
         stated = [numbers_stated(a.text) for a in answers]
         scores: dict[str, Statistic] = {}
         for side, names in QUANTITIES.items():
-            own = [a.instruction.case.key == side for a in answers]
+            rows = [row for row, a in enumerate(answers) if a.instruction.case.key == side]
             for name in names:
-                said = [one.get(name) if mine else None for one, mine in zip(stated, own, strict=True)]
-                truth = [a.instruction.values[name] if mine else None for a, mine in zip(answers, own, strict=True)]
-                scores |= agreement_scores(said, truth, name)
+                said = [stated[row].get(name) for row in rows]
+                truth = [answers[row].instruction.values[name] for row in rows]
+                own = agreement_scores(said, truth, name)
+                scores |= {metric: Among(one, rows, len(answers)) for metric, one in own.items()}
         return scores

@@ -20,12 +20,12 @@ from cmrvlm.study import StudyLabels
 
 CINE = frozenset({"sax", "lax_4ch"})
 Prompts = Mapping[str, tuple[str, ...]]
-# Diseases that look alike: distractors of one come from its own group first.
+# Diseases that look alike, as many as there are choices: any option is right equally often, none is the odd one out.
 LOOK_ALIKE = (
-    ("DCM", "LVNC", "CSD", "MI", "TTC"),
-    ("HCM", "HHD", "CA"),
-    ("ACM", "PH", "CHD"),
-    ("MYOC", "PERI", "TUM", "NOR", "VHD"),
+    ("DCM", "LVNC", "CSD", "MI"),
+    ("HCM", "HHD", "CA", "TTC"),
+    ("ACM", "PH", "CHD", "VHD"),
+    ("MYOC", "PERI", "TUM", "NOR"),
 )
 CHAMBERS = {
     "lv": Term("lv", "the left ventricle", "左心室"),
@@ -35,6 +35,7 @@ CHAMBERS = {
     "none": Term("none", "no chamber", "无心腔扩大"),
 }
 _CHAMBER_FINDING = {"lv": "lvedv", "rv": "rvedv", "la": "la_diameter", "ra": "ra_diameter"}
+PRESENT_PATTERNS = {code: term for code, term in LGE_PATTERNS.items() if code != "none"}
 VALVES = {
     "mitral": Term("mitral", "the mitral valve", "二尖瓣"),
     "tricuspid": Term("tricuspid", "the tricuspid valve", "三尖瓣"),
@@ -124,7 +125,7 @@ QUESTIONS = (
         "en": ("How does the left ventricular wall move?", "Describe the wall motion.",
                "What is the movement of the ventricle like?"),
         "zh": ("左心室壁运动如何？", "请描述室壁运动。", "心室的活动情况怎样？")}),
-    LabelQuestion("lge_pattern", "lge", LGE_PATTERNS, _pattern("lge_pattern"), frozenset({"lge"}), {
+    LabelQuestion("lge_pattern", "lge", PRESENT_PATTERNS, _pattern("lge_pattern"), frozenset({"lge"}), {
         "en": ("Which pattern does the late enhancement have?", "What kind of late enhancement is there?",
                "In which layer of the wall does contrast stay?"),
         "zh": ("延迟强化是什么类型？", "存在哪种延迟强化？", "对比剂滞留在室壁的哪一层？")}),
@@ -150,16 +151,25 @@ BY_KEY = {one.key: one for one in QUESTIONS}
 CHOICES = 4
 
 
-def distractors(question: LabelQuestion, truth: str, labels: StudyLabels) -> tuple[list[str], list[str]]:
-    """Wrong options: those that are plausible, which go first, and the others.
+def distractors(question: LabelQuestion, truth: str, labels: StudyLabels) -> list[str]:
+    """Wrong options that are plausible.
 
-    For diseases look-alikes are plausible; for abnormal findings only those that are stated to be normal are wrong at
-    all; for everything else all other terms are equally plausible.
+    For diseases those are look-alikes; for abnormal findings those that are stated to be normal, for others could be
+    right too; for everything else all other terms that could be right in another study.
     """
     others = [code for code in question.terms if code != truth]
     if question.key == "abnormal_finding":
-        return [code for code in others if labels.findings.get(code) is False], []
+        return [code for code in others if labels.findings.get(code) is False]
     if question.key == "diagnosis":
-        group = next(group for group in LOOK_ALIKE if truth in group)
-        return [code for code in others if code in group], [code for code in others if code not in group]
-    return others, []
+        return [code for code in next(group for group in LOOK_ALIKE if truth in group) if code != truth]
+    return others
+
+
+def right_option(question: LabelQuestion, offered: Collection[str], labels: StudyLabels) -> str | None:
+    """The one of the offered codes that is right for a study; None when none or several are, or it is not known."""
+    if question.key == "abnormal_finding":
+        stated = [labels.findings.get(code) for code in offered]
+        right = [code for code in offered if labels.findings.get(code)]
+        return right[0] if len(right) == 1 and None not in stated else None
+    truth = question.truth(labels)
+    return truth if truth in offered else None

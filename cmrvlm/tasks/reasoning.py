@@ -11,12 +11,12 @@ import numpy as np
 from cmrvlm.labels import FINDING_SEQUENCES, FINDINGS, Term
 from cmrvlm.measurements import MEASUREMENTS
 from cmrvlm.metrics.classification import closed_scores_of
-from cmrvlm.metrics.statistic import Auroc, AveragePrecision, CalibrationError, Mean, MeanOf, Statistic
+from cmrvlm.metrics.statistic import Among, Auroc, AveragePrecision, CalibrationError, Mean, MeanOf, Statistic
 from cmrvlm.metrics.text import overlap_scores
 from cmrvlm.study import Study
 from cmrvlm.tasks.base import Answer, Case, Instruction, Task, whole_views
 from cmrvlm.tasks.perception import ClosedTask
-from cmrvlm.tasks.questions import BY_KEY, CHOICES, QUESTIONS, distractors
+from cmrvlm.tasks.questions import BY_KEY, CHOICES, QUESTIONS, distractors, right_option
 from cmrvlm.text.parse import terms_named
 
 YES_NO = {"yes": Term("yes", "yes", "是"), "no": Term("no", "no", "否")}
@@ -61,9 +61,10 @@ class AbnormalityTask(ClosedTask):
         guess = [float(a.read_outs["findings"][codes.index(a.instruction.case.key)]) if "findings" in a.read_outs
                  else None for a in answers]  # fmt: skip
         for code in codes:
-            own = [t if a.instruction.case.key == code else None for a, t in zip(answers, truth, strict=True)]
-            areas[f"auroc_{code}"] = Auroc(own, guess)
-            precisions.append(AveragePrecision(own, guess))
+            rows = [row for row, a in enumerate(answers) if a.instruction.case.key == code]
+            own = [truth[row] for row in rows], [guess[row] for row in rows]
+            areas[f"auroc_{code}"] = Among(Auroc(*own), rows, len(answers))
+            precisions.append(Among(AveragePrecision(*own), rows, len(answers)))
         return {
             **super().score(answers),
             "macro_auroc": MeanOf(list(areas.values())),
@@ -82,6 +83,15 @@ def letter_said(text: str) -> str | None:
     return leading[1] if leading else None
 
 
+def _means_by(names: Sequence[str], values: Sequence[float], wanted: Sequence[str]) -> dict[str, Statistic]:
+    """Mean of the values of each kind of answer."""
+    found: dict[str, Statistic] = {}
+    for name in wanted:
+        rows = [row for row, one in enumerate(names) if one == name]
+        found[f"accuracy_{name}"] = Among(Mean([values[row] for row in rows]), rows, len(names))
+    return found
+
+
 class VqaClosedTask(Task):
     """Multiple choice. Options are shuffled by the instruction's own seed; the answer ends with the letter.
 
@@ -98,7 +108,7 @@ class VqaClosedTask(Task):
         views = whole_views(shown)
         found = [Case(views, truth=truth, key=one.key) for one in QUESTIONS
                  if one.askable(shown) and (truth := one.truth(study.labels)) is not None
-                 and distractors(one, truth, study.labels)[0]]  # fmt: skip
+                 and distractors(one, truth, study.labels)]  # fmt: skip
         return found + [Case(views, truth=one.answer, key=one.prompt, question=one) for one in study.labels.questions
                         if one.options and views and set(one.sequences) <= set(shown)]  # fmt: skip
 
@@ -131,22 +141,44 @@ class VqaClosedTask(Task):
         else:
             one = BY_KEY[case.key]
             assert case.truth is not None
-            first, later = distractors(one, case.truth, study.labels)
-            wrong = [first[i] for i in rng.permutation(len(first))] + [later[i] for i in rng.permutation(len(later))]
-            names = [one.terms[code].name(language) for code in (case.truth, *wrong[: CHOICES - 1])]
+            wrong = distractors(one, case.truth, study.labels)
+            chosen = [wrong[i] for i in rng.permutation(len(wrong))[: CHOICES - 1]]
+            names = [one.terms[code].name(language) for code in (case.truth, *chosen)]
         return [names[i] for i in rng.permutation(len(names))]
 
     def score(self, answers: Sequence[Answer]) -> dict[str, Statistic]:
-        """Accuracy of the letter, over all and by question, and what answers collapse to."""
-        said = [letter_said(a.text) for a in answers]
-        truths = [str(letter_said(a.instruction.answer)) for a in answers]
+        """Accuracy of the chosen option, over all and by question, and what choices collapse to.
+
+        Options, not letters, are the classes: letters are shuffled, and a model that always picks the same option
+        would look as if it did not.
+        """
+        said = [self._chosen(a.instruction, letter_said(a.text)) for a in answers]
+        truths = [str(self._chosen(a.instruction, letter_said(a.instruction.answer))) for a in answers]
         right = [float(t == s) for t, s in zip(truths, said, strict=True)]
-        by_question = {
-            f"accuracy_{key}": Mean([r if a.instruction.case.key == key else None
-                                     for a, r in zip(answers, right, strict=True)])
-            for key in BY_KEY
-        }  # fmt: skip
-        return closed_scores_of(truths, said, LETTERS[:CHOICES]) | by_question
+        by_question = _means_by([a.instruction.case.key for a in answers], right, list(BY_KEY))
+        return closed_scores_of(truths, said, sorted(set(truths))) | by_question
+
+    def _chosen(self, instruction: Instruction, letter: str | None) -> str | None:
+        """Question and code (of the data's own questions the text) of the option with a letter."""
+        place = -1 if letter is None else LETTERS.index(letter)
+        if not 0 <= place < len(instruction.options):
+            return None
+        key, name = instruction.case.key, instruction.options[place]
+        codes = {} if instruction.case.question else _codes(key, instruction.language)
+        return f"{key}: {codes.get(name, name)}"
+
+    def truth_on(self, other: Study, instruction: Instruction) -> str | None:
+        """The one offered option that is right on the other study."""
+        if instruction.case.question:
+            return None
+        key = instruction.case.key
+        offered = [_codes(key, instruction.language)[name] for name in instruction.options]
+        return right_option(BY_KEY[key], offered, other.labels)
+
+
+def _codes(key: str, language: str) -> dict[str, str]:
+    """Name to code of a question's terms."""
+    return {term.name(language): code for code, term in BY_KEY[key].terms.items()}
 
 
 class VqaOpenTask(Task):
@@ -187,10 +219,7 @@ class VqaOpenTask(Task):
         """Share of right answers, over all and by category, and overlap with the reference."""
         right = [self._right(a) for a in answers]
         categories = [self._category(a) for a in answers]
-        by_category = {
-            f"accuracy_{name}": Mean([r if c == name else None for r, c in zip(right, categories, strict=True)])
-            for name in ("structure", "function", "lge", "other")
-        }
+        by_category = _means_by(categories, right, ("structure", "function", "lge", "other"))
         return {"accuracy": Mean(right), **by_category, **overlap_scores(answers)}
 
     def _category(self, answer: Answer) -> str:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Mapping, Sequence
 
-from cmrvlm.labels import DISEASES, LANGUAGES, REPORT_SECTIONS
-from cmrvlm.measurements import quoted_number
+from cmrvlm.labels import DISEASES, FINDING_SEQUENCES, LANGUAGES, REPORT_SECTIONS
+from cmrvlm.measurements import MEASUREMENTS, numbers_stated, quoted_number
 from cmrvlm.metrics.classification import closed_scores_of, multi_label_scores
 from cmrvlm.metrics.statistic import Statistic
 from cmrvlm.metrics.text import finding_scores, overlap_scores, report_scores
@@ -13,22 +14,38 @@ from cmrvlm.study import Study, StudyLabels
 from cmrvlm.tasks.base import Answer, Case, Task, whole_views
 from cmrvlm.tasks.context import leaked
 from cmrvlm.tasks.diagnosis import disease_code, disease_names
+from cmrvlm.text.findings import findings_stated
 from cmrvlm.text.parse import terms_named
 from cmrvlm.text.report_writer import join_sections, not_assessed, write_captions, write_report
 
-_SECTION_SEQUENCES = {"structure": ("sax", "lax_4ch"), "function": ("sax", "lax_4ch"), "lge": ("lge",)}
+_CLAUSES = re.compile(r"(?<=[;；。])|(?<=\.)(?=\s|$)")
 
 
 def report_sections(study: Study, shown: Collection[str], language: str) -> dict[str, str]:
     """The report on what is shown: the data's own text, or one written from labels with marks for numbers.
 
-    Sections of the data's own text about sequences that are not shown are "not assessed".
+    Of the data's own text, clauses about findings and measurements that no shown sequence shows are left out, and what
+    then is empty is "not assessed": a model that is not shown the LGE is not taught to describe it.
     """
     own = study.labels.report.get(language)
     if not own:
         return write_report(study.labels, shown, language, quoted_number)
-    return {name: text if set(_SECTION_SEQUENCES.get(name, shown)) & set(shown) else not_assessed(language)
+    if set(shown) >= set(study.series):
+        return dict(own)
+    sections = {"lge": ("lge",)}
+    return {name: _visible(text, shown) or not_assessed(language)
+            if set(sections.get(name, shown)) & set(shown) else not_assessed(language)
             for name, text in own.items()}  # fmt: skip
+
+
+def _visible(text: str, shown: Collection[str]) -> str:
+    kept = []
+    for clause in _CLAUSES.split(text):
+        needs = [FINDING_SEQUENCES[code] for code in findings_stated(clause)]
+        needs += [MEASUREMENTS[name].sequences for name in numbers_stated(clause)]
+        if all(set(sequences) & set(shown) for sequences in needs):
+            kept.append(clause)
+    return "".join(kept).strip()
 
 
 def reportable(labels: StudyLabels) -> bool:

@@ -30,8 +30,9 @@ def shortening(series: Series) -> dict[str, float]:
     The radius of a sector follows from its cavity area: sqrt(2 area / angle). Angles are taken in world mm.
     """
     middle = [index for index, level in enumerate(series.levels) if level == "mid"]
-    if series.mask is None or not middle or not {"ed", "es"} <= set(series.phases):
+    if not middle or not {series.phases.get(phase) for phase in ("ed", "es")} <= set(series.annotated_frames()):
         return {}
+    assert series.mask is not None
     ed, es = (series.mask[middle[len(middle) // 2], series.phases[phase]] for phase in ("ed", "es"))
     if not (ed == STRUCTURES["lv"]).any() or not (ed == STRUCTURES["rv"]).any():
         return {}

@@ -231,13 +231,24 @@ def bert(tmp_path_factory):
     return folder
 
 
-def test_bert_score_reads_a_local_model_and_long_texts(bert):
+def test_bert_score_reads_a_local_model_and_pairs_texts_of_any_length(bert):
     check_bert_model(str(bert), 2)
-    said = [answer("dilated left ventricle", target="dilated left ventricle"),
-            answer("small ventricle " * 400, target="dilated left ventricle")]  # fmt: skip
-    values = bert_scores(said, str(bert), 2)["bert_score_f1"].values
-    assert values[0] == pytest.approx(1.0, abs=1e-4)
-    assert values[1] < values[0]
+    texts = [
+        "dilated left ventricle",
+        "left",
+        "small ventricle " * 400,
+        "dilated ventricle small left",
+        "ventricle left",
+    ]
+    same = bert_scores([answer(text, target=text) for text in texts], str(bert), 2)["bert_score_f1"]
+    assert same.values == pytest.approx(np.ones(5), abs=1e-4)
+    pairs = [(said, truth) for said in texts for truth in texts[:2]]
+    values = bert_scores([answer(s, target=t) for s, t in pairs], str(bert), 2)["bert_score_f1"].values
+    order = np.random.default_rng(0).permutation(len(pairs))
+    shuffled = bert_scores([answer(*pairs[i][:1], target=pairs[i][1]) for i in order], str(bert), 2)
+    assert shuffled["bert_score_f1"].values == pytest.approx(values[order])
+    assert values.min() < 0.999
+    assert bert_scores([answer("", target="left")], str(bert), 2)["bert_score_f1"].value == 0
 
 
 def test_bert_score_without_a_model_is_refused_before_anything_is_asked(bert, tmp_path):

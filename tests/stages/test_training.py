@@ -307,7 +307,7 @@ def test_windows_hold_every_batch_once_and_the_last_may_be_short():
         found = list(AccumulationWindows([Fake(n) for n in (2, 200, 10, 30, 7)], 2))
     finally:
         module.replace = replace
-    assert found == [(2, 101.0), (200, 101.0), (10, 20.0), (30, 20.0), (7, 7.0)]
+    assert found == [(2, 101.0), (200, 101.0), (10, 20.0), (30, 20.0), (7, 3.5)]
 
 
 def test_trainer_is_given_windows_only_when_it_accumulates(small_config, tmp_path):

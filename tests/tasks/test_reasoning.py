@@ -178,3 +178,47 @@ def test_wall_motion_is_lost_where_the_infarct_is():
         assert still < min(moved[code] for code in moved if code not in stiff) + 0.05
         assert min(moved[code] for code in stiff) < 0.1
     assert infarcts == 5
+
+
+def test_no_option_of_a_diagnosis_is_the_odd_one_out(studies):
+    """The four options of a group are the same for each of its diseases, so that the prompt alone tells nothing."""
+    offered = {}
+    for study in studies:
+        case = next(c for c in VqaClosedTask().cases(study, SEQUENCES) if c.key == "diagnosis")
+        offered.setdefault(frozenset(VqaClosedTask().word(study, case, "en").options), set()).add(case.truth)
+    assert [len(truths) for truths in offered.values()] == [4, 4, 4, 4]
+
+
+def test_what_is_right_on_another_study(studies):
+    """Only one of the options offered may be right there; a finding that is abnormal in both is no change."""
+    task, dcm, hcm, lvnc = VqaClosedTask(), studies[0], studies[1], studies[8]
+    case = next(c for c in task.cases(dcm, SEQUENCES) if c.key == "diagnosis")
+    one = task.word(dcm, case, "en")
+    assert task.truth_on(lvnc, one) == "LVNC"
+    assert task.truth_on(hcm, one) is None
+    assert task.truth_on(dcm, one) == "DCM"
+    case = next(c for c in task.cases(dcm, SEQUENCES) if c.key == "abnormal_finding")
+    one = task.word(dcm, case, "en")
+    codes = [code for code, term in FINDINGS.items() if term.en in one.options]
+    for findings, right in (({}, None), (dict.fromkeys(codes, True), None),
+                            (dict.fromkeys(codes, False) | {codes[1]: True}, codes[1])):  # fmt: skip
+        told = replace(dcm, labels=StudyLabels(findings=findings))
+        assert task.truth_on(told, one) == right
+
+
+def test_always_the_same_option_shows_as_collapse(studies):
+    task = VqaClosedTask()
+    asked = [task.word(s, c, "en", w) for s in studies for c in task.cases(s, SEQUENCES) if c.key == "ef_grade"
+             for w in range(3)]  # fmt: skip
+    normal = BY_KEY["ef_grade"].terms["normal"].en
+    said = [Answer(one, f"{normal} ({LETTERS[one.options.index(normal)]}).") for one in asked]
+    scores = task.score(said)
+    assert scores["top_answer_share"].value == 1
+    assert scores["answer_entropy_bits"].value == 0
+    assert scores["truth_entropy_bits"].value > 0.5
+
+
+def test_options_of_the_data_are_few_and_different():
+    for options in (("a", "a"), tuple("abcdefghi")):
+        with pytest.raises(CmrvlmError, match="options twice"):
+            UserQuestion("other", "en", "?", "a", options)

@@ -1,0 +1,39 @@
+"""Each encoder in each slot, on synthetic phantoms.
+
+    python -m experiments.encoders.run [out=<folder>] [steps=<steps>]
+
+Stage 3 from scratch, so that no encoder has an earlier stage of its own. Writes table and figure here.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from experiments.commands import given
+from experiments.sweeps import keep, sweep
+
+HERE = Path(__file__).parent
+JOBS = {
+    "attention in all slots": [],
+    "conv in sax": ["encoder@encoders.sax=conv"],
+    "conv in lax_4ch": ["encoder@encoders.lax_4ch=conv"],
+    "conv in lge": ["encoder@encoders.lge=conv", "encoders.lge.temporal_tokens=0"],
+}
+SHOWN = (
+    ("segment_lv", "dice", "LV Dice"),
+    ("segment_myo", "dice", "myo Dice"),
+    ("disease", "macro_auroc", "disease AUROC"),
+    ("abnormality", "macro_auroc", "finding AUROC"),
+    ("volume", "lvef_pearson", "LVEF Pearson"),
+)
+
+
+def main() -> None:
+    """Run the sweep and keep its result."""
+    settings = given({"out": "runs/encoders", "steps": "500"})
+    asked = ["tasks=[segment_lv,segment_myo,disease,abnormality,volume]", "cases_per_task=6"]
+    keep(HERE, sweep(JOBS, Path(settings["out"]), settings["steps"], asked), SHOWN, settings["steps"])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,41 @@
+"""Weights over tasks, on synthetic phantoms: those of the default mix, all equal, and the default's evened out.
+
+    python -m experiments.mixes.run [init=<run of stage 2>] [out=<folder>] [steps=<steps>]
+
+All jobs start from the same run of stage 2 (that of the benchmark). Writes table and figure here.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from experiments.commands import given
+from experiments.sweeps import keep, sweep
+
+HERE = Path(__file__).parent
+JOBS = {
+    "default": [],
+    "equal": ["mix=uniform"],
+    "temperature 3": ["mix.temperature=3"],
+    "two questions a study": ["mix.per_study=2"],
+}
+SHOWN = (
+    ("segment_lv", "dice", "LV Dice"),
+    ("level", "accuracy", "level"),
+    ("disease", "macro_auroc", "disease AUROC"),
+    ("vqa_closed", "accuracy", "closed VQA"),
+    ("vqa_open", "accuracy", "open VQA"),
+    ("report", "finding_f1", "report F1"),
+)
+
+
+def main() -> None:
+    """Run the sweep and keep its result."""
+    settings = given({"init": "runs/benchmark/stage2", "out": "runs/mixes", "steps": "500"})
+    jobs = {name: [*overrides, f"stage.init_from={settings['init']}"] for name, overrides in JOBS.items()}
+    asked = ["tasks=[segment_lv,level,disease,vqa_closed,vqa_open,report]", "cases_per_task=6"]
+    keep(HERE, sweep(jobs, Path(settings["out"]), settings["steps"], asked), SHOWN, settings["steps"])
+
+
+if __name__ == "__main__":
+    main()
