@@ -124,7 +124,7 @@ class CMRVLM(nn.Module):
         if not features.stacks:
             empty = self.llm.embed(torch.zeros(0, dtype=torch.long, device=next(self.parameters()).device))
             return [empty.reshape(0, width) for _ in instructions]
-        series = {name: self._series_tokens(name, features) for name in features.stacks}
+        series = {name: [self.projectors[name](one) for one in own] for name, own in features.tokens.items()}
         parts: list[list[Tensor]] = [[] for _ in instructions]
         wanted: dict[tuple[str, int], list[tuple[int, int, int, int, int]]] = defaultdict(list)
         for row, (instruction, owner) in enumerate(zip(instructions, owners, strict=True)):
@@ -143,23 +143,36 @@ class CMRVLM(nn.Module):
             tokens = self.encoder(name).tokens_of_views(grid, at[:, 0], at[:, 1], at[:, 2])
             for (row, slot, *_), one in zip(asked, self.projectors[name](tokens, view=True), strict=True):
                 parts[row][slot] = one
+        self._add_read_outs(parts, features, instructions, owners)
         device = next(self.parameters()).device
         return [torch.cat(own) if own else torch.zeros(0, width, device=device) for own in parts]
 
-    def _series_tokens(self, name: str, features: Features) -> list[Tensor]:
-        tokens: list[Tensor] = [self.projectors[name](pooled) for pooled in features.tokens[name]]
-        head = self.read_out
-        if head is None:
-            return tokens
-        told = [head.token(summary) for summary in features.summaries[name]]
-        return [torch.cat([one, more.to(one.dtype)], dim=1) for one, more in zip(tokens, told, strict=True)]
+    def _add_read_outs(
+        self, parts: list[list[Tensor]], features: Features, instructions: list[Instruction], owners: list[int]
+    ) -> None:
+        """Behind the images of each row that shows whole series: what the read-out says of them together."""
+        sets: dict[tuple[int, tuple[str, ...]], list[int]] = defaultdict(list)
+        for row, (instruction, owner) in enumerate(zip(instructions, owners, strict=True)):
+            whole = tuple(view.sequence for view in instruction.case.views if view.whole)
+            if whole:
+                sets[owner, whole].append(row)
+        if self.read_out is None or not sets:
+            return
+        told = self.read_out.tokens(self.read_outs(features, list(sets)))  # (S, outputs, D)
+        for rows, one in zip(sets.values(), told, strict=True):
+            for row in rows:
+                parts[row].append(one.to(parts[row][0].dtype))
 
     def token_counts(self, name: str) -> tuple[int, int]:
         """Tokens that a series and a view of a sequence become in the text."""
         projector = self.projectors[name]
         assert isinstance(projector, Projector)
-        series, view = projector.out_counts
-        return series + (self.read_out is not None), view
+        return projector.out_counts
+
+    @property
+    def read_out_tokens(self) -> int:
+        """Tokens that tell the language model what was read of whole series."""
+        return 0 if self.read_out is None else len(self.read_out.outputs)
 
     def read(self, rows: TextRows, tokens: list[Tensor]) -> Tensor:
         """Hidden states (R, L, D) of the language model over rows with their image tokens."""

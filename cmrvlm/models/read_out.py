@@ -8,14 +8,16 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
+_LIMIT = 4.0  # standardised measurements beyond it are told as it
+
 
 class ReadOut(nn.Module):
     """Several outputs over one hidden layer: the sum of what each shown sequence says.
 
     Each sequence has its own linear layer over all its tokens, so a token counts by its place; what is not shown adds
     nothing. The head reads the encoders and not the language model's tokens: those are shaped by the next word, and
-    their gradients drown those of the diagnosis. What it has read of a sequence is told to the language model as one
-    more token, so that words, classes and numbers come from the same evidence.
+    their gradients drown those of the diagnosis. What it has read of all shown sequences together is told to the
+    language model, one token for each output, so that words, classes and numbers come from the same evidence.
 
     Args:
         counts: Sequence to the number of tokens of a whole series.
@@ -40,7 +42,7 @@ class ReadOut(nn.Module):
                 for name, count in counts.items()
             }
         )
-        self.tell = nn.Sequential(nn.GELU(), nn.Linear(hidden, token_width))
+        self.tell = nn.ModuleDict({name: nn.Linear(size, token_width) for name, size in sizes.items()})
         self.outputs = nn.ModuleDict({name: nn.Sequential(nn.GELU(), nn.Linear(hidden, size))
                                       for name, size in sizes.items()})  # fmt: skip
         if "disease" in sizes:
@@ -52,10 +54,13 @@ class ReadOut(nn.Module):
         summary: Tensor = self.read[sequence](tokens)
         return summary
 
-    def token(self, summary: Tensor) -> Tensor:
-        """Summaries (N, hidden) as tokens (N, 1, token_width); the next word does not change what is read."""
-        token: Tensor = self.tell(summary.detach())
-        return token[:, None]
+    def tokens(self, outputs: Mapping[str, Tensor]) -> Tensor:
+        """Outputs (K, size) as tokens (K, outputs, token_width); the next word does not change what is read."""
+        told = []
+        for name, layer in self.tell.items():
+            values = outputs[name].detach()
+            told.append(layer(values.clamp(-_LIMIT, _LIMIT) if name == "measurements" else torch.sigmoid(values)))
+        return torch.stack(told, dim=1)
 
     def forward(self, summaries: list[Tensor]) -> dict[str, Tensor]:
         """Outputs (K, size) by name from the summed summaries (hidden,) of each of K sets of series."""

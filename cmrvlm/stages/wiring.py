@@ -85,4 +85,5 @@ def build_collator(model: nn.Module, tokenizer: PreTrainedTokenizerBase) -> Coll
         series_tokens={name: series for name, (series, _) in counts.items()},
         view_tokens={name: view for name, (_, view) in counts.items()},
         max_length=model.llm.max_length,
+        read_out_tokens=model.read_out_tokens if isinstance(model, CMRVLM) else 0,
     )

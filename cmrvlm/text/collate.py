@@ -25,6 +25,7 @@ class Collator:
         series_tokens: Sequence to the number of tokens of a whole series in the text.
         view_tokens: Sequence to the number of tokens of one frame or slice.
         max_length: Longest row the language model takes.
+        read_out_tokens: Tokens behind the images of a row that shows whole series, see `cmrvlm.models.read_out`.
     """
 
     def __init__(
@@ -33,20 +34,22 @@ class Collator:
         series_tokens: Mapping[str, int],
         view_tokens: Mapping[str, int],
         max_length: int = 1024,
+        read_out_tokens: int = 0,
     ) -> None:
         self.tokenizer = tokenizer
         self.series_tokens, self.view_tokens = dict(series_tokens), dict(view_tokens)
-        self.max_length = max_length
+        self.max_length, self.read_out_tokens = max_length, read_out_tokens
         self.image_id, self.answer_id = tokenizer.convert_tokens_to_ids([IMAGE, ANSWER])
         self.special_ids = set(tokenizer.convert_tokens_to_ids(list(SPECIAL_TOKENS)))
 
-    def image_places(self, view: View) -> int:
-        """Tokens that a view fills."""
-        return (self.series_tokens if view.whole else self.view_tokens)[view.sequence]
+    def image_places(self, views: Sequence[View]) -> int:
+        """Tokens that views fill, with what is read of the whole series among them."""
+        places = sum((self.series_tokens if view.whole else self.view_tokens)[view.sequence] for view in views)
+        return places + self.read_out_tokens * any(view.whole for view in views)
 
     def prompt_ids(self, instruction: Instruction, blind: bool = False) -> list[int]:
         """Begin, image places, question, and the mark after which the answer starts."""
-        places = 0 if blind else sum(self.image_places(view) for view in instruction.case.views)
+        places = 0 if blind else self.image_places(instruction.case.views)
         question = self.tokenizer.encode(instruction.prompt, add_special_tokens=False)
         if self.special_ids & set(question):
             raise CmrvlmError("the question holds a special token", field=instruction.prompt[:60],

@@ -53,3 +53,16 @@ def test_mask_decoder_reaches_full_resolution_at_any_size():
         assert not torch.equal(mixed[1], logits[1])
         alone = decoder.pixels([level[1:, :, :, 1:] for level in pyramid])
         assert (alone[0, :, :, 0] - pixels[1, :, :, 1]).abs().max() < 1e-5
+
+
+def test_what_is_read_is_told_and_the_words_do_not_change_it():
+    torch.manual_seed(0)
+    head = ReadOut({"sax": 2}, {"sax": 4}, {"disease": 16, "measurements": 3}, token_width=12)
+    outputs = head([torch.randn(256), torch.randn(256)])
+    told = head.tokens(outputs)
+    assert told.shape == (2, 2, 12)
+    told.sum().backward()
+    assert all(p.grad is None for p in [*head.outputs.parameters(), *head.read.parameters()])
+    assert all(p.grad is not None for p in head.tell.parameters())
+    far = head.tokens({name: value * 1e6 for name, value in outputs.items()})
+    assert torch.isfinite(far).all()

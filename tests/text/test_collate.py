@@ -19,7 +19,7 @@ def test_rows_hold_prompt_answer_and_end(parts):
         assert tokenizer.decode(ids[start:-1]) == instruction.answer
         assert ids[-1] == tokenizer.eos_token_id
         assert ids[start - 1] == collator.answer_id
-        places = sum(collator.image_places(view) for view in instruction.case.views)
+        places = collator.image_places(instruction.case.views)
         assert ids.count(collator.image_id) == places
         assert (places > 0) == bool(instruction.case.views)
         assert (batch.rows.ids[row, length:] == tokenizer.pad_token_id).all()
