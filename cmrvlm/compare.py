@@ -15,7 +15,7 @@ from rich.console import Console
 
 from cmrvlm.errors import CmrvlmError
 from cmrvlm.evaluation.results import interval
-from cmrvlm.evaluation.tables import rich_table, shown
+from cmrvlm.evaluation.tables import PER_CLASS, rich_table, shown
 
 
 def evaluation_folder(path: Path) -> Path:
@@ -50,7 +50,7 @@ def compare(paths: Sequence[Path], *, classes: bool = False) -> tuple[tuple[str,
     rows = []
     for task, metrics in contents[0]["tasks"].items():
         for name, first in metrics.items():
-            if not classes and name.startswith(("auroc_", "auprc_")):
+            if not classes and name.startswith(PER_CLASS):
                 continue
             cells = [shown(first, interval=True)]
             for content, table in zip(contents[1:], resamples[1:], strict=True):

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from cmrvlm.batch import Batch
 from cmrvlm.measurements import MACE_RISK, fill_quotes
-from cmrvlm.models.cmrvlm import CMRVLM, Features, rows_of
+from cmrvlm.models.cmrvlm import CMRVLM, Features, rows_by_series, rows_of
 from cmrvlm.targets import measurements_of, risk_of
 from cmrvlm.tasks.base import Answer, Instruction
 from cmrvlm.text.collate import Collator
@@ -79,12 +79,7 @@ def _add_masks(
 
 def _add_read_outs(model: CMRVLM, features: Features, answers: list[Answer], owners: list[int]) -> None:
     """Read-outs of each distinct set of whole series once, given to all answers that show it."""
-    sets: dict[tuple[int, tuple[str, ...]], list[int]] = {}
-    for row, (answer, owner) in enumerate(zip(answers, owners, strict=True)):
-        names = tuple(view.sequence for view in answer.instruction.case.views if view.whole)
-        shown = tuple(name for name in names if (owner, name) in features.place)
-        if shown:
-            sets.setdefault((owner, shown), []).append(row)
+    sets = rows_by_series(features, [answer.instruction for answer in answers], owners)
     outputs = model.read_outs(features, list(sets))
     for index, rows in enumerate(sets.values()):
         values = {}

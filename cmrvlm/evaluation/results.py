@@ -15,12 +15,13 @@ import pyarrow.parquet as pq
 
 from cmrvlm.evaluation.asking import Asked, question_of, unchanged
 from cmrvlm.evaluation.conditions import FULL
-from cmrvlm.metrics.statistic import Mean, Statistic, Weights
+from cmrvlm.metrics.statistic import Mean, Statistic, Weights, per_answer
 from cmrvlm.tasks.base import Task
 
 DIGITS = 6
 OVERALL = "overall"
 Tree = dict[str, dict[str, dict[str, Any]]]
+Found = dict[str, tuple[list[int], dict[str, Statistic]]]
 
 
 @dataclass(frozen=True)
@@ -63,9 +64,10 @@ def interval(replicates: Weights) -> tuple[float | None, float | None]:
     return round(float(low), DIGITS), round(float(high), DIGITS)
 
 
-def statistics(asked: Asked, tasks: Mapping[str, Task], full: Asked | None, extra: Mapping[str, Any] | None = None
-               ) -> dict[str, dict[str, tuple[Statistic, list[int]]]]:  # fmt: skip
-    """Task to metric to statistic and the rows of answers that it is over.
+def statistics(
+    asked: Asked, tasks: Mapping[str, Task], full: Asked | None, extra: Mapping[str, Any] | None = None
+) -> Found:
+    """Task to the rows of its answers and to its statistics over them.
 
     Args:
         asked: Answers under one condition.
@@ -73,7 +75,7 @@ def statistics(asked: Asked, tasks: Mapping[str, Task], full: Asked | None, extr
         full: Answers with everything shown, for the share of answers that a probe does not change.
         extra: Task to a function that gives more statistics of its answers.
     """
-    found: dict[str, dict[str, tuple[Statistic, list[int]]]] = {}
+    found: Found = {}
     rows_of = asked.by_task()
     probe = full is not None and bool(asked.condition.probe)
     for name, task in tasks.items():
@@ -84,25 +86,22 @@ def statistics(asked: Asked, tasks: Mapping[str, Task], full: Asked | None, extr
             scores |= extra[name](own)
         if probe and full is not None:
             scores["unchanged_share"] = Mean(unchanged(asked, full, rows))
-        found[name] = {metric: (one, rows) for metric, one in scores.items()}
+        found[name] = rows, scores
     if probe and full is not None:
         rows = list(range(len(asked.answers)))
         label = "mirage_rate" if asked.condition.probe == "swapped" else "unchanged_share"
-        found[OVERALL] = {label: (Mean(unchanged(asked, full, rows)), rows)}
+        found[OVERALL] = rows, {label: Mean(unchanged(asked, full, rows))}
     return found
 
 
-def as_tree(found: Mapping[str, Mapping[str, tuple[Statistic, list[int]]]], asked: Asked, bootstrap: Bootstrap
-            ) -> tuple[Tree, dict[str, Weights]]:  # fmt: skip
+def as_tree(found: Found, asked: Asked, bootstrap: Bootstrap) -> tuple[Tree, dict[str, Weights]]:
     """Values with intervals, and the replicates of each metric by `task.metric`."""
     tree: Tree = {}
     replicates: dict[str, Weights] = {}
-    for task, metrics in found.items():
+    for task, (rows, metrics) in found.items():
         tree[task] = {}
-        weights: Weights | None = None
-        for metric, (one, rows) in metrics.items():
-            if weights is None:
-                weights = bootstrap.rows([asked.patients[row] for row in rows])
+        weights = bootstrap.rows([asked.patients[row] for row in rows])
+        for metric, one in metrics.items():
             value = one.value
             values = one(weights) if value is not None else np.full(len(weights), math.nan)
             low, high = interval(values)
@@ -144,14 +143,14 @@ SCHEMA = pa.schema(
 )  # fmt: skip
 
 
-def answer_rows(
-    asked: Asked, tasks: Mapping[str, Task], found: Mapping[str, Mapping[str, tuple[Statistic, list[int]]]]
-) -> list[dict[str, Any]]:
+def answer_rows(asked: Asked, tasks: Mapping[str, Task], found: Found) -> list[dict[str, Any]]:
     """One row for each answer, graded by its task's primary metric, and one for each study that could not be asked."""
     score: dict[int, float | None] = {}
     for name, task in tasks.items():
-        one, rows = found[name][task.primary]
-        values = [None if math.isnan(value) else round(float(value), DIGITS) for value in one.per_answer()]
+        rows, scores = found[name]
+        values = [
+            None if math.isnan(value) else round(float(value), DIGITS) for value in per_answer(scores[task.primary])
+        ]
         score |= dict(zip(rows, values, strict=True))
     where = {"subset": asked.condition.subset, "probe": asked.condition.probe}
     lines: list[dict[str, Any]] = [

@@ -9,7 +9,7 @@ from rich.table import Table
 
 from cmrvlm.evaluation.results import OVERALL, Tree
 
-_PER_CLASS = ("auroc_", "auprc_")
+PER_CLASS = ("auroc_", "auprc_")
 Row = tuple[str, ...]
 
 
@@ -31,7 +31,7 @@ def score_rows(tree: Tree, probes: Mapping[str, Tree]) -> tuple[Row, list[Row]]:
          str(row["n"]), str(row["undefined"]))
         for task, metrics in tree.items()
         for name, row in metrics.items()
-        if not name.startswith(_PER_CLASS)
+        if not name.startswith(PER_CLASS)
     ]  # fmt: skip
     return head, rows
 

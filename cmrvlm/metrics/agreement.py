@@ -17,8 +17,8 @@ class Agreement(Statistic):
     Args:
         said: Predicted values, None where the answer holds none.
         truth: True values, None where unknown.
-        kind: `sd` (of the differences), `lower_limit`, `upper_limit`, `pearson` or `icc`: two-way random, absolute
-            agreement, single measurement, ICC(2,1) of Shrout and Fleiss, Psychol Bull 1979.
+        kind: `lower_limit`, `upper_limit`, `pearson` or `icc`: two-way random, absolute agreement, single measurement,
+            ICC(2,1) of Shrout and Fleiss, Psychol Bull 1979.
     """
 
     def __init__(self, said: Sequence[float | None], truth: Sequence[float | None], kind: str) -> None:
@@ -50,8 +50,6 @@ class Agreement(Statistic):
             error = divide(product(x - y, x - y) / 2, many - 1)
             return divide(subjects - error, subjects + error + 2 * (raters - error) / np.maximum(count, 1))
         spread = np.sqrt(np.clip(divide(product(x - y, x - y), many - 1), 0, None))
-        if self.kind == "sd":
-            return spread
         return mean(x - y) + (LIMIT if self.kind == "upper_limit" else -LIMIT) * spread
 
 

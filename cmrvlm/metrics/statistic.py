@@ -48,10 +48,6 @@ class Statistic(ABC):
     @abstractmethod
     def _values(self, weights: Weights) -> Weights: ...
 
-    def per_answer(self) -> Values:
-        """Value of each answer by itself, NaN where it has none; only means have one."""
-        raise NotImplementedError(f"{type(self).__name__} has no value of a single answer")
-
     @property
     def value(self) -> float | None:
         """The value itself; None when undefined."""
@@ -71,10 +67,6 @@ class Mean(Statistic):
     def _values(self, weights: Weights) -> Weights:
         return divide(weights[:, self.known] @ self.values[self.known], weights[:, self.known].sum(axis=1))
 
-    def per_answer(self) -> Values:
-        """Value of each answer by itself, NaN where it has none."""
-        return self.values
-
 
 class Among(Statistic):
     """A statistic of some of the answers, such as those to one question; the others are neither counted nor undefined.
@@ -92,11 +84,15 @@ class Among(Statistic):
     def _values(self, weights: Weights) -> Weights:
         return self.inner(weights[:, self.rows])
 
-    def per_answer(self) -> Values:
-        """Values of the chosen answers in their places, NaN elsewhere."""
-        values = np.full(self.size, np.nan)
-        values[self.rows] = self.inner.per_answer()
+
+def per_answer(one: Statistic) -> Values:
+    """Value of each answer by itself, NaN where it has none; a mean has one, over all answers or among some."""
+    if isinstance(one, Among):
+        values = np.full(one.size, np.nan)
+        values[one.rows] = per_answer(one.inner)
         return values
+    assert isinstance(one, Mean)
+    return one.values
 
 
 class Ratio(Statistic):

@@ -151,11 +151,7 @@ class CMRVLM(nn.Module):
         self, parts: list[list[Tensor]], features: Features, instructions: list[Instruction], owners: list[int]
     ) -> None:
         """Behind the images of each row that shows whole series: what the read-out says of them together."""
-        sets: dict[tuple[int, tuple[str, ...]], list[int]] = defaultdict(list)
-        for row, (instruction, owner) in enumerate(zip(instructions, owners, strict=True)):
-            whole = tuple(view.sequence for view in instruction.case.views if view.whole)
-            if whole:
-                sets[owner, whole].append(row)
+        sets = rows_by_series(features, instructions, owners)
         if self.read_out is None or not sets:
             return
         told = self.read_out.tokens(self.read_outs(features, list(sets)))  # (S, outputs, D)
@@ -280,6 +276,18 @@ class CMRVLM(nn.Module):
 def rows_of(batch: Batch) -> list[int]:
     """Study index of each instruction as plain numbers."""
     return [int(owner) for owner in batch.owners.tolist()]
+
+
+def rows_by_series(
+    features: Features, instructions: Sequence[Instruction], owners: Sequence[int]
+) -> dict[tuple[int, tuple[str, ...]], list[int]]:
+    """Rows by study and encoded whole series that they show; rows that show none are left out."""
+    sets: dict[tuple[int, tuple[str, ...]], list[int]] = defaultdict(list)
+    for row, (instruction, owner) in enumerate(zip(instructions, owners, strict=True)):
+        shown = tuple(name for name in instruction.whole_series if (owner, name) in features.place)
+        if shown:
+            sets[owner, shown].append(row)
+    return sets
 
 
 def split_by_length(lengths: Tensor) -> list[Tensor]:

@@ -99,6 +99,11 @@ class Instruction:
     options: tuple[str, ...] = ()
 
     @property
+    def whole_series(self) -> tuple[str, ...]:
+        """Sequences that are shown whole."""
+        return tuple(view.sequence for view in self.case.views if view.whole)
+
+    @property
     def reference(self) -> str:
         """The right answer with its numbers."""
         return fill_quotes(self.answer, self.values, self.language)

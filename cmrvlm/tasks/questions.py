@@ -68,6 +68,11 @@ class LabelQuestion:
     all_of: frozenset[str] = frozenset()
     closed_only: bool = False
 
+    def question(self, language: str, wording: int, *, paraphrased: bool) -> str:
+        """One of the wordings that training shows, or the one that it never does."""
+        *trained, unseen = self.prompts[language]
+        return unseen if paraphrased else trained[wording % len(trained)]
+
     def askable(self, shown: Collection[str]) -> bool:
         """Whether the shown sequences can answer it."""
         return bool(self.any_of & set(shown)) and self.all_of <= set(shown)

@@ -126,8 +126,7 @@ class VqaClosedTask(Task):
         if case.question:
             question = case.question.prompt
         else:
-            *trained, unseen = BY_KEY[case.key].prompts[language]
-            question = unseen if paraphrased else trained[wording % len(trained)]
+            question = BY_KEY[case.key].question(language, wording, paraphrased=paraphrased)
         listed = "; ".join(f"{letter}) {name}" for letter, name in zip(LETTERS, options, strict=False))
         prompt = self.prompts[language][0].format(question=question, options=listed)
         letter = LETTERS[options.index(right)]
@@ -211,8 +210,7 @@ class VqaOpenTask(Task):
         if case.question:
             language, question = case.question.language, case.question.prompt
         else:
-            *trained, unseen = BY_KEY[case.key].prompts[language]
-            question = unseen if paraphrased else trained[wording % len(trained)]
+            question = BY_KEY[case.key].question(language, wording, paraphrased=paraphrased)
         return Instruction(study.study_id, self.name, language, question, self.answer(study, case, language), case)
 
     def score(self, answers: Sequence[Answer]) -> dict[str, Statistic]:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-from functools import lru_cache
 
 from cmrvlm.labels import FINDINGS, LGE_PATTERNS, MOTION_PATTERNS
 from cmrvlm.measurements import MEASUREMENTS
+from cmrvlm.text.parse import any_of
 from cmrvlm.text.report_writer import split_sections
 
 _SENTENCE = re.compile(r"[;；。\n]|\.(?!\d)")
@@ -39,13 +39,6 @@ _JUDGED = {one.finding: (one.en, one.zh, FINDINGS[one.finding].en, FINDINGS[one.
            for one in MEASUREMENTS.values()} | {"wall_motion": ("wall motion", "室壁运动")}  # fmt: skip
 
 
-@lru_cache(maxsize=512)
-def _named(names: tuple[str, ...]) -> re.Pattern[str]:
-    parts = [re.escape(n) if not n.isascii() else rf"(?<![\w-]){re.escape(n)}(?!\w)"
-             for n in sorted(names, key=len, reverse=True)]  # fmt: skip
-    return re.compile("|".join(parts), re.IGNORECASE)
-
-
 def findings_stated(text: str) -> dict[str, bool]:
     """Findings that a report or caption states, in either language.
 
@@ -73,11 +66,11 @@ def _in_item(item: str, *, denied: bool) -> dict[str, bool]:
     """Findings that one item of a list states, when what came before it in the sentence was denied or not."""
     found: dict[str, bool] = {}
     for code, names in _JUDGED.items():
-        judged = _judgement(item, denied=denied) if _named(names).search(item) else None
+        judged = _judgement(item, denied=denied) if any_of(names).search(item) else None
         if judged is not None:
             found[code] = judged
     for code, names in _PRESENCE.items():
-        match = _named(names).search(item)
+        match = any_of(names).search(item)
         if match:
             absent = denied or _DENIAL.search(item[: match.start()]) or _DENIED_AFTER.search(item[match.end() :])
             found[code] = found.get(code, False) or not absent

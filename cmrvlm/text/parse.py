@@ -10,10 +10,14 @@ from cmrvlm.labels import Term
 
 
 @lru_cache(maxsize=512)
-def _pattern(name: str) -> re.Pattern[str]:
-    escaped = re.escape(name)
-    # Chinese has no spaces between words; Latin names must not be part of a longer word.
-    return re.compile(escaped if not name.isascii() else rf"(?<![\w-]){escaped}(?!\w)", re.IGNORECASE)
+def any_of(names: tuple[str, ...]) -> re.Pattern[str]:
+    """Finds any of the names, longer ones first.
+
+    Chinese has no spaces between words; Latin names must not be part of a longer word.
+    """
+    parts = [re.escape(name) if not name.isascii() else rf"(?<![\w-]){re.escape(name)}(?!\w)"
+             for name in sorted(names, key=len, reverse=True)]  # fmt: skip
+    return re.compile("|".join(parts), re.IGNORECASE)
 
 
 def terms_named(text: str, terms: Mapping[str, Term]) -> list[str]:
@@ -24,7 +28,7 @@ def terms_named(text: str, terms: Mapping[str, Term]) -> list[str]:
     names = [(name, code) for code, term in terms.items() for name in (term.en, term.zh, *term.synonyms)]
     found = set()
     for name, code in sorted(names, key=lambda item: -len(item[0])):
-        text, count = _pattern(name).subn(" ", text)
+        text, count = any_of((name,)).subn(" ", text)
         if count:
             found.add(code)
     return [code for code in terms if code in found]
