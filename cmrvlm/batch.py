@@ -26,15 +26,19 @@ class Media:
 
 @dataclass
 class TextRows:
-    """Token rows, padded on the right: prompt with image places, answer, end.
+    """Token rows, padded on the right: begin and image places, question, answer, end.
 
     Attributes:
         ids: (R, L).
+        groups: (R,) rows with the same number show the same images of the same study.
+        image_lengths: (R,) tokens of begin and images.
         prompt_lengths: (R,) tokens before the answer.
         lengths: (R,) tokens in all.
     """
 
     ids: Tensor
+    groups: Tensor
+    image_lengths: Tensor
     prompt_lengths: Tensor
     lengths: Tensor
 

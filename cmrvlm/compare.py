@@ -38,7 +38,8 @@ def compare(paths: Sequence[Path], *, classes: bool = False) -> tuple[tuple[str,
         classes: Show single classes too.
 
     Raises:
-        CmrvlmError: Runs were not evaluated on the same patients with the same resamples.
+        CmrvlmError: Runs were not evaluated on the same patients with the same resamples, or were asked or scored
+            in another way.
     """
     folders = [evaluation_folder(path) for path in paths]
     contents: list[dict[str, Any]] = [json.loads((folder / "metrics.json").read_text()) for folder in folders]
@@ -47,23 +48,42 @@ def compare(paths: Sequence[Path], *, classes: bool = False) -> tuple[tuple[str,
     if len(set(marks)) > 1:
         raise CmrvlmError("the runs were not evaluated on the same patients", file=folders[-1],
                           remedy="Evaluate them on one split with the same number of resamples.")  # fmt: skip
+    _check_settings(folders, contents)
     rows = []
-    for task, metrics in contents[0]["tasks"].items():
-        for name, first in metrics.items():
-            if not classes and name.startswith(PER_CLASS):
-                continue
-            cells = [shown(first, interval=True)]
-            for content, table in zip(contents[1:], resamples[1:], strict=True):
-                other = content["tasks"].get(task, {}).get(name)
-                cells += [shown(other), _difference(first, other, resamples[0], table, f"{task}.{name}")]
-            rows.append((task, name, *cells))
+    for task, name in _metrics(contents, classes=classes):
+        first, *others = (content["tasks"].get(task, {}).get(name) for content in contents)
+        cells = [shown(first, interval=True)]
+        for other, table in zip(others, resamples[1:], strict=True):
+            cells += [shown(other), _difference(first, other, resamples[0], table, f"{task}.{name}")]
+        rows.append((task, name, *cells))
     names = [folder.parent.name if folder.name == "evaluation" else folder.name for folder in folders]
     head = ("task", "metric", names[0], *(cell for name in names[1:] for cell in (name, "difference (95 %)")))
     return head, rows
 
 
-def _difference(first: dict[str, Any], other: dict[str, Any] | None, a: Any, b: Any, column: str) -> str:
-    if other is None or first["value"] is None or other["value"] is None:
+# Settings of an evaluation that change what is asked or how answers are scored, whatever model is asked.
+_SAME = ("part", "study_ids", "cases_per_task", "languages", "context", "decoding", "cleaning", "text_scale",
+         "bleu_tokenizers", "rouge_and_meteor_tokenizer", "meteor", "bert_score")  # fmt: skip
+
+
+def _check_settings(folders: Sequence[Path], contents: Sequence[dict[str, Any]]) -> None:
+    first = contents[0]["settings"]
+    for folder, content in zip(folders[1:], contents[1:], strict=True):
+        for name in _SAME:
+            if content["settings"].get(name) != first.get(name):
+                raise CmrvlmError(f"evaluated with {content['settings'].get(name)}, the first with {first.get(name)}",
+                                  file=folder, field=name, remedy="Evaluate the runs in the same way.")  # fmt: skip
+
+
+def _metrics(contents: Sequence[dict[str, Any]], *, classes: bool) -> list[tuple[str, str]]:
+    """Task and metric of everything that any of the runs was scored on, in the order in which they come."""
+    names = {(task, name): None for content in contents for task, metrics in content["tasks"].items()
+             for name in metrics if classes or not name.startswith(PER_CLASS)}  # fmt: skip
+    return list(names)
+
+
+def _difference(first: dict[str, Any] | None, other: dict[str, Any] | None, a: Any, b: Any, column: str) -> str:
+    if first is None or other is None or first["value"] is None or other["value"] is None:
         return ""
     low, high = interval(np.asarray(b[column]) - np.asarray(a[column]))
     gap = f"{other['value'] - first['value']:+.3f}"

@@ -9,6 +9,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,7 @@ from cmrvlm.evaluation.results import (
     write_answers,
     write_replicates,
 )
+from cmrvlm.inference import device_of
 from cmrvlm.metrics.bert_score import bert_scores, check_bert_model
 from cmrvlm.metrics.statistic import Weights
 from cmrvlm.metrics.text import BLEU_TOKENIZERS, meteor_missing
@@ -109,7 +111,9 @@ class Evaluation:
         self.bert = {name: value for name, value in (config.get("bert_score") or {}).items() if value is not None}
         if self.bert:
             check_bert_model(**self.bert)
+        self.device = device_of(config["device"])
         self.run = load_run(Path(config["run"]))
+        self.run.model.to(self.device)
         self.conditions = conditions(config["subsets"], config["probes"], list(self.run.model.encoders))
         self.data = evaluation_data(self.run, config["data"])
         self.studies: list[str] = self.data.split.get(config["part"], [])
@@ -148,8 +152,12 @@ class Evaluation:
             "patients": len(self.bootstrap.patients),
             "synthetic": self.synthetic,
             "weights": weights_hash(self.run.folder),
-            "data": self.data.cache.folder.name,
+            "data": self.data.cache.content_hash(self.studies),
             "study_ids": hashlib.sha256("/".join(self.studies).encode()).hexdigest()[:16],
+            "preprocessing": self.run.preprocessing.spec(),
+            "languages": list(self.data.mixture.languages),
+            "context": list(self.data.mixture.context),
+            "tasks": list(self.tasks),
             "decoding": "greedy",
             "max_new_tokens": config["max_new_tokens"],
             "cases_per_task": config["cases_per_task"],
@@ -161,6 +169,8 @@ class Evaluation:
             "bert_score": self.bert or "off",
             "intervals": f"2.5 to 97.5 %, {config['bootstrap']} resamples of patients, seed 0",
             "probes": {one.probe: PROBES[one.probe] for one in self.conditions if one.probe},
+            "device": self.device.type,
+            "versions": {name: version(name) for name in ("cmrvlm", "torch", "transformers", "monai")},
         }
 
 

@@ -10,8 +10,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from cmrvlm.batch import Batch
+from cmrvlm.errors import CmrvlmError
 from cmrvlm.measurements import MACE_RISK, fill_quotes
-from cmrvlm.models.cmrvlm import CMRVLM, Features, rows_by_series, rows_of
+from cmrvlm.models.cmrvlm import CMRVLM, Features
+from cmrvlm.models.rows import rows_by_series, rows_of
 from cmrvlm.targets import measurements_of, risk_of
 from cmrvlm.tasks.base import Answer, Instruction
 from cmrvlm.text.collate import Collator
@@ -19,12 +21,26 @@ from cmrvlm.text.collate import Collator
 _PROBABILITIES = ("disease", "findings", "hazard")
 
 
+def device_of(name: str) -> torch.device:
+    """The device that `auto`, `cpu` or `cuda` stands for; `auto` is a GPU where there is one.
+
+    Raises:
+        CmrvlmError: The name is unknown, or there is no GPU.
+    """
+    if name not in ("auto", "cpu", "cuda"):
+        raise CmrvlmError(f"unknown device '{name}'", field="device", remedy="Use auto, cpu or cuda.")
+    found = torch.cuda.is_available()
+    if name == "cuda" and not found:
+        raise CmrvlmError("there is no GPU here", field="device", remedy="Use device=auto or device=cpu.")
+    return torch.device("cuda" if found and name != "cpu" else "cpu")
+
+
 @torch.no_grad()
 def answer_batch(model: CMRVLM, collator: Collator, batch: Batch, max_new_tokens: int) -> list[Answer]:
     """Ask a model every instruction of a batch; images are encoded once.
 
     Args:
-        model: In evaluation mode.
+        model: In evaluation mode; the batch is moved to where it is.
         collator: The one that made the batch.
         batch: Questions; a batch without media is answered from the prompts alone.
         max_new_tokens: Longest answer.
@@ -32,6 +48,7 @@ def answer_batch(model: CMRVLM, collator: Collator, batch: Batch, max_new_tokens
     Returns:
         One answer for each instruction, in their order.
     """
+    batch = batch.to(next(model.parameters()).device)
     owners = rows_of(batch)
     features = model.encode(batch.media)
     tokens = model.image_tokens(features, batch.instructions, owners)
@@ -65,7 +82,8 @@ def _add_masks(
     if not asked:
         return
     instructions: list[Instruction] = [batch.instructions[row] for row in asked]
-    rows = collator.rows(instructions, blind=not batch.media, answers=[answers[row].text for row in asked])
+    rows = collator.rows(instructions, [owners[row] for row in asked], blind=not batch.media,
+                         answers=[answers[row].text for row in asked])  # fmt: skip
     rows = rows.to(batch.owners.device)
     hidden = model.read(rows, [tokens[row] for row in asked])
     logits = model.mask_logits(features, hidden, rows, instructions, [owners[row] for row in asked])
@@ -79,7 +97,7 @@ def _add_masks(
 
 def _add_read_outs(model: CMRVLM, features: Features, answers: list[Answer], owners: list[int]) -> None:
     """Read-outs of each distinct set of whole series once, given to all answers that show it."""
-    sets = rows_by_series(features, [answer.instruction for answer in answers], owners)
+    sets = rows_by_series(features.place, [answer.instruction for answer in answers], owners)
     outputs = model.read_outs(features, list(sets))
     for index, rows in enumerate(sets.values()):
         values = {}

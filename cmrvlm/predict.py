@@ -18,7 +18,7 @@ from rich.console import Console
 from cmrvlm.entry import CONFIG_PATH, explained
 from cmrvlm.errors import CmrvlmError
 from cmrvlm.figures import overlay, save
-from cmrvlm.inference import answer_batch, quoted_values
+from cmrvlm.inference import answer_batch, device_of, quoted_values
 from cmrvlm.labels import DISEASES, LANGUAGES, NOT_ANNOTATED, STRUCTURES
 from cmrvlm.stages.run_folder import TrainedRun, load_run
 from cmrvlm.stages.wiring import Config, plain
@@ -115,7 +115,9 @@ def predict(config: Config) -> dict[str, Any]:
     """
     if config["language"] not in LANGUAGES:
         raise CmrvlmError(f"unknown language '{config['language']}'", field="language", remedy=f"Known: {LANGUAGES}.")
+    device = device_of(config["device"])
     run = load_run(Path(config["run"]))
+    run.model.to(device)
     native = read_study(Path(config["study"]), config["sequence"])
     known = {name: one for name, one in native.series.items() if name in run.model.encoders}
     if not known:

@@ -12,12 +12,14 @@ from cmrvlm.measurements import MEASUREMENTS, READ_OUT, with_derived
 from cmrvlm.study import StudyLabels
 
 SURVIVAL_EDGES_MONTHS = (12.0, 24.0, 36.0, 48.0, 60.0)  # ends of the intervals of the discrete-time hazard
-TARGET_SIZES = {
-    "disease": len(DISEASES),
-    "findings": len(FINDINGS),
-    "measurements": len(READ_OUT),
-    "hazard": len(SURVIVAL_EDGES_MONTHS),
+# Output to the name of each of its values, by language.
+TARGET_NAMES: dict[str, list[dict[str, str]]] = {
+    "disease": [{"en": term.en, "zh": term.zh} for term in DISEASES.values()],
+    "findings": [{"en": term.en, "zh": term.zh} for term in FINDINGS.values()],
+    "measurements": [{"en": MEASUREMENTS[name].en, "zh": MEASUREMENTS[name].zh} for name in READ_OUT],
+    "hazard": [{"en": f"risk after {end:.0f} months", "zh": f"{end:.0f}个月的风险"} for end in SURVIVAL_EDGES_MONTHS],
 }
+TARGET_SIZES = {output: len(names) for output, names in TARGET_NAMES.items()}
 Vector = NDArray[np.float32]
 _TYPICAL = np.array([MEASUREMENTS[name].typical for name in READ_OUT], dtype=np.float32)
 _SPREAD = np.array([MEASUREMENTS[name].spread for name in READ_OUT], dtype=np.float32)

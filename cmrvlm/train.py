@@ -52,6 +52,7 @@ def train(config: Config, run: Path) -> float | None:
         model=model,
         optimizer=build(config["optimizer"], "optimizer"),
         schedule=build(config["schedule"], "schedule"),
+        task_weights=data.mixture.loss_weights,
         seed=config["seed"],
         **({"class_shares": data.class_shares()} if any((stage_config.get("balance") or {}).values()) else {}),
     )

@@ -119,6 +119,15 @@ class StudyCache:
             return study
         return study.with_series({name: one for name, one in study.series.items() if name in sequences})
 
+    def content_hash(self, study_ids: Iterable[str]) -> str:
+        """Hash of what is cached of the studies, images and labels: equal for equal data, wherever it came from."""
+        digest = hashlib.sha256()
+        for study in study_ids:
+            for file in sorted(self.path(study).iterdir()):
+                digest.update(file.name.encode())
+                digest.update(file.read_bytes())
+        return digest.hexdigest()[:16]
+
     def clear(self) -> None:
         """Remove this cache from disk."""
         shutil.rmtree(self.folder, ignore_errors=True)

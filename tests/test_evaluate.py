@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+import torch
 
 from cmrvlm import compare as compare_module
 from cmrvlm.errors import CmrvlmError
@@ -14,9 +15,10 @@ from cmrvlm.evaluation.asking import Asked, unchanged
 from cmrvlm.evaluation.conditions import PROBES, Condition, all_subsets, conditions, partners, with_images_of
 from cmrvlm.evaluation.results import Bootstrap, interval
 from cmrvlm.evaluation.tables import shown
+from cmrvlm.inference import device_of
 from cmrvlm.labels import SEQUENCES
 from cmrvlm.metrics.statistic import Mean
-from cmrvlm.stages.run_folder import load_run
+from cmrvlm.stages.run_folder import load_run, read_config
 from cmrvlm.tasks.base import Answer
 from cmrvlm.train import train
 from tests.conftest import CONF, composed
@@ -102,7 +104,7 @@ def test_figures_tables_and_settings_are_written(whole):
         assert words in text
     settings = content["settings"]
     for name in ("weights", "data", "study_ids", "decoding", "max_new_tokens", "cleaning", "bleu_tokenizers", "intervals",
-                 "meteor", "text_scale"):  # fmt: skip
+                 "meteor", "text_scale", "preprocessing", "languages", "tasks", "device", "versions"):  # fmt: skip
         assert settings[name] not in (None, "")
     assert settings["synthetic"] is True
     assert settings["studies"] == settings["patients"] == 3
@@ -272,6 +274,44 @@ def test_runs_are_compared_in_pairs(whole, run, tmp_path, capsys):
     assert "same patients" in capsys.readouterr().err
     with pytest.raises(SystemExit):
         compare_module.main([str(out), str(tmp_path / "none")])
+    evaluation(run, tmp_path / "d", "probes=null", "cases_per_task=1")
+    with pytest.raises(CmrvlmError, match="evaluated with 1, the first with 2") as refused:
+        compare_module.compare([out, tmp_path / "d"])
+    assert refused.value.field == "cases_per_task"
+    evaluation(run, tmp_path / "e", "probes=null", "tasks=[phase]")
+    _, rows = compare_module.compare([tmp_path / "e", out])
+    found = {(row[0], row[1]): row for row in rows}
+    assert found["segment_lv", "dice"][2] == found["segment_lv", "dice"][4] == ""
+    assert found["segment_lv", "dice"][3] == f"{content['tasks']['segment_lv']['dice']['value']:.3f}"
+
+
+def test_the_hash_of_the_data_is_that_of_its_content(run, source, tmp_path):
+    from cmrvlm.instantiate import build
+    from data_modules.cache import StudyCache
+
+    preprocessing = build(read_config(run)["transform"]["preprocessing"], "t")
+    ids = source.study_ids()[:2]
+    one, two = StudyCache(tmp_path / "one", source, preprocessing), StudyCache(tmp_path / "two", source, preprocessing)
+    for cache in (one, two):
+        cache.fill(ids)
+    assert one.content_hash(ids) == two.content_hash(ids)
+    assert one.content_hash(ids) != one.content_hash(ids[:1])
+    path = next(one.path(ids[0]).glob("sax_mask.npy"))
+    changed = bytearray(path.read_bytes())
+    changed[-1] ^= 1
+    path.write_bytes(changed)
+    assert one.content_hash(ids) != two.content_hash(ids)
+
+
+def test_a_device_that_is_not_there_is_named(monkeypatch):
+    with pytest.raises(CmrvlmError, match="unknown device 'tpu'"):
+        device_of("tpu")
+    for there, expected in ((True, "cuda"), (False, "cpu")):
+        monkeypatch.setattr(torch.cuda, "is_available", lambda there=there: there)
+        assert device_of("auto").type == expected
+        assert device_of("cpu").type == "cpu"
+    with pytest.raises(CmrvlmError, match="no GPU"):
+        device_of("cuda")
 
 
 def said(task, study, texts, *, views=True, answer=""):

@@ -8,11 +8,12 @@ from torch.nn.functional import cross_entropy
 IGNORE = -100
 
 
-def answer_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
-    """Cross-entropy summed over the answer tokens of the batch.
+def answer_cross_entropy(logits: Tensor, labels: Tensor, weights: Tensor) -> Tensor:
+    """Weighted cross-entropy summed over the answer tokens of the batch.
 
     Args:
         logits: (K, V) predictions at the positions before the answer tokens.
         labels: (K,) answer tokens, `IGNORE` elsewhere.
+        weights: (K,) of the tokens.
     """
-    return cross_entropy(logits.float(), labels, ignore_index=IGNORE, reduction="sum")
+    return (weights * cross_entropy(logits.float(), labels, ignore_index=IGNORE, reduction="none")).sum()

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from cmrvlm.labels import Term
 from cmrvlm.metrics.statistic import (
+    Among,
     Auroc,
     AveragePrecision,
     CalibrationError,
@@ -21,12 +22,17 @@ from cmrvlm.text.parse import single_term, terms_named
 
 def macro_f1(truths: Sequence[str], said: Sequence[str | None], classes: Sequence[str]) -> Statistic:
     """Mean F1 over the classes that occur among the truths; the others of the fixed list are counted as undefined."""
-    occurring = [code for code in classes if code in truths]
+    return multi_label_macro_f1([{one} for one in truths], [set() if one is None else {one} for one in said], classes)
+
+
+def multi_label_macro_f1(truths: Sequence[Collection[str]], said: Sequence[Collection[str]], classes: Sequence[str]
+                         ) -> Statistic:  # fmt: skip
+    """Mean F1 over the classes that occur among the true sets; the others of the fixed list are undefined."""
+    occurring = [code for code in classes if any(code in truth for truth in truths)]
     parts = []
     for code in occurring:
-        hit = [float(t == code and s == code) for t, s in zip(truths, said, strict=True)]
-        both = [float(t == code) + float(s == code) for t, s in zip(truths, said, strict=True)]
-        parts.append(Ratio([2 * one for one in hit], both))
+        pairs = [(code in truth, code in own) for truth, own in zip(truths, said, strict=True)]
+        parts.append(Ratio([2.0 * (t and s) for t, s in pairs], [float(t) + float(s) for t, s in pairs]))
     return MeanOf(parts, extra_undefined=len(classes) - len(occurring))
 
 
@@ -59,11 +65,16 @@ def named_exactly(text: str, truth: str | None, terms: Mapping[str, Term]) -> fl
 
 
 def multi_label_scores(answers: Sequence[Answer], terms: Mapping[str, Term]) -> dict[str, Statistic]:
-    """Share of answers whose text names exactly the true set of terms, and what answers collapse to."""
-    said = ["+".join(terms_named(a.text, terms)) or None for a in answers]
+    """Share of answers whose text names exactly the true set of terms, F1 by term, and what answers collapse to."""
+    sets = [set(terms_named(a.text, terms)) for a in answers]
+    said = ["+".join(code for code in terms if code in own) or None for own in sets]
     truths = [a.instruction.case.truth for a in answers]
+    known = [row for row, truth in enumerate(truths) if truth is not None]
+    macro = multi_label_macro_f1([set(str(truths[row]).split("+")) for row in known], [sets[row] for row in known],
+                                 list(terms))  # fmt: skip
     return {
         "text_accuracy": Mean([named_exactly(a.text, a.instruction.case.truth, terms) for a in answers]),
+        "text_macro_f1": Among(macro, known, len(answers)),
         "answer_entropy_bits": Distribution(said, "entropy"),
         "truth_entropy_bits": Distribution(truths, "entropy"),
         "top_answer_share": Distribution(said, "top_share"),

@@ -15,7 +15,7 @@ from cmrvlm.labels import DISEASES
 from cmrvlm.measurements import numbers_stated
 from cmrvlm.metrics.agreement import agreement_scores
 from cmrvlm.metrics.classification import named_exactly
-from cmrvlm.metrics.statistic import Mean, Ratio, Statistic
+from cmrvlm.metrics.statistic import Among, Mean, Ratio, Statistic
 from cmrvlm.tasks.base import Answer
 from cmrvlm.text.findings import findings_stated
 from cmrvlm.text.report_writer import split_sections
@@ -42,7 +42,11 @@ def meteor_missing() -> str | None:
 
 
 def overlap_scores(answers: Sequence[Answer]) -> dict[str, Statistic]:
-    """Means over answers of sentence BLEU (effective order), chrF, ROUGE-L and METEOR (undefined without WordNet)."""
+    """Means over answers of sentence BLEU (effective order), chrF, ROUGE-L and METEOR (undefined without WordNet).
+
+    Over all answers, and for each language by itself (`bleu_en`, `bleu_zh`): their tokenizers differ, so that values of
+    one language say nothing about those of the other. METEOR knows synonyms of English words only.
+    """
     rouge = RougeScorer(["rougeL"], tokenizer=_Words())
     bleu = {language: BLEU(tokenize=name, effective_order=True) for language, name in BLEU_TOKENIZERS.items()}
     chrf, words = CHRF(), _Words()
@@ -54,7 +58,12 @@ def overlap_scores(answers: Sequence[Answer]) -> dict[str, Statistic]:
         columns["chrf"].append(chrf.sentence_score(said, [truth]).score / 100)
         columns["rouge_l"].append(rouge.score(truth, said)["rougeL"].fmeasure)
         columns["meteor"].append(meteor_score([words.tokenize(truth)], words.tokenize(said)) if with_meteor else None)
-    return {name: Mean(values) for name, values in columns.items()}
+    scores: dict[str, Statistic] = {name: Mean(values) for name, values in columns.items()}
+    for language in BLEU_TOKENIZERS:
+        rows = [row for row, one in enumerate(answers) if one.instruction.language == language]
+        scores |= {f"{name}_{language}": Among(Mean([values[row] for row in rows]), rows, len(answers))
+                   for name, values in columns.items()}  # fmt: skip
+    return scores
 
 
 def finding_scores(answers: Sequence[Answer]) -> dict[str, Statistic]:

@@ -12,7 +12,6 @@ from cmrvlm.models.cmrvlm import CMRVLM, MarkIds
 from cmrvlm.models.dual_encoder import DualEncoder
 from cmrvlm.models.language_model import LanguageModel
 from cmrvlm.models.projector import Projector
-from cmrvlm.targets import TARGET_SIZES
 
 
 @dataclass
@@ -24,7 +23,8 @@ class Parts:
         llm: Language model.
         projector: Makes a projector from `in_width`, `out_width` and `counts`.
         heads: Name to factory: `mask` (from `pyramid_channels` and `query_width`), `read_out` (from `counts`,
-            `widths`, `sizes` and `token_width`).
+            `widths`, `names` and `token_width`).
+        names: Output of the read-out to the token ids of the name of each of its values.
         ids: What the model must recognise in a text.
     """
 
@@ -32,6 +32,7 @@ class Parts:
     llm: LanguageModel
     projector: Callable[..., Projector]
     heads: Mapping[str, Callable[..., Any] | None]
+    names: Mapping[str, Sequence[Sequence[int]]]
     ids: MarkIds
 
     def projectors(self) -> dict[str, Projector]:
@@ -66,7 +67,7 @@ def vision_language(parts: Parts, mask_sequences: Sequence[str] = ("sax",)) -> C
         read_out=read_out(
             counts={name: one.series_tokens for name, one in parts.encoders.items()},
             widths={name: one.width for name, one in parts.encoders.items()},
-            sizes=TARGET_SIZES,
+            names=parts.names,
             token_width=width,
         )
         if read_out

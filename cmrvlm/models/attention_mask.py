@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
@@ -10,30 +11,69 @@ from torch import Tensor
 from cmrvlm.errors import CmrvlmError
 
 Style = Literal["prefix", "causal"]
+IMAGES, QUESTION, ANSWER = range(3)  # blocks of a row: begin and images, question with its mark, answer with its end
 
 
-def allowed(valid: Tensor, prefix_ends: Tensor, style: Style) -> Tensor:
+@dataclass(frozen=True)
+class Layout:
+    """Where each token of a padded batch (B, L) belongs.
+
+    Attributes:
+        groups: Number of the images that a token is about, -1 for padding; rows about the same images may share them.
+        rows: Number of the instruction.
+        blocks: `IMAGES`, `QUESTION` or `ANSWER`.
+        positions: Place in its own row, from 0; in rows that share their images it goes on behind the images in each.
+    """
+
+    groups: Tensor
+    rows: Tensor
+    blocks: Tensor
+    positions: Tensor
+
+    @classmethod
+    def of_rows(cls, valid: Tensor, image_lengths: Tensor, prompt_lengths: Tensor) -> Layout:
+        """Rows that share nothing.
+
+        Args:
+            valid: (R, L) true for tokens, false for padding on either side.
+            image_lengths: (R,) tokens of begin and images.
+            prompt_lengths: (R,) tokens before the answer.
+        """
+        positions = (valid.long().cumsum(dim=1) - 1).clamp(min=0)
+        rows = torch.arange(len(valid), device=valid.device)[:, None].expand_as(positions)
+        blocks = (positions >= image_lengths[:, None]).long() + (positions >= prompt_lengths[:, None]).long()
+        return cls(torch.where(valid, rows, torch.full_like(rows, -1)), rows, blocks, positions)
+
+
+def allowed(layout: Layout, style: Style) -> Tensor:
     """Who may read whom.
 
+    Images are read by everything about them and read nothing else, so that several instructions can share them; a row
+    reads itself.
+
     Args:
-        valid: (R, L) true for tokens, false for padding on either side.
-        prefix_ends: (R,) index after the last token of images and question.
-        style: `prefix`: images and question read each other, the answer reads what is before it; `causal`: every
-            token reads what is before it.
+        layout: Of a batch (B, L).
+        style: `prefix`: images read each other, and so do the tokens of a question; the answer reads what is before
+            it. `causal`: every token reads what is before it.
 
     Returns:
-        (R, 1, L, L) bool, true where the row's token may read the column's. Padding reads itself, so that no row of
+        (B, 1, L, L) bool, true where the row's token may read the column's. Padding reads itself, so that no row of
         the softmax is empty.
     """
-    index = torch.arange(valid.shape[1], device=valid.device)
-    reads = index[:, None] >= index[None, :]  # (L, L)
-    reads = reads[None].expand(len(valid), -1, -1)
+
+    def pairs(values: Tensor) -> tuple[Tensor, Tensor]:
+        return values[:, :, None], values[:, None, :]
+
+    group, other_group = pairs(layout.groups)
+    row, other_row = pairs(layout.rows)
+    block, other_block = pairs(layout.blocks)
+    position, other_position = pairs(layout.positions)
+    reads = other_position <= position
     if style == "prefix":
-        inside = index[None] < prefix_ends[:, None]  # (R, L)
-        reads = reads | (inside[:, :, None] & inside[:, None, :])
-    reads = reads & valid[:, None, :]
-    itself = torch.eye(valid.shape[1], dtype=torch.bool, device=valid.device)
-    return (reads | (itself[None] & ~valid[:, :, None]))[:, None]
+        reads = reads | ((block == other_block) & (block != ANSWER))
+    reads = reads & (group == other_group) & (group >= 0) & ((other_block == IMAGES) | (row == other_row))
+    itself = torch.eye(reads.shape[1], dtype=torch.bool, device=reads.device)
+    return (reads | (itself[None] & (group < 0)))[:, None]
 
 
 def for_implementation(mask: Tensor, implementation: str, dtype: torch.dtype) -> Any:
@@ -48,8 +88,3 @@ def for_implementation(mask: Tensor, implementation: str, dtype: torch.dtype) ->
         return torch.zeros(mask.shape, dtype=dtype, device=mask.device).masked_fill(~mask, torch.finfo(dtype).min)
     raise CmrvlmError(f"attention implementation '{implementation}' does not take the prefix mask",
                       field="llm.attention_implementation", remedy="Use sdpa or eager.")  # fmt: skip
-
-
-def positions(valid: Tensor) -> Tensor:
-    """Position ids (R, L) that count the tokens and skip the padding."""
-    return (valid.long().cumsum(dim=1) - 1).clamp(min=0)

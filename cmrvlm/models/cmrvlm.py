@@ -9,17 +9,18 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import pad
 
-from cmrvlm.batch import Batch, Media, TextRows
+from cmrvlm.batch import Media, TextRows
 from cmrvlm.encoders.base import Encoded, Encoder
 from cmrvlm.errors import CmrvlmError
 from cmrvlm.losses.language import IGNORE
 from cmrvlm.models.fusion import fill_image_places
 from cmrvlm.models.language_model import LanguageModel
 from cmrvlm.models.mask_decoder import MaskDecoder
+from cmrvlm.models.packing import pack
 from cmrvlm.models.projector import Projector
 from cmrvlm.models.read_out import ReadOut
+from cmrvlm.models.rows import rows_by_series, split_by_length
 from cmrvlm.tasks.base import Instruction
 
 
@@ -118,8 +119,21 @@ class CMRVLM(nn.Module):
         }
         return Features(stacks, tokens, summaries, place)
 
-    def image_tokens(self, features: Features, instructions: list[Instruction], owners: list[int]) -> list[Tensor]:
-        """For each instruction the projected tokens (n, D) of its views, in their order."""
+    def image_tokens(
+        self,
+        features: Features,
+        instructions: list[Instruction],
+        owners: list[int],
+        taught: Mapping[str, Tensor] | None = None,
+    ) -> list[Tensor]:
+        """For each instruction the tokens (n, D) of its views in their order, then what was read of whole series.
+
+        Args:
+            features: Encoded studies.
+            instructions: R instructions.
+            owners: Study of each.
+            taught: Outputs (B, size) of the read-out by name that are told in place of what was read, NaN for none.
+        """
         width = self.llm.width
         if not features.stacks:
             empty = self.llm.embed(torch.zeros(0, dtype=torch.long, device=next(self.parameters()).device))
@@ -143,18 +157,23 @@ class CMRVLM(nn.Module):
             tokens = self.encoder(name).tokens_of_views(grid, at[:, 0], at[:, 1], at[:, 2])
             for (row, slot, *_), one in zip(asked, self.projectors[name](tokens, view=True), strict=True):
                 parts[row][slot] = one
-        self._add_read_outs(parts, features, instructions, owners)
+        self._add_read_outs(parts, features, instructions, owners, taught)
         device = next(self.parameters()).device
         return [torch.cat(own) if own else torch.zeros(0, width, device=device) for own in parts]
 
     def _add_read_outs(
-        self, parts: list[list[Tensor]], features: Features, instructions: list[Instruction], owners: list[int]
-    ) -> None:
+        self, parts: list[list[Tensor]], features: Features, instructions: list[Instruction], owners: list[int],
+        taught: Mapping[str, Tensor] | None,
+    ) -> None:  # fmt: skip
         """Behind the images of each row that shows whole series: what the read-out says of them together."""
-        sets = rows_by_series(features, instructions, owners)
+        sets = rows_by_series(features.place, instructions, owners)
         if self.read_out is None or not sets:
             return
-        told = self.read_out.tokens(self.read_outs(features, list(sets)))  # (S, outputs, D)
+        outputs = self.read_outs(features, list(sets))
+        for name, values in (taught or {}).items():
+            own = values[[study for study, _ in sets]].to(outputs[name].dtype)
+            outputs[name] = torch.where(own.isnan(), outputs[name], own)
+        told = self.read_out.tell(outputs, self.llm.embed)  # (S, count, D)
         for rows, one in zip(sets.values(), told, strict=True):
             for row in rows:
                 parts[row].append(one.to(parts[row][0].dtype))
@@ -168,20 +187,18 @@ class CMRVLM(nn.Module):
     @property
     def read_out_tokens(self) -> int:
         """Tokens that tell the language model what was read of whole series."""
-        return 0 if self.read_out is None else len(self.read_out.outputs)
+        return 0 if self.read_out is None else self.read_out.tell.count
 
     def read(self, rows: TextRows, tokens: list[Tensor]) -> Tensor:
-        """Hidden states (R, L, D) of the language model over rows with their image tokens."""
-        embeddings = fill_image_places(self.llm.embed(rows.ids), rows.ids, self.ids.image, tokens)
-        hidden = embeddings.new_zeros(embeddings.shape)
-        # Short answers are not padded to the longest report: rows go through the language model in two groups.
-        for group in split_by_length(rows.lengths):
-            length = int(rows.lengths[group].max())
-            index = torch.arange(length, device=rows.ids.device)
-            valid = index[None] < rows.lengths[group, None]
-            read = self.llm.hidden(embeddings[group, :length], valid, rows.prompt_lengths[group])
-            hidden = hidden.to(read.dtype).index_copy(0, group, pad(read, (0, 0, 0, embeddings.shape[1] - length)))
-        return hidden
+        """Hidden states (R, L, D) of the language model over rows with their image tokens.
+
+        Instructions about the same images are read behind one copy of them; what comes out is what each row by itself
+        would give.
+        """
+        packed = pack(rows)
+        images = [torch.cat([tokens[row] for row in own]) for own in packed.firsts]
+        embeddings = fill_image_places(self.llm.embed(packed.ids), packed.ids, self.ids.image, images)
+        return self.llm.hidden(embeddings, packed.layout).flatten(0, 1)[packed.where]
 
     def answer_logits(self, hidden: Tensor, rows: TextRows) -> tuple[Tensor, Tensor]:
         """Logits (K, V) before each answer token, the end token included, and those tokens (K,)."""
@@ -270,30 +287,5 @@ class CMRVLM(nn.Module):
             ids[row, longest - len(prompt) :] = torch.tensor(prompt, device=device)
             valid[row, longest - len(prompt) :] = True
         embeddings = fill_image_places(self.llm.embed(ids), ids, self.ids.image, tokens)
-        return self.llm.generate(embeddings, valid, end_id, max_new_tokens)
-
-
-def rows_of(batch: Batch) -> list[int]:
-    """Study index of each instruction as plain numbers."""
-    return [int(owner) for owner in batch.owners.tolist()]
-
-
-def rows_by_series(
-    features: Features, instructions: Sequence[Instruction], owners: Sequence[int]
-) -> dict[tuple[int, tuple[str, ...]], list[int]]:
-    """Rows by study and encoded whole series that they show; rows that show none are left out."""
-    sets: dict[tuple[int, tuple[str, ...]], list[int]] = defaultdict(list)
-    for row, (instruction, owner) in enumerate(zip(instructions, owners, strict=True)):
-        shown = tuple(name for name in instruction.whole_series if (owner, name) in features.place)
-        if shown:
-            sets[owner, shown].append(row)
-    return sets
-
-
-def split_by_length(lengths: Tensor) -> list[Tensor]:
-    """Row indices in at most two groups such that padding each group to its longest row costs least."""
-    order = lengths.argsort(stable=True)
-    ranked = lengths[order].tolist()
-    count, longest = len(ranked), ranked[-1]
-    cut = min(range(1, count + 1), key=lambda k: (k * ranked[k - 1] + (count - k) * longest, -k))
-    return [group for group in (order[:cut], order[cut:]) if len(group)]
+        image_lengths = 1 + (ids == self.ids.image).sum(dim=1)  # the begin mark is shared like the images
+        return self.llm.generate(embeddings, valid, image_lengths, end_id, max_new_tokens)

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from cmrvlm.batch import Media, TextRows
 from cmrvlm.encoders.base import Encoder
+from cmrvlm.models.attention_mask import Layout
 from cmrvlm.models.language_model import LanguageModel
 from cmrvlm.models.projector import Projector
 
@@ -58,7 +59,8 @@ class DualEncoder(nn.Module):
         """Text embeddings (R, width) from the last token and hidden states (R, L, D); text is read causally."""
         index = torch.arange(rows.ids.shape[1], device=rows.ids.device)
         valid = index[None] < rows.lengths[:, None]
-        hidden = self.llm.hidden(self.llm.embed(rows.ids), valid, torch.zeros_like(rows.lengths))
+        nothing = torch.zeros_like(rows.lengths)
+        hidden = self.llm.hidden(self.llm.embed(rows.ids), Layout.of_rows(valid, nothing, nothing))
         last = hidden[torch.arange(len(hidden), device=hidden.device), rows.lengths - 1]
         return self.text_projection(last), hidden
 

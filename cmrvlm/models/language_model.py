@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from transformers import DynamicCache, LlamaConfig, LlamaForCausalLM, PreTrainedModel, Qwen3Config, Qwen3ForCausalLM
 
-from cmrvlm.models.attention_mask import Style, allowed, for_implementation, positions
+from cmrvlm.models.attention_mask import Layout, Style, allowed, for_implementation
 
 
 class LanguageModel(nn.Module):
@@ -39,23 +39,22 @@ class LanguageModel(nn.Module):
         """Hidden states (..., D) to logits (..., V)."""
         return self.network.get_output_embeddings()(hidden)  # type: ignore[no-any-return, misc]
 
-    def hidden(self, embeddings: Tensor, valid: Tensor, prefix_ends: Tensor, cache: Any = None) -> Tensor:
+    def hidden(self, embeddings: Tensor, layout: Layout, cache: Any = None) -> Tensor:
         """Final hidden states.
 
         Args:
-            embeddings: (R, L, D).
-            valid: (R, L) true for tokens.
-            prefix_ends: (R,) index after the last token of images and question.
+            embeddings: (B, L, D).
+            layout: Where each token belongs.
             cache: Key-value cache that is filled, or None.
 
         Returns:
-            (R, L, D).
+            (B, L, D).
         """
-        mask = allowed(valid, prefix_ends, self.attention)
+        mask = allowed(layout, self.attention)
         out = self.network.base_model(
             inputs_embeds=embeddings,
             attention_mask=self._as_taken(mask, embeddings.dtype),
-            position_ids=positions(valid),
+            position_ids=layout.positions,
             cache=cache,
             use_cache=cache is not None,
         )
@@ -65,7 +64,9 @@ class LanguageModel(nn.Module):
         return for_implementation(mask, str(self.network.config._attn_implementation), dtype)
 
     @torch.no_grad()
-    def generate(self, embeddings: Tensor, valid: Tensor, end_id: int, max_new_tokens: int) -> list[list[int]]:
+    def generate(
+        self, embeddings: Tensor, valid: Tensor, image_lengths: Tensor, end_id: int, max_new_tokens: int
+    ) -> list[list[int]]:
         """Greedy answers to prompts that are padded on the left.
 
         Rows that have ended are taken out of the batch, so that one long answer does not keep all of them running.
@@ -73,6 +74,7 @@ class LanguageModel(nn.Module):
         Args:
             embeddings: (R, L, D) prompts.
             valid: (R, L) true for tokens.
+            image_lengths: (R,) tokens of begin and images.
             end_id: Token that ends an answer.
             max_new_tokens: Longest answer.
 
@@ -80,8 +82,8 @@ class LanguageModel(nn.Module):
             New token ids of each row, without the end token.
         """
         cache = DynamicCache(config=self.network.config)
-        ends = torch.full((len(valid),), valid.shape[1], device=valid.device)
-        last = self.hidden(embeddings, valid, ends, cache)[:, -1]  # (R, D)
+        layout = Layout.of_rows(valid, image_lengths, valid.sum(dim=1))
+        last = self.hidden(embeddings, layout, cache)[:, -1]  # (R, D)
         active = torch.arange(len(valid), device=valid.device)
         answers: list[list[int]] = [[] for _ in range(len(valid))]
         seen, counts = valid, valid.sum(dim=1)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 
-_LIMIT = 4.0  # standardised measurements beyond it are told as it
+from cmrvlm.models.read_out_tokens import ReadOutTokens
 
 
 class ReadOut(nn.Module):
@@ -17,12 +17,12 @@ class ReadOut(nn.Module):
     Each sequence has its own linear layer over all its tokens, so a token counts by its place; what is not shown adds
     nothing. The head reads the encoders and not the language model's tokens: those are shaped by the next word, and
     their gradients drown those of the diagnosis. What it has read of all shown sequences together is told to the
-    language model, one token for each output, so that words, classes and numbers come from the same evidence.
+    language model as tokens, so that words, classes and numbers come from the same evidence.
 
     Args:
         counts: Sequence to the number of tokens of a whole series.
         widths: Sequence to the width of its tokens.
-        sizes: Output (`cmrvlm.targets.TARGET_SIZES`) to the number of its values.
+        names: Output (`cmrvlm.targets.TARGET_NAMES`) to the token ids of the name of each of its values.
         token_width: Width of the language model.
         hidden: Width of the hidden layer.
     """
@@ -31,7 +31,7 @@ class ReadOut(nn.Module):
         self,
         counts: Mapping[str, int],
         widths: Mapping[str, int],
-        sizes: Mapping[str, int],
+        names: Mapping[str, Sequence[Sequence[int]]],
         token_width: int,
         hidden: int = 256,
     ) -> None:
@@ -42,25 +42,17 @@ class ReadOut(nn.Module):
                 for name, count in counts.items()
             }
         )
-        self.tell = nn.ModuleDict({name: nn.Linear(size, token_width) for name, size in sizes.items()})
-        self.outputs = nn.ModuleDict({name: nn.Sequential(nn.GELU(), nn.Linear(hidden, size))
-                                      for name, size in sizes.items()})  # fmt: skip
-        if "disease" in sizes:
+        self.tell = ReadOutTokens(names, token_width)
+        self.outputs = nn.ModuleDict({name: nn.Sequential(nn.GELU(), nn.Linear(hidden, len(own)))
+                                      for name, own in names.items()})  # fmt: skip
+        if "disease" in names:
             last = self.outputs["disease"][-1]  # type: ignore[index]
-            nn.init.constant_(last.bias, -math.log(sizes["disease"] - 1))  # each class is one of many
+            nn.init.constant_(last.bias, -math.log(len(names["disease"]) - 1))  # each class is one of many
 
     def summarise(self, sequence: str, tokens: Tensor) -> Tensor:
         """What whole series say: tokens (N, count, width) to (N, hidden)."""
         summary: Tensor = self.read[sequence](tokens)
         return summary
-
-    def tokens(self, outputs: Mapping[str, Tensor]) -> Tensor:
-        """Outputs (K, size) as tokens (K, outputs, token_width); the next word does not change what is read."""
-        told = []
-        for name, layer in self.tell.items():
-            values = outputs[name].detach()
-            told.append(layer(values.clamp(-_LIMIT, _LIMIT) if name == "measurements" else torch.sigmoid(values)))
-        return torch.stack(told, dim=1)
 
     def forward(self, summaries: list[Tensor]) -> dict[str, Tensor]:
         """Outputs (K, size) by name from the summed summaries (hidden,) of each of K sets of series."""

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from cmrvlm.batch import Batch
-from cmrvlm.losses.language import answer_cross_entropy
 from cmrvlm.losses.reduction import Loss
-from cmrvlm.models.cmrvlm import rows_of
+from cmrvlm.models.rows import rows_of
 from cmrvlm.stages.instruction import InstructionStage
 
 
 class AlignmentStage(InstructionStage):
-    """Loss `language` on captions; encoders are not trained and run without gradients."""
+    """Loss `language` alone; encoders and read-out are not trained, so that all of its words should be taught."""
 
     def losses(self, batch: Batch) -> dict[str, Loss]:
         """The language loss of a batch."""
         features = self.model.encode(batch.media)
-        tokens = self.model.image_tokens(features, batch.instructions, rows_of(batch))
+        tokens = self.model.image_tokens(features, batch.instructions, rows_of(batch), self.taught(batch))
         hidden = self.model.read(batch.rows, tokens)
-        return {"language": Loss(answer_cross_entropy(*self.model.answer_logits(hidden, batch.rows)), "tokens")}
+        logits, labels = self.model.answer_logits(hidden, batch.rows)
+        return {"language": self.language_loss(logits, labels, batch.rows, batch.instructions)}

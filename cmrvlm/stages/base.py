@@ -14,9 +14,11 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from cmrvlm.batch import Batch
+from cmrvlm.batch import Batch, TextRows
 from cmrvlm.errors import CmrvlmError
+from cmrvlm.losses.language import answer_cross_entropy
 from cmrvlm.losses.reduction import Loss
+from cmrvlm.tasks.base import Instruction
 
 OptimizerFactory = Callable[[Iterable[Any]], Optimizer]
 ScheduleFactory = Callable[..., LRScheduler]
@@ -31,7 +33,11 @@ class Stage(LightningModule):
         schedule: Makes the schedule from the optimizer and `total_steps`.
         trainable: Prefixes of the parameters that this stage trains; those of the language model are the adapter's.
         loss_weights: Name of a loss to its weight; 1 where not given.
+        task_weights: Name of a task to the weight of its words, masks and boxes in the losses; 1 where not given.
         seed: Seed of everything random inside a step.
+
+    Attributes:
+        progress: Share of the training that is done, from 0 to 1.
     """
 
     def __init__(
@@ -41,12 +47,14 @@ class Stage(LightningModule):
         schedule: ScheduleFactory,
         trainable: Sequence[str],
         loss_weights: Mapping[str, float] | None = None,
+        task_weights: Mapping[str, float] | None = None,
         seed: int = 0,
     ) -> None:
         super().__init__()
         self.model = model
         self.make_optimizer, self.make_schedule = optimizer, schedule
-        self.loss_weights, self.seed = dict(loss_weights or {}), seed
+        self.loss_weights, self.task_weights, self.seed = dict(loss_weights or {}), dict(task_weights or {}), seed
+        self.progress = 0.0
         for prefix in trainable:
             if not any(name.startswith(prefix) for name, _ in model.named_parameters()):
                 raise CmrvlmError(f"no parameter begins with '{prefix}'", field="stage.trainable",
@@ -58,6 +66,13 @@ class Stage(LightningModule):
     @abstractmethod
     def losses(self, batch: Batch) -> dict[str, Loss]:
         """Named losses of a batch, summed over their items."""
+
+    def language_loss(self, logits: Tensor, labels: Tensor, rows: TextRows, instructions: Sequence[Instruction]
+                      ) -> Loss:  # fmt: skip
+        """Cross-entropy over the answer tokens (K,) of all rows, those of each task with its weight."""
+        weights = torch.tensor([self.task_weights.get(one.task, 1.0) for one in instructions], device=labels.device)
+        each = weights.repeat_interleave(rows.lengths - rows.prompt_lengths, output_size=len(labels))
+        return Loss(answer_cross_entropy(logits, labels, each), "tokens")
 
     def means(self, batch: Batch) -> dict[str, Tensor]:
         """Named losses, each divided by what it is over: in the batch, or on average in its accumulation window."""
@@ -71,6 +86,7 @@ class Stage(LightningModule):
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         """Seed the step, so that a resumed run draws what an unbroken one would."""
+        self.progress = self.trainer.global_step / max(1, int(self.trainer.estimated_stepping_batches))
         torch.manual_seed(self.seed * 1_000_003 + self.trainer.fit_loop.epoch_loop.total_batch_idx)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:

@@ -9,7 +9,6 @@ from torch import Tensor
 
 from cmrvlm.batch import Batch
 from cmrvlm.losses.contrastive import info_nce
-from cmrvlm.losses.language import answer_cross_entropy
 from cmrvlm.losses.reduction import Loss
 from cmrvlm.models.dual_encoder import DualEncoder
 from cmrvlm.stages.base import Stage
@@ -35,7 +34,7 @@ class ContrastiveStage(Stage):
         logits = self.model.llm.logits(hidden[:, :-1][inside])
         return {
             "contrastive": Loss(self._contrast(batch, texts)),
-            "language": Loss(answer_cross_entropy(logits, batch.rows.ids[:, 1:][inside]), "tokens"),
+            "language": self.language_loss(logits, batch.rows.ids[:, 1:][inside], batch.rows, batch.instructions),
         }
 
     def _contrast(self, batch: Batch, texts: Tensor) -> Tensor:

@@ -12,10 +12,11 @@ from torch import Tensor
 from cmrvlm.batch import Batch
 from cmrvlm.labels import NOT_ANNOTATED
 from cmrvlm.losses.classification import binary_sum, log_odds, regression_sum
-from cmrvlm.losses.language import answer_cross_entropy
 from cmrvlm.losses.reduction import Loss
 from cmrvlm.losses.segmentation import box_profile_loss, mask_cross_entropy, soft_dice_loss
-from cmrvlm.models.cmrvlm import CMRVLM, Features, rows_of
+from cmrvlm.models.cmrvlm import CMRVLM, Features
+from cmrvlm.models.read_out_tokens import taught_outputs
+from cmrvlm.models.rows import rows_of
 from cmrvlm.stages.base import Stage
 
 
@@ -28,6 +29,10 @@ class InstructionStage(Stage):
         model: The assembled model.
         balance: Read-out to the strength of its logit adjustment, 0 to 1; see `cmrvlm.losses.classification`.
         class_shares: Read-out to the share of each class among the training studies (classes,), for the adjustment.
+        taught: Scheduled sampling (Bengio et al., NeurIPS 2015): the share of studies about which the language model
+            is told the truth in place of what the read-out says goes from `start` to `end` over the first `until` of
+            the training. Before the read-out has learned anything, its words would teach the language model to ignore
+            it. None tells what was read from the first step on.
         settings: Those of `Stage`.
     """
 
@@ -38,9 +43,11 @@ class InstructionStage(Stage):
         model: CMRVLM,
         balance: Mapping[str, float] | None = None,
         class_shares: Mapping[str, Tensor] | None = None,
+        taught: Mapping[str, float] | None = None,
         **settings: Any,
     ) -> None:
         super().__init__(model, **settings)
+        self.teaching = dict(taught) if taught else None
         shares = class_shares or {}
         self.adjustments = {name: strength * log_odds(shares[name])
                             for name, strength in (balance or {}).items() if strength and name in shares}  # fmt: skip
@@ -49,11 +56,22 @@ class InstructionStage(Stage):
         """All losses of a batch; images are encoded once for all instructions about a study."""
         owners = rows_of(batch)
         features = self.model.encode(batch.media)
-        tokens = self.model.image_tokens(features, batch.instructions, owners)
+        tokens = self.model.image_tokens(features, batch.instructions, owners, self.taught(batch))
         hidden = self.model.read(batch.rows, tokens)
-        losses = {"language": Loss(answer_cross_entropy(*self.model.answer_logits(hidden, batch.rows)), "tokens")}
+        words, labels = self.model.answer_logits(hidden, batch.rows)
+        losses = {"language": self.language_loss(words, labels, batch.rows, batch.instructions)}
         logits = self.model.mask_logits(features, hidden, batch.rows, batch.instructions, owners)
         return losses | self._pixel_losses(logits, batch, hidden) | self._read_out_losses(features, batch, hidden)
+
+    def taught(self, batch: Batch) -> dict[str, Tensor] | None:
+        """What the language model is told instead of what was read: (B, size) by output, NaN for none."""
+        if not self.training or self.teaching is None or self.model.read_out is None:
+            return None
+        start, end, until = (self.teaching[name] for name in ("start", "end", "until"))
+        share = start + (end - start) * min(1.0, self.progress / until)
+        chosen = torch.rand(len(batch.study_ids)) < share
+        return {name: torch.where(chosen[:, None].to(target.device), taught_outputs(name, target), torch.nan)
+                for name, target in batch.targets.items()}  # fmt: skip
 
     def _pixel_losses(self, logits: dict[int, Tensor], batch: Batch, hidden: Tensor) -> dict[str, Loss]:
         zero = hidden.new_zeros(())
@@ -64,11 +82,12 @@ class InstructionStage(Stage):
             assert target is not None
             inside = torch.isin(truth, torch.tensor(target.values, device=truth.device)).to(torch.uint8)
             wanted = torch.where(truth == NOT_ANNOTATED, truth, inside)  # (Z, F, H, W)
+            weight = self.task_weights.get(batch.instructions[row].task, 1.0)
             if target.as_box:
-                sums["box"] = sums["box"] + box_profile_loss(predicted[:, 0], wanted[:, 0])
+                sums["box"] = sums["box"] + weight * box_profile_loss(predicted[:, 0], wanted[:, 0])
                 continue
-            sums["mask_dice"] = sums["mask_dice"] + soft_dice_loss(predicted[None], wanted[None])
-            sums["mask_ce"] = sums["mask_ce"] + mask_cross_entropy(predicted, wanted)
+            sums["mask_dice"] = sums["mask_dice"] + weight * soft_dice_loss(predicted[None], wanted[None])
+            sums["mask_ce"] = sums["mask_ce"] + weight * mask_cross_entropy(predicted, wanted)
         return {name: Loss(total, "boxes" if name == "box" else "masks") for name, total in sums.items()}
 
     def _read_out_losses(self, features: Features, batch: Batch, hidden: Tensor) -> dict[str, Loss]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from cmrvlm.models.assemble import Parts
 from cmrvlm.models.cmrvlm import CMRVLM, MarkIds
 from cmrvlm.models.dual_encoder import DualEncoder
 from cmrvlm.models.language_model import LanguageModel
+from cmrvlm.targets import TARGET_NAMES
 from cmrvlm.text.collate import Collator
 from cmrvlm.text.tokenizer import load_tokenizer, train_tokenizer
 from cmrvlm.text.tokens import DETECT, IMAGE, SEGMENT
@@ -70,10 +72,17 @@ def build_model(config: Config, tokenizer: PreTrainedTokenizerBase) -> nn.Module
     build(config["adapter"], "adapter", llm=llm)
     ids = MarkIds(*tokenizer.convert_tokens_to_ids([IMAGE, SEGMENT, DETECT]))
     heads = {name: build(one, f"head.{name}") if one else None for name, one in config["head"].items()}
-    parts = Parts(encoders, llm, build(config["projector"], "projector"), heads, ids)
+    names = {output: [_ids_of_name(tokenizer, one) for one in own] for output, own in TARGET_NAMES.items()}
+    parts = Parts(encoders, llm, build(config["projector"], "projector"), heads, names, ids)
     model = build(config["model"], "model", parts=parts)
     assert isinstance(model, nn.Module)
     return model
+
+
+def _ids_of_name(tokenizer: PreTrainedTokenizerBase, name: Mapping[str, str]) -> list[int]:
+    """Token ids of a name in all languages, each as it stands inside a sentence."""
+    words = [name["en"], f" {name['en']}", name["zh"]]
+    return [token for one in words for token in tokenizer.encode(one, add_special_tokens=False)]
 
 
 def build_collator(model: nn.Module, tokenizer: PreTrainedTokenizerBase) -> Collator:

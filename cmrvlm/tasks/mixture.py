@@ -18,7 +18,8 @@ class Mixture:
 
     Args:
         tasks: Name to task. A task set to None is left out.
-        weights: Task name to relative weight; 1 where not given.
+        weights: Task name to relative weight, how often it is asked; 1 where not given.
+        loss_weights: Task name to what one of its instructions counts in the losses; 1 where not given.
         temperature: Weights are raised to 1 / temperature: above 1 evens them out.
         drop: Sequence to the probability that it is not shown in training; at least one is always shown.
         languages: Languages that prompts and answers are drawn from.
@@ -35,13 +36,15 @@ class Mixture:
         languages: Sequence[str] = ("en", "zh"),
         per_study: int = 6,
         context: Sequence[str] = (),
+        loss_weights: Mapping[str, float] | None = None,
     ) -> None:
         self.tasks = {name: task for name, task in tasks.items() if task is not None}
-        weights = dict(weights or {})
-        unknown = set(weights) - set(tasks)
-        if unknown:
-            raise CmrvlmError(f"weights for unknown tasks: {', '.join(sorted(unknown))}", field="mix.weights",
-                              remedy=f"Tasks of this mix: {', '.join(self.tasks)}.")  # fmt: skip
+        weights, self.loss_weights = dict(weights or {}), dict(loss_weights or {})
+        for field, given in (("mix.weights", weights), ("mix.loss_weights", self.loss_weights)):
+            unknown = set(given) - set(tasks)
+            if unknown:
+                raise CmrvlmError(f"weights for unknown tasks: {', '.join(sorted(unknown))}", field=field,
+                                  remedy=f"Tasks of this mix: {', '.join(self.tasks)}.")  # fmt: skip
         self.weights = {name: float(weights.get(name, 1.0)) ** (1 / temperature) for name in self.tasks}
         self.drop, self.languages, self.per_study = dict(drop or {}), tuple(languages), per_study
         self.context = check_fields(context)

@@ -93,7 +93,7 @@ def _means_by(names: Sequence[str], values: Sequence[float], wanted: Sequence[st
 
 
 class VqaClosedTask(Task):
-    """Multiple choice. Options are shuffled by the instruction's own seed; the answer ends with the letter.
+    """Multiple choice. Options are shuffled by the instruction's own seed; the answer is one, with its letter.
 
     Questions come from labels and, where the data brings closed ones, from the data.
     """
@@ -127,10 +127,11 @@ class VqaClosedTask(Task):
             question = case.question.prompt
         else:
             question = BY_KEY[case.key].question(language, wording, paraphrased=paraphrased)
-        listed = "; ".join(f"{letter}) {name}" for letter, name in zip(LETTERS, options, strict=False))
-        prompt = self.prompts[language][0].format(question=question, options=listed)
-        letter = LETTERS[options.index(right)]
-        said = f"{right} ({letter})." if language == "en" else f"{right}（{letter}）。"
+        form, joint, stop = ("{} ({})", "; ", ".") if language == "en" else ("{}（{}）", "；", "。")
+        # The letter stands behind the option, as in the answer: which is then a part of the prompt, word for word.
+        listed = [form.format(name, letter) for letter, name in zip(LETTERS, options, strict=False)]
+        prompt = self.prompts[language][0].format(question=question, options=joint.join(listed))
+        said = listed[options.index(right)] + stop
         return Instruction(study.study_id, self.name, language, prompt, said, case, options=tuple(options))
 
     def _options(self, study: Study, case: Case, language: str, wording: int) -> list[str]:

@@ -56,9 +56,20 @@ class Collator:
                               remedy="Ask without <...> marks.")  # fmt: skip
         return [int(self.tokenizer.bos_token_id), *[self.image_id] * places, *question, self.answer_id]
 
-    def rows(self, instructions: Sequence[Instruction], blind: bool = False, answers: Sequence[str] | None = None
-             ) -> TextRows:  # fmt: skip
+    def rows(
+        self,
+        instructions: Sequence[Instruction],
+        owners: Sequence[int],
+        blind: bool = False,
+        answers: Sequence[str] | None = None,
+    ) -> TextRows:
         """Token rows of instructions with their answers, or with `answers` in place of them.
+
+        Args:
+            instructions: R instructions.
+            owners: Study of each.
+            blind: Leave no places for images.
+            answers: Other answers than the right ones.
 
         Raises:
             CmrvlmError: A row is longer than the language model takes; nothing is ever cut.
@@ -79,7 +90,12 @@ class Collator:
         ids = torch.full((len(full), len(full[longest])), int(self.tokenizer.pad_token_id))
         for row, tokens in enumerate(full):
             ids[row, : len(tokens)] = torch.tensor(tokens)
-        return TextRows(ids, torch.tensor([len(p) for p in prompts]), torch.tensor([len(f) for f in full]))
+        numbers: dict[tuple[int, tuple[View, ...]], int] = {}
+        groups = [numbers.setdefault((owner, one.case.views), len(numbers))
+                  for owner, one in zip(owners, instructions, strict=True)]  # fmt: skip
+        images = [1 + prompt.count(self.image_id) for prompt in prompts]  # with the begin mark
+        lengths = (groups, images, [len(p) for p in prompts], [len(f) for f in full])
+        return TextRows(ids, *(torch.tensor(one) for one in lengths))
 
     def __call__(self, samples: Sequence[tuple[Study, list[Instruction]]], blind: bool = False) -> Batch:
         """A batch of studies with the instructions about each."""
@@ -98,7 +114,7 @@ class Collator:
             media=media,
             instructions=instructions,
             owners=torch.tensor(owners),
-            rows=self.rows(instructions, blind),
+            rows=self.rows(instructions, owners, blind),
             masks=[_target(study, one) for study, one in zip(studies, instructions, strict=True)],
             spacings_mm=[None if one.case.mask is None else study.series[one.case.mask.sequence].spacing_mm
                          for study, one in zip(studies, instructions, strict=True)],

@@ -2,7 +2,7 @@
 
     python -m experiments.missing_modality.run [init=<run of stage 2>] [out=<folder>] [steps=<steps>]
 
-Both jobs of the sweep start from the same run of stage 2 (that of the benchmark) and are asked about the same test
+Both jobs of the sweep start from the same run of stage 2 (that of the demo) and are asked about the same test
 studies under all seven subsets of the sequences. Writes `metrics.json`, `table.md` and `subsets.png` here.
 """
 
@@ -19,7 +19,7 @@ from cmrvlm.evaluation.conditions import all_subsets
 from cmrvlm.figures import save
 from cmrvlm.labels import DISEASES, SEQUENCES
 from experiments.commands import CONSOLE, given, metrics, run
-from experiments.phantom.benchmark import AUGMENTATION, SHARED
+from experiments.phantom.demo import SHARED
 
 HERE = Path(__file__).parent
 JOBS = {"without": "without dropping", "with": "with dropping"}  # in the order of conf/sweep/mix.yaml
@@ -62,9 +62,9 @@ def draw(rows: list[dict[str, Any]], path: Path) -> None:
 
 def main() -> None:
     """Train both jobs, evaluate, and keep table and figure."""
-    settings = given({"init": "runs/benchmark/stage2", "out": "runs/missing_modality", "steps": "900"})
+    settings = given({"init": "runs/demo/stage2", "out": "runs/missing_modality", "steps": "900"})
     out = Path(settings["out"])
-    training = [*SHARED, *AUGMENTATION, "data.batch_size=8", f"trainer.max_steps={settings['steps']}",
+    training = [*SHARED, "trainer.limit_val_batches=1", "data.batch_size=8", f"trainer.max_steps={settings['steps']}",
                 f"stage.init_from={settings['init']}", f"hydra.sweep.dir={out}"]  # fmt: skip
     run("cmrvlm.train", "-m", "+experiment=stage3", "+sweep=mix", *training)
     asked = ["+data=phantom_test", TASKS, "probes=null", "subsets=all", "cases_per_task=4"]

@@ -2,7 +2,7 @@
 
     python -m experiments.mixes.run [init=<run of stage 2>] [out=<folder>] [steps=<steps>]
 
-All jobs start from the same run of stage 2 (that of the benchmark). Writes table and figure here.
+All jobs start from the same run of stage 2 (that of the demo). Writes table and figure here.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ SHOWN = (
 
 def main() -> None:
     """Run the sweep and keep its result."""
-    settings = given({"init": "runs/benchmark/stage2", "out": "runs/mixes", "steps": "500"})
+    settings = given({"init": "runs/demo/stage2", "out": "runs/mixes", "steps": "500"})
     jobs = {name: [*overrides, f"stage.init_from={settings['init']}"] for name, overrides in JOBS.items()}
     asked = ["tasks=[segment_lv,level,disease,vqa_closed,vqa_open,report]", "cases_per_task=6"]
     keep(HERE, sweep(jobs, Path(settings["out"]), settings["steps"], asked), SHOWN, settings["steps"])

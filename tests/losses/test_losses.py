@@ -71,9 +71,12 @@ def test_identical_texts_are_no_negatives():
 def test_language_loss_is_the_sum_over_answer_tokens():
     logits = torch.zeros(5, 10)
     labels = torch.tensor([1, IGNORE, 3, IGNORE, 5])
-    assert answer_cross_entropy(logits, labels).item() == pytest.approx(3 * math.log(10))
-    assert answer_cross_entropy(logits, torch.full((5,), IGNORE)) == 0
-    assert answer_cross_entropy(torch.zeros(0, 10), torch.zeros(0, dtype=torch.long)) == 0
+    once = torch.ones(5)
+    assert answer_cross_entropy(logits, labels, once).item() == pytest.approx(3 * math.log(10))
+    weights = torch.tensor([2.0, 9.0, 0.5, 9.0, 0.0])
+    assert answer_cross_entropy(logits, labels, weights).item() == pytest.approx(2.5 * math.log(10))
+    assert answer_cross_entropy(logits, torch.full((5,), IGNORE), once) == 0
+    assert answer_cross_entropy(torch.zeros(0, 10), torch.zeros(0, dtype=torch.long), torch.zeros(0)) == 0
 
 
 def test_binary_loss_sums_classes_and_leaves_unknown_ones_out():

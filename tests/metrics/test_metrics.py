@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+from sklearn.metrics import f1_score
 
 from cmrvlm.errors import CmrvlmError
 from cmrvlm.labels import DISEASES, PHASE_TERMS
@@ -73,6 +74,29 @@ def test_disease_names_must_be_exactly_the_true_ones():
     assert multi_label_scores([answer("x", None)], DISEASES)["text_accuracy"].value is None
 
 
+def test_f1_of_named_diseases_is_that_of_scikit_learn():
+    names = [("MYOC", "myocarditis."), ("MYOC", "pericarditis"), ("MYOC+PERI", "pericarditis; myocarditis"),
+             ("PERI", "no idea"), (None, "myocarditis")]  # fmt: skip
+    score = multi_label_scores([answer(text, truth) for truth, text in names], DISEASES)["text_macro_f1"]
+    truth, said = np.array([[1, 0], [1, 0], [1, 1], [0, 1]]), np.array([[1, 0], [0, 1], [1, 1], [0, 0]])
+    assert score.value == pytest.approx(f1_score(truth, said, average="macro"))
+    assert score.undefined == len(DISEASES) - 2
+
+
+def test_overlap_is_told_for_each_language_too():
+    said = [
+        answer("the left ventricle", target="the left ventricle"),
+        answer("右心室扩大", target="左心房", language="zh"),
+    ]
+    scores = overlap_scores(said)
+    for name in ("bleu", "chrf", "rouge_l"):
+        own = [scores[f"{name}_{language}"].value for language in ("en", "zh")]
+        assert own[0] == pytest.approx(1)
+        assert own[1] < 0.5
+        assert scores[name].value == pytest.approx(np.mean(own))
+    assert overlap_scores(said[:1])["bleu_zh"].value is None
+
+
 def test_dice_by_hand_and_its_empties():
     a, b = np.zeros((4, 4), bool), np.zeros((4, 4), bool)
     assert dice(a, b) is None
@@ -122,7 +146,11 @@ def test_both_empty_is_undefined_and_no_mask_is_an_empty_one():
 def test_identical_text_scores_one_in_both_languages(language, text):
     scores = overlap_scores([answer(text, target=text, language=language)])
     for name, score in scores.items():
-        if name != "meteor" or meteor_missing() is None:
+        metric, only = (name[:-3], name[-2:]) if name.endswith(("_en", "_zh")) else (name, "")
+        other_language = only not in ("", language)
+        if other_language or (metric == "meteor" and meteor_missing() is not None):
+            assert score.value is None, name
+        else:
             assert score.value == pytest.approx(1.0, abs=0.02), name
 
 

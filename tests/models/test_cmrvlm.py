@@ -4,7 +4,7 @@ import torch
 from cmrvlm.errors import CmrvlmError
 from cmrvlm.inference import answer_batch
 from cmrvlm.measurements import numbers_stated
-from cmrvlm.models.cmrvlm import rows_of, split_by_length
+from cmrvlm.models.rows import rows_of, split_by_length
 from cmrvlm.targets import TARGET_SIZES, measurements_of
 from cmrvlm.tasks.base import Case, Instruction, View
 

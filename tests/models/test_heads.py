@@ -1,16 +1,23 @@
 import pytest
 import torch
+from torch import nn
 
 from cmrvlm.models.mask_decoder import MaskDecoder
 from cmrvlm.models.projector import MLPProjector, ResamplingProjector
 from cmrvlm.models.read_out import ReadOut
+from cmrvlm.models.read_out_tokens import ReadOutTokens
+
+
+def names_of(sizes):
+    """Made-up token ids for the names of so many values."""
+    return {name: [[index, index + 1] for index in range(size)] for name, size in sizes.items()}
 
 
 @torch.no_grad()
 def test_read_out_adds_what_each_shown_sequence_says():
     torch.manual_seed(0)
     sizes = {"disease": 5, "measurements": 3}
-    head = ReadOut({"sax": 6, "lge": 4}, {"sax": 8, "lge": 5}, sizes, token_width=12, hidden=16).eval()
+    head = ReadOut({"sax": 6, "lge": 4}, {"sax": 8, "lge": 5}, names_of(sizes), token_width=12, hidden=16).eval()
     sax, lge = head.summarise("sax", torch.randn(3, 6, 8)), head.summarise("lge", torch.randn(3, 4, 5))
     both = head([sax[0] + lge[0], sax[1], lge[2]])
     for name, size in sizes.items():
@@ -20,7 +27,7 @@ def test_read_out_adds_what_each_shown_sequence_says():
 
 
 def test_untrained_read_out_expects_one_class_of_many():
-    head = ReadOut({"sax": 2}, {"sax": 4}, {"disease": 16}, token_width=12)
+    head = ReadOut({"sax": 2}, {"sax": 4}, names_of({"disease": 16}), token_width=12)
     assert torch.sigmoid(head([torch.zeros(256)])["disease"]).mean().item() == pytest.approx(1 / 16, abs=0.01)
 
 
@@ -57,12 +64,26 @@ def test_mask_decoder_reaches_full_resolution_at_any_size():
 
 def test_what_is_read_is_told_and_the_words_do_not_change_it():
     torch.manual_seed(0)
-    head = ReadOut({"sax": 2}, {"sax": 4}, {"disease": 16, "measurements": 3}, token_width=12)
+    embed = nn.Embedding(30, 12)
+    head = ReadOut({"sax": 2}, {"sax": 4}, names_of({"disease": 16, "measurements": 3}), token_width=12)
     outputs = head([torch.randn(256), torch.randn(256)])
-    told = head.tokens(outputs)
-    assert told.shape == (2, 2, 12)
+    told = head.tell(outputs, embed)
+    assert told.shape == (2, 19, 12)
     told.sum().backward()
     assert all(p.grad is None for p in [*head.outputs.parameters(), *head.read.parameters()])
-    assert all(p.grad is not None for p in head.tell.parameters())
-    far = head.tokens({name: value * 1e6 for name, value in outputs.items()})
+    assert all(p.grad is not None for p in [*head.tell.parameters(), *embed.parameters()])
+    far = head.tell({name: value * 1e6 for name, value in outputs.items()}, embed)
     assert torch.isfinite(far).all()
+
+
+@torch.no_grad()
+def test_a_token_holds_the_name_of_its_value_and_moves_with_it():
+    torch.manual_seed(0)
+    embed = nn.Embedding(30, 12)
+    tell = ReadOutTokens({"findings": [[3], [4, 5, 6]], "measurements": [[7, 8]]}, 12)
+    zero = {"findings": torch.zeros(1, 2), "measurements": torch.zeros(1, 1)}
+    names = torch.stack([embed.weight[3], embed.weight[4:7].mean(dim=0), embed.weight[7:9].mean(dim=0)])
+    assert torch.allclose(tell(zero, embed)[0], names + tell.labels, atol=1e-6)
+    moved = tell(zero | {"findings": torch.tensor([[0.0, 2.0]])}, embed)[0] - tell(zero, embed)[0]
+    assert torch.allclose(moved[1], tell.directions[0] / 2, atol=1e-6)
+    assert moved[[0, 2]].abs().max() == 0

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from cmrvlm.errors import CmrvlmError
-from cmrvlm.models.attention_mask import allowed, for_implementation, positions
+from cmrvlm.models.attention_mask import Layout, allowed, for_implementation
 from cmrvlm.models.fusion import fill_image_places
 from cmrvlm.models.language_model import tiny_language_model
 
@@ -25,19 +25,28 @@ def left_padded(prompts):
     return ids, valid
 
 
-def test_prefix_mask_by_hand():
-    valid = torch.tensor([[True, True, True, True, False]])
-    mask = allowed(valid, torch.tensor([2]), "prefix")[0, 0].int().tolist()
-    assert mask == [[1, 1, 0, 0, 0], [1, 1, 0, 0, 0], [1, 1, 1, 0, 0], [1, 1, 1, 1, 0], [1, 1, 1, 1, 1]]
-    causal = allowed(valid, torch.tensor([2]), "causal")[0, 0].int().tolist()
-    assert causal[0] == [1, 0, 0, 0, 0]
+def layout_of(valid, images=1, prompts=None):
+    """Layout with the same lengths in each row; the prompt is all there is by default."""
+    counts = valid.sum(dim=1)
+    return Layout.of_rows(valid, torch.full_like(counts, images), counts if prompts is None else torch.tensor(prompts))
+
+
+def test_masks_by_hand():
+    """Two images, two tokens of the question, one of the answer, padding."""
+    valid = torch.tensor([[True, True, True, True, True, False]])
+    layout = layout_of(valid, 2, [4])
+    assert layout.blocks.tolist() == [[0, 0, 1, 1, 2, 2]]
+    prefix = allowed(layout, "prefix")[0, 0].int().tolist()
+    assert prefix == [[1, 1, 0, 0, 0, 0], [1, 1, 0, 0, 0, 0], [1, 1, 1, 1, 0, 0], [1, 1, 1, 1, 0, 0],
+                      [1, 1, 1, 1, 1, 0], [0, 0, 0, 0, 0, 1]]  # fmt: skip
+    causal = allowed(layout, "causal")[0, 0].int().tolist()
+    assert causal == [[1, 0, 0, 0, 0, 0], [1, 1, 0, 0, 0, 0], [1, 1, 1, 0, 0, 0], [1, 1, 1, 1, 0, 0],
+                      [1, 1, 1, 1, 1, 0], [0, 0, 0, 0, 0, 1]]  # fmt: skip
 
 
 def test_positions_skip_padding():
-    assert positions(torch.tensor([[False, False, True, True], [True, True, True, False]])).tolist() == [
-        [0, 0, 0, 1],
-        [0, 1, 2, 2],
-    ]
+    valid = torch.tensor([[False, False, True, True], [True, True, True, False]])
+    assert layout_of(valid).positions.tolist() == [[0, 0, 0, 1], [0, 1, 2, 2]]
 
 
 @pytest.mark.parametrize("family", ["qwen3", "llama"])
@@ -48,8 +57,8 @@ def test_sdpa_and_eager_are_the_same_function(family, attention):
     two.load_state_dict(one.state_dict())
     ids = torch.randint(0, 40, (3, 9))
     valid = torch.arange(9)[None] < torch.tensor([9, 6, 4])[:, None]
-    ends = torch.tensor([5, 3, 2])
-    a, b = (m.hidden(m.embed(ids), valid, ends)[valid] for m in (one, two))
+    layout = layout_of(valid, 2, [5, 3, 2])
+    a, b = (m.hidden(m.embed(ids), layout)[valid] for m in (one, two))
     assert (a - b).abs().max() < 1e-5
 
 
@@ -59,18 +68,20 @@ def test_other_implementations_are_refused_by_name():
 
 
 @torch.no_grad()
-def test_answer_does_not_see_the_future_and_prefix_sees_itself():
+def test_images_see_each_other_questions_see_both_and_nothing_sees_the_future():
     model = tiny()
-    ids = torch.randint(0, 40, (1, 8))
-    valid, ends = torch.ones(1, 8, dtype=torch.bool), torch.tensor([4])
-    before = model.hidden(model.embed(ids), valid, ends)
-    changed = ids.clone()
-    changed[0, 6] = (ids[0, 6] + 1) % 40
-    after = model.hidden(model.embed(changed), valid, ends)
-    assert torch.equal(before[0, :6], after[0, :6])
-    changed = ids.clone()
-    changed[0, 3] = (ids[0, 3] + 1) % 40
-    assert (model.hidden(model.embed(changed), valid, ends)[0, 0] - before[0, 0]).abs().max() > 1e-4
+    ids = torch.randint(0, 40, (1, 9))  # three images, three of the question, three of the answer
+    layout = layout_of(torch.ones(1, 9, dtype=torch.bool), 3, [6])
+
+    def changed_by(index):
+        other = ids.clone()
+        other[0, index] = (ids[0, index] + 1) % 40
+        difference = model.hidden(model.embed(other), layout) - model.hidden(model.embed(ids), layout)
+        return (difference[0].abs().max(dim=-1).values > 1e-5).int().tolist()
+
+    assert changed_by(2) == [1, 1, 1, 1, 1, 1, 1, 1, 1]
+    assert changed_by(5) == [0, 0, 0, 1, 1, 1, 1, 1, 1]
+    assert changed_by(7) == [0, 0, 0, 0, 0, 0, 0, 1, 1]
 
 
 @pytest.mark.parametrize("attention", ["prefix", "causal"])
@@ -78,21 +89,24 @@ def test_answers_do_not_depend_on_the_neighbours(attention):
     model = tiny(attention=attention)
     prompts = [[1, 2, 3], [5, 6, 7, 8, 9, 10, 11, 12, 13, 14], [20]]
     ids, valid = left_padded(prompts)
-    together = model.generate(model.embed(ids), valid, end_id=39, max_new_tokens=12)
-    for prompt, answer in zip(prompts, together, strict=True):
+    images = torch.tensor([2, 4, 1])
+    together = model.generate(model.embed(ids), valid, images, end_id=39, max_new_tokens=12)
+    for row, (prompt, answer) in enumerate(zip(prompts, together, strict=True)):
         one, all_valid = left_padded([prompt])
-        assert model.generate(model.embed(one), all_valid, 39, 12) == [answer]
+        assert model.generate(model.embed(one), all_valid, images[row : row + 1], 39, 12) == [answer]
 
 
 def test_cache_gives_what_a_full_pass_gives():
     model = tiny()
     ids, valid = left_padded([[3, 1, 4], [1, 5, 9, 2, 6]])
-    for row, answer in enumerate(model.generate(model.embed(ids), valid, 39, 8)):
+    images = torch.tensor([2, 2])
+    for row, answer in enumerate(model.generate(model.embed(ids), valid, images, 39, 8)):
         tokens = ids[row][valid[row]].tolist()
         prefix = len(tokens)
         for expected in answer:
             whole = torch.tensor([tokens])
-            hidden = model.hidden(model.embed(whole), torch.ones_like(whole, dtype=torch.bool), torch.tensor([prefix]))
+            layout = layout_of(torch.ones_like(whole, dtype=torch.bool), 2, [prefix])
+            hidden = model.hidden(model.embed(whole), layout)
             assert int(model.logits(hidden[0, -1]).argmax()) == expected
             tokens.append(expected)
 
@@ -100,10 +114,11 @@ def test_cache_gives_what_a_full_pass_gives():
 def test_length_limit_counts_new_tokens_and_rows_end_alone():
     model = tiny()
     ids, valid = left_padded([[3, 1, 4], [1, 5, 9, 2, 6]])
-    free = model.generate(model.embed(ids), valid, -1, 5)
+    images = torch.ones(2, dtype=torch.long)
+    free = model.generate(model.embed(ids), valid, images, -1, 5)
     assert [len(answer) for answer in free] == [5, 5]
     stop = free[0][2]
-    stopped = model.generate(model.embed(ids), valid, stop, 5)
+    stopped = model.generate(model.embed(ids), valid, images, stop, 5)
     assert stopped[0] == free[0][: free[0].index(stop)]
     assert stopped[1] == (free[1][: free[1].index(stop)] if stop in free[1] else free[1])
 

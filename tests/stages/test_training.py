@@ -12,6 +12,8 @@ from safetensors.torch import load_file, save_file
 from cmrvlm.errors import CmrvlmError
 from cmrvlm.labels import DISEASES
 from cmrvlm.models.cmrvlm import CMRVLM
+from cmrvlm.models.rows import rows_by_series, rows_of
+from cmrvlm.stages.base import Stage
 from cmrvlm.stages.handover import hand_over, load_parts, moved_table, part_of
 from cmrvlm.stages.run_folder import check_preprocessing, load_run, load_weights, own_weights, weights_hash
 from cmrvlm.stages.schedule import constant, warmup_cosine
@@ -69,10 +71,12 @@ def test_what_a_stage_does_not_train_stays(stage, small_config):
     expected = {
         "stage1": {"encoders.sax", "encoders.lax_4ch", "encoders.lge", "image_projection.sax", "image_projection.lax_4ch",
                    "image_projection.lge", "projectors.sax", "projectors.lax_4ch", "projectors.lge", "text_projection", "log_scale", "llm"},
-        "stage2": {"projectors.sax", "projectors.lax_4ch", "projectors.lge"},
+        "stage2": {"projectors.sax", "projectors.lax_4ch", "projectors.lge", "read_out"},  # how it is told, see below
         "stage3": {part_of(name) for name, _ in module.model.named_parameters()},
     }[stage]  # fmt: skip
     assert trained == expected
+    read_out = {name for name, p in module.model.named_parameters() if p.requires_grad and name.startswith("read_out")}
+    assert stage != "stage2" or read_out == {"read_out.tell.labels", "read_out.tell.directions"}
     module.total(module.means(batch)).backward()
     assert all(p.grad is None for p in module.model.parameters() if not p.requires_grad)
 
@@ -289,6 +293,73 @@ def test_accumulated_batches_weigh_tokens_and_studies_as_one_batch_does(small_co
         assert (value - split[name]).abs().max().item() < 1e-5 * max(scale, 1), name
     naive = gradients(module, [collator([one]) for one in samples])
     assert max((value - naive[name]).abs().max().item() for name, value in joint.items()) > 1e-3 * scale
+
+
+def test_weight_of_a_task_counts_its_words_masks_and_boxes(small_config):
+    """Twice the weight is what twice the loss of those rows would be; the other rows stay as they are."""
+    config = small_config("+experiment=stage3")
+    module, _ = stage_of(config)
+    data = build_data(config)
+    data.prepare_data()
+    collator = build_collator(module.model, build_tokenizer(config, data, None))
+    study = data.cache.load(data.split["train"][0])
+    module.eval()
+
+    def totals(tasks):
+        asked = [one for one in data.mixture.all(study) if one.task in tasks]
+        losses = module.losses(collator([(study, asked)]))
+        return {name: losses[name].total.item() for name in ("language", "mask_dice", "mask_ce", "box")}
+
+    heavy, light = ("report", "segment_lv", "detect"), ("disease", "segment_myo")
+    own, rest = totals(heavy), totals(light)
+    module.task_weights = dict.fromkeys(heavy, 2.0)
+    both = totals((*heavy, *light))
+    for name, value in both.items():
+        assert value == pytest.approx(2 * own[name] + rest[name], rel=1e-4), name
+
+
+def test_what_is_taught_replaces_what_is_read_and_is_taught_less_and_less(small_config):
+    module, batch = stage_of(small_config("+experiment=stage3"))
+    batch.targets["findings"][0, 3] = float("nan")
+    told = []
+
+    def tell(outputs, embed):
+        told.append(outputs)
+        return torch.zeros(len(next(iter(outputs.values()))), module.model.read_out_tokens, module.model.llm.width)
+
+    module.model.read_out.tell.forward = tell
+
+    encoded = {(owner, name) for name, stacks in batch.media.items() for one in stacks for owner in one.owners.tolist()}
+    studies = [study for study, _ in rows_by_series(encoded, batch.instructions, rows_of(batch))]
+
+    def said_of_the_true_class(progress):
+        module.progress = progress
+        torch.manual_seed(0)
+        module.losses(batch)
+        return told[-1]["disease"][batch.targets["disease"][studies] > 0.5]
+
+    module.train()
+    assert (said_of_the_true_class(0.0) > 0).all()
+    assert torch.isfinite(told[-1]["findings"]).all()  # what is not known is told as it was read
+    assert (said_of_the_true_class(1.0) < 0).all()  # an untrained read-out expects no class
+    assert sorted(module.taught(batch)) == sorted(batch.targets)
+    module.progress = 1.0
+    assert all(value.isnan().all() for value in module.taught(batch).values())
+    module.eval()
+    assert module.taught(batch) is None
+
+
+def test_progress_is_that_of_the_whole_training(small_config, tmp_path, monkeypatch):
+    seen = []
+    monkeypatch.setattr(Stage, "training_step", lambda self, batch, index: seen.append(self.progress) or
+                        self.model.read_out.tell.labels.sum())  # fmt: skip
+    train(small_config("+experiment=stage3", *QUIET, "trainer.max_steps=4"), tmp_path / "run")
+    assert seen == [0.0, 0.25, 0.5, 0.75]
+
+
+def test_weight_of_an_unknown_task_is_refused(small_config, tmp_path):
+    with pytest.raises(CmrvlmError, match="unknown tasks: reprot"):
+        train(small_config("+experiment=stage3", "+mix.loss_weights.reprot=2.0"), tmp_path / "run")
 
 
 def test_windows_hold_every_batch_once_and_the_last_may_be_short():

@@ -51,7 +51,8 @@ def test_options_hold_the_right_answer_once_and_letters_are_spread(studies, lang
                 letters[letter_said(one.answer)] += 1
                 keys[case.key] += 1
                 assert all(
-                    f"{letter}) {name}" in one.prompt for letter, name in zip(LETTERS, one.options, strict=False)
+                    f"{name} ({letter})" in one.prompt or f"{name}（{letter}）" in one.prompt
+                    for letter, name in zip(LETTERS, one.options, strict=False)
                 )
     assert set(keys) == {one.key for one in QUESTIONS}
     shares = [letters[letter] / letters.total() for letter in LETTERS[:CHOICES]]
@@ -103,7 +104,9 @@ def test_questions_of_the_data_are_asked_as_they_are(study):
     (case,) = VqaClosedTask().cases(told, SEQUENCES)
     one = VqaClosedTask().word(told, case, "zh")
     assert one.language == "en"
-    assert one.prompt.startswith("Where is the scar? A) ")
+    assert one.prompt.startswith("Where is the scar? ")
+    assert one.answer == f"septum ({LETTERS[one.options.index('septum')]})."
+    assert one.answer[:-1] in one.prompt
     assert one.options[LETTERS.index(letter_said(one.answer))] == "septum"
     (case,) = VqaOpenTask().cases(told, ["sax"])
     asked = VqaOpenTask().word(told, case, "en")

@@ -1,7 +1,7 @@
 import torch
 
 from cmrvlm.losses.language import IGNORE
-from cmrvlm.models.cmrvlm import rows_of
+from cmrvlm.models.rows import rows_of
 
 
 def batch_of(parts, count=2):

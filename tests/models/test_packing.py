@@ -1,0 +1,121 @@
+"""Packed rows say what each row by itself would say, in loss and gradient, for each kind of language model."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from cmrvlm.batch import TextRows
+from cmrvlm.losses.language import answer_cross_entropy
+from cmrvlm.models.attention_mask import Layout
+from cmrvlm.models.cmrvlm import CMRVLM, MarkIds
+from cmrvlm.models.fusion import fill_image_places
+from cmrvlm.models.language_model import tiny_language_model
+from cmrvlm.models.packing import pack
+
+IMAGE = 39
+
+
+def some_rows(groups, images, questions, answers, seed=0):
+    """Rows of random tokens: begin and images, question, answer; the lengths of each part are given."""
+    generator = torch.Generator().manual_seed(seed)
+    heads = [1 + images[group] for group in groups]
+    prompts = [head + question for head, question in zip(heads, questions, strict=True)]
+    lengths = [prompt + answer for prompt, answer in zip(prompts, answers, strict=True)]
+    ids = torch.randint(1, IMAGE, (len(groups), max(lengths)), generator=generator)
+    ids[:, 0] = 1
+    for row, (head, length) in enumerate(zip(heads, lengths, strict=True)):
+        ids[row, 1:head] = IMAGE
+        ids[row, length:] = 0
+    return TextRows(ids, *(torch.tensor(one) for one in (groups, heads, prompts, lengths)))
+
+
+ROWS = some_rows([0, 1, 0, 2, 0, 1, 3], {0: 5, 1: 3, 2: 0, 3: 2}, [3, 4, 1, 5, 2, 2, 6], [4, 1, 7, 2, 3, 5, 1])
+
+
+def model_of(**changes):
+    torch.manual_seed(0)
+    llm = tiny_language_model(**{"vocab_size": 40, "hidden_size": 32, "layers": 2, "heads": 4,
+                                 "intermediate_size": 48} | changes).eval()  # fmt: skip
+    return CMRVLM({}, {}, llm, {}, None, MarkIds(IMAGE, 37, 38))
+
+
+def images_of(rows):
+    """Image tokens of each row, the same for rows of a group."""
+    return [torch.randn(int(n) - 1, 32, generator=torch.Generator().manual_seed(int(group))).requires_grad_()
+            for group, n in zip(rows.groups, rows.image_lengths, strict=True)]  # fmt: skip
+
+
+def apart(model, rows, tokens):
+    """Hidden states without packing."""
+    valid = torch.arange(rows.ids.shape[1])[None] < rows.lengths[:, None]
+    embeddings = fill_image_places(model.llm.embed(rows.ids), rows.ids, IMAGE, tokens)
+    return model.llm.hidden(embeddings, Layout.of_rows(valid, rows.image_lengths, rows.prompt_lengths))
+
+
+def test_images_stand_once_and_every_token_is_found():
+    packed = pack(ROWS)
+    there = packed.layout.groups >= 0
+    heads = {int(g): int(n) for g, n in zip(ROWS.groups, ROWS.image_lengths, strict=True)}
+    assert there.sum() == sum(heads.values()) + (ROWS.lengths - ROWS.image_lengths).sum()
+    valid = torch.arange(ROWS.ids.shape[1])[None] < ROWS.lengths[:, None]
+    assert (packed.ids.flatten()[packed.where][valid] == ROWS.ids[valid]).all()
+    assert (packed.layout.groups.flatten()[packed.where][valid] == ROWS.groups[:, None].expand_as(valid)[valid]).all()
+    assert (packed.ids == IMAGE).sum() == 5 + 3 + 0 + 2
+    assert not (packed.ids[~there] == IMAGE).any()
+
+
+def test_rows_are_filled_without_being_cut():
+    rows = some_rows([0, 1, 2, 3], {0: 300, 1: 200, 2: 150, 3: 50}, [5] * 4, [5] * 4)
+    packed = pack(rows)
+    assert packed.ids.shape == (2, 372)
+    assert packed.firsts == [[0, 3], [1, 2]]
+    long = pack(some_rows([0, 0, 1], {0: 500, 1: 3}, [5] * 3, [5] * 3))
+    assert long.ids.shape == (2, 521)
+
+
+@pytest.mark.parametrize("attention", ["prefix", "causal"])
+@pytest.mark.parametrize("family", ["qwen3", "llama"])
+@pytest.mark.parametrize("implementation", ["sdpa", "eager"])
+def test_loss_and_gradient_are_those_of_single_rows(family, attention, implementation):
+    model = model_of(family=family, attention=attention, attention_implementation=implementation)
+    results = []
+    for read in (model.read, lambda rows, tokens: apart(model, rows, tokens)):
+        model.zero_grad()
+        tokens = images_of(ROWS)
+        logits, labels = model.answer_logits(read(ROWS, tokens), ROWS)
+        loss = answer_cross_entropy(logits, labels, torch.ones(len(labels)))
+        loss.backward()
+        # Of rows with the same images one copy is read: their gradients add up.
+        shared = torch.stack([sum(t.grad.sum() for t, g in zip(tokens, ROWS.groups, strict=True)
+                                  if g == group and t.grad is not None) + torch.zeros(())
+                              for group in (0, 1, 3)])  # fmt: skip
+        results.append((loss, [p.grad for p in model.parameters()], shared))
+    (packed, ours, images), (single, theirs, single_images) = results
+    assert packed.item() == pytest.approx(single.item(), rel=1e-6)
+    for one, other in zip(ours, theirs, strict=True):
+        assert (one - other).abs().max() <= 1e-5 * max(1.0, other.abs().max().item())
+    assert (images - single_images).abs().max() < 1e-4
+
+
+@torch.no_grad()
+def test_a_row_sees_nothing_of_its_neighbours():
+    model = model_of()
+    tokens = images_of(ROWS)
+    before = model.read(ROWS, tokens)
+    ids = ROWS.ids.clone()
+    ids[2, int(ROWS.image_lengths[2]) : int(ROWS.lengths[2])] = 7
+    after = model.read(replace(ROWS, ids=ids), tokens)
+    valid = torch.arange(ROWS.ids.shape[1])[None] < ROWS.lengths[:, None]
+    difference = ((after - before).abs().amax(dim=-1) * valid).amax(dim=1)
+    assert difference[2] > 1e-3
+    assert (difference[[0, 1, 3, 4, 5, 6]] < 1e-5).all()
+
+
+@torch.no_grad()
+def test_a_batch_without_any_image():
+    model = model_of()
+    rows = some_rows([0, 0, 1], {0: 0, 1: 0}, [3, 2, 4], [2, 5, 1])
+    tokens = [torch.zeros(0, 32)] * 3
+    valid = torch.arange(rows.ids.shape[1])[None] < rows.lengths[:, None]
+    assert (model.read(rows, tokens)[valid] - apart(model, rows, tokens)[valid]).abs().max() < 1e-5
