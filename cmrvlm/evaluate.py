@@ -22,6 +22,7 @@ from cmrvlm.errors import CmrvlmError
 from cmrvlm.evaluation import figures, tables
 from cmrvlm.evaluation.asking import Asked, Questioner
 from cmrvlm.evaluation.conditions import PROBES, Condition, conditions, partners
+from cmrvlm.evaluation.processes import gathered, join_processes, own_device, own_share, rank_and_count
 from cmrvlm.evaluation.results import (
     Bootstrap,
     Tree,
@@ -111,7 +112,7 @@ class Evaluation:
         self.bert = {name: value for name, value in (config.get("bert_score") or {}).items() if value is not None}
         if self.bert:
             check_bert_model(**self.bert)
-        self.device = device_of(config["device"])
+        self.device = own_device(device_of(config["device"]))
         self.run = load_run(Path(config["run"]))
         self.run.model.to(self.device)
         self.conditions = conditions(config["subsets"], config["probes"], list(self.run.model.encoders))
@@ -132,10 +133,10 @@ class Evaluation:
 
     def score(self, condition: Condition, full: Asked | None) -> Scored:
         """Ask under one condition and score."""
-        loader = self.data.question_loader(self.config["part"], condition.shown,
+        loader = self.data.question_loader(own_share(self.studies), condition.shown,
                                            paraphrased=condition.probe == "paraphrase")  # fmt: skip
-        panel = None if full else self.out / "panel.png"
-        asked = self.questioner.ask(loader, condition, full, panel)
+        panel = self.out / "panel.png" if full is None and rank_and_count()[0] == 0 else None
+        asked = gathered(self.questioner.ask(loader, condition, full, panel), self.studies)
         for answer in asked.answers:
             answer.lowercase = self.config["lowercase"]
         extra = {name: partial(bert_scores, **self.bert) for name in TEXT_TASKS} if self.bert else None
@@ -206,6 +207,8 @@ def evaluate(config: Config) -> dict[str, Any]:
         "failures": failures,
         "settings": one.settings(),
     }
+    if rank_and_count()[0] > 0:
+        return content
     (one.out / "metrics.json").write_text(json.dumps(content, indent=1, ensure_ascii=False))
     write_answers(rows, one.out / "answers.parquet")
     write_replicates(one.out / "replicates.parquet", one.bootstrap, full.replicates)
@@ -244,6 +247,7 @@ def _tables(one: Evaluation, full: Scored, probes: Mapping[str, Tree], subsets: 
 def main(config: DictConfig) -> None:
     """Entry point."""
     settings = plain(config)
+    join_processes()
     evaluate(settings)
     log.info("scores: %s", Path(settings["out"]) / "metrics.json")
 

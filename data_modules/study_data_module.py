@@ -156,17 +156,16 @@ class StudyDataModule(LightningDataModule):
         return self.evaluation_loader("test")
 
     def question_loader(
-        self, part: str, shown: Sequence[str] | None = None, *, paraphrased: bool = False
+        self, studies: Sequence[str], shown: Sequence[str] | None = None, *, paraphrased: bool = False
     ) -> DataLoader[Any]:
-        """Lists of (study, instructions) of a part of the split with all questions, nothing drawn.
+        """Lists of (study, instructions) with all questions, nothing drawn.
 
         Args:
-            part: `train`, `val` or `test`.
+            studies: Ids of the studies, in the order in which they come.
             shown: Sequences to show; None shows all that the model reads.
             paraphrased: Ask in wordings that training never shows.
         """
-        studies, sequences = self.split[part], shown or self.sequences
-        data = EvaluationSet(self.cache, studies, self.mixture, sequences, paraphrased=paraphrased)
+        data = EvaluationSet(self.cache, studies, self.mixture, shown or self.sequences, paraphrased=paraphrased)
         return DataLoader(data, self.evaluation_batch_size, collate_fn=list, num_workers=self.num_workers)
 
     def evaluation_loader(self, part: str) -> DataLoader[Any]:

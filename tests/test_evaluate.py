@@ -1,6 +1,9 @@
 """Evaluation as a user runs it: every task, probe and subset; the same twice; failures named."""
 
 import json
+import os
+import subprocess
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -21,7 +24,7 @@ from cmrvlm.metrics.statistic import Mean
 from cmrvlm.stages.run_folder import load_run, read_config
 from cmrvlm.tasks.base import Answer
 from cmrvlm.train import train
-from tests.conftest import CONF, composed
+from tests.conftest import CONF, ROOT, composed
 
 TASKS = {path.stem for path in (CONF / "task").glob("*.yaml")} - {"wall_motion"}  # no part of the default mix
 
@@ -156,6 +159,27 @@ def leaves(tree, path=()):
         return
     for name, branch in tree.items():
         yield from leaves(branch, (*path, name))
+
+
+def test_two_processes_ask_about_each_study_once(run, tmp_path):
+    """Five studies on two processes: none is padded in, and the scores are those of one process."""
+    arguments = [f"run={run}", "+data.shares={val: 0.0, test: 1.0}", "+data.source.count=5", "probes=[swapped]",
+                 "max_new_tokens=12", "bootstrap=40", "cases_per_task=2"]  # fmt: skip
+    one = evaluate(composed(*arguments, f"out={tmp_path / 'one'}", name="evaluate"))
+    done = subprocess.run([sys.executable, "-W", "ignore", "-m", "torch.distributed.run", "--nproc_per_node=2", "--standalone",
+                           "-m", "cmrvlm.evaluate", *arguments, f"out={tmp_path / 'two'}"], cwd=ROOT, check=False,
+                          capture_output=True, text=True, timeout=500, env={**os.environ, "OMP_NUM_THREADS": "1"})  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    two = json.loads((tmp_path / "two" / "metrics.json").read_text())
+    assert two["settings"]["studies"] == one["settings"]["studies"] == 5
+    for (path, row), (other_path, other) in zip(leaves(one["tasks"]), leaves(two["tasks"]), strict=True):
+        assert path == other_path
+        assert (row["n"], row["undefined"]) == (other["n"], other["undefined"]), path
+        assert row["value"] == (None if other["value"] is None else pytest.approx(other["value"], abs=1e-3)), path
+    names = (
+        pq.read_table(tmp_path / "two" / "answers.parquet").select(["study", "task", "question", "probe"]).to_pylist()
+    )
+    assert len({tuple(row.values()) for row in names}) == len(names)
 
 
 def test_lower_case_changes_numbers_and_says_so(run, tmp_path):

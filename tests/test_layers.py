@@ -1,6 +1,10 @@
 """Who may import whom."""
 
 import ast
+import re
+import sys
+import tomllib
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
@@ -48,6 +52,17 @@ def test_sizes_stay_readable(path):
         if isinstance(node, ast.ExceptHandler):
             assert node.type is not None
             assert getattr(node.type, "id", "") not in {"Exception", "BaseException"}
+
+
+def test_every_library_that_is_imported_is_declared():
+    """A metric that needs a library which no one declared fails after hours of training."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    declared = {re.split(r"[<>=!~ \[]", one)[0].lower().replace("_", "-") for one in project["dependencies"]}
+    distributions = packages_distributions()
+    for path in modules():
+        for name in imported(path) - set(PACKAGES) - set(sys.stdlib_module_names):
+            owners = {one.lower().replace("_", "-") for one in distributions[name]}
+            assert owners & declared, f"{path}: {name}"
 
 
 def test_yaml_stays_short():
