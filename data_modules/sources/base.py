@@ -10,6 +10,7 @@ from pathlib import Path
 
 from cmrvlm.errors import CmrvlmError
 from cmrvlm.study import Study
+from data_modules.split import Split
 
 
 class Source(ABC):
@@ -34,6 +35,10 @@ class Source(ABC):
     def patient_ids(self) -> list[str]:
         """The patient of each study, in the order of `study_ids`."""
         return self.study_ids()
+
+    def declared_split(self) -> Split | None:
+        """The split that the data itself states; None when it states none."""
+        return None
 
     def index_of(self, study_id: str) -> int:
         """Position of a study.
