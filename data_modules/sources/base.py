@@ -12,6 +12,8 @@ from cmrvlm.errors import CmrvlmError
 from cmrvlm.study import Study
 from data_modules.split import Split
 
+_SHARED = ("anatomy.py", "tables.py")  # code of the package that several sources read with
+
 
 class Source(ABC):
     """Files, or formulas, to studies. Subclasses keep their settings as plain attributes."""
@@ -64,6 +66,7 @@ class Source(ABC):
         module = Path(inspect.getfile(type(self)))
         folder_is_package = module.parent.name != "sources"
         code = sorted(module.parent.glob("*.py")) if folder_is_package else [module]
-        for path in code:
+        shared = [module.parents[1 + folder_is_package] / name for name in _SHARED]
+        for path in (*code, *(one for one in shared if one.is_file())):
             digest.update(path.read_bytes())
         return digest.hexdigest()

@@ -16,6 +16,7 @@ from cmrvlm.measurements import MEASUREMENTS
 from cmrvlm.study import Series, Study, StudyLabels, UserQuestion
 from cmrvlm.study_io import read_nifti
 from cmrvlm.text.report_writer import split_sections
+from data_modules.anatomy import canonical
 from data_modules.sources.base import Source
 from data_modules.split import PARTS, Split
 from data_modules.tables import Row, read_table
@@ -165,15 +166,11 @@ class ManifestSource(Source):
             raise CmrvlmError(f"mask and image do not lie on one grid: {values.shape} and {shape}, affines "
                               f"{own.round(3).tolist()} and {affine.round(3).tolist()}", file=path, field="mask",
                               remedy="Write the mask on the grid of its image.")  # fmt: skip
-        known = self.label_map or {value: name for name, value in STRUCTURES.items()} | {NOT_ANNOTATED: "not annotated"}
-        unknown = sorted(set(np.unique(values).tolist()) - set(known) - {0})
-        if unknown:
-            raise CmrvlmError(f"unknown label values {unknown}", file=path, field="mask",
-                              remedy="Declare them in data.source.label_map.")  # fmt: skip
-        table = np.zeros(256, dtype=np.uint8)
-        for value, name in known.items():
-            table[value] = STRUCTURES.get(name, NOT_ANNOTATED)
-        return table[values.astype(np.uint8)]
+        own_names = {value: name for name, value in STRUCTURES.items()}
+        known = {0: "background"} | self.label_map if self.label_map else own_names
+        mask = canonical(np.where(values == NOT_ANNOTATED, 0, values), known, path)
+        mask[values == NOT_ANNOTATED] = NOT_ANNOTATED
+        return mask
 
     def _labels(self, reader: _Reader) -> StudyLabels:
         row = reader.row
