@@ -126,7 +126,7 @@ class Evaluation:
         patient_of = dict(zip(ids, patients, strict=True))
         self.questioner = Questioner(self.run.model, self.run.collator, self.tasks, config["max_new_tokens"],
                                      config["cases_per_task"], partial(self.data.cache.load, sequences=None),
-                                     partners(patient_of, self.studies))  # fmt: skip
+                                     partners(patient_of, self.studies), config["studies_at_once"])  # fmt: skip
         self.bootstrap = Bootstrap.of([patient_of[study] for study in self.studies], config["bootstrap"])
         self.synthetic = bool(self.data.cache.load(self.studies[0]).synthetic)
 
@@ -161,6 +161,7 @@ class Evaluation:
             "decoding": "greedy",
             "max_new_tokens": config["max_new_tokens"],
             "cases_per_task": config["cases_per_task"],
+            "studies_at_once": config["studies_at_once"],
             "cleaning": "lower case" if config["lowercase"] else "none",
             "text_scale": "0 to 1",
             "bleu_tokenizers": BLEU_TOKENIZERS,

@@ -91,6 +91,11 @@ def test_one_row_for_each_answer(whole):
     assert {row["subset"] for row in rows} == {"full", *all_subsets(SEQUENCES)}
     asked = [(row["study"], row["task"], row["question"]) for row in full]
     assert len(set(asked)) == len(asked)
+    heads = {"disease": 16, "abnormality": 1, "prognosis": 1}
+    for row in rows:
+        wanted = heads.get(row["task"]) if row["probe"] != "prompt" else None
+        assert (row["probabilities"] is None) == (wanted is None)
+        assert wanted is None or (len(row["probabilities"]) == wanted and 0 <= min(row["probabilities"]) <= 1)
     paraphrased = {row["prompt"] for row in rows if row["probe"] == "paraphrase"}
     assert not paraphrased & {row["prompt"] for row in full}
 
@@ -129,6 +134,28 @@ def test_twice_and_at_any_batch_size_and_workers_the_file_is_the_same(run, tmp_p
         content = json.loads((tmp_path / str(index) / "metrics.json").read_text())
         texts.append(json.dumps(without_time(content)))
     assert len(set(texts)) == 1
+
+
+def test_studies_answered_together_score_as_those_answered_alone(run, tmp_path):
+    alone, together = (evaluation(run, tmp_path / str(count), "probes=[swapped]", f"studies_at_once={count}")
+                       for count in (1, 3))  # fmt: skip
+    assert alone["settings"].pop("studies_at_once") == 1
+    assert together["settings"].pop("studies_at_once") == 3
+    for one, other in ((alone["tasks"], together["tasks"]), (alone["probes"], together["probes"])):
+        flat, flat_other = ({"/".join(path): row for path, row in leaves(tree)} for tree in (one, other))
+        assert flat.keys() == flat_other.keys()
+        for path, row in flat.items():
+            for name, value in row.items():
+                assert flat_other[path][name] == (value if value is None else pytest.approx(value, abs=1e-3)), path
+
+
+def leaves(tree, path=()):
+    """Rows of scores with their paths."""
+    if "value" in tree:
+        yield path, tree
+        return
+    for name, branch in tree.items():
+        yield from leaves(branch, (*path, name))
 
 
 def test_lower_case_changes_numbers_and_says_so(run, tmp_path):

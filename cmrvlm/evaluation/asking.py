@@ -1,7 +1,7 @@
-"""Asks a model every question about every study, one study at a time, under one condition.
+"""Asks a model every question about every study under one condition.
 
-A study is answered by itself, with all its questions as one batch. What is said about it then cannot depend on its
-neighbours, on the loader's batch size or on the number of workers, to the last bit.
+A fixed number of studies is answered at a time, in their order, whatever the loader's batch size and the number of
+workers are: the same evaluation gives the same answers to the last bit.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from cmrvlm.study import Study
 from cmrvlm.tasks.base import Answer, Instruction, Task
 from cmrvlm.text.collate import Collator
 
-PANEL_STUDIES = 4
+PANEL_BATCHES = 4
 
 
 @dataclass
@@ -58,6 +58,16 @@ class Asked:
 
 
 @dataclass(frozen=True)
+class _Prepared:
+    """A study as it is asked: what is shown of it, the questions, and whether the truth of each is another."""
+
+    study: Study
+    shown: Study
+    wanted: list[Instruction]
+    changed: list[bool | None]
+
+
+@dataclass(frozen=True)
 class Questioner:
     """What asking needs beside a condition.
 
@@ -69,6 +79,7 @@ class Questioner:
         cases_per_task: Most questions of a task about a study, None for all.
         load: Study id to study, for the probe that shows another patient's images.
         partners: Study to that other study.
+        at_once: Studies that are answered together; long answers of several cost little more than those of one.
     """
 
     model: CMRVLM
@@ -78,6 +89,7 @@ class Questioner:
     cases_per_task: int | None
     load: Callable[[str], Study]
     partners: Mapping[str, str]
+    at_once: int = 1
 
     def ask(
         self, studies: DataLoader[Any], condition: Condition, full: Asked | None = None, panel: Path | None = None
@@ -93,26 +105,42 @@ class Questioner:
         only = {question_of(answer) for answer in full.answers} if full and self.cases_per_task else None
         asked = Asked(condition)
         panels: list[tuple[Batch, list[Answer]]] = []
+        waiting: list[_Prepared] = []
         for study, instructions in track(_samples(studies), description=f"Asking: {condition.name}",
                                          total=_count(studies), transient=True):  # fmt: skip
-            wanted = self._chosen(instructions, only)
             try:
-                shown, wanted, changed = self._under(condition, study, wanted)
-                if not wanted:
-                    continue
-                batch = self.collator([(shown, wanted)], blind=condition.probe == "prompt")
-                found = answer_batch(self.model, self.collator, batch, self.max_new_tokens)
+                one = _Prepared(study, *self._under(condition, study, self._chosen(instructions, only)))
             except CmrvlmError as error:
                 asked.failures[study.study_id] = error.without_folders()
                 continue
-            if panel and len(panels) < PANEL_STUDIES:
-                panels.append((batch, found))
-            asked.answers += found
-            asked.patients += [study.patient_id] * len(found)
-            asked.changed += changed
+            waiting += [one] if one.wanted else []
+            if len(waiting) == self.at_once:
+                self._answer(waiting, asked, panels)
+                waiting = []
+        if waiting:
+            self._answer(waiting, asked, panels)
         if panel:
             mask_panel(panels, panel)
         return asked
+
+    def _answer(self, group: Sequence[_Prepared], asked: Asked, panels: list[tuple[Batch, list[Answer]]]) -> None:
+        """Answer some studies together; when one of them breaks, each by itself, so that it alone fails."""
+        try:
+            batch = self.collator([(one.shown, one.wanted) for one in group], blind=asked.condition.probe == "prompt")
+            found = answer_batch(self.model, self.collator, batch, self.max_new_tokens)
+        except CmrvlmError as error:
+            if len(group) == 1:
+                asked.failures[group[0].study.study_id] = error.without_folders()
+                return
+            for one in group:
+                self._answer([one], asked, panels)
+            return
+        if len(panels) < PANEL_BATCHES:
+            panels.append((batch, found))
+        asked.answers += found
+        for one in group:
+            asked.patients += [one.study.patient_id] * len(one.wanted)
+            asked.changed += one.changed
 
     def _chosen(
         self, instructions: Sequence[Instruction], only: Collection[tuple[str, str, str]] | None

@@ -138,7 +138,8 @@ def add_differences(tree: Tree, asked: Asked, full: Asked, tasks: Mapping[str, T
 SCHEMA = pa.schema(
     [("study", pa.string()), ("task", pa.string()), ("question", pa.string()), ("language", pa.string()),
      ("prompt", pa.string()), ("target", pa.string()), ("answer", pa.string()),
-     ("truncated", pa.bool_()), ("score", pa.float64()), ("subset", pa.string()), ("probe", pa.string()),
+     ("truncated", pa.bool_()), ("score", pa.float64()), ("probabilities", pa.list_(pa.float32())),
+     ("subset", pa.string()), ("probe", pa.string()),
      ("failure", pa.string())]
 )  # fmt: skip
 
@@ -156,7 +157,8 @@ def answer_rows(asked: Asked, tasks: Mapping[str, Task], found: Found) -> list[d
     lines: list[dict[str, Any]] = [
         {"study": a.instruction.study_id, "task": a.instruction.task, "question": a.instruction.case.key,
          "language": a.instruction.language, "prompt": a.instruction.prompt, "target": a.instruction.reference,
-         "answer": a.text, "truncated": a.truncated, "score": score[row], "failure": None, **where}
+         "answer": a.text, "truncated": a.truncated, "score": score[row],
+         "probabilities": tasks[a.instruction.task].probabilities(a), "failure": None, **where}
         for row, a in enumerate(asked.answers)
     ]  # fmt: skip
     return lines + [{"study": study, "failure": reason, **where} for study, reason in asked.failures.items()]

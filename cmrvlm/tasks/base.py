@@ -183,6 +183,10 @@ class Task(ABC):
             return None
         return case.truth if case.truth is not None else self.word(other, case, instruction.language).reference
 
+    def probabilities(self, answer: Answer) -> list[float] | None:
+        """What a read-out says about the question itself, for the table of answers; None for tasks without one."""
+        return None
+
     def values(self, study: Study) -> Mapping[str, float]:
         """True numbers that answers are scored against."""
         return study.labels.measurements

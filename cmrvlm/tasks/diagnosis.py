@@ -46,6 +46,10 @@ class DiseaseTask(Task):
         assert case.truth is not None
         return disease_names(case.truth, language)
 
+    def probabilities(self, answer: Answer) -> list[float] | None:
+        """Of the sixteen classes, in the order of `DISEASES`; None when no whole series was shown."""
+        return answer.read_outs["disease"].tolist() if "disease" in answer.read_outs else None
+
     def score(self, answers: Sequence[Answer]) -> dict[str, Statistic]:
         """AUROC, AUPRC and calibration of the class vector, and accuracy of the words."""
         return class_vector_scores(answers, list(DISEASES), "disease") | multi_label_scores(answers, DISEASES)

@@ -53,13 +53,18 @@ class AbnormalityTask(ClosedTask):
             name = f"{name}异常" if language == "zh" else f"an abnormal {name}"
         return {"name": name}
 
+    def probabilities(self, answer: Answer) -> list[float] | None:
+        """That the finding is abnormal; None when no whole series was shown."""
+        if "findings" not in answer.read_outs:
+            return None
+        return [float(answer.read_outs["findings"][list(FINDINGS).index(answer.instruction.case.key)])]
+
     def score(self, answers: Sequence[Answer]) -> dict[str, Statistic]:
         """Scores of the words, and areas and calibration of the findings' probabilities."""
         codes = list(FINDINGS)
         areas, precisions = {}, []
         truth: list[bool | None] = [a.instruction.case.truth == "yes" for a in answers]
-        guess = [float(a.read_outs["findings"][codes.index(a.instruction.case.key)]) if "findings" in a.read_outs
-                 else None for a in answers]  # fmt: skip
+        guess = [None if (said := self.probabilities(a)) is None else said[0] for a in answers]
         for code in codes:
             rows = [row for row, a in enumerate(answers) if a.instruction.case.key == code]
             own = [truth[row] for row in rows], [guess[row] for row in rows]
