@@ -28,7 +28,7 @@ figcaption{font-size:12px}img{height:150px}
 
 
 def montage(study: Study) -> bytes:
-    """A PNG of the middle slices: short axis at ED and ES (else the first and the middle frame), 4CH, LGE, with masks."""
+    """A PNG of middle slices with masks: short axis at ED and ES (else the first and middle frame), 4CH, LGE."""
     tiles: list[tuple[str, NDArray[np.floating], dict[str, NDArray[np.bool_]]]] = []
     for name, series in study.series.items():
         for label, frame in _frames(name, series).items():
@@ -79,8 +79,8 @@ def write_page(path: Path, title: str, checked: Sequence[Checked], faults: Seque
     if kinds:
         rows = [(level, code, str(count)) for (level, code), count in kinds.most_common()]
         parts += ["<h2>Kinds</h2>", _table(("level", "kind", "times"), rows)]
-        parts += ["<h2>Faults</h2>", _table(("level", "kind", "study", "what"),
-                                            [(one.level, one.code, one.study, one.text) for one in faults])]  # fmt: skip
+        lines = [(one.level, one.code, one.study, one.text) for one in faults]
+        parts += ["<h2>Faults</h2>", _table(("level", "kind", "study", "what"), lines)]
     for name, table in counts.items():
         parts += [f"<h2>{html.escape(name.capitalize())}</h2>",
                   _table(("", "studies"), [(key, str(value)) for key, value in table.items()])]  # fmt: skip
