@@ -10,8 +10,13 @@ from cmrvlm.study import Series
 from data_modules.anatomy import base_first, canonical, enclosed_share, mixed_up
 from data_modules.sources.emidec import LABEL_MAP as EMIDEC
 from data_modules.sources.emidec import EmidecSource
+from data_modules.sources.kaggle_dsb2 import KaggleDsb2Source
 from data_modules.sources.mnms import LABEL_MAP as MNMS
 from data_modules.sources.mnms import MnmsSource
+from data_modules.sources.mnms2 import Mnms2Source
+from data_modules.sources.myops2020 import LABEL_MAP as MYOPS
+from data_modules.sources.myops2020 import Myops2020Source
+from tests.data_modules.dicom_archive import Archive
 
 ACDC = {0: "background", 1: "rv", 2: "myo", 3: "lv"}
 AFFINE = np.diag([-1.5, -1.5, 10.0, 1.0])
@@ -184,3 +189,58 @@ def test_real_emidec_cases(real_data):
     assert study.series["lge"].levels[0] == "basal"
     assert np.allclose(study.series["lge"].spacing_mm, (13.0, 1.40625, 1.40625), atol=1e-4)
     assert source.load("sampleNegative").labels.findings == {"lv_lge": False}
+
+
+def test_mnms2_holds_both_axes(tmp_path):
+    for view, slices in (("SA", 5), ("LA", 1)):
+        for phase, radius in (("ED", 8), ("ES", 5)):
+            mask = coded(heart(radius, slices=slices), MNMS)
+            stem = tmp_path / "dataset" / "007" / f"007_{view}_{phase}"
+            nifti(stem.with_name(f"{stem.name}.nii.gz"), mask.astype(np.float32))
+            nifti(stem.with_name(f"{stem.name}_gt.nii.gz"), mask)
+    (tmp_path / "dataset_information.csv").write_text("SUBJECT_CODE,DISEASE,VENDOR\n7,TRI,X\n8,NOR,X\n")
+    source = Mnms2Source(str(tmp_path))
+    assert source.study_ids() == ["007"]
+    study = source.load("007")
+    assert list(study.series) == ["sax", "lax_4ch"]
+    assert (study.series["sax"].mask[:, 1] == heart(5)).all()
+    assert study.series["lax_4ch"].phases == {"ed": 0, "es": 1}
+    assert study.labels.diseases is None
+    assert study.labels.measurements["lvef_percent"] > 0
+    assert len(source.files("007")) == 9
+    with pytest.raises(CmrvlmError, match="no such file"):
+        Mnms2Source(str(tmp_path / "dataset"))
+
+
+def test_myops_codes(tmp_path):
+    mask = heart().astype(np.int32)
+    mask[:2, 18:22, 33] = STRUCTURES["scar"]
+    values = np.zeros_like(mask)
+    for value, name in {200: "myo", 500: "lv", 600: "rv", 2221: "scar"}.items():
+        values[mask == STRUCTURES[name]] = value
+    nifti(tmp_path / "train25" / "myops_training_101_DE.nii.gz", values.astype(np.float32))
+    nifti(tmp_path / "gd" / "myops_training_101_gd.nii.gz", values)
+    nifti(tmp_path / "test20" / "myops_test_201_DE.nii.gz", values.astype(np.float32))
+    source = Myops2020Source(str(tmp_path))
+    hidden, study = (source.load(name) for name in source.study_ids())
+    assert (study.series["lge"].mask[:, 0] == mask).all()
+    assert study.labels.findings == {"lv_lge": True}
+    assert hidden.series["lge"].mask is None
+    assert not hidden.labels.findings
+    assert MYOPS[1220] == "myo"
+    with pytest.raises(CmrvlmError, match="_DE.nii.gz"):
+        Myops2020Source(str(tmp_path / "gd"))
+
+
+def test_data_science_bowl_is_read_without_series_uids(tmp_path):
+    strip = lambda one, s, t: delattr(one, "SeriesInstanceUID")  # noqa: E731
+    for s in range(4):
+        archive = Archive(tmp_path / "12" / "study" / f"sax_{s}")
+        archive.cine(frames=8, skip=[(other, None) for other in range(4) if other != s], change=strip)
+    (tmp_path / "train.csv").write_text("Id,Systole,Diastole\n12,60.0,150.0\n")
+    source = KaggleDsb2Source(str(tmp_path), str(tmp_path / "train.csv"))
+    study = source.load("12")
+    assert study.series["sax"].image.shape[:2] == (4, 8)
+    assert study.labels.measurements == {"lvesv_ml": 60.0, "lvedv_ml": 150.0, "lvef_percent": pytest.approx(60.0)}
+    with pytest.raises(CmrvlmError, match="no <id>/study"):
+        KaggleDsb2Source(str(tmp_path / "12"))
