@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from cmrvlm.errors import CmrvlmError
 from cmrvlm.labels import DISEASES, FINDINGS, LANGUAGES, SEQUENCES, STRUCTURES
@@ -26,6 +26,8 @@ PLAUSIBLE = {
     "in_plane_mm": (0.4, 4.0), "slice_mm": (2.0, 25.0), "lvef_percent": (5.0, 85.0), "rvef_percent": (5.0, 85.0),
     "lvedv_ml": (30.0, 600.0), "rvedv_ml": (30.0, 600.0),
 }  # fmt: skip
+# Two files of one EMIDEC patient correlate to 0.99999, no two of 25 ACDC patients to more than 0.74.
+_SIDE, _SAME = 16, 0.995
 _EF_GAP_PERCENT = 15.0  # between stated and counted
 _IDENTIFYING = {
     "a date": re.compile(r"\b(19|20)\d\d[-/.年]\s?\d{1,2}[-/.月]\s?\d{1,2}|\b\d{1,2}[./]\d{1,2}[./](19|20)\d\d\b"),
@@ -63,7 +65,7 @@ class Checked:
     Attributes:
         study: Its id.
         patient: Its patient.
-        series: Sequence to shape, spacing and hash of the image.
+        series: Sequence to shape, spacing and thumbnail of the image.
         faults: What is wrong.
         diseases: Codes, None when unknown.
         findings: Codes that are stated.
@@ -112,7 +114,7 @@ def check_study(study: Study, mixture: Mixture | None = None, collator: Collator
         found.series[name] = {
             "shape": list(series.image.shape),
             "spacing_mm": [round(float(one), 4) for one in series.spacing_mm],
-            "hash": hashlib.sha256(np.ascontiguousarray(series.image, np.float32).tobytes()).hexdigest()[:16],
+            "thumbnail": thumbnail(series.image).round(3).tolist(),
         }
         for level, code, text in (*_image_faults(name, series), *_mask_faults(name, series)):
             fault(level, code, text)
@@ -217,15 +219,11 @@ def _report_faults(study: Study) -> Found:
 def check_set(checked: Sequence[Checked], split: Split | None) -> list[Fault]:
     """What is wrong over several studies: one image under two ids, one patient in two parts."""
     faults = []
-    owners: dict[str, list[Checked]] = defaultdict(list)
-    for one in checked:
-        for series in one.series.values():
-            owners[series["hash"]].append(one)
-    for own in owners.values():
-        names = sorted({one.study for one in own})
-        if len(names) > 1:
-            text = f"the same image as in {', '.join(names[1:4])}"
-            faults.append(Fault(WARNING, "same_image", names[0], text))
+    for name in SEQUENCES:
+        own = [one for one in checked if name in one.series]
+        for first, second in same_images([one.series[name]["thumbnail"] for one in own]):
+            text = f"{name} is the same image, or nearly so, as in {own[second].study}"
+            faults.append(Fault(WARNING, "same_image", own[first].study, text))
     if split is not None:
         patient = {one.study: one.patient for one in checked}
         part_of: dict[str, str] = {}
@@ -235,6 +233,33 @@ def check_set(checked: Sequence[Checked], split: Split | None) -> list[Fault]:
                 if other != part:
                     faults.append(Fault(ERROR, "two_parts", study, f"its patient is in '{other}' and in '{part}'"))
     return faults
+
+
+def thumbnail(image: NDArray[np.floating]) -> NDArray[np.float64]:
+    """(2 * 16 * 16,) standardised block means over time of the basal and of the apical half; 0 when constant."""
+    still = np.asarray(image, dtype=np.float64).mean(axis=1)  # (Z, H, W)
+    half = len(still) // 2
+    parts = [
+        [[block.mean() for block in np.array_split(band, _SIDE, axis=1)] for band in np.array_split(plane, _SIDE)]
+        for plane in (still[: max(1, half)].mean(axis=0), still[half:].mean(axis=0))
+    ]
+    flat = np.array(parts).ravel()
+    spread = flat.std()
+    return np.asarray((flat - flat.mean()) / spread if spread > 0 else np.zeros_like(flat))
+
+
+def same_images(thumbnails: Sequence[Sequence[float]], chunk: int = 1024) -> list[tuple[int, int]]:
+    """Pairs of images whose thumbnails correlate more than those of different patients do."""
+    if not thumbnails:
+        return []
+    table = np.asarray(thumbnails)
+    pairs = []
+    for start in range(0, len(table), chunk):
+        alike = table[start : start + chunk] @ table.T / table.shape[1]
+        for row, column in np.argwhere(alike > _SAME):
+            if start + row < column:
+                pairs.append((start + int(row), int(column)))
+    return pairs
 
 
 def counts(checked: Sequence[Checked]) -> dict[str, dict[str, int]]:

@@ -228,7 +228,7 @@ def test_myops_codes(tmp_path):
     assert hidden.series["lge"].mask is None
     assert not hidden.labels.findings
     assert MYOPS[1220] == "myo"
-    with pytest.raises(CmrvlmError, match="_DE.nii.gz"):
+    with pytest.raises(CmrvlmError, match=r"_DE\.nii\.gz"):
         Myops2020Source(str(tmp_path / "gd"))
 
 
