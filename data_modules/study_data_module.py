@@ -83,8 +83,11 @@ class StudyDataModule(LightningDataModule):
         if self.split:
             return
         ids, patients = self.source.study_ids(), self.source.patient_ids()
+        declared = self.source.declared_split()
         if self.split_file:
             split = read_split(self.split_file)
+        elif declared is not None:
+            split = declared
         else:
             split = split_by_patient(ids, patients, self.source.strata(), self.shares, self.seed)
         check_leak(split, dict(zip(ids, patients, strict=True)))

@@ -7,13 +7,13 @@ from pathlib import Path
 import numpy as np
 
 from cmrvlm.errors import CmrvlmError
-from cmrvlm.labels import LEVELS, NOT_ANNOTATED, STRUCTURES
+from cmrvlm.labels import NOT_ANNOTATED
 from cmrvlm.study import Series, Study, StudyLabels
 from cmrvlm.study_io import read_nifti
-from cmrvlm.transforms.grid import flip_slices
+from data_modules.anatomy import base_first, canonical, measure_masks
 from data_modules.sources.base import Source
 
-LABEL_MAP = {0: STRUCTURES["background"], 1: STRUCTURES["rv"], 2: STRUCTURES["myo"], 3: STRUCTURES["lv"]}
+LABEL_MAP = {0: "background", 1: "rv", 2: "myo", 3: "lv"}
 # "Abnormal right ventricle" is no single one of the sixteen classes: its disease is unknown, not normal.
 GROUPS = {"DCM": "DCM", "HCM": "HCM", "MINF": "MI", "NOR": "NOR"}
 
@@ -62,7 +62,7 @@ class AcdcSource(Source):
     def load(self, study_id: str) -> Study:
         """Read ED and ES with their masks, and all frames where the 4D file is there."""
         info = self.info(study_id)
-        series = _base_first(self._series(study_id, self._frames(study_id, info)))
+        series = base_first(self._series(study_id, self._frames(study_id, info)))
         measured = measure_masks(series)
         if measured["lvesv_ml"] >= measured["lvedv_ml"]:
             problem = "the left ventricle is not larger at ED than at ES"
@@ -98,7 +98,7 @@ class AcdcSource(Source):
                 raise CmrvlmError(
                     f"mask and image do not lie on one grid: {values.shape}, {images[frame].shape}", file=truth
                 )
-            masks[frame] = _canonical(values, truth)
+            masks[frame] = canonical(values, LABEL_MAP, truth)
             if not masks[frame].any():
                 raise CmrvlmError(
                     f"frame {frame} has no mask", file=truth, remedy="Frames count from 1; check Info.cfg."
@@ -117,44 +117,3 @@ class AcdcSource(Source):
             mask = np.concatenate([masks[frame] for frame in order], axis=1)
             phases = {phase: order.index(frame) for phase, frame in frames.items()}
         return Series(image.astype(np.float32), affine, None, mask, phases)
-
-
-def _canonical(values: np.ndarray, path: Path) -> np.ndarray:
-    unknown = sorted(set(np.unique(values).tolist()) - set(LABEL_MAP))
-    if unknown:
-        raise CmrvlmError(f"unknown label values {unknown}", file=path, field="mask", remedy="ACDC has 0, 1, 2 and 3.")
-    table = np.array([LABEL_MAP[value] for value in range(4)], dtype=np.uint8)
-    return table[values.astype(np.int64)]
-
-
-def measure_masks(series: Series) -> dict[str, float]:
-    """Volumes in ml and ejection fractions in % from ED and ES masks: voxels counted, times the affine's volume."""
-    assert series.mask is not None
-    measured: dict[str, float] = {}
-    for side in ("lv", "rv"):
-        volume = {}
-        for phase, frame in series.phases.items():
-            count = int((series.mask[:, frame] == STRUCTURES[side]).sum(dtype=np.int64))
-            volume[phase] = count * series.voxel_volume_ml
-            measured[f"{side}{phase}v_ml"] = volume[phase]
-        if volume["ed"] > 0:
-            measured[f"{side}ef_percent"] = 100 * (volume["ed"] - volume["es"]) / volume["ed"]
-    return measured
-
-
-def _base_first(series: Series) -> Series:
-    """Basal slice first, decided by the mask: the ventricles are wider at the base; levels are thirds of the wall."""
-    assert series.mask is not None
-    mask = series.mask[:, series.phases["ed"]]
-    area = (mask > 0).sum(axis=(1, 2))
-    half = len(area) // 2
-    if area[:half].sum() < area[len(area) - half :].sum():
-        series = flip_slices(series)
-        assert series.mask is not None
-        mask = series.mask[:, series.phases["ed"]]
-    wall = np.flatnonzero((mask == STRUCTURES["myo"]).any(axis=(1, 2)))
-    levels: list[str | None] = [None] * len(mask)
-    for index in wall:
-        share = (index - wall[0]) / max(1, len(wall))
-        levels[int(index)] = LEVELS[min(2, int(share * 3))]
-    return Series(series.image, series.affine, series.frame_times_ms, series.mask, series.phases, tuple(levels))

@@ -10,6 +10,9 @@ from pathlib import Path
 
 from cmrvlm.errors import CmrvlmError
 from cmrvlm.study import Study
+from data_modules.split import Split
+
+_SHARED = ("anatomy.py", "tables.py")  # code of the package that several sources read with
 
 
 class Source(ABC):
@@ -35,6 +38,10 @@ class Source(ABC):
         """The patient of each study, in the order of `study_ids`."""
         return self.study_ids()
 
+    def declared_split(self) -> Split | None:
+        """The split that the data itself states; None when it states none."""
+        return None
+
     def index_of(self, study_id: str) -> int:
         """Position of a study.
 
@@ -59,6 +66,7 @@ class Source(ABC):
         module = Path(inspect.getfile(type(self)))
         folder_is_package = module.parent.name != "sources"
         code = sorted(module.parent.glob("*.py")) if folder_is_package else [module]
-        for path in code:
+        shared = [module.parents[1 + folder_is_package] / name for name in _SHARED]
+        for path in (*code, *(one for one in shared if one.is_file())):
             digest.update(path.read_bytes())
         return digest.hexdigest()

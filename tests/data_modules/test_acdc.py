@@ -6,7 +6,8 @@ from cmrvlm.errors import CmrvlmError
 from cmrvlm.labels import STRUCTURES
 from cmrvlm.study import Series
 from cmrvlm.study_io import read_nifti
-from data_modules.sources.acdc import AcdcSource, measure_masks
+from data_modules.anatomy import measure_masks
+from data_modules.sources.acdc import AcdcSource
 
 AFFINE = np.diag([-1.5, -1.5, 10.0, 1.0])
 

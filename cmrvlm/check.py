@@ -1,0 +1,54 @@
+"""What is wrong with a data set, before any training: `python -m cmrvlm.check data=manifest data.path=studies.csv`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import hydra
+from omegaconf import DictConfig
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+
+from cmrvlm.entry import CONFIG_PATH, explained
+from cmrvlm.instantiate import build
+from cmrvlm.stages.wiring import Config, plain
+
+MOST_SHOWN = 40
+
+
+def check(config: Config, console: Console) -> dict[str, Any]:
+    """Check as `conf/check.yaml` says and return what is written to `check.json`.
+
+    Args:
+        config: Plain configuration.
+        console: Where progress and the table go.
+    """
+    source = build(config["data"]["source"], "data.source")
+    mixture = build(config["mix"], "mix")
+    run = build(config["check"], "check", source=source, mixture=mixture, out=Path(config["out"]))
+    ids = source.study_ids()
+    checked = list(track(run.run(), "Checking studies", len(ids), console=console))
+    content = run.finish(checked, source.declared_split(), f"Check of {type(source).__name__}")
+    table = Table("level", "kind", "study", "what", title=f"{content['studies']} studies: {content['verdict']}")
+    for fault in content["faults"][:MOST_SHOWN]:
+        table.add_row(*(fault[name] for name in ("level", "code", "study", "text")))
+    console.print(table)
+    if len(content["faults"]) > MOST_SHOWN:
+        console.print(f"and {len(content['faults']) - MOST_SHOWN} more")
+    console.print(f"Page with pictures: {run.out / 'check.html'}", markup=False)
+    return content
+
+
+@hydra.main(version_base="1.3", config_path=CONFIG_PATH, config_name="check")
+@explained
+def main(config: DictConfig) -> None:
+    """Entry point."""
+    if check(plain(config), Console(width=150))["errors"]:
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""DICOM studies of any vendor to series with true geometry."""

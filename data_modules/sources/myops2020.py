@@ -1,0 +1,58 @@
+"""`data=myops2020`: aligned bSSFP, T2 and late enhancement with scar and oedema (Li et al., MedIA 2023)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from cmrvlm.errors import CmrvlmError
+from cmrvlm.study import Series, Study, StudyLabels
+from cmrvlm.study_io import read_nifti
+from data_modules.anatomy import base_first, canonical
+from data_modules.sources.base import Source
+
+# Oedema (1220) is myocardium without late enhancement; the project has no structure of its own for it.
+LABEL_MAP = {0: "background", 200: "myo", 500: "lv", 600: "rv", 1220: "myo", 2221: "scar"}
+
+
+class Myops2020Source(Source):
+    """Late enhancement of MyoPS 2020: `<name>_DE.nii.gz`, with masks `<name>_gd.nii.gz` where they are public.
+
+    Args:
+        root: Folder of the challenge, or any folder above its files.
+    """
+
+    def __init__(self, root: str) -> None:
+        self.root = Path(root)
+        self._images = {path.name.split("_DE")[0]: path for path in sorted(self.root.rglob("*_DE.nii.gz"))}
+        if not self._images:
+            raise CmrvlmError("no *_DE.nii.gz here", file=self.root, field="data.root",
+                              remedy="Set data.root to the unpacked challenge.")  # fmt: skip
+
+    def study_ids(self) -> list[str]:
+        """Names of the studies."""
+        return list(self._images)
+
+    def _mask(self, study_id: str) -> Path | None:
+        return next(iter(sorted(self.root.rglob(f"{study_id}_gd.nii.gz"))), None)
+
+    def files(self, study_id: str) -> list[Path]:
+        """Image and mask."""
+        mask = self._mask(study_id)
+        return [self._images[study_id], *([mask] if mask else [])]
+
+    def load(self, study_id: str) -> Study:
+        """Read the LGE stack; base first where a mask tells it."""
+        image, affine = read_nifti(self._images[study_id])
+        path = self._mask(study_id)
+        if path is None:
+            return Study(study_id, study_id, {"lge": Series(image.astype(np.float32), affine)})
+        values, _ = read_nifti(path)
+        if values.shape != image.shape:
+            raise CmrvlmError(f"mask and image do not lie on one grid: {values.shape}, {image.shape}", file=path)
+        mask = canonical(values, LABEL_MAP, path)
+        labels = StudyLabels(findings={"lv_lge": bool((values == 2221).any())})
+        return Study(
+            study_id, study_id, {"lge": base_first(Series(image.astype(np.float32), affine, None, mask))}, labels
+        )
