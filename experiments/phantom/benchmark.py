@@ -13,6 +13,7 @@ import json
 import shutil
 import time
 from pathlib import Path
+from typing import Any
 
 from experiments.commands import CONSOLE, given, metrics, run
 
@@ -30,8 +31,8 @@ AUGMENTATION = ["transform.augmentation.geometry_probability=0.3", "transform.au
                 "transform.augmentation.noise=0.06", "transform.augmentation.gamma=0.4"]  # fmt: skip
 
 
-def train(out: Path, steps: str) -> Path:
-    """The three stages in turn; returns the last run's folder."""
+def train(out: Path, steps: str) -> None:
+    """The three stages in turn."""
     earlier: list[str] = []
     stages = {
         "stage1": ["trainer.max_steps=150"],
@@ -41,7 +42,22 @@ def train(out: Path, steps: str) -> Path:
     for stage, settings in stages.items():
         run("cmrvlm.train", f"+experiment={stage}", f"out={out / stage}", *SHARED, *AUGMENTATION, *settings, *earlier)
         earlier = [f"stage.init_from={out / stage}"]
-    return out / "stage3"
+
+
+def evaluate(out: Path, training: dict[str, Any]) -> None:
+    """Evaluate the run of stage 3 on both sets and keep the result.
+
+    Args:
+        out: Folder of the runs.
+        training: What is said of the training.
+    """
+    asked = [f"run={out / 'stage3'}", "cases_per_task=6"]
+    run("cmrvlm.evaluate", *asked, "+data=phantom_test", f"out={out / 'test'}", "probes=all")
+    run("cmrvlm.evaluate", *asked, "+data=phantom_shifted", f"out={out / 'shifted'}", "probes=null")
+    content = metrics(out / "test") | {"shifted": metrics(out / "shifted")["tasks"], "training": training}
+    (HERE / "metrics.json").write_text(json.dumps(content, indent=1, ensure_ascii=False))
+    for name in ("bland_altman.png", "reliability.png", "panel.png"):
+        shutil.copy(out / "test" / name, HERE / name)
 
 
 def main() -> None:
@@ -49,19 +65,10 @@ def main() -> None:
     settings = given({"out": "runs/benchmark", "steps": "3000"})
     out = Path(settings["out"])
     started = time.monotonic()
-    model = train(out, settings["steps"])
-    minutes = (time.monotonic() - started) / 60
-    asked = [f"run={model}", "cases_per_task=6"]
-    run("cmrvlm.evaluate", *asked, "+data=phantom_test", f"out={out / 'test'}", "probes=all")
-    run("cmrvlm.evaluate", *asked, "+data=phantom_shifted", f"out={out / 'shifted'}", "probes=null")
-    content = metrics(out / "test") | {
-        "shifted": metrics(out / "shifted")["tasks"],
-        "training": {"minutes": round(minutes, 1), "steps": int(settings["steps"]), "seed": 0, "hardware": "two cores"},
-    }
-    (HERE / "metrics.json").write_text(json.dumps(content, indent=1, ensure_ascii=False))
-    for name in ("bland_altman.png", "reliability.png", "panel.png"):
-        shutil.copy(out / "test" / name, HERE / name)
-    CONSOLE.print(f"Trained in {minutes:.1f} minutes; synthetic test sets; result: {HERE / 'metrics.json'}")
+    train(out, settings["steps"])
+    minutes = round((time.monotonic() - started) / 60, 1)
+    evaluate(out, {"minutes": minutes, "steps": int(settings["steps"]), "seed": 0, "hardware": "two cores"})
+    CONSOLE.print(f"Trained in {minutes} minutes; synthetic test sets; result: {HERE / 'metrics.json'}")
 
 
 if __name__ == "__main__":
