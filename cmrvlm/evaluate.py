@@ -159,7 +159,7 @@ class Evaluation:
             "languages": list(self.data.mixture.languages),
             "context": list(self.data.mixture.context),
             "tasks": list(self.tasks),
-            "decoding": "greedy",
+            "decoding": "greedy; closed questions among the answers that they allow",
             "max_new_tokens": config["max_new_tokens"],
             "cases_per_task": config["cases_per_task"],
             "studies_at_once": config["studies_at_once"],

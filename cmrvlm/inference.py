@@ -55,7 +55,8 @@ def answer_batch(model: CMRVLM, collator: Collator, batch: Batch, max_new_tokens
     blind = not batch.media
     prompts = [collator.prompt_ids(one, blind) for one in batch.instructions]
     end = int(collator.tokenizer.eos_token_id)
-    new = model.generate(tokens, prompts, end, max_new_tokens)
+    allowed = [_allowed(collator, one, end) for one in batch.instructions]
+    new = model.generate(tokens, prompts, end, max_new_tokens, allowed)
     texts = [collator.tokenizer.decode([t for t in ids if t != collator.image_id]).strip() for ids in new]
     answers = [Answer(one, text, truncated=len(ids) >= max_new_tokens)
                for one, text, ids in zip(batch.instructions, texts, new, strict=True)]  # fmt: skip
@@ -64,6 +65,12 @@ def answer_batch(model: CMRVLM, collator: Collator, batch: Batch, max_new_tokens
     for answer in answers:
         answer.text = fill_quotes(answer.text, quoted_values(answer.read_outs), answer.instruction.language)
     return answers
+
+
+def _allowed(collator: Collator, instruction: Instruction, end: int) -> list[list[int]]:
+    """Tokens of all answers that a closed question allows, with the end."""
+    encode = collator.tokenizer.encode
+    return [[*encode(one, add_special_tokens=False), end] for one in instruction.allowed]
 
 
 def quoted_values(read_outs: Mapping[str, NDArray[np.float32]]) -> dict[str, float]:

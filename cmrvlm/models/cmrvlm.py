@@ -265,20 +265,27 @@ class CMRVLM(nn.Module):
         return outputs
 
     def generate(
-        self, tokens: list[Tensor], prompts: list[list[int]], end_id: int, max_new_tokens: int
+        self,
+        tokens: list[Tensor],
+        prompts: list[list[int]],
+        end_id: int,
+        max_new_tokens: int,
+        allowed: Sequence[Sequence[Sequence[int]]] = (),
     ) -> list[list[int]]:
-        """Greedy answers: new token ids for each prompt with its image tokens."""
+        """Greedy answers: new token ids for each prompt with its image tokens; see `LanguageModel.generate`."""
         answers: list[list[int]] = [[] for _ in prompts]
         for group in split_by_length(torch.tensor([len(prompt) for prompt in prompts])):
             rows = group.tolist()
-            new = self._generate([tokens[r] for r in rows], [prompts[r] for r in rows], end_id, max_new_tokens)
+            new = self._generate([tokens[r] for r in rows], [prompts[r] for r in rows], end_id, max_new_tokens,
+                                 [allowed[r] for r in rows] if allowed else ())  # fmt: skip
             for row, ids in zip(rows, new, strict=True):
                 answers[row] = ids
         return answers
 
     def _generate(
-        self, tokens: list[Tensor], prompts: list[list[int]], end_id: int, max_new_tokens: int
-    ) -> list[list[int]]:
+        self, tokens: list[Tensor], prompts: list[list[int]], end_id: int, max_new_tokens: int,
+        allowed: Sequence[Sequence[Sequence[int]]],
+    ) -> list[list[int]]:  # fmt: skip
         longest = max(len(prompt) for prompt in prompts)
         device = tokens[0].device
         ids = torch.full((len(prompts), longest), end_id, device=device)
@@ -288,4 +295,4 @@ class CMRVLM(nn.Module):
             valid[row, longest - len(prompt) :] = True
         embeddings = fill_image_places(self.llm.embed(ids), ids, self.ids.image, tokens)
         image_lengths = 1 + (ids == self.ids.image).sum(dim=1)  # the begin mark is shared like the images
-        return self.llm.generate(embeddings, valid, image_lengths, end_id, max_new_tokens)
+        return self.llm.generate(embeddings, valid, image_lengths, end_id, max_new_tokens, allowed)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -65,7 +66,13 @@ class LanguageModel(nn.Module):
 
     @torch.no_grad()
     def generate(
-        self, embeddings: Tensor, valid: Tensor, image_lengths: Tensor, end_id: int, max_new_tokens: int
+        self,
+        embeddings: Tensor,
+        valid: Tensor,
+        image_lengths: Tensor,
+        end_id: int,
+        max_new_tokens: int,
+        allowed: Sequence[Sequence[Sequence[int]]] = (),
     ) -> list[list[int]]:
         """Greedy answers to prompts that are padded on the left.
 
@@ -77,6 +84,7 @@ class LanguageModel(nn.Module):
             image_lengths: (R,) tokens of begin and images.
             end_id: Token that ends an answer.
             max_new_tokens: Longest answer.
+            allowed: For each row all answers that it may give, with the end token; a row with none is free.
 
         Returns:
             New token ids of each row, without the end token.
@@ -88,7 +96,11 @@ class LanguageModel(nn.Module):
         answers: list[list[int]] = [[] for _ in range(len(valid))]
         seen, counts = valid, valid.sum(dim=1)
         for _ in range(max_new_tokens):
-            chosen = self.logits(last).argmax(dim=-1)  # (active,)
+            logits = self.logits(last)  # (active, V)
+            for index, row in enumerate(active.tolist() if allowed else ()):
+                if allowed[row]:
+                    logits[index] = only_next(logits[index], answers[row], allowed[row])
+            chosen = logits.argmax(dim=-1)
             going = chosen != end_id
             for row, token in zip(active[going].tolist(), chosen[going].tolist(), strict=True):
                 answers[row].append(token)
@@ -114,6 +126,22 @@ class LanguageModel(nn.Module):
             use_cache=True,
         )
         return out.last_hidden_state[:, -1]  # type: ignore[no-any-return]
+
+
+def only_next(logits: Tensor, said: Sequence[int], allowed: Sequence[Sequence[int]]) -> Tensor:
+    """Logits (V,) with everything forbidden but the tokens that go on towards an allowed answer.
+
+    Args:
+        logits: Of the next token.
+        said: Tokens so far.
+        allowed: All answers, with the end token.
+    """
+    count = len(said)
+    following = {one[count] for one in allowed if len(one) > count and list(one[:count]) == list(said)}
+    kept = torch.full_like(logits, float("-inf"))
+    places = torch.tensor(sorted(following), device=logits.device)
+    kept[places] = logits[places]
+    return kept
 
 
 def tiny_language_model(

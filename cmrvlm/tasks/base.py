@@ -87,6 +87,7 @@ class Instruction:
         case: What is asked.
         values: True numbers of the study, by name.
         options: Choices that the prompt offers, in their order.
+        allowed: All answers that a closed question allows, word for word; empty for an open one.
     """
 
     study_id: str
@@ -97,6 +98,7 @@ class Instruction:
     case: Case
     values: Mapping[str, float] = field(default_factory=dict)
     options: tuple[str, ...] = ()
+    allowed: tuple[str, ...] = ()
 
     @property
     def whole_series(self) -> tuple[str, ...]:
@@ -148,12 +150,14 @@ class Task(ABC):
         prompts: Language to wordings of the question, the first for evaluation; `{...}` are filled from `fields`.
         paraphrases: Wordings that training never shows, for the probe that asks with them.
         primary: The metric by which single answers are graded in tables of answers.
+        balanced: In training each right answer is drawn as often as any other that a study has.
     """
 
     name: str
     prompts: Mapping[str, Sequence[str]]
     paraphrases: Mapping[str, Sequence[str]]
     primary: str
+    balanced: bool = False
 
     @abstractmethod
     def cases(self, study: Study, shown: Collection[str]) -> list[Case]:
@@ -166,6 +170,10 @@ class Task(ABC):
     @abstractmethod
     def score(self, answers: Sequence[Answer]) -> dict[str, Statistic]:
         """Metrics over answers to this task."""
+
+    def allowed(self, language: str) -> tuple[str, ...]:
+        """All answers that the task allows; empty when it does not list them."""
+        return ()
 
     def fields(self, study: Study, case: Case, language: str) -> Mapping[str, str]:
         """Values for the `{...}` of the prompts. They may say what is asked, never what is right."""
@@ -197,7 +205,7 @@ class Task(ABC):
         variants = (self.paraphrases if paraphrased else self.prompts)[language]
         prompt = variants[wording % len(variants)].format(**self.fields(study, case, language))
         return Instruction(study.study_id, self.name, language, prompt, self.answer(study, case, language), case,
-                           values=self.values(study))  # fmt: skip
+                           values=self.values(study), allowed=self.allowed(language))  # fmt: skip
 
 
 def whole_views(shown: Collection[str]) -> tuple[View, ...]:

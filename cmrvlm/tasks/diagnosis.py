@@ -27,8 +27,14 @@ class DiseaseTask(Task):
 
     name = "disease"
     prompts = {
-        "en": ("What is the diagnosis?", "Which heart disease does this study show?", "Give the diagnosis."),
-        "zh": ("诊断是什么？", "该检查提示哪种心脏疾病？", "请给出诊断。"),
+        "en": (
+            "What is the diagnosis?",
+            "Which heart disease does this study show?",
+            "Give the diagnosis.",
+            "What does the patient have?",
+            "Name the disease.",
+        ),
+        "zh": ("诊断是什么？", "该检查提示哪种心脏疾病？", "请给出诊断。", "患者是什么病？", "请说出疾病名称。"),
     }
     paraphrases = {
         "en": ("What condition is this patient suffering from?",),

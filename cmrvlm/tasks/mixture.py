@@ -70,6 +70,10 @@ class Mixture:
         return [self._word(names[index], options[names[index]], study, rng) for index in order]
 
     def _word(self, name: str, cases: list[Case], study: Study, rng: np.random.Generator) -> Instruction:
+        if self.tasks[name].balanced:
+            answers = sorted({str(case.truth) for case in cases})
+            wanted = answers[int(rng.integers(len(answers)))]
+            cases = [case for case in cases if str(case.truth) == wanted]
         case = cases[int(rng.integers(len(cases)))]
         language = self.languages[int(rng.integers(len(self.languages)))]
         one = self.tasks[name].word(study, case, language, wording=int(rng.integers(1000)))

@@ -28,6 +28,10 @@ class ClosedTask(Task):
         assert case.truth is not None
         return self.answers[language].format(name=self.terms[case.truth].name(language))
 
+    def allowed(self, language: str) -> tuple[str, ...]:
+        """A sentence for each term."""
+        return tuple(self.answers[language].format(name=term.name(language)) for term in self.terms.values())
+
     def score(self, answers: Sequence[Answer]) -> dict[str, Statistic]:
         """Accuracy, macro-F1 over the fixed classes, unparsed answers, and what answers collapse to."""
         return closed_scores(answers, self.terms)
@@ -39,8 +43,18 @@ class SequenceTask(ClosedTask):
     name = "sequence"
     terms = SEQUENCE_TERMS
     prompts = {
-        "en": ("Which sequence is this?", "Name the MRI sequence.", "What kind of cardiac MRI series is shown?"),
-        "zh": ("这是什么序列？", "请说出磁共振序列名称。", "图像属于哪种心脏磁共振序列？"),
+        "en": (
+            "Which sequence is this?",
+            "Name the MRI sequence.",
+            "What kind of cardiac MRI series is shown?",
+            "Is this a cine or late enhancement, and in which plane?",
+        ),
+        "zh": (
+            "这是什么序列？",
+            "请说出磁共振序列名称。",
+            "图像属于哪种心脏磁共振序列？",
+            "这是电影还是延迟强化，哪个切面？",
+        ),
     }
     paraphrases = {
         "en": ("Tell me which kind of acquisition I am looking at.",),
@@ -59,8 +73,18 @@ class PhaseTask(ClosedTask):
     name = "phase"
     terms = PHASE_TERMS
     prompts = {
-        "en": ("Which cardiac phase is this frame?", "Is this frame at end-diastole or end-systole?"),
-        "zh": ("该帧处于哪个心动时相？", "这一帧是舒张末期还是收缩末期？"),
+        "en": (
+            "Which cardiac phase is this frame?",
+            "Is this frame at end-diastole or end-systole?",
+            "Has the heart filled or emptied in this picture?",
+            "Name the phase of the cardiac cycle.",
+        ),
+        "zh": (
+            "该帧处于哪个心动时相？",
+            "这一帧是舒张末期还是收缩末期？",
+            "图中心脏处于充盈还是排空状态？",
+            "请说出心动周期的时相。",
+        ),
     }
     paraphrases = {
         "en": ("At what point of the heartbeat was this picture taken?",),
@@ -83,8 +107,18 @@ class LevelTask(ClosedTask):
     name = "level"
     terms = LEVEL_TERMS
     prompts = {
-        "en": ("Which level is this slice?", "Is this slice basal, mid-ventricular or apical?"),
-        "zh": ("该层面位于哪个水平？", "这一层是基底部、中间部还是心尖部？"),
+        "en": (
+            "Which level is this slice?",
+            "Is this slice basal, mid-ventricular or apical?",
+            "From which part of the ventricle is this slice?",
+            "Name the level of this cut.",
+        ),
+        "zh": (
+            "该层面位于哪个水平？",
+            "这一层是基底部、中间部还是心尖部？",
+            "这一层取自心室的哪个部分？",
+            "请说出该切面的水平。",
+        ),
     }
     paraphrases = {
         "en": ("How far along the long axis of the ventricle was this cut made?",),

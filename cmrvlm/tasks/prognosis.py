@@ -21,8 +21,12 @@ class PrognosisTask(Task):
 
     name = "prognosis"
     prompts = {
-        "en": ("What is the five-year risk of a major adverse cardiac event?", "Estimate the prognosis."),
-        "zh": ("五年内主要不良心脏事件的风险是多少？", "请评估预后。"),
+        "en": (
+            "What is the five-year risk of a major adverse cardiac event?",
+            "Estimate the prognosis.",
+            "What is the risk over the next five years?",
+        ),
+        "zh": ("五年内主要不良心脏事件的风险是多少？", "请评估预后。", "未来五年的风险是多少？"),
     }
     paraphrases = {
         "en": ("How likely is a serious cardiac event within the next five years?",),

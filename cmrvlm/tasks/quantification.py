@@ -29,8 +29,18 @@ class VolumeTask(Task):
 
     name = "volume"
     prompts = {
-        "en": ("What are the volumes and the ejection fraction of the {name}?", "Quantify the {name}."),
-        "zh": ("{name}的容积和射血分数是多少？", "请定量测量{name}。"),
+        "en": (
+            "What are the volumes and the ejection fraction of the {name}?",
+            "Quantify the {name}.",
+            "How large is the {name} and how well does it pump?",
+            "Give EDV, ESV and EF of the {name}.",
+        ),
+        "zh": (
+            "{name}的容积和射血分数是多少？",
+            "请定量测量{name}。",
+            "{name}有多大，泵血能力如何？",
+            "请给出{name}的舒张末容积、收缩末容积和射血分数。",
+        ),
     }
     paraphrases = {
         "en": ("How many millilitres does the {name} hold, and what share of them does it pump out?",),

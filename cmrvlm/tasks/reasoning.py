@@ -32,9 +32,22 @@ class AbnormalityTask(ClosedTask):
     name = "abnormality"
     terms = YES_NO
     prompts = {
-        "en": ("Is there {name}?", "Does this study show {name}?"),
-        "zh": ("是否存在{name}？", "该检查是否显示{name}？"),
+        "en": (
+            "Is there {name}?",
+            "Does this study show {name}?",
+            "Do you see {name}?",
+            "Does the patient have {name}?",
+            "Check for {name}.",
+        ),
+        "zh": (
+            "是否存在{name}？",
+            "该检查是否显示{name}？",
+            "能否看到{name}？",
+            "患者有无{name}？",
+            "请判断有无{name}。",
+        ),
     }
+    balanced = True  # most findings are normal in most studies
     paraphrases = {"en": ("Would you report {name} here?",), "zh": ("您会在此报告{name}吗？",)}
     answers = {"en": "{name}.", "zh": "{name}。"}
 
@@ -137,7 +150,8 @@ class VqaClosedTask(Task):
         listed = [form.format(name, letter) for letter, name in zip(LETTERS, options, strict=False)]
         prompt = self.prompts[language][0].format(question=question, options=joint.join(listed))
         said = listed[options.index(right)] + stop
-        return Instruction(study.study_id, self.name, language, prompt, said, case, options=tuple(options))
+        return Instruction(study.study_id, self.name, language, prompt, said, case, options=tuple(options),
+                           allowed=tuple(one + stop for one in listed))  # fmt: skip
 
     def _options(self, study: Study, case: Case, language: str, wording: int) -> list[str]:
         rng = np.random.default_rng([zlib.crc32(f"{study.study_id}/{case.key}".encode()), wording])

@@ -59,8 +59,8 @@ class CaptionTask(Task):
 
     name = "caption"
     prompts = {
-        "en": ("Describe the findings.", "What do these images show?"),
-        "zh": ("请描述影像所见。", "这些图像显示了什么？"),
+        "en": ("Describe the findings.", "What do these images show?", "Describe the images.", "What is to be seen?"),
+        "zh": ("请描述影像所见。", "这些图像显示了什么？", "请描述这些图像。", "可见什么？"),
     }
     paraphrases = {"en": ("Put into words what you see.",), "zh": ("请用文字说明您看到的内容。",)}
     primary = "rouge_l"
@@ -92,8 +92,13 @@ class ReportTask(Task):
 
     name = "report"
     prompts = {
-        "en": ("Write the report.", "Write a structured report of this study."),
-        "zh": ("请撰写报告。", "请写出该检查的结构化报告。"),
+        "en": (
+            "Write the report.",
+            "Write a structured report of this study.",
+            "Report this study.",
+            "Give a full report of the examination.",
+        ),
+        "zh": ("请撰写报告。", "请写出该检查的结构化报告。", "请报告该检查。", "请给出完整的检查报告。"),
     }
     paraphrases = {"en": ("Dictate what goes into the patient's file.",), "zh": ("请口述病历中的检查结果。",)}
     primary = "rouge_l"
@@ -118,8 +123,12 @@ class SummaryTask(Task):
 
     name = "summary"
     prompts = {
-        "en": ("Give the impression of this report. {report}", "Summarise: {report}"),
-        "zh": ("请给出该报告的结论。{report}", "请总结：{report}"),
+        "en": (
+            "Give the impression of this report. {report}",
+            "Summarise: {report}",
+            "{report} What is the conclusion?",
+        ),
+        "zh": ("请给出该报告的结论。{report}", "请总结：{report}", "{report}结论是什么？"),
     }
     paraphrases = {"en": ("{report} What does this amount to?",), "zh": ("{report}综上所述如何？",)}
     primary = "text_accuracy"

@@ -29,8 +29,14 @@ class SegmentTask(Task):
     """
 
     prompts = {
-        "en": ("Segment the {name}.", "Where is the {name}?", "Outline the {name} in the images."),
-        "zh": ("请分割{name}。", "{name}在哪里？", "请勾画图像中的{name}。"),
+        "en": (
+            "Segment the {name}.",
+            "Where is the {name}?",
+            "Outline the {name} in the images.",
+            "Show me the {name}.",
+            "Give a mask of the {name}.",
+        ),
+        "zh": ("请分割{name}。", "{name}在哪里？", "请勾画图像中的{name}。", "请显示{name}。", "请给出{name}的掩膜。"),
     }
     paraphrases = {
         "en": ("Mark every pixel that belongs to the {name}.",),

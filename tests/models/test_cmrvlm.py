@@ -151,7 +151,7 @@ def test_numbers_in_a_text_are_those_of_the_read_out(parts, samples, monkeypatch
     studies, collator = samples
     text = "LVEDV <lvedv_ml> ml, LVESV <lvesv_ml> ml, LVEF <lvef_percent> %."
     ids = tokenizer.encode(text, add_special_tokens=False)
-    monkeypatch.setattr(model, "generate", lambda tokens, prompts, end, limit: [ids for _ in prompts])
+    monkeypatch.setattr(model, "generate", lambda tokens, prompts, end, limit, allowed: [ids for _ in prompts])
     for answer in answer_batch(model, collator, collator(studies), 50):
         stated = numbers_stated(answer.text)
         if not answer.read_outs:

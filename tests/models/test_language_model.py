@@ -123,6 +123,23 @@ def test_length_limit_counts_new_tokens_and_rows_end_alone():
     assert stopped[1] == (free[1][: free[1].index(stop)] if stop in free[1] else free[1])
 
 
+def test_an_answer_is_the_likeliest_path_through_what_is_allowed():
+    """Token by token; rows without a list stay free, and neighbours change nothing."""
+    model = tiny()
+    ids, valid = left_padded([[3, 1, 4], [1, 5, 9, 2, 6], [7, 7]])
+    images = torch.ones(3, dtype=torch.long)
+    free = model.generate(model.embed(ids), valid, images, 39, 6)
+    allowed = [[[5, 6, 39], [5, 7, 8, 39], [11, 39]], [], [[20, 21, 39]]]
+    found = model.generate(model.embed(ids), valid, images, 39, 6, allowed)
+    assert [*found[0], 39] in allowed[0]
+    assert found[1] == free[1]
+    assert found[2] == [20, 21]
+    one, all_valid = left_padded([[3, 1, 4]])
+    assert model.generate(model.embed(one), all_valid, images[:1], 39, 6, allowed[:1]) == found[:1]
+    logits = model.logits(model.hidden(model.embed(one), layout_of(all_valid, 1))[0, -1])
+    assert found[0][0] == (5 if logits[5] > logits[11] else 11)
+
+
 def test_images_fill_their_places_in_order():
     ids = torch.tensor([[1, 9, 9, 2], [9, 3, 0, 0]])
     embeddings = torch.zeros(2, 4, 2)

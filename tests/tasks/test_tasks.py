@@ -17,6 +17,7 @@ from cmrvlm.tasks.base import Answer
 from cmrvlm.tasks.diagnosis import DiseaseTask
 from cmrvlm.tasks.mixture import Mixture
 from cmrvlm.tasks.perception import LevelTask, PhaseTask, SequenceTask
+from cmrvlm.tasks.reasoning import AbnormalityTask, VqaClosedTask
 from cmrvlm.tasks.reporting import CaptionTask, ReportTask
 from cmrvlm.tasks.segmentation import SegmentTask
 from cmrvlm.text.report_writer import split_sections
@@ -106,6 +107,27 @@ def test_right_answers_score_best_and_empty_ones_worst(task, source):
         undefined
     )
     assert all(score.value is None and score.n == 0 for score in task.score([]).values())
+
+
+@pytest.mark.parametrize("language", ["en", "zh"])
+def test_closed_questions_allow_the_right_answer_and_each_other_one(study, language):
+    for task in (SequenceTask(), PhaseTask(), LevelTask(), AbnormalityTask(), VqaClosedTask()):
+        for case in task.cases(study, list(study.series)):
+            one = task.word(study, case, language)
+            assert one.answer in one.allowed
+            assert len(set(one.allowed)) == len(one.allowed) >= 2
+            assert len(one.allowed) == (len(one.options) or len(task.terms))
+    assert not DiseaseTask().word(study, DiseaseTask().cases(study, ["sax"])[0], language).allowed
+
+
+def test_a_balanced_task_is_asked_for_each_answer_alike(source):
+    study = source.load(source.study_ids()[0])
+    task = AbnormalityTask()
+    truths = [case.truth for case in task.cases(study, list(study.series))]
+    assert 0 < truths.count("yes") < 0.4 * len(truths)
+    mixture = Mixture({"abnormality": task}, per_study=400)
+    drawn = [one.case.truth for one in mixture.draw(study, np.random.default_rng(0))]
+    assert 0.4 < drawn.count("yes") / len(drawn) < 0.6
 
 
 def test_frames_levels_and_sequences_are_the_truth(study):
