@@ -118,18 +118,23 @@ QUESTIONS = (
     LabelQuestion("diagnosis", "other", DISEASES, _single_disease, CINE | {"lge"}, {
         "en": ("Which diagnosis fits best?", "What is the most likely diagnosis?", "Which disease is it?",
                "Which label suits this heart?"),
-        "zh": ("哪项诊断最符合？", "最可能的诊断是什么？", "是哪种疾病？", "这颗心脏属于哪一类疾病？")}, closed_only=True),
+        "zh": ("哪项诊断最符合？", "最可能的诊断是什么？", "是哪种疾病？",
+               "这颗心脏属于哪一类疾病？")}, closed_only=True),
     LabelQuestion("chamber", "structure", CHAMBERS, _one_of(_CHAMBER_FINDING), CINE, {
-        "en": ("Which chamber is enlarged?", "Is one of the chambers too large, and which?", "Which chamber is dilated?",
+        "en": ("Which chamber is enlarged?", "Is one of the chambers too large, and which?",
+               "Which chamber is dilated?",
                "Name the cavity that exceeds its normal size."),
-        "zh": ("哪个心腔扩大？", "是否有心腔过大，是哪个？", "哪个心腔增大？", "请指出超出正常大小的心腔。")}, all_of=CINE),
+        "zh": ("哪个心腔扩大？", "是否有心腔过大，是哪个？", "哪个心腔增大？",
+               "请指出超出正常大小的心腔。")}, all_of=CINE),
     LabelQuestion("ef_grade", "function", EF_GRADES, _ef_grade, frozenset({"sax"}), {
         "en": ("How is the left ventricular ejection fraction?", "Grade the systolic function of the left ventricle.",
                "Is the ejection fraction reduced, and how far?",
                "How well does the left ventricle eject?"),
-        "zh": ("左心室射血分数如何？", "请评价左心室收缩功能。", "射血分数是否减低，程度如何？", "左心室射血能力怎样？")}),
+        "zh": ("左心室射血分数如何？", "请评价左心室收缩功能。", "射血分数是否减低，程度如何？",
+               "左心室射血能力怎样？")}),
     LabelQuestion("motion", "function", MOTION_PATTERNS, _pattern("motion_pattern", ("",)), CINE, {
-        "en": ("How does the left ventricular wall move?", "Describe the wall motion.", "Is the wall motion abnormal, and how?",
+        "en": ("How does the left ventricular wall move?", "Describe the wall motion.",
+               "Is the wall motion abnormal, and how?",
                "What is the movement of the ventricle like?"),
         "zh": ("左心室壁运动如何？", "请描述室壁运动。", "室壁运动有何异常？", "心室的活动情况怎样？")}),
     LabelQuestion("lge_pattern", "lge", PRESENT_PATTERNS, _pattern("lge_pattern"), frozenset({"lge"}), {
@@ -145,15 +150,18 @@ QUESTIONS = (
                   frozenset({"lax_4ch"}), {
         "en": ("Which valve leaks?", "Is there a valve that regurgitates, and which?", "Name the leaking valve.",
                "Through which valve does blood flow back?"),
-        "zh": ("哪个瓣膜有反流？", "是否有瓣膜反流，是哪个？", "请说出反流的瓣膜。", "血液从哪个瓣膜倒流？")}, all_of=CINE),
+        "zh": ("哪个瓣膜有反流？", "是否有瓣膜反流，是哪个？", "请说出反流的瓣膜。",
+               "血液从哪个瓣膜倒流？")}, all_of=CINE),
     LabelQuestion("other_pattern", "other", OTHER_PATTERNS, _pattern("other_pattern"), CINE, {
-        "en": ("Which further abnormality is there?", "What else is abnormal in this heart?", "What other finding is there?",
+        "en": ("Which further abnormality is there?", "What else is abnormal in this heart?",
+               "What other finding is there?",
                "Name the additional anomaly."),
         "zh": ("还有什么异常？", "这颗心脏还有哪些异常？", "还有哪些其他发现？", "请指出另外的异常。")}),
     LabelQuestion("abnormal_finding", "other", FINDINGS, abnormal_finding, CINE, {
         "en": ("Which of these is abnormal?", "Which of these findings is present?",
                "Which one is not normal?", "Pick what is out of order."),
-        "zh": ("下列哪项异常？", "存在下列哪项表现？", "哪一项不正常？", "请选出不正常的一项。")}, all_of=CINE | {"lge"},
+        "zh": ("下列哪项异常？", "存在下列哪项表现？", "哪一项不正常？",
+               "请选出不正常的一项。")}, all_of=CINE | {"lge"},
         closed_only=True),
 )  # fmt: skip
 BY_KEY = {one.key: one for one in QUESTIONS}
