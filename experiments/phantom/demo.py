@@ -31,9 +31,9 @@ SHARED = [
 ]
 STAGES = {
     "stage1": ["trainer.max_steps=150", "trainer.limit_val_batches=0"],
-    "stage2": ["adapter=full", "trainer.max_steps=250", "trainer.limit_val_batches=0"],
+    "stage2": ["adapter=full", "trainer.max_steps=160", "trainer.limit_val_batches=0"],
     "stage3": [
-        "trainer.max_steps=450",
+        "trainer.max_steps=400",
         "trainer.limit_val_batches=2",
         "data.batch_size=8",
     ],
