@@ -13,6 +13,7 @@ from scipy import ndimage
 from cmrvlm.errors import CmrvlmError
 from cmrvlm.labels import LEVELS, NOT_ANNOTATED, STRUCTURES
 from cmrvlm.study import Series
+from cmrvlm.study_io import read_nifti
 from cmrvlm.transforms.grid import flip_slices
 
 _LEAST_ENCLOSED = 0.5  # of the cavity's border; at the base the outflow tract is open
@@ -38,6 +39,25 @@ def canonical(values: NDArray[np.generic], label_map: Mapping[int, str], path: P
     for value in found:
         result[values == value] = STRUCTURES[label_map[int(value)]]
     return result
+
+
+def read_mask(path: Path, shape: tuple[int, ...], affine: NDArray[np.float64]) -> NDArray[np.generic]:
+    """Values (Z, T, H, W) of a mask file, as they stand there, that lie on the grid of their image.
+
+    Args:
+        path: The file.
+        shape: Of the image.
+        affine: Of the image.
+
+    Raises:
+        CmrvlmError: Shape or affine is another, by more than 1e-3.
+    """
+    values, own = read_nifti(path)
+    if values.shape != shape or np.abs(own - affine).max() > 1e-3:
+        raise CmrvlmError(f"mask and image do not lie on one grid: {values.shape} and {shape}, affines "
+                          f"{own.round(3).tolist()} and {affine.round(3).tolist()}", file=path, field="mask",
+                          remedy="Write the mask on the grid of its image.")  # fmt: skip
+    return values
 
 
 def measure_masks(series: Series) -> dict[str, float]:

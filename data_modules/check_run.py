@@ -7,7 +7,7 @@ import json
 import os
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from cmrvlm.errors import CmrvlmError
 from cmrvlm.tasks.mixture import Mixture
 from cmrvlm.text.collate import Collator
 from data_modules.check_page import montage, write_page
-from data_modules.checks import ERROR, Checked, Fault, check_set, check_study, counts, unreadable
+from data_modules.checks import ERROR, Checked, check_set, check_study, counts, unreadable
 from data_modules.sources.base import Source
 from data_modules.split import Split
 
@@ -116,7 +116,4 @@ def check_one(study_id: str, settings: CheckRun) -> Checked:
     temporary = record.with_suffix(f".{os.getpid()}.tmp")
     temporary.write_text(json.dumps({"mark": mark, "found": found.to_json()}, ensure_ascii=False))
     os.replace(temporary, record)
-    return replace(found)
-
-
-__all__ = ["CheckRun", "Fault", "check_one"]
+    return found

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +33,18 @@ def given(defaults: dict[str, str]) -> dict[str, str]:
     if unknown:
         sys.exit(f"unknown: {', '.join(sorted(unknown))}; known: {', '.join(defaults)}")
     return defaults | found
+
+
+def training_facts(started: float, steps: str) -> dict[str, Any]:
+    """What a result says of its training: minutes since `started` (of `time.monotonic`), steps, seed and processor."""
+    minutes = round((time.monotonic() - started) / 60, 1)
+    threads = os.environ.get("OMP_NUM_THREADS", str(os.cpu_count()))
+    return {
+        "minutes": minutes,
+        "steps": int(steps),
+        "seed": 0,
+        "hardware": f"{os.cpu_count()} cores, {threads} threads",
+    }
 
 
 def metrics(folder: Path) -> dict[str, Any]:

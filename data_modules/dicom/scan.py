@@ -52,7 +52,6 @@ class Image:
         spacing_mm: Distance of rows and of columns; None when the file does not say.
         shape: Rows and columns.
         times: Name of a time key to its value.
-        rr_ms: Duration of a heart beat, None when unknown.
         slope: Rescale slope.
         intercept: Rescale intercept.
         image_type: Values of the tag.
@@ -72,7 +71,6 @@ class Image:
     spacing_mm: tuple[float, float] | None
     shape: tuple[int, int]
     times: dict[str, float]
-    rr_ms: float | None
     slope: float
     intercept: float
     image_type: tuple[str, ...]
@@ -211,7 +209,6 @@ def _image(header: Dataset, where: Sequence[Dataset], path: Path, number: int, f
         spacing_mm=None if spacing is None else (float(spacing[0]), float(spacing[1])),
         shape=(int(header.Rows), int(header.Columns)),
         times={name: value for name, value in times.items() if value is not None},
-        rr_ms=_number(where, "NominalInterval", "RRIntervalTimeNominal"),
         slope=1.0 if (slope := _number(where, "RescaleSlope")) is None else slope,
         intercept=_number(where, "RescaleIntercept") or 0.0,
         image_type=tuple(str(one).upper() for one in _first(where, "FrameType", "ImageType") or ()),

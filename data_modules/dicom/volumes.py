@@ -52,7 +52,7 @@ def read_pixels(images: Sequence[Image]) -> dict[int, NDArray[np.float32]]:
     for path, own in by_file.items():
         try:
             stored = pixel_array(pydicom.dcmread(path))
-        except (ValueError, RuntimeError, AttributeError, NotImplementedError) as error:
+        except (ValueError, RuntimeError, AttributeError) as error:  # what pydicom's decoders raise on broken pixels
             raise CmrvlmError(f"pixels cannot be read ({type(error).__name__})", file=f"file {own[0].number}",
                               remedy="Leave the file out, or install a decoder for it.") from error  # fmt: skip
         for image in own:

@@ -10,7 +10,7 @@ from cmrvlm.errors import CmrvlmError
 from cmrvlm.labels import NOT_ANNOTATED
 from cmrvlm.study import Series, Study, StudyLabels
 from cmrvlm.study_io import read_nifti
-from data_modules.anatomy import base_first, canonical, measure_masks
+from data_modules.anatomy import base_first, canonical, measure_masks, read_mask
 from data_modules.sources.base import Source
 
 LABEL_MAP = {0: "background", 1: "rv", 2: "myo", 3: "lv"}
@@ -93,12 +93,7 @@ class AcdcSource(Source):
             path = folder / f"{study_id}_frame{frame:02d}.nii.gz"
             images[frame], affine = read_nifti(path)
             truth = folder / f"{study_id}_frame{frame:02d}_gt.nii.gz"
-            values, mask_affine = read_nifti(truth)
-            if values.shape != images[frame].shape or np.abs(mask_affine - affine).max() > 1e-3:
-                raise CmrvlmError(
-                    f"mask and image do not lie on one grid: {values.shape}, {images[frame].shape}", file=truth
-                )
-            masks[frame] = canonical(values, LABEL_MAP, truth)
+            masks[frame] = canonical(read_mask(truth, images[frame].shape, affine), LABEL_MAP, truth)
             if not masks[frame].any():
                 raise CmrvlmError(
                     f"frame {frame} has no mask", file=truth, remedy="Frames count from 1; check Info.cfg."

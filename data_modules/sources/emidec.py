@@ -10,7 +10,7 @@ import numpy as np
 from cmrvlm.errors import CmrvlmError
 from cmrvlm.study import Series, Study, StudyLabels
 from cmrvlm.study_io import read_nifti
-from data_modules.anatomy import base_first, canonical
+from data_modules.anatomy import base_first, canonical, read_mask
 from data_modules.sources.base import Source
 from data_modules.tables import read_text
 
@@ -54,10 +54,7 @@ class EmidecSource(Source):
         """Read the LGE stack with its mask, base first, and the clinical text."""
         image, affine = read_nifti(self.root / study_id / "Images" / f"{study_id}.nii.gz")
         path = self.root / study_id / "Contours" / f"{study_id}.nii.gz"
-        values, mask_affine = read_nifti(path)
-        if values.shape != image.shape or np.abs(mask_affine - affine).max() > 1e-3:
-            raise CmrvlmError(f"mask and image do not lie on one grid: {values.shape}, {image.shape}", file=path)
-        mask = canonical(values, LABEL_MAP, path)
+        mask = canonical(read_mask(path, image.shape, affine), LABEL_MAP, path)
         series = base_first(Series(image.astype(np.float32), affine, None, mask))
         scarred = bool((mask >= 4).any())
         group = _group(study_id)

@@ -16,7 +16,7 @@ from cmrvlm.measurements import MEASUREMENTS
 from cmrvlm.study import Series, Study, StudyLabels, UserQuestion
 from cmrvlm.study_io import read_nifti
 from cmrvlm.text.report_writer import split_sections
-from data_modules.anatomy import canonical
+from data_modules.anatomy import canonical, read_mask
 from data_modules.sources.base import Source
 from data_modules.split import PARTS, Split
 from data_modules.tables import Row, read_table
@@ -161,11 +161,7 @@ class ManifestSource(Source):
         return Series(image.astype(np.float32), affine, None, mask, phases)
 
     def _mask(self, path: Path, shape: tuple[int, ...], affine: NDArray[np.float64]) -> NDArray[np.uint8]:
-        values, own = read_nifti(path)
-        if values.shape != shape or np.abs(own - affine).max() > 1e-3:
-            raise CmrvlmError(f"mask and image do not lie on one grid: {values.shape} and {shape}, affines "
-                              f"{own.round(3).tolist()} and {affine.round(3).tolist()}", file=path, field="mask",
-                              remedy="Write the mask on the grid of its image.")  # fmt: skip
+        values = read_mask(path, shape, affine)
         own_names = {value: name for name, value in STRUCTURES.items()}
         known = {0: "background"} | self.label_map if self.label_map else own_names
         mask = canonical(np.where(values == NOT_ANNOTATED, 0, values), known, path)

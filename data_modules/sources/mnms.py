@@ -10,7 +10,7 @@ from cmrvlm.errors import CmrvlmError
 from cmrvlm.labels import NOT_ANNOTATED
 from cmrvlm.study import Series, Study, StudyLabels
 from cmrvlm.study_io import read_nifti
-from data_modules.anatomy import base_first, canonical, measure_masks
+from data_modules.anatomy import base_first, canonical, measure_masks, read_mask
 from data_modules.sources.base import Source
 from data_modules.tables import Row, read_table
 
@@ -64,10 +64,7 @@ class MnmsSource(Source):
         row, folder = self._rows[study_id], self._folders[study_id]
         image, affine = read_nifti(folder / f"{study_id}_sa.nii.gz")
         path = folder / f"{study_id}_sa_gt.nii.gz"
-        values, _ = read_nifti(path)
-        if values.shape != image.shape:
-            raise CmrvlmError(f"mask and image do not lie on one grid: {values.shape}, {image.shape}", file=path)
-        mask = canonical(values, LABEL_MAP, path)
+        mask = canonical(read_mask(path, image.shape, affine), LABEL_MAP, path)
         phases = {phase: self._frame(row, phase.upper(), mask, path) for phase in ("ed", "es")}
         mask[:, [frame for frame in range(mask.shape[1]) if frame not in phases.values()]] = NOT_ANNOTATED
         series = base_first(Series(image.astype(np.float32), affine, None, mask, phases))

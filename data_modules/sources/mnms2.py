@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from cmrvlm.errors import CmrvlmError
 from cmrvlm.study import Series, Study, StudyLabels
 from cmrvlm.study_io import read_nifti
-from data_modules.anatomy import base_first, canonical, measure_masks
+from data_modules.anatomy import base_first, canonical, measure_masks, read_mask
 from data_modules.sources.base import Source
 from data_modules.tables import Row, read_table
 
@@ -78,10 +78,7 @@ class Mnms2Source(Source):
         for phase in ("ED", "ES"):
             image, affine = read_nifti(self._folder(study_id) / f"{study_id}_{view}_{phase}.nii.gz")
             path = self._folder(study_id) / f"{study_id}_{view}_{phase}_gt.nii.gz"
-            values, _ = read_nifti(path)
-            if values.shape != image.shape:
-                raise CmrvlmError(f"mask and image do not lie on one grid: {values.shape}, {image.shape}", file=path)
             images.append(image.astype(np.float32))
-            masks.append(canonical(values, LABEL_MAP, path))
+            masks.append(canonical(read_mask(path, image.shape, affine), LABEL_MAP, path))
         image, mask = np.concatenate(images, axis=1), np.concatenate(masks, axis=1)  # (Z, 2, H, W)
         return Series(image, affine, None, mask, {"ed": 0, "es": 1})

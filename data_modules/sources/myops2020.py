@@ -9,7 +9,7 @@ import numpy as np
 from cmrvlm.errors import CmrvlmError
 from cmrvlm.study import Series, Study, StudyLabels
 from cmrvlm.study_io import read_nifti
-from data_modules.anatomy import base_first, canonical
+from data_modules.anatomy import base_first, canonical, read_mask
 from data_modules.sources.base import Source
 
 # Oedema (1220) is myocardium without late enhancement; the project has no structure of its own for it.
@@ -48,9 +48,7 @@ class Myops2020Source(Source):
         path = self._mask(study_id)
         if path is None:
             return Study(study_id, study_id, {"lge": Series(image.astype(np.float32), affine)})
-        values, _ = read_nifti(path)
-        if values.shape != image.shape:
-            raise CmrvlmError(f"mask and image do not lie on one grid: {values.shape}, {image.shape}", file=path)
+        values = read_mask(path, image.shape, affine)
         mask = canonical(values, LABEL_MAP, path)
         labels = StudyLabels(findings={"lv_lge": bool((values == 2221).any())})
         return Study(

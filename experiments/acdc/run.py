@@ -13,7 +13,7 @@ import sys
 import time
 from pathlib import Path
 
-from experiments.commands import CONSOLE, given, metrics, run
+from experiments.commands import CONSOLE, given, metrics, run, training_facts
 
 HERE = Path(__file__).parent
 
@@ -26,13 +26,12 @@ def main() -> None:
     started = time.monotonic()
     run("cmrvlm.train", "+experiment=acdc", f"data.root={settings['root']}", f"stage.init_from={settings['init']}",
         f"out={settings['out']}", "hardware=cpu_bf16", f"trainer.max_steps={settings['steps']}")  # fmt: skip
-    minutes = (time.monotonic() - started) / 60
+    training = training_facts(started, settings["steps"])
     run("cmrvlm.evaluate", f"run={settings['out']}", "probes=[blind]")
     found = Path(settings["out"]) / "evaluation"
-    training = {"minutes": round(minutes, 1), "steps": int(settings["steps"]), "seed": 0, "hardware": "two cores"}
     (HERE / "metrics.json").write_text(json.dumps(metrics(found) | {"training": training}, indent=1))
     shutil.copy(found / "panel.png", HERE / "panel.png")
-    CONSOLE.print(f"Trained in {minutes:.1f} minutes on real patients; result: {HERE / 'metrics.json'}")
+    CONSOLE.print(f"Trained in {training['minutes']} minutes on real patients; result: {HERE / 'metrics.json'}")
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from experiments.commands import CONSOLE, given, metrics, run
+from experiments.commands import CONSOLE, given, metrics, run, training_facts
 
 HERE = Path(__file__).parent
 SHARED = [
@@ -66,9 +66,9 @@ def main() -> None:
     out = Path(settings["out"])
     started = time.monotonic()
     train(out, settings["steps"])
-    minutes = round((time.monotonic() - started) / 60, 1)
-    evaluate(out, {"minutes": minutes, "steps": int(settings["steps"]), "seed": 0, "hardware": "two cores"})
-    CONSOLE.print(f"Trained in {minutes} minutes; synthetic test sets; result: {HERE / 'metrics.json'}")
+    training = training_facts(started, settings["steps"])
+    evaluate(out, training)
+    CONSOLE.print(f"Trained in {training['minutes']} minutes; synthetic test sets; result: {HERE / 'metrics.json'}")
 
 
 if __name__ == "__main__":
