@@ -14,6 +14,7 @@ from rich.table import Table
 
 from cmrvlm.entry import CONFIG_PATH, explained
 from cmrvlm.instantiate import build
+from cmrvlm.stages.run_folder import load_run
 from cmrvlm.stages.wiring import Config, plain
 
 MOST_SHOWN = 40
@@ -28,7 +29,8 @@ def check(config: Config, console: Console) -> dict[str, Any]:
     """
     source = build(config["data"]["source"], "data.source")
     mixture = build(config["mix"], "mix")
-    run = build(config["check"], "check", source=source, mixture=mixture, out=Path(config["out"]))
+    collator = load_run(Path(config["run"])).collator if config["run"] else None
+    run = build(config["check"], "check", source=source, mixture=mixture, out=Path(config["out"]), collator=collator)
     ids = source.study_ids()
     checked = list(track(run.run(), "Checking studies", len(ids), console=console))
     content = run.finish(checked, source.declared_split(), f"Check of {type(source).__name__}")
@@ -38,6 +40,10 @@ def check(config: Config, console: Console) -> dict[str, Any]:
     console.print(table)
     if len(content["faults"]) > MOST_SHOWN:
         console.print(f"and {len(content['faults']) - MOST_SHOWN} more")
+    if collator is None:
+        console.print("Lengths of prompts were not counted: give run=<folder> of a run whose tokenizer is to be used.")
+    else:
+        console.print(f"Longest prompt with its answer: {content['longest_row']} of {collator.max_length} tokens")
     console.print(f"Page with pictures: {run.out / 'check.html'}", markup=False)
     return content
 

@@ -11,10 +11,10 @@ from torch import Tensor
 
 from cmrvlm.batch import Batch
 from cmrvlm.errors import CmrvlmError
-from cmrvlm.measurements import MACE_RISK, fill_quotes
+from cmrvlm.measurements import FEWEST_SLICES, MACE_RISK, fill_quotes
 from cmrvlm.models.cmrvlm import CMRVLM, Features
 from cmrvlm.models.rows import rows_by_series, rows_of
-from cmrvlm.targets import measurements_of, risk_of
+from cmrvlm.targets import measurements_of, risk_of, without_volumes
 from cmrvlm.tasks.base import Answer, Instruction
 from cmrvlm.text.collate import Collator
 
@@ -113,3 +113,13 @@ def _add_read_outs(model: CMRVLM, features: Features, answers: list[Answer], own
             values[name] = (torch.sigmoid(one) if name in _PROBABILITIES else one).cpu().numpy()
         for row in rows:
             answers[row].read_outs = values
+            if _slices_of_sax(features, owners[row]) < FEWEST_SLICES and "measurements" in values:
+                answers[row].read_outs = values | {"measurements": without_volumes(values["measurements"])}
+
+
+def _slices_of_sax(features: Features, owner: int) -> int:
+    """Slices of a study's short-axis stack, 0 without one."""
+    if (owner, "sax") not in features.place:
+        return 0
+    stack, _ = features.place[owner, "sax"]
+    return int(features.stacks["sax"][stack].grid.shape[2])

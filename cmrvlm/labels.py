@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 LANGUAGES = ("en", "zh")
 SEQUENCES = ("sax", "lax_4ch", "lge")
+CINE = ("sax", "lax_4ch")  # of these, those with frames
 PHASES = ("ed", "es")
 LEVELS = ("basal", "mid", "apical")
 REPORT_SECTIONS = ("structure", "function", "lge", "other", "impression")
@@ -101,15 +102,14 @@ FINDINGS = _table(
     Term("pericardial_effusion", "pericardial effusion", "心包积液"),
     Term("pleural_effusion", "pleural effusion", "胸腔积液"),
 )
-_CINE = ("sax", "lax_4ch")
 # Sequences of which any shows the finding; it is only asked about when one of them is shown.
 FINDING_SEQUENCES: dict[str, tuple[str, ...]] = {
-    "lvedd": _CINE, "la_diameter": ("lax_4ch",), "rvedd": _CINE, "ra_diameter": ("lax_4ch",),
-    "wall_thickness": ("sax",), "wall_motion": _CINE, "aneurysm": _CINE, "lvef": ("sax",), "lvedv": ("sax",),
+    "lvedd": CINE, "la_diameter": ("lax_4ch",), "rvedd": CINE, "ra_diameter": ("lax_4ch",),
+    "wall_thickness": ("sax",), "wall_motion": CINE, "aneurysm": CINE, "lvef": ("sax",), "lvedv": ("sax",),
     "lvesv": ("sax",), "rvef": ("sax",), "rvedv": ("sax",), "rvesv": ("sax",), "mitral_regurgitation": ("lax_4ch",),
-    "tricuspid_regurgitation": ("lax_4ch",), "aortic_regurgitation": _CINE, "lv_lge": ("lge",), "rv_lge": ("lge",),
-    "pericardial_enhancement": ("lge",), "fatty_infiltration": _CINE, "thrombus": ("sax", "lge"),
-    "pericardial_effusion": _CINE, "pleural_effusion": ("sax",),
+    "tricuspid_regurgitation": ("lax_4ch",), "aortic_regurgitation": CINE, "lv_lge": ("lge",), "rv_lge": ("lge",),
+    "pericardial_enhancement": ("lge",), "fatty_infiltration": CINE, "thrombus": ("sax", "lge"),
+    "pericardial_effusion": CINE, "pleural_effusion": ("sax",),
 }  # fmt: skip
 LGE_PATTERNS = _table(
     Term("none", "no late enhancement", "未见延迟强化"),

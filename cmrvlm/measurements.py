@@ -6,6 +6,8 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from cmrvlm.labels import CINE
+
 
 @dataclass(frozen=True)
 class Measurement:
@@ -36,11 +38,10 @@ class Measurement:
         return self.zh if language == "zh" else self.en
 
 
-_CINE = ("sax", "lax_4ch")
 MEASUREMENTS: dict[str, Measurement] = {
-    "lvedd_mm": Measurement("LVEDD", "左心室舒张末径", "mm", "lvedd", _CINE, 52, 8),
+    "lvedd_mm": Measurement("LVEDD", "左心室舒张末径", "mm", "lvedd", CINE, 52, 8),
     "wall_thickness_mm": Measurement("wall thickness", "室壁厚度", "mm", "wall_thickness", ("sax",), 9, 3),
-    "rvedd_mm": Measurement("RVEDD", "右心室舒张末径", "mm", "rvedd", _CINE, 33, 7),
+    "rvedd_mm": Measurement("RVEDD", "右心室舒张末径", "mm", "rvedd", CINE, 33, 7),
     "la_diameter_mm": Measurement("LA", "左心房", "mm", "la_diameter", ("lax_4ch",), 42, 7, ("left atrium",)),
     "ra_diameter_mm": Measurement("RA", "右心房", "mm", "ra_diameter", ("lax_4ch",), 45, 7, ("right atrium",)),
     "lvef_percent": Measurement("LVEF", "左心室射血分数", "%", "lvef", ("sax",), 52, 15,
@@ -56,6 +57,8 @@ MEASUREMENTS: dict[str, Measurement] = {
     "rvesv_ml": Measurement("RVESV", "右心室收缩末容积", "ml", "rvesv", ("sax",), 85, 40,
                             ("right ventricular end-systolic volume",)),
 }  # fmt: skip
+FEWEST_SLICES = 3  # of a short-axis stack for a volume: one or two slices do not say how long the ventricle is
+NEEDS_STACK = tuple(name for name in MEASUREMENTS if name.endswith(("_ml", "ef_percent")))
 DERIVED = {"lvesv_ml": ("lvedv_ml", "lvef_percent"), "rvesv_ml": ("rvedv_ml", "rvef_percent")}
 READ_OUT = tuple(name for name in MEASUREMENTS if name not in DERIVED)  # order of the regression's outputs
 MACE_RISK = "mace_risk_percent"

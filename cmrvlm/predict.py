@@ -20,6 +20,7 @@ from cmrvlm.errors import CmrvlmError
 from cmrvlm.figures import overlay, save
 from cmrvlm.inference import answer_batch, device_of, quoted_values
 from cmrvlm.labels import DISEASES, LANGUAGES, NOT_ANNOTATED, STRUCTURES
+from cmrvlm.measurements import MEASUREMENTS
 from cmrvlm.stages.run_folder import TrainedRun, load_run
 from cmrvlm.stages.wiring import Config, plain
 from cmrvlm.study import Study
@@ -154,6 +155,9 @@ def _texts(answers: list[Answer]) -> dict[str, Any]:
         result["probabilities"] = {code: round(float(p), 4)
                                    for code, p in zip(DISEASES, read_outs["disease"], strict=True)}  # fmt: skip
         result["measurements"] = {name: round(value, 1) for name, value in quoted_values(read_outs).items()}
+        withheld = [name for name in MEASUREMENTS if name not in result["measurements"]]
+        if withheld:
+            result["not_computable"] = dict.fromkeys(withheld, "insufficient slices")
     if "ask" in by_task:
         result["question"], result["answer"] = by_task["ask"].instruction.prompt, by_task["ask"].text
     return result

@@ -27,6 +27,8 @@ class Series:
         mask: Canonical structure values (`cmrvlm.labels.STRUCTURES`, 255 not annotated) on the same grid, or None.
         phases: Frame index of `ed` and `es` where known.
         levels: `basal`, `mid`, `apical` or None for each of the Z slices; empty when unknown.
+        slice_places_mm: Place of each of the Z slices along the stack, ascending, where they are not equally far
+            apart; None where they are. The affine then holds their mean distance.
     """
 
     image: FloatArray
@@ -35,6 +37,7 @@ class Series:
     mask: MaskArray | None = None
     phases: Mapping[str, int] = field(default_factory=dict)
     levels: tuple[str | None, ...] = ()
+    slice_places_mm: tuple[float, ...] | None = None
 
     def __post_init__(self) -> None:
         if self.image.ndim != 4:
@@ -45,6 +48,10 @@ class Series:
             raise CmrvlmError(f"affine has shape {self.affine.shape}, (4, 4) is needed", field="affine")
         if self.levels and len(self.levels) != self.image.shape[0]:
             raise CmrvlmError(f"{len(self.levels)} levels for {self.image.shape[0]} slices", field="levels")
+        places = self.slice_places_mm
+        if places is not None and (len(places) != self.image.shape[0] or list(places) != sorted(set(places))):
+            raise CmrvlmError(f"{len(places)} places for {self.image.shape[0]} slices, or not ascending",
+                              field="slice_places_mm", remedy="Give one for each slice.")  # fmt: skip
         for phase, frame in self.phases.items():
             if not 0 <= frame < self.image.shape[1]:
                 raise CmrvlmError(
@@ -61,6 +68,19 @@ class Series:
     def voxel_volume_ml(self) -> float:
         """Volume of one voxel in ml: |det| of the affine's 3x3 part, divided by 1000."""
         return float(abs(np.linalg.det(self.affine[:3, :3])) / 1000.0)
+
+    @property
+    def slice_volumes_ml(self) -> NDArray[np.float64]:
+        """(Z,) volume of a voxel of each slice in ml.
+
+        A slice reaches half way to its neighbours, the first and the last as far outwards as inwards.
+        """
+        count = self.image.shape[0]
+        if self.slice_places_mm is None or count < 2:
+            return np.full(count, self.voxel_volume_ml)
+        gaps = np.diff(self.slice_places_mm)
+        heights_mm = (np.append(gaps[:1], gaps) + np.append(gaps, gaps[-1:])) / 2
+        return np.asarray(heights_mm * self.voxel_volume_ml / self.spacing_mm[0])
 
     def annotated_frames(self) -> tuple[int, ...]:
         """Frames in which at least one voxel is annotated (not 255) and at least one is foreground."""

@@ -59,6 +59,7 @@ def _series_to_json(series: Series) -> dict[str, Any]:
         "frame_times_ms": series.frame_times_ms,
         "phases": dict(series.phases),
         "levels": list(series.levels),
+        "slice_places_mm": series.slice_places_mm,
     }
 
 
@@ -81,9 +82,24 @@ def load_arrays(folder: Path) -> Study:
             mask=mask,
             phases=data["phases"],
             levels=tuple(data["levels"]),
+            slice_places_mm=_places(data),
         )
     labels = labels_from_json(meta["labels"])
     return Study(meta["study_id"], meta["patient_id"], series, labels, meta["synthetic"])
+
+
+def _places(data: Mapping[str, Any]) -> tuple[float, ...] | None:
+    places = data.get("slice_places_mm")
+    return None if places is None else tuple(places)
+
+
+def stored_places_mm(image: Path) -> tuple[float, ...] | None:
+    """Places of the slices that a `study.json` beside a NIfTI file states for it; None when it states none."""
+    path = image.with_name("study.json")
+    if not path.is_file():
+        return None
+    own = json.loads(path.read_text()).get("series", {}).get(image.name.removesuffix(".gz").removesuffix(".nii"), {})
+    return _places(own)
 
 
 def read_nifti(path: Path) -> tuple[np.ndarray, np.ndarray]:
@@ -169,6 +185,6 @@ def read_study(path: Path, sequence: str = "sax") -> Study:
     series = {}
     for name in (name for name in SEQUENCES if name in files):
         image, affine = read_nifti(files[name])
-        series[name] = Series(image.astype(np.float32), affine)
+        series[name] = Series(image.astype(np.float32), affine, slice_places_mm=stored_places_mm(files[name]))
     name = path.name.removesuffix(".gz").removesuffix(".nii")
     return Study(name, name, series)

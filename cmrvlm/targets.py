@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cmrvlm.labels import DISEASES, FINDINGS
-from cmrvlm.measurements import MEASUREMENTS, READ_OUT, with_derived
+from cmrvlm.measurements import MEASUREMENTS, NEEDS_STACK, READ_OUT, with_derived
 from cmrvlm.study import StudyLabels
 
 SURVIVAL_EDGES_MONTHS = (12.0, 24.0, 36.0, 48.0, 60.0)  # ends of the intervals of the discrete-time hazard
@@ -65,9 +65,15 @@ def study_targets(labels: StudyLabels) -> dict[str, Vector]:
 
 
 def measurements_of(standardised: Vector) -> dict[str, float]:
-    """Measurements with their units from the standardised read-out, derived ones included."""
+    """Measurements with their units from the standardised read-out, derived ones included; none for NaN."""
     values = standardised * _SPREAD + _TYPICAL
-    return with_derived({name: float(value) for name, value in zip(READ_OUT, values, strict=True)})
+    return with_derived({name: float(value) for name, value in zip(READ_OUT, values, strict=True)
+                         if not np.isnan(value)})  # fmt: skip
+
+
+def without_volumes(standardised: Vector) -> Vector:
+    """The standardised read-out with NaN for what needs a stack of slices: volumes and ejection fractions."""
+    return np.where([name in NEEDS_STACK for name in READ_OUT], np.float32(np.nan), standardised)
 
 
 def risk_of(hazards: Vector) -> float:

@@ -8,14 +8,17 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
+from scipy import ndimage, stats
 
 from cmrvlm.errors import CmrvlmError
 from cmrvlm.labels import LEVELS, NOT_ANNOTATED, STRUCTURES
+from cmrvlm.measurements import FEWEST_SLICES
 from cmrvlm.study import Series
 from cmrvlm.study_io import read_nifti
 from cmrvlm.transforms.grid import flip_slices
 
+_LEFT = ("lv", "myo", "scar", "no_reflow")
+_FEWEST_FOR_AXIS, _DISPLACED_MM = 4, 5.0
 _LEAST_ENCLOSED = 0.5  # of the cavity's border; at the base the outflow tract is open
 
 
@@ -41,6 +44,27 @@ def canonical(values: NDArray[np.generic], label_map: Mapping[int, str], path: P
     return result
 
 
+def canonical_or_unknown(values: NDArray[np.generic], label_map: Mapping[int, str], path: Path) -> NDArray[np.uint8]:
+    """`canonical` for masks in which 255 is not annotated; an empty map stands for the canonical values."""
+    own_names = {value: name for name, value in STRUCTURES.items()}
+    known = {0: "background"} | dict(label_map) if label_map else own_names
+    mask = canonical(np.where(values == NOT_ANNOTATED, 0, values), known, path)
+    mask[values == NOT_ANNOTATED] = NOT_ANNOTATED
+    return mask
+
+
+def check_structures(label_map: Mapping[int, str]) -> None:
+    """Refuse a label map that names something else than a structure.
+
+    Raises:
+        CmrvlmError: A name is unknown.
+    """
+    unknown = [name for name in label_map.values() if name not in STRUCTURES]
+    if unknown:
+        raise CmrvlmError(f"unknown structure '{unknown[0]}'", field="data.source.label_map",
+                          remedy=f"Known: {', '.join(STRUCTURES)}.")  # fmt: skip
+
+
 def read_mask(path: Path, shape: tuple[int, ...], affine: NDArray[np.float64]) -> NDArray[np.generic]:
     """Values (Z, T, H, W) of a mask file, as they stand there, that lie on the grid of their image.
 
@@ -53,26 +77,98 @@ def read_mask(path: Path, shape: tuple[int, ...], affine: NDArray[np.float64]) -
         CmrvlmError: Shape or affine is another, by more than 1e-3.
     """
     values, own = read_nifti(path)
-    if values.shape != shape or np.abs(own - affine).max() > 1e-3:
-        raise CmrvlmError(f"mask and image do not lie on one grid: {values.shape} and {shape}, affines "
-                          f"{own.round(3).tolist()} and {affine.round(3).tolist()}", file=path, field="mask",
-                          remedy="Write the mask on the grid of its image.")  # fmt: skip
+    check_grid(path, values.shape, own, shape, affine)
     return values
 
 
+def check_grid(
+    path: Path, own_shape: tuple[int, ...], own: NDArray[np.float64], shape: tuple[int, ...],
+    affine: NDArray[np.float64],
+) -> None:  # fmt: skip
+    """Refuse a file that does not lie on the grid of the image that it belongs to.
+
+    Args:
+        path: The file.
+        own_shape: Its shape.
+        own: Its affine.
+        shape: Of the image.
+        affine: Of the image.
+
+    Raises:
+        CmrvlmError: Shape or affine is another, by more than 1e-3.
+    """
+    if own_shape != shape or np.abs(own - affine).max() > 1e-3:
+        raise CmrvlmError(f"this and its image do not lie on one grid: {own_shape} and {shape}, affines "
+                          f"{own.round(3).tolist()} and {affine.round(3).tolist()}", file=path, field="mask",
+                          remedy="Write the mask on the grid of its image.")  # fmt: skip
+
+
 def measure_masks(series: Series) -> dict[str, float]:
-    """Volumes in ml and ejection fractions in % from ED and ES masks: voxels counted, times the affine's volume."""
+    """Volumes in ml and ejection fractions in % from ED and ES masks: voxels counted, times the volume of each.
+
+    Nothing follows from fewer than `FEWEST_SLICES`.
+    """
     assert series.mask is not None
     measured: dict[str, float] = {}
+    if series.image.shape[0] < FEWEST_SLICES:
+        return measured
     for side in ("lv", "rv"):
         volume = {}
         for phase, frame in series.phases.items():
-            count = int((series.mask[:, frame] == STRUCTURES[side]).sum(dtype=np.int64))
-            volume[phase] = count * series.voxel_volume_ml
+            counts = (series.mask[:, frame] == STRUCTURES[side]).sum(axis=(1, 2), dtype=np.int64)  # (Z,)
+            volume[phase] = float(counts @ series.slice_volumes_ml)
             measured[f"{side}{phase}v_ml"] = volume[phase]
         if volume.get("ed", 0.0) > 0 and "es" in volume:
             measured[f"{side}ef_percent"] = 100 * (volume["ed"] - volume["es"]) / volume["ed"]
     return measured
+
+
+def measure_labelled(series: Series, file: Path, remedy: str) -> dict[str, float]:
+    """`measure_masks`, where ED and ES are what the data set says they are.
+
+    Args:
+        series: With masks at ED and ES.
+        file: That says which frames these are, for the error.
+        remedy: For the error.
+
+    Raises:
+        CmrvlmError: The left ventricle is not larger at ED than at ES.
+    """
+    assert series.mask is not None
+    ed, es = ((series.mask[:, series.phases[phase]] == STRUCTURES["lv"]).sum(dtype=np.int64) for phase in ("ed", "es"))
+    if es >= ed:
+        raise CmrvlmError("the left ventricle is not larger at ED than at ES", file=file, field="ED", remedy=remedy)
+    return measure_masks(series)
+
+
+def displaced_slices(series: Series, frame: int) -> dict[int, float]:
+    """Slices that lie beside the ventricle's axis, and by how many mm, as when breath was held differently.
+
+    The axis is the Theil-Sen line through the centres of the left ventricle with its wall, so that one displaced slice
+    does not bend it: that through all slices and that through the nearest four, whichever is nearer, for ventricles are
+    bent too. Nothing is moved: volumes do not depend on where in its plane a slice lies.
+    """
+    assert series.mask is not None
+    heart = np.isin(series.mask[:, frame], [STRUCTURES[name] for name in _LEFT])  # (Z, H, W)
+    rows = np.flatnonzero(heart.any(axis=(1, 2)))
+    if len(rows) <= _FEWEST_FOR_AXIS:
+        return {}
+    _, row_mm, column_mm = series.spacing_mm
+    places = np.array([ndimage.center_of_mass(heart[row]) for row in rows]) * (row_mm, column_mm)  # (n, 2)
+    found = {}
+    for index, row in enumerate(rows):
+        nearest = np.argsort(np.abs(rows - row), kind="stable")[1 : 1 + _FEWEST_FOR_AXIS]
+        off_mm = min(_off_axis(places[index], int(row), places[own], rows[own]) for own in (slice(None), nearest))
+        if off_mm >= _DISPLACED_MM:
+            found[int(row)] = off_mm
+    return found
+
+
+def _off_axis(place: NDArray[np.float64], row: int, others: NDArray[np.float64], rows: NDArray[np.int64]) -> float:
+    """Distance of a centre (2,) in mm from the Theil-Sen line through others (n, 2) at their rows (n,)."""
+    slopes = np.array([stats.theilslopes(values, rows)[0] for values in others.T])
+    expected = np.median(others - rows[:, None] * slopes, axis=0) + row * slopes
+    return float(np.linalg.norm(place - expected))
 
 
 def base_first(series: Series) -> Series:
@@ -106,6 +202,19 @@ def enclosed_share(mask: NDArray[np.uint8], structure: str) -> float | None:
     cross = ndimage.generate_binary_structure(2, 1)[None]
     border = ndimage.binary_dilation(cavity, cross) & ~cavity
     return float((border & wall).sum() / border.sum()) if border.any() else None
+
+
+def brighter_share(series: Series, frame: int) -> float | None:
+    """Share of a cavity that is brighter than the wall's median, the lesser of both cavities; None without them.
+
+    Blood is bright on a cine: where no more than chance is, the mask lies beside what it was drawn on.
+    """
+    assert series.mask is not None
+    image, mask = np.asarray(series.image[:, frame], dtype=np.float32), series.mask[:, frame]
+    wall = image[mask == STRUCTURES["myo"]]
+    cavities = [image[mask == STRUCTURES[name]] for name in ("lv", "rv")]
+    shares = [float((one > np.median(wall)).mean()) for one in cavities if one.size and wall.size]
+    return min(shares, default=None)
 
 
 def mixed_up(mask: NDArray[np.uint8]) -> str | None:

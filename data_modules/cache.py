@@ -26,7 +26,7 @@ from cmrvlm.study_io import load_arrays, read_meta, save_arrays
 from cmrvlm.transforms.preprocessing import Preprocessing
 from data_modules.sources.base import Source
 
-_FORMAT = "1"
+_FORMAT = "2"
 
 
 class StudyCache:

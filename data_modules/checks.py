@@ -12,12 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cmrvlm.errors import CmrvlmError
-from cmrvlm.labels import DISEASES, FINDINGS, LANGUAGES, SEQUENCES, STRUCTURES
+from cmrvlm.labels import CINE, DISEASES, FINDINGS, LANGUAGES, SEQUENCES, STRUCTURES
+from cmrvlm.measurements import FEWEST_SLICES
 from cmrvlm.study import Series, Study
 from cmrvlm.tasks.context import leaked
 from cmrvlm.tasks.mixture import Mixture
 from cmrvlm.text.collate import Collator
-from data_modules.anatomy import measure_masks, mixed_up
+from data_modules.anatomy import brighter_share, displaced_slices, measure_masks, mixed_up
 from data_modules.split import Split
 
 ERROR, WARNING = "error", "warning"
@@ -28,6 +29,9 @@ PLAUSIBLE = {
 }  # fmt: skip
 # Two files of one EMIDEC patient correlate to 0.99999, no two of 25 ACDC patients to more than 0.74.
 _SIDE, _SAME = 16, 0.995
+_RIGHT_ANGLE = 1e-4  # cosine; rounding of a sound affine stays far below
+# Of a cavity, than the wall's median: at ED 25 ACDC patients have 0.82 or more, and 0.53 or less with swapped axes.
+_LEAST_BRIGHTER = 0.7
 _EF_GAP_PERCENT = 15.0  # between stated and counted
 _IDENTIFYING = {
     "a date": re.compile(r"\b(19|20)\d\d[-/.年]\s?\d{1,2}[-/.月]\s?\d{1,2}|\b\d{1,2}[./]\d{1,2}[./](19|20)\d\d\b"),
@@ -153,9 +157,12 @@ def _image_faults(name: str, series: Series) -> Found:
         if not low <= value <= high:
             faults.append((WARNING, "spacing", f"{name}: {value:g} mm is no usual {key.removesuffix('_mm')} spacing"))
     axes = series.affine[:3, :3] / np.linalg.norm(series.affine[:3, :3], axis=0)
-    if np.abs(axes.T @ axes - np.eye(3)).max() > 1e-3:
+    if np.abs(axes.T @ axes - np.eye(3)).max() > _RIGHT_ANGLE:
         faults.append((WARNING, "oblique", f"{name}: the axes are not at right angles"))
-    if name == "sax" and image.shape[0] < 3:
+    if series.slice_places_mm is not None:
+        gaps = np.diff(series.slice_places_mm).round(1).tolist()
+        faults.append((WARNING, "irregular", f"{name}: slices are {gaps} mm apart"))
+    if name == "sax" and image.shape[0] < FEWEST_SLICES:
         faults.append((WARNING, "few_slices", f"{name} has {image.shape[0]} slices: no volume follows from them"))
     return faults
 
@@ -176,6 +183,12 @@ def _mask_faults(name: str, series: Series) -> Found:
         if wrong:
             faults.append((WARNING, "anatomy", f"{name}, frame {frame}: {wrong}"))
             break
+    share = brighter_share(series, series.annotated_frames()[0])
+    if name in CINE and share is not None and share < _LEAST_BRIGHTER:
+        text = f"{name}: {share:.0%} of a cavity is brighter than the wall; does the mask lie on the image?"
+        faults.append((WARNING, "off_image", text))
+    for index, off_mm in displaced_slices(series, series.annotated_frames()[0]).items():
+        faults.append((WARNING, "displaced", f"{name}: slice {index} lies {off_mm:.0f} mm beside the axis"))
     return faults
 
 
@@ -185,7 +198,7 @@ def _number_faults(study: Study) -> Found:
     counted: dict[str, float] = {}
     if sax is not None and sax.mask is not None and {"ed", "es"} <= set(sax.phases):
         counted = measure_masks(sax)
-        if counted["lvesv_ml"] >= counted["lvedv_ml"]:
+        if counted and counted["lvesv_ml"] >= counted["lvedv_ml"]:
             faults.append((ERROR, "phases", "the left ventricle is not larger at ED than at ES"))
     for source, values in (("stated", study.labels.measurements), ("counted", counted)):
         for name, value in values.items():

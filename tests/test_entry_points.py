@@ -53,6 +53,17 @@ def test_prediction_of_a_folder(run, study_folder, tmp_path):
     assert json.loads((tmp_path / "prediction.json").read_text()) == result
 
 
+def test_no_volume_is_told_of_a_single_slice(run, study_folder, tmp_path):
+    sax = nib.load(study_folder / "sax.nii.gz")
+    single = tmp_path / "single.nii.gz"
+    nib.save(nib.Nifti1Image(np.asarray(sax.dataobj)[:, :, 1:2], sax.affine), single)
+    result = prediction(run, single, tmp_path / "out")
+    assert result["not_computable"]["lvef_percent"] == "insufficient slices"
+    assert not {"lvef_percent", "lvedv_ml", "lvesv_ml"} & set(result["measurements"])
+    assert "lvedd_mm" in result["measurements"]
+    assert "not_computable" not in prediction(run, study_folder, tmp_path / "whole")
+
+
 def test_prediction_of_any_subset_and_twice_the_same(run, study_folder, tmp_path):
     lge = tmp_path / "only"
     lge.mkdir()

@@ -24,6 +24,13 @@ def test_volume_of_an_oblique_affine_is_the_determinant():
     assert series(affine=affine).spacing_mm == pytest.approx((10.0, 1.5, 1.25))
 
 
+def test_slices_that_are_not_equally_far_apart_have_their_own_heights():
+    affine = np.diag([1.25, 1.5, 12.5, 1.0])  # the mean of 10 and 15 mm
+    one = series(affine=affine, slice_places_mm=(0.0, 10.0, 25.0))
+    assert one.slice_volumes_ml == pytest.approx(np.array([10.0, 12.5, 15.0]) * 1.25 * 1.5 / 1000)
+    assert series().slice_volumes_ml == pytest.approx([0.01875] * 3)
+
+
 @pytest.mark.parametrize(
     ("changes", "field"),
     [
@@ -32,6 +39,8 @@ def test_volume_of_an_oblique_affine_is_the_determinant():
         ({"affine": np.eye(3)}, "affine"),
         ({"levels": ("basal",)}, "levels"),
         ({"phases": {"ed": 2}}, "phases"),
+        ({"slice_places_mm": (0.0, 10.0)}, "slice_places_mm"),
+        ({"slice_places_mm": (0.0, 10.0, 10.0)}, "slice_places_mm"),
     ],
 )
 def test_what_does_not_fit_is_refused_by_name(changes, field):

@@ -6,6 +6,7 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 
 from cmrvlm.labels import (
+    CINE,
     DISEASES,
     EF_GRADE_LIMITS_PERCENT,
     EF_GRADES,
@@ -18,7 +19,7 @@ from cmrvlm.labels import (
 )
 from cmrvlm.study import StudyLabels
 
-CINE = frozenset({"sax", "lax_4ch"})
+_CINES = frozenset(CINE)
 Prompts = Mapping[str, tuple[str, ...]]
 # Diseases that look alike, as many as there are choices: any option is right equally often, none is the odd one out.
 LOOK_ALIKE = (
@@ -57,6 +58,9 @@ class LabelQuestion:
         all_of: And all of these.
         prompts: Wordings; the last is never shown in training.
         closed_only: It makes sense only with options.
+        absent: Code that says that there is nothing of the kind. It is an answer to the open question alone: among
+            options it would be right most often, and a model that looks at no image would do well. Closed questions
+            ask which, where there is one; whether there is one is what the findings are asked for.
     """
 
     key: str
@@ -67,6 +71,7 @@ class LabelQuestion:
     prompts: Prompts
     all_of: frozenset[str] = frozenset()
     closed_only: bool = False
+    absent: str = ""
 
     def question(self, language: str, wording: int, *, paraphrased: bool) -> str:
         """One of the wordings that training shows, or the one that it never does."""
@@ -115,28 +120,29 @@ def abnormal_finding(labels: StudyLabels) -> str | None:
 
 
 QUESTIONS = (
-    LabelQuestion("diagnosis", "other", DISEASES, _single_disease, CINE | {"lge"}, {
+    LabelQuestion("diagnosis", "other", DISEASES, _single_disease, _CINES | {"lge"}, {
         "en": ("Which diagnosis fits best?", "What is the most likely diagnosis?", "Which disease is it?",
                "Which label suits this heart?"),
         "zh": ("哪项诊断最符合？", "最可能的诊断是什么？", "是哪种疾病？",
                "这颗心脏属于哪一类疾病？")}, closed_only=True),
-    LabelQuestion("chamber", "structure", CHAMBERS, _one_of(_CHAMBER_FINDING), CINE, {
+    LabelQuestion("chamber", "structure", CHAMBERS, _one_of(_CHAMBER_FINDING), _CINES, {
         "en": ("Which chamber is enlarged?", "Is one of the chambers too large, and which?",
                "Which chamber is dilated?",
                "Name the cavity that exceeds its normal size."),
         "zh": ("哪个心腔扩大？", "是否有心腔过大，是哪个？", "哪个心腔增大？",
-               "请指出超出正常大小的心腔。")}, all_of=CINE),
+               "请指出超出正常大小的心腔。")}, all_of=_CINES, absent="none"),
     LabelQuestion("ef_grade", "function", EF_GRADES, _ef_grade, frozenset({"sax"}), {
         "en": ("How is the left ventricular ejection fraction?", "Grade the systolic function of the left ventricle.",
                "Is the ejection fraction reduced, and how far?",
                "How well does the left ventricle eject?"),
         "zh": ("左心室射血分数如何？", "请评价左心室收缩功能。", "射血分数是否减低，程度如何？",
-               "左心室射血能力怎样？")}),
-    LabelQuestion("motion", "function", MOTION_PATTERNS, _pattern("motion_pattern", ("",)), CINE, {
+               "左心室射血能力怎样？")}, absent="normal"),
+    LabelQuestion("motion", "function", MOTION_PATTERNS, _pattern("motion_pattern", ("",)), _CINES, {
         "en": ("How does the left ventricular wall move?", "Describe the wall motion.",
                "Is the wall motion abnormal, and how?",
                "What is the movement of the ventricle like?"),
-        "zh": ("左心室壁运动如何？", "请描述室壁运动。", "室壁运动有何异常？", "心室的活动情况怎样？")}),
+        "zh": ("左心室壁运动如何？", "请描述室壁运动。", "室壁运动有何异常？", "心室的活动情况怎样？")},
+                  absent="normal"),
     LabelQuestion("lge_pattern", "lge", PRESENT_PATTERNS, _pattern("lge_pattern"), frozenset({"lge"}), {
         "en": ("Which pattern does the late enhancement have?", "What kind of late enhancement is there?",
                "Describe the pattern of enhancement.",
@@ -151,17 +157,17 @@ QUESTIONS = (
         "en": ("Which valve leaks?", "Is there a valve that regurgitates, and which?", "Name the leaking valve.",
                "Through which valve does blood flow back?"),
         "zh": ("哪个瓣膜有反流？", "是否有瓣膜反流，是哪个？", "请说出反流的瓣膜。",
-               "血液从哪个瓣膜倒流？")}, all_of=CINE),
-    LabelQuestion("other_pattern", "other", OTHER_PATTERNS, _pattern("other_pattern"), CINE, {
+               "血液从哪个瓣膜倒流？")}, all_of=_CINES, absent="none"),
+    LabelQuestion("other_pattern", "other", OTHER_PATTERNS, _pattern("other_pattern"), _CINES, {
         "en": ("Which further abnormality is there?", "What else is abnormal in this heart?",
                "What other finding is there?",
                "Name the additional anomaly."),
         "zh": ("还有什么异常？", "这颗心脏还有哪些异常？", "还有哪些其他发现？", "请指出另外的异常。")}),
-    LabelQuestion("abnormal_finding", "other", FINDINGS, abnormal_finding, CINE, {
+    LabelQuestion("abnormal_finding", "other", FINDINGS, abnormal_finding, _CINES, {
         "en": ("Which of these is abnormal?", "Which of these findings is present?",
                "Which one is not normal?", "Pick what is out of order."),
         "zh": ("下列哪项异常？", "存在下列哪项表现？", "哪一项不正常？",
-               "请选出不正常的一项。")}, all_of=CINE | {"lge"},
+               "请选出不正常的一项。")}, all_of=_CINES | {"lge"},
         closed_only=True),
 )  # fmt: skip
 BY_KEY = {one.key: one for one in QUESTIONS}
@@ -169,12 +175,14 @@ CHOICES = 4
 
 
 def distractors(question: LabelQuestion, truth: str, labels: StudyLabels) -> list[str]:
-    """Wrong options that are plausible.
+    """Wrong options that are plausible; none when the question is not to be asked with options.
 
     For diseases those are look-alikes; for abnormal findings those that are stated to be normal, for others could be
     right too; for everything else all other terms that could be right in another study.
     """
-    others = [code for code in question.terms if code != truth]
+    if truth == question.absent:
+        return []
+    others = [code for code in question.terms if code not in (truth, question.absent)]
     if question.key == "abnormal_finding":
         return [code for code in others if labels.findings.get(code) is False]
     if question.key == "diagnosis":

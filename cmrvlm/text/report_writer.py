@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 
-from cmrvlm.labels import DISEASES, FINDING_SEQUENCES, LGE_PATTERNS, MOTION_PATTERNS, OTHER_PATTERNS, WALL_REGIONS
+from cmrvlm.labels import CINE, DISEASES, FINDING_SEQUENCES, LGE_PATTERNS, MOTION_PATTERNS, OTHER_PATTERNS, WALL_REGIONS
 from cmrvlm.measurements import MEASUREMENTS, NumberWriter, plain_number
 from cmrvlm.study import StudyLabels
 
@@ -83,7 +83,7 @@ def _present(labels: StudyLabels, shown: Collection[str], language: str) -> list
              if labels.findings.get(row[0]) is not None and _shown(FINDING_SEQUENCES[row[0]], shown)]  # fmt: skip
     found = [english if language == "en" else chinese for code, english, chinese in known if labels.findings[code]]
     extra = labels.patterns.get("other_pattern")
-    if extra and _shown(("sax", "lax_4ch"), shown):
+    if extra and _shown(CINE, shown):
         found.append(OTHER_PATTERNS[extra].name(language))
     if found or not known:
         return found
@@ -108,7 +108,7 @@ def write_report(
     structure = _measured(_STRUCTURE, labels, shown, language, number)
     function = _measured(_FUNCTION, labels, shown, language, number)
     motion = labels.patterns.get("motion_pattern")
-    if motion and _shown(("sax", "lax_4ch"), shown):
+    if motion and _shown(CINE, shown):
         function.append(MOTION_PATTERNS[motion].name(language))
     parts = {
         "structure": structure,

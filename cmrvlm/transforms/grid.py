@@ -8,6 +8,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from cmrvlm.errors import CmrvlmError
 from cmrvlm.study import FloatArray, Series, Study
 from cmrvlm.transforms.geometry import resample_image, resample_mask, target_grid
 
@@ -23,7 +24,10 @@ def flip_slices(series: Series) -> Series:
     affine[:3, 2] *= -1
     mask = None if series.mask is None else np.ascontiguousarray(series.mask[::-1])
     image = np.ascontiguousarray(series.image[::-1])
-    return replace(series, image=image, affine=affine, mask=mask, levels=series.levels[::-1])
+    places = series.slice_places_mm
+    if places is not None:
+        places = tuple(places[-1] - place for place in reversed(places))
+    return replace(series, image=image, affine=affine, mask=mask, levels=series.levels[::-1], slice_places_mm=places)
 
 
 class BaseToApex:
@@ -86,6 +90,10 @@ class ToGrid:
             w, h, _ = (np.linalg.inv(series.affine) @ heart_ras)[:3]
             middle = (middle[0], float(h), float(w))
         affine, target = target_grid(series.affine, shape, spacing, self.size, (middle[0], middle[1], middle[2]))
+        if series.slice_places_mm is not None and (target[0] != shape[0] or spacing[0] != own[0]):
+            raise CmrvlmError("slices that are not equally far apart cannot be resampled along the stack",
+                              field="transform.preprocessing.steps.grid.spacing_mm",
+                              remedy="Keep the stack as it is: spacing_mm=[null,…] and size=[null,…].")  # fmt: skip
         return replace(
             series,
             image=resample_image(series.image, series.affine, affine, target),

@@ -40,7 +40,8 @@ def series_of(stack: Stack, spacing_mm: Sequence[float] | None = None) -> Series
     pixels = read_pixels(stack.images)
     wanted = stack.phases
     image = np.stack([np.stack([pixels[id(one[k])] for k in frame_index(len(one), wanted)]) for one in stack.frames])
-    return Series(image, affine_of(stack, spacing_mm), frame_times_ms(stack))  # (Z, T, H, W)
+    places = tuple(stack.heights_mm().tolist()) if stack.irregular else None
+    return Series(image, affine_of(stack, spacing_mm), frame_times_ms(stack), slice_places_mm=places)  # (Z, T, H, W)
 
 
 def read_pixels(images: Sequence[Image]) -> dict[int, NDArray[np.float32]]:

@@ -10,7 +10,7 @@ from cmrvlm.errors import CmrvlmError
 from cmrvlm.labels import NOT_ANNOTATED
 from cmrvlm.study import Series, Study, StudyLabels
 from cmrvlm.study_io import read_nifti
-from data_modules.anatomy import base_first, canonical, measure_masks, read_mask
+from data_modules.anatomy import base_first, canonical, measure_labelled, read_mask
 from data_modules.sources.base import Source
 
 LABEL_MAP = {0: "background", 1: "rv", 2: "myo", 3: "lv"}
@@ -63,11 +63,8 @@ class AcdcSource(Source):
         """Read ED and ES with their masks, and all frames where the 4D file is there."""
         info = self.info(study_id)
         series = base_first(self._series(study_id, self._frames(study_id, info)))
-        measured = measure_masks(series)
-        if measured["lvesv_ml"] >= measured["lvedv_ml"]:
-            problem = "the left ventricle is not larger at ED than at ES"
-            path = self.root / study_id / "Info.cfg"
-            raise CmrvlmError(problem, file=path, field="ED", remedy="Frames count from 1; check ED and ES.")
+        path = self.root / study_id / "Info.cfg"
+        measured = measure_labelled(series, path, "Frames count from 1; check ED and ES.")
         group = info.get("Group", "")
         people = {"height_cm": "Height", "weight_kg": "Weight"}
         labels = StudyLabels(

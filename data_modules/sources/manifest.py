@@ -8,15 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from cmrvlm.errors import CmrvlmError
-from cmrvlm.labels import DISEASES, FINDINGS, LANGUAGES, NOT_ANNOTATED, SEQUENCES, STRUCTURES
+from cmrvlm.labels import DISEASES, FINDINGS, LANGUAGES, SEQUENCES
 from cmrvlm.measurements import MEASUREMENTS
 from cmrvlm.study import Series, Study, StudyLabels, UserQuestion
-from cmrvlm.study_io import read_nifti
+from cmrvlm.study_io import read_nifti, stored_places_mm
 from cmrvlm.text.report_writer import split_sections
-from data_modules.anatomy import canonical, read_mask
+from data_modules.anatomy import canonical_or_unknown, check_structures, read_mask
 from data_modules.sources.base import Source
 from data_modules.split import PARTS, Split
 from data_modules.tables import Row, read_table
@@ -73,10 +72,7 @@ class ManifestSource(Source):
 
     def __init__(self, path: str, label_map: Mapping[int, str] | None = None) -> None:
         self.path, self.label_map = Path(path), dict(label_map or {})
-        unknown = [name for name in self.label_map.values() if name not in STRUCTURES]
-        if unknown:
-            raise CmrvlmError(f"unknown structure '{unknown[0]}'", field="data.source.label_map",
-                              remedy=f"Known: {', '.join(STRUCTURES)}.")  # fmt: skip
+        check_structures(self.label_map)
         self._rows: dict[str, _Reader] = {}
         # The row's number is the one that a spreadsheet shows: the head is row 1.
         for number, row in enumerate(read_table(self.path), start=2):
@@ -148,7 +144,8 @@ class ManifestSource(Source):
         image, affine = read_nifti(folder / reader.row[name])
         mask = None
         if f"{name}_mask" in reader.row:
-            mask = self._mask(folder / reader.row[f"{name}_mask"], image.shape, affine)
+            path = folder / reader.row[f"{name}_mask"]
+            mask = canonical_or_unknown(read_mask(path, image.shape, affine), self.label_map, path)
         phases = {}
         for phase in PHASES:
             frame = reader.number_of(f"{name}_{phase}_frame")
@@ -158,15 +155,8 @@ class ManifestSource(Source):
                 raise reader.fail(f"{name}_{phase}_frame", f"{frame:g} is none of the {image.shape[1]} frames",
                                   "Frames count from 0.")  # fmt: skip
             phases[phase] = int(frame)
-        return Series(image.astype(np.float32), affine, None, mask, phases)
-
-    def _mask(self, path: Path, shape: tuple[int, ...], affine: NDArray[np.float64]) -> NDArray[np.uint8]:
-        values = read_mask(path, shape, affine)
-        own_names = {value: name for name, value in STRUCTURES.items()}
-        known = {0: "background"} | self.label_map if self.label_map else own_names
-        mask = canonical(np.where(values == NOT_ANNOTATED, 0, values), known, path)
-        mask[values == NOT_ANNOTATED] = NOT_ANNOTATED
-        return mask
+        places = stored_places_mm(folder / reader.row[name])
+        return Series(image.astype(np.float32), affine, None, mask, phases, slice_places_mm=places)
 
     def _labels(self, reader: _Reader) -> StudyLabels:
         row = reader.row

@@ -10,7 +10,7 @@ from cmrvlm.errors import CmrvlmError
 from cmrvlm.labels import NOT_ANNOTATED
 from cmrvlm.study import Series, Study, StudyLabels
 from cmrvlm.study_io import read_nifti
-from data_modules.anatomy import base_first, canonical, measure_masks, read_mask
+from data_modules.anatomy import base_first, canonical, measure_labelled, read_mask
 from data_modules.sources.base import Source
 from data_modules.tables import Row, read_table
 
@@ -68,10 +68,7 @@ class MnmsSource(Source):
         phases = {phase: self._frame(row, phase.upper(), mask, path) for phase in ("ed", "es")}
         mask[:, [frame for frame in range(mask.shape[1]) if frame not in phases.values()]] = NOT_ANNOTATED
         series = base_first(Series(image.astype(np.float32), affine, None, mask, phases))
-        measured = measure_masks(series)
-        if measured["lvesv_ml"] >= measured["lvedv_ml"]:
-            raise CmrvlmError("the left ventricle is not larger at ED than at ES", file=self.table, field="ED",
-                              remedy="Frames count from 0; check ED and ES.")  # fmt: skip
+        measured = measure_labelled(series, self.table, "Frames count from 0; check ED and ES.")
         pathology = row.get("Pathology", "")
         labels = StudyLabels(
             diseases=frozenset({PATHOLOGIES[pathology]}) if pathology in PATHOLOGIES else None,

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from cmrvlm.errors import CmrvlmError
 from cmrvlm.study import Series, Study, StudyLabels
 from cmrvlm.study_io import read_nifti
-from data_modules.anatomy import base_first, canonical, measure_masks, read_mask
+from data_modules.anatomy import base_first, canonical, measure_labelled, read_mask
 from data_modules.sources.base import Source
 from data_modules.tables import Row, read_table
 
@@ -64,9 +64,7 @@ class Mnms2Source(Source):
         measured: dict[str, float] = {}
         if "sax" in series:
             series["sax"] = base_first(series["sax"])
-            measured = measure_masks(series["sax"])
-            if measured["lvesv_ml"] >= measured["lvedv_ml"]:
-                raise CmrvlmError("the left ventricle is not larger at ED than at ES", file=self._folder(study_id))
+            measured = measure_labelled(series["sax"], self._folder(study_id), "Check the files of ED and ES.")
         code = self._rows[study_id].get("DISEASE", "")
         labels = StudyLabels(diseases=frozenset({DISEASES[code]}) if code in DISEASES else None, measurements=measured)
         return Study(study_id, study_id, series, labels)

@@ -31,9 +31,9 @@ SHARED = [
 ]
 STAGES = {
     "stage1": ["trainer.max_steps=150", "trainer.limit_val_batches=0"],
-    "stage2": ["adapter=full", "trainer.max_steps=160", "trainer.limit_val_batches=0"],
+    "stage2": ["adapter=full", "trainer.max_steps=270", "trainer.limit_val_batches=0"],
     "stage3": [
-        "trainer.max_steps=400",
+        "trainer.max_steps=420",
         "trainer.limit_val_batches=2",
         "data.batch_size=8",
     ],
@@ -61,7 +61,7 @@ def main() -> None:
         run("cmrvlm.train", f"+experiment={stage}", f"out={out / stage}", *SHARED, *settings, *earlier)
         earlier = [f"stage.init_from={out / stage}"]
     model = out / "stage3"
-    run("cmrvlm.evaluate", f"run={model}")
+    run("cmrvlm.evaluate", f"run={model}", "cases_per_task=8")
     study = held_out_study(model, out)
     run("cmrvlm.predict", f"run={model}", f"study={study}", "ask='What is the diagnosis?'")
     minutes = (time.monotonic() - started) / 60

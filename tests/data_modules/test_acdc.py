@@ -171,7 +171,7 @@ def test_axes_of_nifti_become_zthw(tmp_path):
 
 def test_volumes_count_the_cavity_and_nothing_else():
     """1000 cavity voxels of 1.5 x 1.25 x 10 mm are 18.75 ml, whatever else the mask holds."""
-    mask = np.zeros((1, 1, 50, 60), np.uint8)
+    mask = np.zeros((3, 1, 50, 60), np.uint8)
     mask.reshape(-1)[:1000] = STRUCTURES["lv"]
     mask.reshape(-1)[1000:1500] = STRUCTURES["myo"]
     mask.reshape(-1)[1500:2300] = STRUCTURES["rv"]

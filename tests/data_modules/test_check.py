@@ -11,6 +11,7 @@ import pytest
 from cmrvlm.labels import STRUCTURES
 from cmrvlm.study import Series, StudyLabels, UserQuestion
 from cmrvlm.study_io import write_study
+from data_modules.anatomy import measure_masks
 from data_modules.check_run import CheckRun
 from data_modules.checks import ERROR, WARNING, Checked, check_set, check_study, counts
 from data_modules.sources.emidec import EmidecSource
@@ -61,6 +62,15 @@ def test_each_fault_of_images_and_masks_is_found(study):
     swapped = mask.copy()
     swapped[mask == STRUCTURES["lv"]], swapped[mask == STRUCTURES["rv"]] = STRUCTURES["rv"], STRUCTURES["lv"]
     assert (WARNING, "anatomy") in kinds(with_sax(study, mask=swapped))
+    aside = mask.copy()
+    aside[2] = np.roll(aside[2], 6, axis=-1)
+    displaced = [one for one in check_study(with_sax(study, mask=aside)).faults if one.code == "displaced"]
+    assert [one.text.split()[2] for one in displaced] == ["2"]
+    assert measure_masks(replace(sax, mask=aside)) == measure_masks(sax)
+    for moved in (mask.swapaxes(2, 3), np.roll(mask, 20, axis=3)):
+        assert (WARNING, "off_image") in kinds(with_sax(study, mask=np.ascontiguousarray(moved)))
+    places = tuple(10.0 * k + 5.0 * (k > 1) for k in range(len(mask)))
+    assert (WARNING, "irregular") in kinds(with_sax(study, slice_places_mm=places))
     turned = {"ed": sax.phases["es"], "es": sax.phases["ed"]}
     assert (ERROR, "phases") in kinds(with_sax(study, phases=turned))
     single = Series(image[:1], sax.affine, None, mask[:1], sax.phases)

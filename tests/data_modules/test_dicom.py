@@ -21,6 +21,8 @@ from data_modules.dicom.recognise import recognise
 from data_modules.dicom.scan import LeftOut, scan
 from data_modules.dicom.stacks import stacks_of
 from data_modules.dicom.volumes import frame_index, series_of
+from data_modules.sources.manifest import ManifestSource
+from data_modules.sources.nifti import NiftiSource
 from tests.conftest import ROOT
 from tests.data_modules.dicom_archive import GAP_MM, TO_APEX, Archive, base_dataset, clock, enhanced, set_pixels
 
@@ -204,7 +206,16 @@ def test_a_gap_is_said_and_time_never_becomes_depth(tmp_path):
     stack = sequence(found_in(tmp_path)[0])
     assert stack.irregular
     assert any("10.0, 15.0, 10.0" in note for note in stack.notes)
-    assert series_of(stack).image.shape[:2] == (4, 25)
+    series = series_of(stack)
+    assert series.image.shape[:2] == (4, 25)
+    area_mm2 = 24 * 32 * 1.5 * 1.25
+    assert series.slice_volumes_ml * 24 * 32 == pytest.approx(np.array([10, 12.5, 12.5, 10]) * area_mm2 / 1000)
+    result = ingested(tmp_path, tmp_path.parent / "out of gap")
+    (back,) = NiftiSource(str(tmp_path.parent / "out of gap")).study_ids()
+    assert back == result.study_id
+    manifest = ManifestSource(str(tmp_path.parent / "out of gap" / "manifest.csv"))
+    for source in (manifest, NiftiSource(str(tmp_path.parent / "out of gap"))):
+        assert np.allclose(source.load(back).series["sax"].slice_volumes_ml, series.slice_volumes_ml)
 
 
 def test_archive_is_only_read_and_names_are_data(tmp_path):
@@ -280,19 +291,21 @@ def ingested(source, out, **settings):
 
 
 SECRET = "Zxqv7Planted"
+IDENTIFYING = (
+    "PatientName", "PatientID", "OtherPatientNames", "PatientAddress", "PatientComments", "AccessionNumber",
+    "ReferringPhysicianName", "PerformingPhysicianName", "OperatorsName", "InstitutionName", "InstitutionAddress",
+    "InstitutionalDepartmentName", "StationName", "StudyDescription", "StudyID", "RequestedProcedureDescription",
+    "ImageComments", "AdditionalPatientHistory", "Manufacturer", "DeviceSerialNumber", "ProtocolName",
+    "SeriesDescription",
+)  # fmt: skip
 
 
 def test_a_planted_identifier_is_found_nowhere(tmp_path):
     """In tags, file names and folder names: no byte of it is in the output."""
-    tags = ("PatientName", "PatientID", "OtherPatientNames", "PatientAddress", "PatientComments", "AccessionNumber",
-            "ReferringPhysicianName", "PerformingPhysicianName", "OperatorsName", "InstitutionName",
-            "InstitutionAddress", "InstitutionalDepartmentName", "StationName", "StudyDescription", "StudyID",
-            "RequestedProcedureDescription", "ImageComments", "AdditionalPatientHistory", "Manufacturer",
-            "DeviceSerialNumber", "ProtocolName", "SeriesDescription")  # fmt: skip
     archive = Archive(tmp_path / SECRET / f"{SECRET}_folder")
 
     def plant(one, s, t):
-        for tag in tags:
+        for tag in IDENTIFYING:
             setattr(one, tag, f"{SECRET} sax")
         one.PatientBirthDate = "19430719"
 

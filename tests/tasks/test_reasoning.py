@@ -60,6 +60,23 @@ def test_options_hold_the_right_answer_once_and_letters_are_spread(studies, lang
     assert min(shares) > 0.15
 
 
+def test_that_there_is_nothing_is_no_option_but_an_answer_to_the_open_question(studies):
+    closed, opened = VqaClosedTask(), VqaOpenTask()
+    absent = {one.key: one.absent for one in QUESTIONS if one.absent}
+    said = {key: set() for key in absent}
+    for study in studies:
+        for case in closed.cases(study, SEQUENCES):
+            if case.key in absent:
+                nothing = BY_KEY[case.key].terms[absent[case.key]].en
+                assert nothing not in closed.word(study, case, "en").options
+        for case in opened.cases(study, SEQUENCES):
+            if case.key in absent:
+                said[case.key].add(case.truth)
+    for key, code in absent.items():
+        assert code in said[key]
+        assert len(said[key]) > 1
+
+
 def test_options_are_shuffled_by_the_instruction_and_not_by_chance(study):
     task = VqaClosedTask()
     case = task.cases(study, SEQUENCES)[0]
@@ -213,8 +230,8 @@ def test_always_the_same_option_shows_as_collapse(studies):
     task = VqaClosedTask()
     asked = [task.word(s, c, "en", w) for s in studies for c in task.cases(s, SEQUENCES) if c.key == "ef_grade"
              for w in range(3)]  # fmt: skip
-    normal = BY_KEY["ef_grade"].terms["normal"].en
-    said = [Answer(one, f"{normal} ({LETTERS[one.options.index(normal)]}).") for one in asked]
+    severe = BY_KEY["ef_grade"].terms["severe"].en
+    said = [Answer(one, f"{severe} ({LETTERS[one.options.index(severe)]}).") for one in asked]
     scores = task.score(said)
     assert scores["top_answer_share"].value == 1
     assert scores["answer_entropy_bits"].value == 0

@@ -1,6 +1,9 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
+from cmrvlm.errors import CmrvlmError
 from cmrvlm.study import Series, Study
 from cmrvlm.transforms.augment import Augment
 from cmrvlm.transforms.frames import SampleFrames, frames_to_keep
@@ -22,6 +25,18 @@ def test_flipping_slices_moves_nothing_in_the_world(study):
     for value in (1, 2, 3):
         np.testing.assert_allclose(world_of(flipped, value), world_of(one, value), atol=1e-9)
     assert np.array_equal(flip_slices(flipped).image, one.image)
+
+
+def test_uneven_slices_are_turned_with_their_places_and_never_resampled_along_the_stack(study):
+    count = study.series["sax"].image.shape[0]
+    places = tuple(10.0 * k + 5.0 * (k > 1) for k in range(count))
+    one = replace(study.series["sax"], slice_places_mm=places)
+    assert np.allclose(flip_slices(one).slice_volumes_ml, one.slice_volumes_ml[::-1])
+    uneven = study.with_series({"sax": one})
+    assert ToGrid((None, 2.0, 2.0), (None, 48, 48))(uneven).series["sax"].slice_places_mm == places
+    for settings in (((5.0, 2.0, 2.0), (None, 48, 48)), ((None, 2.0, 2.0), (2, 48, 48))):
+        with pytest.raises(CmrvlmError, match="equally far apart"):
+            ToGrid(*settings)(uneven)
 
 
 def test_reversed_stack_equals_the_clean_one(study):
