@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -41,16 +42,29 @@ def labels_from_json(data: Mapping[str, Any]) -> StudyLabels:
     return StudyLabels(**fields)
 
 
-def save_arrays(study: Study, folder: Path) -> None:
-    """Write a preprocessed study as `.npy` files (images in half precision) and `study.json` into `folder`."""
+def study_files(study: Study) -> dict[str, bytes]:
+    """A preprocessed study as files: name to content, `.npy` (images in half precision) and `study.json`."""
+    files = {}
     meta: dict[str, Any] = {"study_id": study.study_id, "patient_id": study.patient_id, "synthetic": study.synthetic,
                             "labels": labels_to_json(study.labels), "series": {}}  # fmt: skip
     for name, series in study.series.items():
-        np.save(folder / f"{name}.npy", series.image.astype(np.float16))
+        files[f"{name}.npy"] = _npy(series.image.astype(np.float16))
         if series.mask is not None:
-            np.save(folder / f"{name}_mask.npy", series.mask)
+            files[f"{name}_mask.npy"] = _npy(series.mask)
         meta["series"][name] = _series_to_json(series) | {"has_mask": series.mask is not None}
-    (folder / "study.json").write_text(json.dumps(meta))
+    return files | {"study.json": json.dumps(meta).encode()}
+
+
+def _npy(array: np.ndarray) -> bytes:
+    file = io.BytesIO()
+    np.save(file, array)
+    return file.getvalue()
+
+
+def save_arrays(study: Study, folder: Path) -> None:
+    """Write `study_files` into a folder."""
+    for name, content in study_files(study).items():
+        (folder / name).write_bytes(content)
 
 
 def _series_to_json(series: Series) -> dict[str, Any]:
@@ -70,16 +84,23 @@ def read_meta(folder: Path) -> dict[str, Any]:
 
 def load_arrays(folder: Path) -> Study:
     """Read what `save_arrays` wrote; images and masks are memory-mapped."""
-    meta = read_meta(folder)
+    return _study(read_meta(folder), lambda name: np.load(folder / name, mmap_mode="r"))
+
+
+def study_from_files(files: Mapping[str, bytes]) -> Study:
+    """Inverse of `study_files`."""
+    return _study(json.loads(files["study.json"]), lambda name: np.load(io.BytesIO(files[name]), allow_pickle=False))
+
+
+def _study(meta: Mapping[str, Any], array: Callable[[str], NDArray[Any]]) -> Study:
     series = {}
     for name, data in meta["series"].items():
-        mask = np.load(folder / f"{name}_mask.npy", mmap_mode="r") if data["has_mask"] else None
         times = data["frame_times_ms"]
         series[name] = Series(
-            image=np.load(folder / f"{name}.npy", mmap_mode="r"),
+            image=array(f"{name}.npy"),
             affine=np.array(data["affine"]),
             frame_times_ms=None if times is None else tuple(times),
-            mask=mask,
+            mask=array(f"{name}_mask.npy") if data["has_mask"] else None,
             phases=data["phases"],
             levels=tuple(data["levels"]),
             slice_places_mm=_places(data),

@@ -13,7 +13,7 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -21,15 +21,16 @@ from rich.progress import track
 
 import cmrvlm.transforms
 from cmrvlm.errors import CmrvlmError
-from cmrvlm.study import Study
-from cmrvlm.study_io import load_arrays, read_meta, save_arrays
+from cmrvlm.study import Study, StudyLabels
+from cmrvlm.study_io import labels_from_json, load_arrays, read_meta, save_arrays
 from cmrvlm.transforms.preprocessing import Preprocessing
 from data_modules.sources.base import Source
+from data_modules.store import StudyStore
 
 _FORMAT = "2"
 
 
-class StudyCache:
+class StudyCache(StudyStore):
     """Studies of one source after one preprocessing.
 
     Args:
@@ -55,14 +56,7 @@ class StudyCache:
         return self.folder / f"{re.sub(r'[^A-Za-z0-9_-]', '_', study_id)[:60]}-{tail}"
 
     def fill(self, study_ids: Iterable[str], allowed_failures: int = 0) -> dict[str, str]:
-        """Preprocess what is not there yet.
-
-        Returns:
-            Study id to reason, for studies that could not be read.
-
-        Raises:
-            CmrvlmError: More than `allowed_failures` studies are broken.
-        """
+        """Preprocess what is not there yet; see `StudyStore.fill`."""
         self.folder.mkdir(parents=True, exist_ok=True)
         failures: dict[str, str] = {}
         ids = list(study_ids)
@@ -112,21 +106,17 @@ class StudyCache:
         """Sequences that a cached study has."""
         return list(read_meta(self.path(study_id))["series"])
 
-    def load(self, study_id: str, sequences: Collection[str] | None = None) -> Study:
-        """A study from the cache, memory-mapped, with only the given sequences of it; None keeps all."""
-        study = load_arrays(self.path(study_id))
-        if sequences is None:
-            return study
-        return study.with_series({name: one for name, one in study.series.items() if name in sequences})
+    def labels(self, study_id: str) -> StudyLabels:
+        """What is known of a cached study, without its images."""
+        return labels_from_json(read_meta(self.path(study_id))["labels"])
 
-    def content_hash(self, study_ids: Iterable[str]) -> str:
-        """Hash of what is cached of the studies, images and labels: equal for equal data, wherever it came from."""
-        digest = hashlib.sha256()
-        for study in study_ids:
-            for file in sorted(self.path(study).iterdir()):
-                digest.update(file.name.encode())
-                digest.update(file.read_bytes())
-        return digest.hexdigest()[:16]
+    def whole(self, study_id: str) -> Study:
+        """A study from the cache, memory-mapped."""
+        return load_arrays(self.path(study_id))
+
+    def contents(self, study_id: str) -> dict[str, bytes]:
+        """The files of a cached study."""
+        return {file.name: file.read_bytes() for file in self.path(study_id).iterdir()}
 
     def clear(self) -> None:
         """Remove this cache from disk."""

@@ -11,7 +11,7 @@ from cmrvlm.study import Study
 from cmrvlm.tasks.base import Instruction
 from cmrvlm.tasks.mixture import Mixture
 from cmrvlm.transforms.augment import Augment
-from data_modules.cache import StudyCache
+from data_modules.store import StudyStore
 
 Sample = tuple[Study, list[Instruction]]
 
@@ -30,7 +30,7 @@ class TrainingSet(Dataset[Sample]):
 
     def __init__(
         self,
-        cache: StudyCache,
+        cache: StudyStore,
         study_ids: Sequence[str],
         mixture: Mixture,
         augment: Augment | None,
@@ -65,7 +65,7 @@ class EvaluationSet(Dataset[Sample]):
 
     def __init__(
         self,
-        cache: StudyCache,
+        cache: StudyStore,
         study_ids: Sequence[str],
         mixture: Mixture,
         shown: Sequence[str] | None = None,

@@ -15,7 +15,6 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from cmrvlm.errors import CmrvlmError
-from cmrvlm.study_io import labels_from_json, read_meta
 from cmrvlm.targets import study_targets
 from cmrvlm.tasks.mixture import Mixture
 from cmrvlm.text.collate import Collator
@@ -24,8 +23,10 @@ from cmrvlm.transforms.preprocessing import Preprocessing
 from data_modules.accumulation import AccumulationWindows
 from data_modules.cache import StudyCache
 from data_modules.dataset import EpochSampler, EvaluationSet, TrainingSet
+from data_modules.shards import ShardSource
 from data_modules.sources.base import Source
 from data_modules.split import Split, check_leak, read_split, split_by_patient
+from data_modules.store import StudyStore
 
 _CORPUS_STUDIES = 200  # enough for a vocabulary
 
@@ -67,7 +68,8 @@ class StudyDataModule(LightningDataModule):
     ) -> None:
         super().__init__()
         self.source, self.preprocessing, self.mixture, self.augmentation = source, preprocessing, mixture, augmentation
-        self.cache = StudyCache(Path(cache_dir), source, preprocessing)
+        self.cache: StudyStore = (source.store(preprocessing) if isinstance(source, ShardSource)
+                                  else StudyCache(Path(cache_dir), source, preprocessing))  # fmt: skip
         self.shares = dict(shares or {"val": 0.1, "test": 0.1})
         self.split_file = Path(split_file) if split_file else None
         self.batch_size, self.evaluation_batch_size = batch_size, evaluation_batch_size
@@ -126,8 +128,7 @@ class StudyDataModule(LightningDataModule):
 
     def class_shares(self) -> dict[str, Tensor]:
         """Read-out to the share of each class among the training studies in which it is known; NaN where in none."""
-        each = [study_targets(labels_from_json(read_meta(self.cache.path(study))["labels"]))
-                for study in self.split["train"]]  # fmt: skip
+        each = [study_targets(self.cache.labels(study)) for study in self.split["train"]]
         names = ("disease", "findings", "hazard") if each else ()
         stacked = {name: np.stack([one[name] for one in each]) for name in names}
         return {name: torch.from_numpy(ma.masked_invalid(values).mean(axis=0).filled(np.nan).astype(np.float32))

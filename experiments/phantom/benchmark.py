@@ -4,7 +4,7 @@
 
 The full settings: 2 mm pixels, ten frames, augmentation. Training draws from seed 0; the test set is seed 1 and the
 shifted one seed 2, 160 studies each, ten of every disease. The result goes into `experiments/phantom/metrics.json`,
-with the figures beside it.
+with `table.md` and the figures beside it.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments.commands import CONSOLE, given, metrics, run, training_facts
+from experiments.phantom.table import aims, table
 
 HERE = Path(__file__).parent
 SHARED = [
@@ -56,6 +57,9 @@ def evaluate(out: Path, training: dict[str, Any]) -> None:
     run("cmrvlm.evaluate", *asked, "+data=phantom_shifted", f"out={out / 'shifted'}", "probes=null")
     content = metrics(out / "test") | {"shifted": metrics(out / "shifted")["tasks"], "training": training}
     (HERE / "metrics.json").write_text(json.dumps(content, indent=1, ensure_ascii=False))
+    lines = [*aims(content), "", *table(content)]
+    (HERE / "table.md").write_text("\n".join(lines) + "\n")
+    CONSOLE.print("\n".join(lines), markup=False)
     for name in ("bland_altman.png", "reliability.png", "panel.png"):
         shutil.copy(out / "test" / name, HERE / name)
 
