@@ -56,7 +56,8 @@ def answer_batch(model: CMRVLM, collator: Collator, batch: Batch, max_new_tokens
     prompts = [collator.prompt_ids(one, blind) for one in batch.instructions]
     end = int(collator.tokenizer.eos_token_id)
     allowed = [_allowed(collator, one, end) for one in batch.instructions]
-    new = model.generate(tokens, prompts, end, max_new_tokens, allowed)
+    groups = [(owner, one.case.views) for owner, one in zip(owners, batch.instructions, strict=True)]
+    new = model.generate(tokens, prompts, groups, end, max_new_tokens, allowed)
     texts = [collator.tokenizer.decode([t for t in ids if t != collator.image_id]).strip() for ids in new]
     answers = [Answer(one, text, truncated=len(ids) >= max_new_tokens)
                for one, text, ids in zip(batch.instructions, texts, new, strict=True)]  # fmt: skip

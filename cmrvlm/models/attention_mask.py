@@ -76,6 +76,25 @@ def allowed(layout: Layout, style: Style) -> Tensor:
     return (reads | (itself[None] & (group < 0)))[:, None]
 
 
+def behind_images(images_valid: Tensor, questions_valid: Tensor, style: Style) -> Tensor:
+    """Who may read whom when images were read before the questions that stand behind them.
+
+    Args:
+        images_valid: (R, P) true for tokens of begin and images.
+        questions_valid: (R, Q) true for tokens of questions, padded on the left.
+        style: As in `allowed`.
+
+    Returns:
+        (R, 1, Q, P + Q) bool, true where the question's token may read the column's.
+    """
+    count = questions_valid.shape[1]
+    reads = torch.ones(count, count, dtype=torch.bool, device=questions_valid.device)
+    reads = reads if style == "prefix" else reads.tril()
+    own = reads[None] & questions_valid[:, None, :]  # (R, Q, Q)
+    images = images_valid[:, None, :].expand(-1, count, -1)
+    return torch.cat([images, own], dim=2)[:, None]
+
+
 def for_implementation(mask: Tensor, implementation: str, dtype: torch.dtype) -> Any:
     """The bool mask in the form that an attention implementation of Transformers takes.
 

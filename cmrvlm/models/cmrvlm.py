@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from cmrvlm.encoders.base import Encoded, Encoder
 from cmrvlm.errors import CmrvlmError
 from cmrvlm.losses.language import IGNORE
 from cmrvlm.models.fusion import fill_image_places
+from cmrvlm.models.generation import embedded, generate
 from cmrvlm.models.language_model import LanguageModel
 from cmrvlm.models.mask_decoder import MaskDecoder
 from cmrvlm.models.packing import pack
@@ -268,31 +269,27 @@ class CMRVLM(nn.Module):
         self,
         tokens: list[Tensor],
         prompts: list[list[int]],
+        groups: Sequence[Hashable],
         end_id: int,
         max_new_tokens: int,
         allowed: Sequence[Sequence[Sequence[int]]] = (),
     ) -> list[list[int]]:
-        """Greedy answers: new token ids for each prompt with its image tokens; see `LanguageModel.generate`."""
+        """Greedy answers: new token ids for each prompt with its image tokens; see `cmrvlm.models.generation`.
+
+        Args:
+            tokens: Image tokens of each prompt.
+            prompts: Token ids.
+            groups: What images each prompt is about; prompts of a group have the same image tokens.
+            end_id: Token that ends an answer.
+            max_new_tokens: Longest answer.
+            allowed: For each prompt all answers that it may give, with the end token; one with none is free.
+        """
         answers: list[list[int]] = [[] for _ in prompts]
         for group in split_by_length(torch.tensor([len(prompt) for prompt in prompts])):
             rows = group.tolist()
-            new = self._generate([tokens[r] for r in rows], [prompts[r] for r in rows], end_id, max_new_tokens,
-                                 [allowed[r] for r in rows] if allowed else ())  # fmt: skip
+            asked = embedded(self.llm, self.ids.image, [tokens[r] for r in rows], [prompts[r] for r in rows],
+                             [groups[r] for r in rows])  # fmt: skip
+            new = generate(self.llm, asked, end_id, max_new_tokens, [allowed[r] for r in rows] if allowed else ())
             for row, ids in zip(rows, new, strict=True):
                 answers[row] = ids
         return answers
-
-    def _generate(
-        self, tokens: list[Tensor], prompts: list[list[int]], end_id: int, max_new_tokens: int,
-        allowed: Sequence[Sequence[Sequence[int]]],
-    ) -> list[list[int]]:  # fmt: skip
-        longest = max(len(prompt) for prompt in prompts)
-        device = tokens[0].device
-        ids = torch.full((len(prompts), longest), end_id, device=device)
-        valid = torch.zeros_like(ids, dtype=torch.bool)
-        for row, prompt in enumerate(prompts):
-            ids[row, longest - len(prompt) :] = torch.tensor(prompt, device=device)
-            valid[row, longest - len(prompt) :] = True
-        embeddings = fill_image_places(self.llm.embed(ids), ids, self.ids.image, tokens)
-        image_lengths = 1 + (ids == self.ids.image).sum(dim=1)  # the begin mark is shared like the images
-        return self.llm.generate(embeddings, valid, image_lengths, end_id, max_new_tokens, allowed)

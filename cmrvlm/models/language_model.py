@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
-import torch
 from torch import Tensor, nn
-from transformers import DynamicCache, LlamaConfig, LlamaForCausalLM, PreTrainedModel, Qwen3Config, Qwen3ForCausalLM
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel, Qwen3Config, Qwen3ForCausalLM
 
 from cmrvlm.models.attention_mask import Layout, Style, allowed, for_implementation
 
@@ -51,97 +49,26 @@ class LanguageModel(nn.Module):
         Returns:
             (B, L, D).
         """
-        mask = allowed(layout, self.attention)
+        return self.go_on(embeddings, allowed(layout, self.attention), layout.positions, cache)
+
+    def go_on(self, embeddings: Tensor, mask: Tensor, positions: Tensor, cache: Any = None) -> Tensor:
+        """Final hidden states (B, L, D) behind what a cache holds.
+
+        Args:
+            embeddings: (B, L, D).
+            mask: (B, 1, L, M) bool, true where a token may read one of the M, those of the cache first.
+            positions: (B, L) places of the tokens.
+            cache: Key-value cache that is read and filled, or None.
+        """
+        implementation = str(self.network.config._attn_implementation)
         out = self.network.base_model(
             inputs_embeds=embeddings,
-            attention_mask=self._as_taken(mask, embeddings.dtype),
-            position_ids=layout.positions,
+            attention_mask=for_implementation(mask, implementation, embeddings.dtype),
+            position_ids=positions,
             cache=cache,
             use_cache=cache is not None,
         )
         return out.last_hidden_state  # type: ignore[no-any-return]
-
-    def _as_taken(self, mask: Tensor, dtype: torch.dtype) -> Any:
-        return for_implementation(mask, str(self.network.config._attn_implementation), dtype)
-
-    @torch.no_grad()
-    def generate(
-        self,
-        embeddings: Tensor,
-        valid: Tensor,
-        image_lengths: Tensor,
-        end_id: int,
-        max_new_tokens: int,
-        allowed: Sequence[Sequence[Sequence[int]]] = (),
-    ) -> list[list[int]]:
-        """Greedy answers to prompts that are padded on the left.
-
-        Rows that have ended are taken out of the batch, so that one long answer does not keep all of them running.
-
-        Args:
-            embeddings: (R, L, D) prompts.
-            valid: (R, L) true for tokens.
-            image_lengths: (R,) tokens of begin and images.
-            end_id: Token that ends an answer.
-            max_new_tokens: Longest answer.
-            allowed: For each row all answers that it may give, with the end token; a row with none is free.
-
-        Returns:
-            New token ids of each row, without the end token.
-        """
-        cache = DynamicCache(config=self.network.config)
-        layout = Layout.of_rows(valid, image_lengths, valid.sum(dim=1))
-        last = self.hidden(embeddings, layout, cache)[:, -1]  # (R, D)
-        active = torch.arange(len(valid), device=valid.device)
-        answers: list[list[int]] = [[] for _ in range(len(valid))]
-        seen, counts = valid, valid.sum(dim=1)
-        for _ in range(max_new_tokens):
-            logits = self.logits(last)  # (active, V)
-            for index, row in enumerate(active.tolist() if allowed else ()):
-                if allowed[row]:
-                    logits[index] = only_next(logits[index], answers[row], allowed[row])
-            chosen = logits.argmax(dim=-1)
-            going = chosen != end_id
-            for row, token in zip(active[going].tolist(), chosen[going].tolist(), strict=True):
-                answers[row].append(token)
-            if not bool(going.any()):
-                break
-            if not bool(going.all()):
-                keep = going.nonzero()[:, 0]
-                cache.batch_select_indices(keep)
-                active, seen, counts, chosen = active[keep], seen[keep], counts[keep], chosen[keep]
-            seen = torch.cat([seen, torch.ones_like(seen[:, :1])], dim=1)
-            last = self._step(chosen, seen, counts, cache)
-            counts = counts + 1
-        return answers
-
-    def _step(self, tokens: Tensor, seen: Tensor, counts: Tensor, cache: Any) -> Tensor:
-        mask = seen[:, None, None, :]  # (active, 1, 1, L): a new token reads all that is before it
-        embeddings = self.embed(tokens[:, None])
-        out = self.network.base_model(
-            inputs_embeds=embeddings,
-            attention_mask=self._as_taken(mask, embeddings.dtype),
-            position_ids=counts[:, None],
-            cache=cache,
-            use_cache=True,
-        )
-        return out.last_hidden_state[:, -1]  # type: ignore[no-any-return]
-
-
-def only_next(logits: Tensor, said: Sequence[int], allowed: Sequence[Sequence[int]]) -> Tensor:
-    """Logits (V,) with everything forbidden but the tokens that go on towards an allowed answer.
-
-    Args:
-        logits: Of the next token.
-        said: Tokens so far.
-        allowed: All answers, with the end token.
-    """
-    count = len(said)
-    following = {one[count] for one in allowed if len(one) > count and list(one[:count]) == list(said)}
-    kept = torch.full_like(logits, float("-inf"))
-    places = torch.tensor(sorted(following), device=logits.device)
-    kept[places] = logits[places]
-    return kept
 
 
 def tiny_language_model(

@@ -4,6 +4,7 @@ import torch
 from cmrvlm.errors import CmrvlmError
 from cmrvlm.models.attention_mask import Layout, allowed, for_implementation
 from cmrvlm.models.fusion import fill_image_places
+from cmrvlm.models.generation import embedded, generate
 from cmrvlm.models.language_model import tiny_language_model
 
 
@@ -13,16 +14,15 @@ def tiny(**changes):
     return tiny_language_model(**settings | changes).eval()
 
 
-def left_padded(prompts):
-    longest = max(len(p) for p in prompts)
-    ids, valid = (
-        torch.zeros(len(prompts), longest, dtype=torch.long),
-        torch.zeros(len(prompts), longest, dtype=torch.bool),
-    )
-    for row, prompt in enumerate(prompts):
-        ids[row, longest - len(prompt) :] = torch.tensor(prompt)
-        valid[row, longest - len(prompt) :] = True
-    return ids, valid
+IMAGE = 38
+
+
+def answers_of(model, prompts, images, *arguments, groups=None):
+    """Answers to prompts whose first tokens stand for images."""
+    tokens = [model.embed(torch.tensor(own[1:count])) for own, count in zip(prompts, images, strict=True)]
+    ids = [[own[0], *[IMAGE] * (count - 1), *own[count:]] for own, count in zip(prompts, images, strict=True)]
+    asked = embedded(model, IMAGE, tokens, ids, list(range(len(ids))) if groups is None else groups)
+    return generate(model, asked, *arguments)
 
 
 def layout_of(valid, images=1, prompts=None):
@@ -84,28 +84,32 @@ def test_images_see_each_other_questions_see_both_and_nothing_sees_the_future():
     assert changed_by(7) == [0, 0, 0, 0, 0, 0, 0, 1, 1]
 
 
+PROMPTS = [[1, 2, 3], [5, 6, 7, 8, 9, 10, 11, 12, 13, 14], [20, 4], [5, 6, 7, 8, 21], [5, 6, 7, 8, 22, 23, 24]]
+IMAGES = [2, 4, 1, 4, 4]  # tokens of begin and images
+GROUPS = ["a", "b", "c", "b", "b"]
+
+
+@pytest.mark.parametrize("family", ["qwen3", "llama"])
 @pytest.mark.parametrize("attention", ["prefix", "causal"])
-def test_answers_do_not_depend_on_the_neighbours(attention):
+def test_answers_do_not_depend_on_the_neighbours_nor_on_who_shares_the_images(attention, family):
+    model = tiny(attention=attention, family=family)
+    shared = answers_of(model, PROMPTS, IMAGES, 39, 12, groups=GROUPS)
+    assert answers_of(model, PROMPTS, IMAGES, 39, 12) == shared
+    for row, answer in enumerate(shared):
+        assert answers_of(model, PROMPTS[row : row + 1], IMAGES[row : row + 1], 39, 12) == [answer]
+    assert len({tuple(answer) for answer in shared}) > 1
+
+
+@pytest.mark.parametrize("attention", ["prefix", "causal"])
+def test_cache_gives_what_a_full_pass_gives(attention):
     model = tiny(attention=attention)
-    prompts = [[1, 2, 3], [5, 6, 7, 8, 9, 10, 11, 12, 13, 14], [20]]
-    ids, valid = left_padded(prompts)
-    images = torch.tensor([2, 4, 1])
-    together = model.generate(model.embed(ids), valid, images, end_id=39, max_new_tokens=12)
-    for row, (prompt, answer) in enumerate(zip(prompts, together, strict=True)):
-        one, all_valid = left_padded([prompt])
-        assert model.generate(model.embed(one), all_valid, images[row : row + 1], 39, 12) == [answer]
-
-
-def test_cache_gives_what_a_full_pass_gives():
-    model = tiny()
-    ids, valid = left_padded([[3, 1, 4], [1, 5, 9, 2, 6]])
-    images = torch.tensor([2, 2])
-    for row, answer in enumerate(model.generate(model.embed(ids), valid, images, 39, 8)):
-        tokens = ids[row][valid[row]].tolist()
-        prefix = len(tokens)
+    for prompt, images, answer in zip(
+        PROMPTS, IMAGES, answers_of(model, PROMPTS, IMAGES, 39, 8, groups=GROUPS), strict=True
+    ):
+        tokens = list(prompt)
         for expected in answer:
             whole = torch.tensor([tokens])
-            layout = layout_of(torch.ones_like(whole, dtype=torch.bool), 2, [prefix])
+            layout = layout_of(torch.ones_like(whole, dtype=torch.bool), images, [len(prompt)])
             hidden = model.hidden(model.embed(whole), layout)
             assert int(model.logits(hidden[0, -1]).argmax()) == expected
             tokens.append(expected)
@@ -113,12 +117,11 @@ def test_cache_gives_what_a_full_pass_gives():
 
 def test_length_limit_counts_new_tokens_and_rows_end_alone():
     model = tiny()
-    ids, valid = left_padded([[3, 1, 4], [1, 5, 9, 2, 6]])
-    images = torch.ones(2, dtype=torch.long)
-    free = model.generate(model.embed(ids), valid, images, -1, 5)
+    prompts, images = [[3, 1, 4], [1, 5, 9, 2, 6]], [1, 1]
+    free = answers_of(model, prompts, images, -1, 5)
     assert [len(answer) for answer in free] == [5, 5]
     stop = free[0][2]
-    stopped = model.generate(model.embed(ids), valid, images, stop, 5)
+    stopped = answers_of(model, prompts, images, stop, 5)
     assert stopped[0] == free[0][: free[0].index(stop)]
     assert stopped[1] == (free[1][: free[1].index(stop)] if stop in free[1] else free[1])
 
@@ -126,17 +129,16 @@ def test_length_limit_counts_new_tokens_and_rows_end_alone():
 def test_an_answer_is_the_likeliest_path_through_what_is_allowed():
     """Token by token; rows without a list stay free, and neighbours change nothing."""
     model = tiny()
-    ids, valid = left_padded([[3, 1, 4], [1, 5, 9, 2, 6], [7, 7]])
-    images = torch.ones(3, dtype=torch.long)
-    free = model.generate(model.embed(ids), valid, images, 39, 6)
+    prompts, images = [[3, 1, 4], [1, 5, 9, 2, 6], [7, 7]], [1, 1, 1]
+    free = answers_of(model, prompts, images, 39, 6)
     allowed = [[[5, 6, 39], [5, 7, 8, 39], [11, 39]], [], [[20, 21, 39]]]
-    found = model.generate(model.embed(ids), valid, images, 39, 6, allowed)
+    found = answers_of(model, prompts, images, 39, 6, allowed)
     assert [*found[0], 39] in allowed[0]
     assert found[1] == free[1]
     assert found[2] == [20, 21]
-    one, all_valid = left_padded([[3, 1, 4]])
-    assert model.generate(model.embed(one), all_valid, images[:1], 39, 6, allowed[:1]) == found[:1]
-    logits = model.logits(model.hidden(model.embed(one), layout_of(all_valid, 1))[0, -1])
+    assert answers_of(model, prompts[:1], images[:1], 39, 6, allowed[:1]) == found[:1]
+    whole = torch.tensor(prompts[:1])
+    logits = model.logits(model.hidden(model.embed(whole), layout_of(torch.ones_like(whole, dtype=torch.bool)))[0, -1])
     assert found[0][0] == (5 if logits[5] > logits[11] else 11)
 
 

@@ -1,0 +1,59 @@
+"""Real data sets through the check: what is found, how long it takes, and the page as a picture.
+
+    python -m experiments.check.run acdc=<ACDC training folder> emidec=<EMIDEC folder>
+
+Writes `metrics.json` here, and `acdc.png` and `emidec.png` where Chromium is installed.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from experiments.commands import CONSOLE, given
+
+HERE = Path(__file__).parent
+PAGE_PIXELS = "1220,1500"
+
+
+def picture(page: Path, path: Path) -> None:
+    """The top of a page as Chromium shows it; without Chromium nothing is written."""
+    browser = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if browser is None:
+        CONSOLE.print(f"{path.name} is not drawn: there is no Chromium")
+        return
+    subprocess.run([browser, "--headless", "--no-sandbox", "--hide-scrollbars", f"--window-size={PAGE_PIXELS}",
+                    f"--screenshot={path}", page.resolve().as_uri()], check=True, capture_output=True)  # fmt: skip
+
+
+def main() -> None:
+    """Check both sets, and keep numbers and pictures."""
+    settings = given({"acdc": "", "emidec": ""})
+    content: dict[str, Any] = {}
+    for name, root in settings.items():
+        if not root:
+            sys.exit(f"{name}=<folder> is missing")
+        with tempfile.TemporaryDirectory() as out:
+            started = time.monotonic()
+            command = [sys.executable, "-W", "ignore", "-m", "cmrvlm.check", f"data={name}", f"data.root={root}",
+                       f"out={out}"]  # fmt: skip
+            done = subprocess.run(command, check=False)
+            seconds = time.monotonic() - started
+            found = json.loads((Path(out) / "check.json").read_text())
+            kinds = Counter(f"{one['level']}: {one['code']}" for one in found["faults"])
+            content[name] = {"seconds": round(seconds, 1), "status": done.returncode, "studies": found["studies"],
+                             "verdict": found["verdict"], "faults": dict(kinds)}  # fmt: skip
+            picture(Path(out) / "check.html", HERE / f"{name}.png")
+    (HERE / "metrics.json").write_text(json.dumps(content, indent=1))
+    CONSOLE.print(content)
+
+
+if __name__ == "__main__":
+    main()
