@@ -50,7 +50,8 @@ def questions(study: Study, language: str, ask: str | None, mask_sequences: list
             task = SegmentTask(structure, sequence)
             case = Case(views, mask=MaskTarget(sequence, structure, values, frames, (None,) * len(frames)))
             prompt = task.prompts[language][0].format(**task.fields(study, case, language))
-            asked.append(Instruction(study.study_id, task.name, language, prompt, "", case))
+            asked.append(Instruction(study.study_id, task.name, language, prompt, "", case,
+                                     allowed=task.allowed(study, case, language)))  # fmt: skip
     return asked
 
 

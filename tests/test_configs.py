@@ -56,6 +56,9 @@ def test_choice_composes_and_its_targets_take_its_keywords(group, name):
     override = f"{PLACE.get(group, group)}={name}"
     text = (CONF / group / f"{name}.yaml").read_text()
     extra = [f"data.{key}=here" for key in ("root", "path") if group == "data" and f"\n{key}: ???" in text]
+    extra += ["llm.network.path=here"] if group == "llm" and "path: ???" in text else []
+    # Quantized weights are those of a pretrained model.
+    extra += ["llm=local", "llm.network.path=here"] if (group, name) == ("adapter", "qlora") else []
     check_keywords(composed(override, *extra, *PLACED))
 
 

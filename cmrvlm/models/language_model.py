@@ -2,28 +2,60 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel, Qwen3Config, Qwen3ForCausalLM
 
 from cmrvlm.models.attention_mask import Layout, Style, allowed, for_implementation
 
+_SAMPLED = 64  # values of each weight in a fingerprint
+
 
 class LanguageModel(nn.Module):
     """A causal language model of Transformers behind the few calls that the framework makes.
+
+    Tokens that a pretrained model does not know have rows of their own, here and not in its embedding: they are trained
+    and saved whatever becomes of the model's own weights, which stay as they came, tied or not.
 
     Args:
         network: The model with its head.
         attention: `prefix` or `causal`, see `cmrvlm.models.attention_mask`.
         max_length: Longest row in tokens.
+        known_tokens: Token ids below it are the model's own; None takes all that it has.
+        own_tokens: Tokens behind them that the model does not know.
+        source: Folder or name that the weights came from; None when they exist nowhere else.
+
+    Attributes:
+        borrows: The weights are those of the source and are not trained: runs keep the name of the source alone.
     """
 
-    def __init__(self, network: PreTrainedModel, attention: Style = "prefix", max_length: int = 1024) -> None:
+    def __init__(
+        self,
+        network: PreTrainedModel,
+        attention: Style = "prefix",
+        max_length: int = 1024,
+        known_tokens: int | None = None,
+        own_tokens: int = 0,
+        source: str | None = None,
+    ) -> None:
         super().__init__()
-        self.network = network
+        self.network, self.source = network, source
+        self.borrows = source is not None
         self.attention: Style = attention
         self.max_length = max_length
+        known = network.get_input_embeddings().weight
+        self.known_tokens = len(known) if known_tokens is None else known_tokens
+        self.rows = self.out_rows = None
+        if own_tokens:
+            mean = known[: self.known_tokens].detach().float().mean(dim=0)
+            self.rows = nn.Parameter(mean + 0.02 * torch.randn(own_tokens, known.shape[1]))
+            if not network.config.tie_word_embeddings:
+                out = network.get_output_embeddings().weight  # type: ignore[union-attr]
+                mean = out[: self.known_tokens].detach().float().mean(dim=0)
+                self.out_rows = nn.Parameter(mean + 0.02 * torch.randn(own_tokens, known.shape[1]))
 
     @property
     def width(self) -> int:
@@ -32,11 +64,39 @@ class LanguageModel(nn.Module):
 
     def embed(self, ids: Tensor) -> Tensor:
         """Token ids (..., L) to embeddings (..., L, D)."""
-        return self.network.get_input_embeddings()(ids)  # type: ignore[no-any-return]
+        known = self.network.get_input_embeddings()
+        if self.rows is None:
+            return known(ids)  # type: ignore[no-any-return]
+        own = ids >= self.known_tokens
+        embeddings = known(ids.masked_fill(own, 0))
+        scale = getattr(self.network.config, "scale_emb", 1.0)  # MiniCPM3's embedding multiplies by it
+        rows = (scale * self.rows[(ids - self.known_tokens).clamp(min=0)]).to(embeddings.dtype)
+        return torch.where(own[..., None], rows, embeddings)
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Hidden states (..., D) to logits (..., V)."""
-        return self.network.get_output_embeddings()(hidden)  # type: ignore[no-any-return, misc]
+        hidden = hidden / getattr(self.network.config, "logits_scaling", 1.0)  # MiniCPM3 divides by it before the head
+        logits: Tensor = self.network.get_output_embeddings()(hidden)  # type: ignore[misc]
+        rows = self.rows if self.out_rows is None else self.out_rows
+        if rows is None:
+            return logits
+        own = (hidden @ rows.to(hidden.dtype).T).to(logits.dtype)
+        return torch.cat([logits[..., : self.known_tokens], own], dim=-1)
+
+    def borrowed(self) -> set[str]:
+        """Keys of the state dict that hold what the source holds."""
+        return {key for key in self.state_dict() if self.borrows and key.startswith("network.") and "lora_" not in key}
+
+    def fingerprint(self) -> str:
+        """Hash of names, shapes and a sample of the values of what is borrowed, to know the source again."""
+        digest = hashlib.sha256()
+        weights = self.state_dict()
+        for key in sorted(self.borrowed()):
+            value = weights[key]
+            some = value.flatten()[:: max(1, value.numel() // _SAMPLED)]
+            digest.update(f"{key.replace('.base_layer', '')} {tuple(value.shape)}".encode())
+            digest.update(some.float().cpu().numpy().tobytes())
+        return digest.hexdigest()[:16]
 
     def hidden(self, embeddings: Tensor, layout: Layout, cache: Any = None) -> Tensor:
         """Final hidden states.
@@ -69,6 +129,12 @@ class LanguageModel(nn.Module):
             use_cache=cache is not None,
         )
         return out.last_hidden_state  # type: ignore[no-any-return]
+
+
+def borrowed_keys(model: nn.Module) -> set[str]:
+    """Keys of the state dict that a pretrained language model brought and that nothing changes."""
+    llm = getattr(model, "llm", None)
+    return {f"llm.{key}" for key in llm.borrowed()} if isinstance(llm, LanguageModel) else set()
 
 
 def tiny_language_model(

@@ -18,6 +18,7 @@ from cmrvlm.batch import Batch, TextRows
 from cmrvlm.errors import CmrvlmError
 from cmrvlm.losses.language import answer_cross_entropy
 from cmrvlm.losses.reduction import Loss
+from cmrvlm.models.language_model import borrowed_keys
 from cmrvlm.tasks.base import Instruction
 
 OptimizerFactory = Callable[[Iterable[Any]], Optimizer]
@@ -107,6 +108,16 @@ class Stage(LightningModule):
         size = len(batch.study_ids)
         self.log_dict({f"val/loss_{name}": loss for name, loss in losses.items()}, batch_size=size, sync_dist=True)
         self.log("val/loss", self.total(losses), prog_bar=True, batch_size=size, sync_dist=True)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep out what a pretrained language model brought: a checkpoint is as large as what is trained."""
+        for key in borrowed_keys(self.model):
+            del checkpoint["state_dict"][f"model.{key}"]
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Put back what was kept out, for the strict load."""
+        own = self.model.state_dict()
+        checkpoint["state_dict"] |= {f"model.{key}": own[key] for key in borrowed_keys(self.model)}
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         """Optimizer and schedule; norms, biases and other vectors are not decayed."""

@@ -13,6 +13,8 @@ from torch import Tensor, nn
 from cmrvlm.errors import CmrvlmError
 from cmrvlm.stages.run_folder import WEIGHTS, own_weights
 
+_KEYED = ("encoders", "projectors", "mask_head", "image_projection")
+
 
 @dataclass(frozen=True)
 class Moved:
@@ -32,7 +34,7 @@ class Moved:
 def part_of(key: str) -> str:
     """Part that a weight belongs to: the first name, or the first two where a part is kept for each sequence."""
     names = key.split(".")
-    keyed = names[0] in ("encoders", "projectors", "mask_head", "image_projection")
+    keyed = names[0] in _KEYED or names[1:2] in (["rows"], ["out_rows"])
     return ".".join(names[:2]) if keyed else names[0]
 
 

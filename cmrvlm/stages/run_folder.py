@@ -17,6 +17,7 @@ from cmrvlm.errors import CmrvlmError
 from cmrvlm.instantiate import build
 from cmrvlm.labels import DISEASES, FINDINGS, STRUCTURES
 from cmrvlm.models.cmrvlm import CMRVLM
+from cmrvlm.models.language_model import LanguageModel, borrowed_keys
 from cmrvlm.stages.wiring import Config, build_collator, build_model
 from cmrvlm.text.collate import Collator
 from cmrvlm.text.tokenizer import load_tokenizer
@@ -25,14 +26,16 @@ from cmrvlm.transforms.preprocessing import Preprocessing
 CONFIG, WEIGHTS, TOKENIZER, LABELS, PREPROCESSING = (
     "config.yaml", "model.safetensors", "tokenizer", "labels.json", "preprocessing.json",
 )  # fmt: skip
+BASE, ARCHITECTURE = "language_model.json", "language_model"
 
 
 def own_weights(model: nn.Module) -> dict[str, Tensor]:
-    """The state dict with each tied weight once, under its first name."""
+    """The state dict with each tied weight once, under its first name, and without what was borrowed."""
     seen: set[int] = set()
     weights = {}
+    borrowed = borrowed_keys(model)
     for key, value in model.state_dict().items():
-        if value.data_ptr() in seen and value.numel():
+        if key in borrowed or (value.data_ptr() in seen and value.numel()):
             continue
         seen.add(value.data_ptr())
         weights[key] = value
@@ -51,6 +54,11 @@ def save_run(run: Path, config: Config, model: nn.Module, tokenizer: PreTrainedT
     (run / CONFIG).write_text(yaml.safe_dump(config, allow_unicode=True, sort_keys=False))
     save_file({key: value.detach().cpu().contiguous() for key, value in own_weights(model).items()}, run / WEIGHTS)
     tokenizer.save_pretrained(run / TOKENIZER)
+    llm = getattr(model, "llm", None)
+    if isinstance(llm, LanguageModel) and llm.borrows:
+        (run / BASE).write_text(json.dumps({"source": llm.source, "fingerprint": llm.fingerprint()}, indent=1))
+    elif isinstance(llm, LanguageModel) and llm.source is not None:
+        llm.network.config.save_pretrained(run / ARCHITECTURE)
     (run / LABELS).write_text(json.dumps(label_schema(), indent=1))
     (run / PREPROCESSING).write_text(json.dumps(preprocessing.spec(), indent=1))
 
@@ -102,13 +110,33 @@ def load_run(run: Path) -> TrainedRun:
     preprocessing = build(config["transform"]["preprocessing"], "transform.preprocessing")
     check_preprocessing(run, preprocessing)
     tokenizer = load_tokenizer(run / TOKENIZER)
+    if (run / ARCHITECTURE).is_dir():  # all weights are in the run: its source is not needed any more
+        config["llm"]["network"] |= {"path": str(run / ARCHITECTURE), "package": None, "weights": False}
     model = build_model(config, tokenizer)
+    check_base(model, run)
     if not isinstance(model, CMRVLM):
         raise CmrvlmError("this is a run of stage 1, which answers no questions", file=run, field="run",
                           remedy="Give a run of stage 2 or 3.")  # fmt: skip
     load_weights(model, run / WEIGHTS)
     model.eval()
     return TrainedRun(run, config, model, build_collator(model, tokenizer), preprocessing)
+
+
+def check_base(model: nn.Module, run: Path) -> None:
+    """Refuse a language model that is not the one that the run's additions were trained on.
+
+    Raises:
+        CmrvlmError: Its weights are others.
+    """
+    path = run / BASE
+    if not path.is_file():
+        return
+    kept, llm = json.loads(path.read_text()), model.llm
+    assert isinstance(llm, LanguageModel)
+    if llm.fingerprint() != kept["fingerprint"]:
+        raise CmrvlmError("the language model has other weights than the one that was trained on",
+                          file=str(llm.source), field="llm.network.path",
+                          remedy=f"Give the model that the run was trained on: {kept['source']}.")  # fmt: skip
 
 
 def load_weights(model: nn.Module, path: Path) -> None:

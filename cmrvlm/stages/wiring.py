@@ -20,7 +20,7 @@ from cmrvlm.models.dual_encoder import DualEncoder
 from cmrvlm.models.language_model import LanguageModel
 from cmrvlm.targets import TARGET_NAMES
 from cmrvlm.text.collate import Collator
-from cmrvlm.text.tokenizer import load_tokenizer, train_tokenizer
+from cmrvlm.text.tokenizer import load_tokenizer
 from cmrvlm.text.tokens import DETECT, IMAGE, SEGMENT
 
 Config = dict[str, Any]
@@ -57,10 +57,11 @@ def build_data(config: Config, **changes: Any) -> Any:
 
 
 def build_tokenizer(config: Config, data: Any, init_from: Path | None) -> PreTrainedTokenizerBase:
-    """The earlier run's tokenizer, or one trained on the training texts of the data."""
+    """The earlier run's tokenizer, or a new one: trained on the training texts of the data, or a pretrained model's."""
     if init_from is not None:
         return load_tokenizer(init_from / "tokenizer")
-    return train_tokenizer(data.corpus(), **config["llm"]["tokenizer"])
+    tokenizer: PreTrainedTokenizerBase = build(config["llm"]["tokenizer"], "llm.tokenizer", corpus=data.corpus())
+    return tokenizer
 
 
 def build_model(config: Config, tokenizer: PreTrainedTokenizerBase) -> nn.Module:

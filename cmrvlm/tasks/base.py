@@ -171,8 +171,8 @@ class Task(ABC):
     def score(self, answers: Sequence[Answer]) -> dict[str, Statistic]:
         """Metrics over answers to this task."""
 
-    def allowed(self, language: str) -> tuple[str, ...]:
-        """All answers that the task allows; empty when it does not list them."""
+    def allowed(self, study: Study, case: Case, language: str) -> tuple[str, ...]:
+        """All answers that a question allows; empty when the task does not list them."""
         return ()
 
     def fields(self, study: Study, case: Case, language: str) -> Mapping[str, str]:
@@ -205,7 +205,7 @@ class Task(ABC):
         variants = (self.paraphrases if paraphrased else self.prompts)[language]
         prompt = variants[wording % len(variants)].format(**self.fields(study, case, language))
         return Instruction(study.study_id, self.name, language, prompt, self.answer(study, case, language), case,
-                           values=self.values(study), allowed=self.allowed(language))  # fmt: skip
+                           values=self.values(study), allowed=self.allowed(study, case, language))  # fmt: skip
 
 
 def whole_views(shown: Collection[str]) -> tuple[View, ...]:

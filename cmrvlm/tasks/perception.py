@@ -28,7 +28,7 @@ class ClosedTask(Task):
         assert case.truth is not None
         return self.answers[language].format(name=self.terms[case.truth].name(language))
 
-    def allowed(self, language: str) -> tuple[str, ...]:
+    def allowed(self, study: Study, case: Case, language: str) -> tuple[str, ...]:
         """A sentence for each term."""
         return tuple(self.answers[language].format(name=term.name(language)) for term in self.terms.values())
 

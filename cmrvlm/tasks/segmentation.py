@@ -1,4 +1,7 @@
-"""Structures by language: "It is <SEG>." for a mask, "It lies in <DET>." for a box."""
+"""Structures by language: a sentence that names the structure and holds <SEG> for a mask, or <DET> for a box.
+
+The name stands in front of the mark, so that the mark's hidden state follows from it at once.
+"""
 
 from __future__ import annotations
 
@@ -43,7 +46,7 @@ class SegmentTask(Task):
         "zh": ("请标出属于{name}的所有像素。",),
     }
     primary = "dice"
-    answers = {"en": f"It is {SEGMENT}.", "zh": f"在这里{SEGMENT}。"}
+    answers = {"en": f"The {{name}} is {SEGMENT}.", "zh": f"{{name}}在{SEGMENT}。"}
 
     def __init__(self, structure: str, sequence: str = "sax") -> None:
         if structure not in STRUCTURE_VALUES:
@@ -72,7 +75,11 @@ class SegmentTask(Task):
 
     def answer(self, study: Study, case: Case, language: str) -> str:
         """The sentence that carries the <SEG> token."""
-        return self.answers[language]
+        return self.answers[language].format(**self.fields(study, case, language))
+
+    def allowed(self, study: Study, case: Case, language: str) -> tuple[str, ...]:
+        """That sentence and no other."""
+        return (self.answer(study, case, language),)
 
     def score(self, answers: Sequence[Answer]) -> dict[str, Statistic]:
         """Dice and distances over the frames asked, and by phase where the phase is known."""
@@ -95,7 +102,7 @@ class DetectTask(Task):
         "zh": ("请框出{name}。", "{name}位于哪个框内？"),
     }
     paraphrases = {"en": ("Give the bounding box of the {name}.",), "zh": ("请给出{name}的边界框。",)}
-    answers = {"en": f"It lies in {DETECT}.", "zh": f"位于{DETECT}。"}
+    answers = {"en": f"The {{name}} lies in {DETECT}.", "zh": f"{{name}}位于{DETECT}。"}
     primary = "iou"
 
     def __init__(self, structures: Sequence[str] = ("lv", "myo", "rv"), sequence: str = "sax") -> None:
@@ -125,7 +132,11 @@ class DetectTask(Task):
 
     def answer(self, study: Study, case: Case, language: str) -> str:
         """The sentence that carries the <DET> token."""
-        return self.answers[language]
+        return self.answers[language].format(**self.fields(study, case, language))
+
+    def allowed(self, study: Study, case: Case, language: str) -> tuple[str, ...]:
+        """That sentence and no other."""
+        return (self.answer(study, case, language),)
 
     def score(self, answers: Sequence[Answer]) -> dict[str, Statistic]:
         """Intersection over union in three dimensions."""

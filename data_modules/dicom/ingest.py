@@ -24,7 +24,7 @@ from cmrvlm.study import Study, StudyLabels
 from cmrvlm.study_io import write_study
 from data_modules.dicom.deidentify import Pseudonyms, demographics, read_key, scanner
 from data_modules.dicom.recognise import Decision, recognise
-from data_modules.dicom.scan import Image, LeftOut, files_of, read_file
+from data_modules.dicom.scan import Image, LeftOut, files_of, read_file, scan
 from data_modules.dicom.stacks import Stack, stacks_of
 from data_modules.dicom.volumes import series_of
 
@@ -87,10 +87,9 @@ class Ingest:
         paths = files_of(source)
         studies: dict[tuple[str, str], list[int]] = defaultdict(list)
         left_out = []
-        for number, path in enumerate(paths):
-            found = read_file(path, number)
-            if isinstance(found, str):
-                left_out.append(LeftOut(number, found))
+        for number, found in enumerate(scan(paths)):
+            if isinstance(found, LeftOut):
+                left_out.append(found)
             elif found:
                 studies[found[0].patient, found[0].study].append(number)
         return dict(studies), paths, left_out

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -82,11 +82,11 @@ class Image:
         return np.cross(self.row, self.column)
 
 
-def scan(folder: Path) -> Iterator[tuple[int, list[Image] | LeftOut]]:
-    """Each file of a folder tree, with its number, as its images or as left out. Nothing is written or changed."""
-    for number, path in enumerate(files_of(folder)):
+def scan(paths: Iterable[Path]) -> Iterator[list[Image] | LeftOut]:
+    """Each file as its images or as left out, with its number. Nothing is written or changed."""
+    for number, path in enumerate(paths):
         found = read_file(path, number)
-        yield number, (LeftOut(number, found) if isinstance(found, str) else found)
+        yield LeftOut(number, found) if isinstance(found, str) else found
 
 
 def files_of(folder: Path) -> list[Path]:

@@ -8,15 +8,24 @@ import json
 from abc import ABC, abstractmethod
 from pathlib import Path
 
+import cmrvlm.study_io
 from cmrvlm.errors import CmrvlmError
 from cmrvlm.study import Study
 from data_modules.split import Split
 
-_SHARED = ("anatomy.py", "tables.py")  # code of the package that several sources read with
+_PACKAGE = Path(__file__).parents[1]
+# Code that all sources read with.
+_SHARED = (_PACKAGE / "anatomy.py", _PACKAGE / "tables.py", Path(cmrvlm.study_io.__file__))
 
 
 class Source(ABC):
-    """Files, or formulas, to studies. Subclasses keep their settings as plain attributes."""
+    """Files, or formulas, to studies. Subclasses keep their settings as plain attributes.
+
+    Attributes:
+        reads_with: Packages beside this one whose code the source reads with; a change of it makes other studies.
+    """
+
+    reads_with: tuple[str, ...] = ()
 
     @abstractmethod
     def study_ids(self) -> list[str]:
@@ -66,7 +75,7 @@ class Source(ABC):
         module = Path(inspect.getfile(type(self)))
         folder_is_package = module.parent.name != "sources"
         code = sorted(module.parent.glob("*.py")) if folder_is_package else [module]
-        shared = [module.parents[1 + folder_is_package] / name for name in _SHARED]
-        for path in (*code, *(one for one in shared if one.is_file())):
+        used = [path for name in self.reads_with for path in sorted((_PACKAGE / name).glob("*.py"))]
+        for path in (*code, *_SHARED, *used):
             digest.update(path.read_bytes())
         return digest.hexdigest()

@@ -26,7 +26,7 @@ from scipy.ndimage import map_coordinates
 from cmrvlm.figures import save
 from cmrvlm.study import Series
 from data_modules.dicom.recognise import Decision, recognise
-from data_modules.dicom.scan import Image, LeftOut, scan
+from data_modules.dicom.scan import Image, LeftOut, files_of, scan
 from data_modules.dicom.stacks import Stack, stacks_of
 from data_modules.dicom.volumes import series_of
 from experiments.commands import CONSOLE, given
@@ -47,7 +47,7 @@ def decided(folder: Path) -> tuple[list[Decision], list[LeftOut]]:
     """Decisions about the stacks of a folder, and the files that are no images."""
     images: list[Image] = []
     left_out = []
-    for _, found in scan(folder):
+    for found in scan(files_of(folder)):
         if isinstance(found, LeftOut):
             left_out.append(found)
         else:

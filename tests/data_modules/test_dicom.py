@@ -18,7 +18,7 @@ from cmrvlm.errors import CmrvlmError
 from cmrvlm.study_io import read_study
 from data_modules.dicom.ingest import Ingest
 from data_modules.dicom.recognise import recognise
-from data_modules.dicom.scan import LeftOut, scan
+from data_modules.dicom.scan import LeftOut, files_of, scan
 from data_modules.dicom.stacks import stacks_of
 from data_modules.dicom.volumes import frame_index, series_of
 from data_modules.sources.manifest import ManifestSource
@@ -37,7 +37,7 @@ def expected(slices=4, frames=25):
 def found_in(folder, **settings):
     """Decisions about a folder, and what was left out of it."""
     images, left_out = [], []
-    for _, one in scan(Path(folder)):
+    for one in scan(files_of(Path(folder))):
         if isinstance(one, LeftOut):
             left_out.append(one)
         else:

@@ -19,7 +19,9 @@ IMAGE = 38
 
 def answers_of(model, prompts, images, *arguments, groups=None):
     """Answers to prompts whose first tokens stand for images."""
-    tokens = [model.embed(torch.tensor(own[1:count])) for own, count in zip(prompts, images, strict=True)]
+    tokens = [
+        model.embed(torch.tensor(own[1:count], dtype=torch.long)) for own, count in zip(prompts, images, strict=True)
+    ]
     ids = [[own[0], *[IMAGE] * (count - 1), *own[count:]] for own, count in zip(prompts, images, strict=True)]
     asked = embedded(model, IMAGE, tokens, ids, list(range(len(ids))) if groups is None else groups)
     return generate(model, asked, *arguments)

