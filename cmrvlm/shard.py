@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import hydra
 from omegaconf import DictConfig
 from rich.console import Console
@@ -11,8 +9,6 @@ from rich.console import Console
 from cmrvlm.entry import CONFIG_PATH, explained
 from cmrvlm.instantiate import build
 from cmrvlm.stages.wiring import Config, plain
-from data_modules.cache import StudyCache
-from data_modules.shards import write_shards
 
 
 def shard(config: Config) -> int:
@@ -23,9 +19,8 @@ def shard(config: Config) -> int:
     """
     source = build(config["data"]["source"], "data.source")
     preprocessing = build(config["transform"]["preprocessing"], "transform.preprocessing")
-    cache = StudyCache(Path(config["data"]["cache_dir"]), source, preprocessing)
-    cache.fill(source.study_ids())
-    return write_shards(cache, source, preprocessing.spec(), Path(config["out"]), config["chunk_bytes"])
+    count: int = build(config["shards"], "shards", source=source, preprocessing=preprocessing).write()
+    return count
 
 
 @hydra.main(version_base="1.3", config_path=CONFIG_PATH, config_name="shard")

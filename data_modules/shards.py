@@ -12,6 +12,7 @@ import importlib.util
 import json
 import os
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from cmrvlm.errors import CmrvlmError
 from cmrvlm.study import Study, StudyLabels
 from cmrvlm.study_io import study_from_files
 from cmrvlm.transforms.preprocessing import Preprocessing
+from data_modules.cache import StudyCache
 from data_modules.sources.base import Source
 from data_modules.split import PARTS, Split
 from data_modules.store import StudyStore
@@ -31,36 +33,48 @@ from data_modules.store import StudyStore
 _FORMAT = 1
 
 
-def write_shards(store: StudyStore, source: Source, spec: Mapping[str, Any], out: Path, chunk_bytes: str) -> int:
-    """Write all studies of a source that a store holds, and return their number.
+@dataclass(frozen=True)
+class ShardWriter:
+    """Writes all studies of a source.
 
     Args:
-        store: Where the preprocessed studies are.
         source: Where they come from.
-        spec: `Preprocessing.spec` of the store.
+        preprocessing: What is done to them.
         out: A folder that holds no shards yet.
+        cache_dir: Folder of the cache that is filled on the way.
         chunk_bytes: Size of a chunk, such as `64MB`.
-
-    Raises:
-        CmrvlmError: There are shards already.
     """
-    if (out / "index.json").is_file():
-        raise CmrvlmError("there are shards already", file=out, field="out", remedy="Give another folder.")
-    studies = source.study_ids()
-    declared = source.declared_split()
-    part_of = {study: part for part, own in (declared or {}).items() for study in own}
-    known = zip(studies, source.patient_ids(), source.strata(), strict=True)
-    rows = [{"study": study, "patient": patient, "stratum": stratum, "part": part_of.get(study),
-             "sequences": store.sequences(study)} for study, patient, stratum in known]  # fmt: skip
-    head = {"format": _FORMAT, "preprocessing": spec, "studies": rows}
-    writer = _litdata().Cache(str(out), chunk_bytes=chunk_bytes)
-    writer[0] = json.dumps(head).encode()
-    for index, study in enumerate(track(studies, "Writing shards"), start=1):
-        files = {name: np.frombuffer(content, np.uint8) for name, content in store.contents(study).items()}
-        writer[index] = pack(files)
-    writer.done()
-    writer.merge()
-    return len(studies)
+
+    source: Source
+    preprocessing: Preprocessing
+    out: str
+    cache_dir: str
+    chunk_bytes: str = "64MB"
+
+    def write(self) -> int:
+        """Preprocess and write the studies, and return their number.
+
+        Raises:
+            CmrvlmError: There are shards already, or a study cannot be read.
+        """
+        if (Path(self.out) / "index.json").is_file():
+            raise CmrvlmError("there are shards already", file=self.out, field="out", remedy="Give another folder.")
+        source, studies = self.source, self.source.study_ids()
+        store = StudyCache(Path(self.cache_dir), source, self.preprocessing)
+        store.fill(studies)
+        part_of = {study: part for part, own in (source.declared_split() or {}).items() for study in own}
+        known = zip(studies, source.patient_ids(), source.strata(), strict=True)
+        rows = [{"study": study, "patient": patient, "stratum": stratum, "part": part_of.get(study),
+                 "sequences": store.sequences(study)} for study, patient, stratum in known]  # fmt: skip
+        head = {"format": _FORMAT, "preprocessing": self.preprocessing.spec(), "studies": rows}
+        writer = _litdata().Cache(self.out, chunk_bytes=self.chunk_bytes)
+        writer[0] = json.dumps(head).encode()
+        for index, study in enumerate(track(studies, "Writing shards"), start=1):
+            files = {name: np.frombuffer(content, np.uint8) for name, content in store.contents(study).items()}
+            writer[index] = pack(files)
+        writer.done()
+        writer.merge()
+        return len(studies)
 
 
 def _litdata() -> Any:

@@ -15,7 +15,16 @@ PACKAGES = ("cmrvlm", "data_modules", "experiments")
 ALLOWED = {"cmrvlm": {"cmrvlm"}, "data_modules": {"cmrvlm", "data_modules"}, "experiments": set(PACKAGES)}
 # Lightning and Hydra are known to the entry points and the stages alone; `instantiate` is their door to the rest.
 FRAMEWORK = {"lightning", "hydra", "omegaconf"}
-KNOWS_FRAMEWORK = {"train.py", "evaluate.py", "predict.py", "entry.py", "instantiate.py", "check.py", "ingest.py"}
+KNOWS_FRAMEWORK = {
+    "train.py",
+    "evaluate.py",
+    "predict.py",
+    "entry.py",
+    "instantiate.py",
+    "check.py",
+    "ingest.py",
+    "shard.py",
+}
 
 
 def modules():

@@ -16,13 +16,20 @@ pytest.importorskip("litdata")
 FAST = ("+experiment=stage3", "+debug=fast", "run_dir=here", "out=here")
 
 
+def settings_of(config, folder):
+    """What conf/shard.yaml gives for the fast run."""
+    made = composed(
+        f"out={folder}", f"paths.cache={config['data']['cache_dir']}", "shards.chunk_bytes=1MB", name="shard"
+    )
+    return made | {"data": config["data"], "transform": config["transform"]}
+
+
 @pytest.fixture(scope="module")
 def shards(tmp_path_factory, cache):
     """Shards of the fast run's phantoms, several studies in a chunk."""
     folder = tmp_path_factory.mktemp("shards") / "set"
     config = composed(*FAST, f"paths.cache={cache}")
-    settings = {"data": config["data"], "transform": config["transform"], "out": str(folder), "chunk_bytes": "1MB"}
-    assert shard(settings) == 32
+    assert shard(settings_of(config, folder)) == 32
     assert len(list(folder.glob("chunk*"))) > 1
     return folder
 
@@ -74,7 +81,7 @@ def test_another_preprocessing_and_missing_shards_are_refused(shards, both, tmp_
     with pytest.raises(CmrvlmError, match="not in the shards"):
         both[1].cache.fill(["nobody"])
     with pytest.raises(CmrvlmError, match="shards already"):
-        shard({**composed(*FAST, f"paths.cache={tmp_path}"), "out": str(shards), "chunk_bytes": "1MB"})
+        shard(settings_of(composed(*FAST, f"paths.cache={tmp_path}"), shards))
 
 
 def test_pickled_objects_in_shards_are_never_read(tmp_path):
