@@ -23,7 +23,7 @@ _STYLE = """
 body{font:14px/1.45 system-ui,sans-serif;margin:2em auto;max-width:1180px;padding:0 1em;color:#222}
 table{border-collapse:collapse;margin:.6em 0 1.4em}td,th{border:1px solid #ccc;padding:.2em .6em;text-align:left}
 .error{color:#b00020}.warning{color:#8a5a00}.pass{color:#1b6e2c}figure{display:inline-block;margin:.4em}
-figcaption{font-size:12px}img{height:150px}
+figcaption{font-size:12px}img{height:150px}.counts{display:flex;gap:3em}.counts div{max-width:30em}
 """
 
 
@@ -81,10 +81,13 @@ def write_page(path: Path, title: str, checked: Sequence[Checked], faults: Seque
         parts += ["<h2>Kinds</h2>", _table(("level", "kind", "times"), rows)]
         lines = [(one.level, one.code, one.study, one.text) for one in faults]
         parts += ["<h2>Faults</h2>", _table(("level", "kind", "study", "what"), lines)]
+    parts.append("<div class=counts>")
     for name, table in counts.items():
-        parts += [f"<h2>{html.escape(name.capitalize())}</h2>",
-                  _table(("", "studies"), [(key, str(value)) for key, value in table.items()])]  # fmt: skip
-    parts.append("<h2>Pictures</h2>")
+        there = [(key, str(value)) for key, value in table.items() if value]
+        none = ", ".join(key for key, value in table.items() if not value)
+        parts += [f"<div><h2>{html.escape(name.capitalize())}</h2>", _table(("", "studies"), there),
+                  f"<p>none: {html.escape(none)}</p></div>" if none else "</div>"]  # fmt: skip
+    parts.append("</div><h2>Pictures</h2>")
     for study, picture in pictures.items():
         data = base64.b64encode(picture.read_bytes()).decode()
         parts.append(f"<figure><img src='data:image/png;base64,{data}' alt=''><figcaption>{html.escape(study)}"

@@ -143,7 +143,7 @@ def main() -> None:
                 points = next(folder.rglob("lvContours"))
                 frames = {f"frame {t}": (t, drawn_contours(points, stack, t)) for t in (0, half_cycle)}
             slices = np.linspace(0, stack.slices - 1, min(6, stack.slices)).round().astype(int).tolist()
-            draw(series, frames, slices, HERE / f"{name}.png", half=48 if name == "siemens" else 40)
+            draw(series, frames, slices, HERE / f"{name}.png", half=52)
             shares = {key: brighter_inside(series, own, frame) for key, (frame, own) in frames.items()}
             content[name] = facts(decisions, left_out) | {"blood_inside_wall_outside": shares}
         decisions, left_out = decided(root / "sunnybrook_scout")
