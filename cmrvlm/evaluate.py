@@ -34,9 +34,11 @@ from cmrvlm.evaluation.results import (
     write_replicates,
 )
 from cmrvlm.inference import device_of
+from cmrvlm.instantiate import build
 from cmrvlm.metrics.bert_score import bert_scores, check_bert_model
 from cmrvlm.metrics.statistic import Weights
 from cmrvlm.metrics.text import BLEU_TOKENIZERS, meteor_missing
+from cmrvlm.models.decoding import Decode
 from cmrvlm.stages.run_folder import TrainedRun, load_run, weights_hash
 from cmrvlm.stages.wiring import Config, build_data, plain
 from cmrvlm.tasks.base import Task
@@ -125,9 +127,11 @@ class Evaluation:
         self.tasks = chosen_tasks(self.data.mixture.tasks, config["tasks"])
         ids, patients = self.data.source.study_ids(), self.data.source.patient_ids()
         patient_of = dict(zip(ids, patients, strict=True))
+        self.decode: Decode = build(config["decoding"], "decoding")
         self.questioner = Questioner(self.run.model, self.run.collator, self.tasks, config["max_new_tokens"],
                                      config["cases_per_task"], partial(self.data.cache.load, sequences=None),
-                                     partners(patient_of, self.studies), config["studies_at_once"])  # fmt: skip
+                                     partners(patient_of, self.studies), config["studies_at_once"],
+                                     self.decode)  # fmt: skip
         self.bootstrap = Bootstrap.of([patient_of[study] for study in self.studies], config["bootstrap"])
         self.synthetic = bool(self.data.cache.load(self.studies[0]).synthetic)
 
@@ -159,7 +163,7 @@ class Evaluation:
             "languages": list(self.data.mixture.languages),
             "context": list(self.data.mixture.context),
             "tasks": list(self.tasks),
-            "decoding": "greedy; closed questions among the answers that they allow",
+            "decoding": f"{self.decode}; closed questions among the answers that they allow",
             "max_new_tokens": config["max_new_tokens"],
             "cases_per_task": config["cases_per_task"],
             "studies_at_once": config["studies_at_once"],

@@ -13,6 +13,7 @@ from cmrvlm.batch import Batch
 from cmrvlm.errors import CmrvlmError
 from cmrvlm.measurements import FEWEST_SLICES, MACE_RISK, fill_quotes
 from cmrvlm.models.cmrvlm import CMRVLM, Features
+from cmrvlm.models.decoding import Decode
 from cmrvlm.models.rows import rows_by_series, rows_of
 from cmrvlm.targets import measurements_of, risk_of, without_volumes
 from cmrvlm.tasks.base import Answer, Instruction
@@ -36,7 +37,9 @@ def device_of(name: str) -> torch.device:
 
 
 @torch.no_grad()
-def answer_batch(model: CMRVLM, collator: Collator, batch: Batch, max_new_tokens: int) -> list[Answer]:
+def answer_batch(
+    model: CMRVLM, collator: Collator, batch: Batch, max_new_tokens: int, decode: Decode | None = None
+) -> list[Answer]:
     """Ask a model every instruction of a batch; images are encoded once.
 
     Args:
@@ -44,6 +47,7 @@ def answer_batch(model: CMRVLM, collator: Collator, batch: Batch, max_new_tokens
         collator: The one that made the batch.
         batch: Questions; a batch without media is answered from the prompts alone.
         max_new_tokens: Longest answer.
+        decode: How; None takes the likeliest token each time.
 
     Returns:
         One answer for each instruction, in their order.
@@ -57,7 +61,7 @@ def answer_batch(model: CMRVLM, collator: Collator, batch: Batch, max_new_tokens
     end = int(collator.tokenizer.eos_token_id)
     allowed = [_allowed(collator, one, end) for one in batch.instructions]
     groups = [(owner, one.case.views) for owner, one in zip(owners, batch.instructions, strict=True)]
-    new = model.generate(tokens, prompts, groups, end, max_new_tokens, allowed)
+    new = model.generate(tokens, prompts, groups, end, max_new_tokens, allowed, decode)
     texts = [collator.tokenizer.decode([t for t in ids if t != collator.image_id]).strip() for ids in new]
     answers = [Answer(one, text, truncated=len(ids) >= max_new_tokens)
                for one, text, ids in zip(batch.instructions, texts, new, strict=True)]  # fmt: skip

@@ -19,6 +19,7 @@ from cmrvlm.entry import CONFIG_PATH, explained
 from cmrvlm.errors import CmrvlmError
 from cmrvlm.figures import overlay, save
 from cmrvlm.inference import answer_batch, device_of, quoted_values
+from cmrvlm.instantiate import build
 from cmrvlm.labels import DISEASES, LANGUAGES, NOT_ANNOTATED, STRUCTURES
 from cmrvlm.measurements import MEASUREMENTS
 from cmrvlm.stages.run_folder import TrainedRun, load_run
@@ -144,7 +145,8 @@ def predict(config: Config) -> dict[str, Any]:
 @torch.no_grad()
 def _answers(run: TrainedRun, study: Study, config: Config) -> list[Answer]:
     asked = questions(study, config["language"], config["ask"], list(run.model.mask_head))
-    return answer_batch(run.model, run.collator, run.collator([(study, asked)]), config["max_new_tokens"])
+    return answer_batch(run.model, run.collator, run.collator([(study, asked)]), config["max_new_tokens"],
+                        build(config["decoding"], "decoding"))  # fmt: skip
 
 
 def _texts(answers: list[Answer]) -> dict[str, Any]:

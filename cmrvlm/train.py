@@ -17,6 +17,7 @@ from rich.console import Console
 from cmrvlm.entry import CONFIG_PATH, explained
 from cmrvlm.errors import CmrvlmError
 from cmrvlm.instantiate import build
+from cmrvlm.models.card import card
 from cmrvlm.stages.callbacks.sweep_table import write_result
 from cmrvlm.stages.handover import hand_over, moved_table
 from cmrvlm.stages.run_folder import save_run
@@ -81,10 +82,8 @@ def _trainer(config: Config, run: Path) -> Trainer:
 
 
 def _describe(model: Any, data: Any) -> None:
-    total = sum(p.numel() for p in model.parameters())
-    trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
-    sizes = ", ".join(f"{len(studies)} {part}" for part, studies in data.split.items())
-    log.info("model: %s parameters, %s trained; studies: %s", f"{total:,}", f"{trained:,}", sizes)
+    Console().print(card(model))
+    log.info("studies: %s", ", ".join(f"{len(studies)} {part}" for part, studies in data.split.items()))
     if data.failures:
         log.warning("left out %d broken studies: %s", len(data.failures), "; ".join(data.failures.values()))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -69,7 +70,7 @@ class Checked:
     Attributes:
         study: Its id.
         patient: Its patient.
-        series: Sequence to shape, spacing and thumbnail of the image.
+        series: Sequence to shape, spacing and thumbnail of the image, the latter as text that takes little memory.
         faults: What is wrong.
         diseases: Codes, None when unknown.
         findings: Codes that are stated.
@@ -118,7 +119,7 @@ def check_study(study: Study, mixture: Mixture | None = None, collator: Collator
         found.series[name] = {
             "shape": list(series.image.shape),
             "spacing_mm": [round(float(one), 4) for one in series.spacing_mm],
-            "thumbnail": thumbnail(series.image).round(3).tolist(),
+            "thumbnail": base64.b64encode(thumbnail(series.image).astype(np.float16).tobytes()).decode(),
         }
         for level, code, text in (*_image_faults(name, series), *_mask_faults(name, series)):
             fault(level, code, text)
@@ -234,7 +235,8 @@ def check_set(checked: Sequence[Checked], split: Split | None) -> list[Fault]:
     faults = []
     for name in SEQUENCES:
         own = [one for one in checked if name in one.series]
-        for first, second in same_images([one.series[name]["thumbnail"] for one in own]):
+        texts = [one.series[name]["thumbnail"] for one in own]
+        for first, second in same_images([np.frombuffer(base64.b64decode(one), np.float16) for one in texts]):
             text = f"{name} is the same image, or nearly so, as in {own[second].study}"
             faults.append(Fault(WARNING, "same_image", own[first].study, text))
     if split is not None:
@@ -261,11 +263,11 @@ def thumbnail(image: NDArray[np.floating]) -> NDArray[np.float64]:
     return np.asarray((flat - flat.mean()) / spread if spread > 0 else np.zeros_like(flat))
 
 
-def same_images(thumbnails: Sequence[Sequence[float]], chunk: int = 1024) -> list[tuple[int, int]]:
+def same_images(thumbnails: Sequence[NDArray[np.float16]], chunk: int = 1024) -> list[tuple[int, int]]:
     """Pairs of images whose thumbnails correlate more than those of different patients do."""
     if not thumbnails:
         return []
-    table = np.asarray(thumbnails)
+    table = np.stack(thumbnails).astype(np.float32)
     pairs = []
     for start in range(0, len(table), chunk):
         alike = table[start : start + chunk] @ table.T / table.shape[1]

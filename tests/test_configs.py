@@ -15,7 +15,7 @@ from tests.conftest import CONF, composed
 GROUPS = sorted(p.name for p in CONF.iterdir() if p.is_dir() and p.name not in {"experiment", "sweep", "debug"})
 FILES = [(group, path.stem) for group in GROUPS for path in sorted((CONF / group).glob("*.yaml"))]
 APPENDED = [(g, p.stem) for g in ("experiment", "sweep", "debug") for p in sorted((CONF / g).glob("*.yaml"))]
-PLACE = {"encoder": "encoder@encoders.sax", "task": "+task@mix.tasks.extra"}
+PLACE = {"encoder": "encoder@encoders.sax", "task": "+task@mix.tasks.extra", "decoding": "+decoding"}
 PLACED = ["run_dir=here", "out=here"]
 
 
@@ -71,10 +71,25 @@ def test_appended_choice_composes(group, name):
     check_keywords(OmegaConf.to_container(config, resolve=True))
 
 
-@pytest.mark.parametrize("name", ["evaluate", "predict"])
-def test_other_entry_points_compose(name):
-    given = ["run=here", "study=there"] if name == "predict" else ["run=here"]
-    assert composed(*given, name=name)["run"] == "here"
+ENTRY_POINTS = {
+    "evaluate": ["run=here"],
+    "predict": ["run=here", "study=there"],
+    "export": ["run=here"],
+    "check": [],
+    "ingest": ["source=here", "out=there"],
+    "shard": ["out=there"],
+}
+
+
+@pytest.mark.parametrize("name", ENTRY_POINTS)
+def test_other_entry_points_compose_and_their_targets_take_their_keywords(name):
+    config = composed(*ENTRY_POINTS[name], name=name)
+    assert ("run" in config) == ("run=here" in ENTRY_POINTS[name] or name == "check")
+    check_keywords(config)
+
+
+def test_every_entry_point_is_composed():
+    assert {path.stem for path in CONF.glob("*.yaml")} == {"train", *ENTRY_POINTS}
 
 
 def test_only_appended_files_override():

@@ -24,6 +24,7 @@ KNOWS_FRAMEWORK = {
     "check.py",
     "ingest.py",
     "shard.py",
+    "export.py",
 }
 
 

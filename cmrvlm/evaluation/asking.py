@@ -23,6 +23,7 @@ from cmrvlm.figures import mask_panel
 from cmrvlm.inference import answer_batch
 from cmrvlm.measurements import has_quotes
 from cmrvlm.models.cmrvlm import CMRVLM
+from cmrvlm.models.decoding import Decode
 from cmrvlm.study import Study
 from cmrvlm.tasks.base import Answer, Instruction, Task
 from cmrvlm.text.collate import Collator
@@ -80,6 +81,7 @@ class Questioner:
         load: Study id to study, for the probe that shows another patient's images.
         partners: Study to that other study.
         at_once: Studies that are answered together; long answers of several cost little more than those of one.
+        decode: How answers are decoded; None takes the likeliest token each time.
     """
 
     model: CMRVLM
@@ -90,6 +92,7 @@ class Questioner:
     load: Callable[[str], Study]
     partners: Mapping[str, str]
     at_once: int = 1
+    decode: Decode | None = None
 
     def ask(
         self, studies: DataLoader[Any], condition: Condition, full: Asked | None = None, panel: Path | None = None
@@ -127,7 +130,7 @@ class Questioner:
         """Answer some studies together; when one of them breaks, each by itself, so that it alone fails."""
         try:
             batch = self.collator([(one.shown, one.wanted) for one in group], blind=asked.condition.probe == "prompt")
-            found = answer_batch(self.model, self.collator, batch, self.max_new_tokens)
+            found = answer_batch(self.model, self.collator, batch, self.max_new_tokens, self.decode)
         except CmrvlmError as error:
             if len(group) == 1:
                 asked.failures[group[0].study.study_id] = error.without_folders()

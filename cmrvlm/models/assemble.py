@@ -6,12 +6,15 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from torch import nn
+
 from cmrvlm.encoders.base import Encoder
 from cmrvlm.errors import CmrvlmError
 from cmrvlm.models.cmrvlm import CMRVLM, MarkIds
 from cmrvlm.models.dual_encoder import DualEncoder
 from cmrvlm.models.language_model import LanguageModel
 from cmrvlm.models.projector import Projector
+from cmrvlm.models.text_tower import SentenceTower
 
 
 @dataclass
@@ -76,13 +79,15 @@ def vision_language(parts: Parts, mask_sequences: Sequence[str] = ("sax",)) -> C
     )
 
 
-def dual(parts: Parts, width: int = 128) -> DualEncoder:
+def dual(parts: Parts, contrast: nn.Module, width: int = 128, text_tower: SentenceTower | None = None) -> DualEncoder:
     """The model of stage 1.
 
     Args:
         parts: Encoders, language model and projector factory.
+        contrast: Loss of image and text embeddings.
         width: Width of the shared space.
+        text_tower: In place of the language model.
     """
     if not parts.encoders:
         raise CmrvlmError("no encoder is left", field="encoders", remedy="Keep at least one sequence.")
-    return DualEncoder(parts.encoders, parts.projectors(), parts.llm, width)
+    return DualEncoder(parts.encoders, parts.projectors(), parts.llm, contrast, width, text_tower)

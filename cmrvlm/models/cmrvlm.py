@@ -14,8 +14,9 @@ from cmrvlm.batch import Media, TextRows
 from cmrvlm.encoders.base import Encoded, Encoder
 from cmrvlm.errors import CmrvlmError
 from cmrvlm.losses.language import IGNORE
+from cmrvlm.models.decoding import Decode, Greedy
 from cmrvlm.models.fusion import fill_image_places
-from cmrvlm.models.generation import embedded, generate
+from cmrvlm.models.generation import embedded
 from cmrvlm.models.language_model import LanguageModel
 from cmrvlm.models.mask_decoder import MaskDecoder
 from cmrvlm.models.packing import pack
@@ -273,8 +274,9 @@ class CMRVLM(nn.Module):
         end_id: int,
         max_new_tokens: int,
         allowed: Sequence[Sequence[Sequence[int]]] = (),
+        decode: Decode | None = None,
     ) -> list[list[int]]:
-        """Greedy answers: new token ids for each prompt with its image tokens; see `cmrvlm.models.generation`.
+        """Answers: new token ids for each prompt with its image tokens.
 
         Args:
             tokens: Image tokens of each prompt.
@@ -283,13 +285,15 @@ class CMRVLM(nn.Module):
             end_id: Token that ends an answer.
             max_new_tokens: Longest answer.
             allowed: For each prompt all answers that it may give, with the end token; one with none is free.
+            decode: How; None takes the likeliest token each time.
         """
+        decode = decode or Greedy()
         answers: list[list[int]] = [[] for _ in prompts]
         for group in split_by_length(torch.tensor([len(prompt) for prompt in prompts])):
             rows = group.tolist()
             asked = embedded(self.llm, self.ids.image, [tokens[r] for r in rows], [prompts[r] for r in rows],
                              [groups[r] for r in rows])  # fmt: skip
-            new = generate(self.llm, asked, end_id, max_new_tokens, [allowed[r] for r in rows] if allowed else ())
+            new = decode(self.llm, asked, end_id, max_new_tokens, [allowed[r] for r in rows] if allowed else ())
             for row, ids in zip(rows, new, strict=True):
                 answers[row] = ids
         return answers

@@ -1,9 +1,8 @@
-"""Stage 1: image and text towers that meet in one space. The text tower is the language model itself."""
+"""Stage 1: image and text towers that meet in one space."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +12,7 @@ from cmrvlm.encoders.base import Encoder
 from cmrvlm.models.attention_mask import Layout
 from cmrvlm.models.language_model import LanguageModel
 from cmrvlm.models.projector import Projector
+from cmrvlm.models.text_tower import SentenceTower
 
 
 class DualEncoder(nn.Module):
@@ -21,8 +21,10 @@ class DualEncoder(nn.Module):
     Args:
         encoders: Sequence to encoder.
         projectors: Sequence to projector; they go on to stage 2.
-        llm: Language model that reads the report.
+        llm: Language model; it is the text tower unless there is another, and learns to write the texts meanwhile.
+        contrast: Loss of images (N, D) and texts (N, D) with what also fits (N, N).
         width: Width of the shared space.
+        text_tower: Texts to embeddings, in place of the language model, which then takes no part.
     """
 
     def __init__(
@@ -30,15 +32,17 @@ class DualEncoder(nn.Module):
         encoders: Mapping[str, Encoder],
         projectors: Mapping[str, Projector],
         llm: LanguageModel,
+        contrast: nn.Module,
         width: int = 128,
+        text_tower: SentenceTower | None = None,
     ) -> None:
         super().__init__()
         self.encoders = nn.ModuleDict(encoders)
         self.llm = llm
         self.projectors = nn.ModuleDict(projectors)
         self.image_projection = nn.ModuleDict({name: nn.Linear(llm.width, width) for name in encoders})
-        self.text_projection = nn.Linear(llm.width, width)
-        self.log_scale = nn.Parameter(torch.tensor(math.log(1 / 0.07)))  # CLIP's initial temperature
+        self.text_tower, self.contrast = text_tower, contrast
+        self.text_projection = nn.Linear(llm.width if text_tower is None else text_tower.width, width)
 
     def token_counts(self, name: str) -> tuple[int, int]:
         """None: the text tower sees no images."""
@@ -55,6 +59,12 @@ class DualEncoder(nn.Module):
             found[name] = owners, self.image_projection[name](torch.cat(tokens).mean(dim=1))
         return found
 
+    def embed_texts(self, texts: Sequence[str]) -> Tensor:
+        """Embeddings (N, width) by the text tower that is not the language model."""
+        assert self.text_tower is not None
+        embedded: Tensor = self.text_projection(self.text_tower(texts))
+        return embedded
+
     def read(self, rows: TextRows) -> tuple[Tensor, Tensor]:
         """Text embeddings (R, width) from the last token and hidden states (R, L, D); text is read causally."""
         index = torch.arange(rows.ids.shape[1], device=rows.ids.device)
@@ -63,7 +73,3 @@ class DualEncoder(nn.Module):
         hidden = self.llm.hidden(self.llm.embed(rows.ids), Layout.of_rows(valid, nothing, nothing))
         last = hidden[torch.arange(len(hidden), device=hidden.device), rows.lengths - 1]
         return self.text_projection(last), hidden
-
-    def scale(self) -> Tensor:
-        """Inverse temperature, at most 100."""
-        return self.log_scale.exp().clamp(max=100.0)

@@ -1,14 +1,15 @@
-"""Greedy decoding: what several prompts share is read once, and all prompts are answered as one batch."""
+"""Decoding: what several prompts share is read once, and all prompts are answered as one batch."""
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 from transformers import DynamicCache
 
+from cmrvlm.errors import CmrvlmError
 from cmrvlm.models.attention_mask import Layout, behind_images
 from cmrvlm.models.fusion import fill_image_places
 from cmrvlm.models.language_model import LanguageModel
@@ -31,6 +32,12 @@ class Prompts:
     questions: Tensor
     questions_valid: Tensor
     groups: Tensor
+
+    def rows(self, chosen: Sequence[int]) -> Prompts:
+        """Some of the prompts, in the given order."""
+        at = torch.tensor(chosen, device=self.groups.device)
+        return replace(self, questions=self.questions[at], questions_valid=self.questions_valid[at],
+                       groups=self.groups[at])  # fmt: skip
 
 
 def left_padded(rows: Sequence[Sequence[int]], pad_id: int, device: torch.device) -> tuple[Tensor, Tensor]:
@@ -65,6 +72,74 @@ def embedded(
                    torch.tensor([numbers[group] for group in groups], device=device))  # fmt: skip
 
 
+class Decoding:
+    """Prompts with what has been decoded behind them: the state between two tokens.
+
+    Args:
+        llm: Language model.
+        prompts: R prompts; what several of them share is read once.
+
+    Attributes:
+        logits: (R, V) of the next token of each row.
+    """
+
+    def __init__(self, llm: LanguageModel, prompts: Prompts) -> None:
+        self.llm, self.cache = llm, DynamicCache(config=llm.network.config)
+        lengths = prompts.images_valid.sum(dim=1)
+        llm.hidden(prompts.images, Layout.of_rows(prompts.images_valid, lengths, lengths), self.cache)
+        self.cache.batch_select_indices(prompts.groups)  # each prompt goes on behind its own copy
+        before, valid = prompts.images_valid[prompts.groups], prompts.questions_valid
+        places = lengths[prompts.groups][:, None] + (valid.long().cumsum(dim=1) - 1).clamp(min=0)
+        mask = behind_images(before, valid, llm.attention)
+        self.logits = llm.logits(llm.go_on(prompts.questions, mask, places, self.cache)[:, -1])
+        self._seen = torch.cat([before, valid], dim=1)  # (R, places in the cache)
+
+    def keep(self, rows: Tensor) -> None:
+        """Go on with these rows alone, in this order; a row may come several times."""
+        self.cache.batch_select_indices(rows)
+        self._seen = self._seen[rows]
+
+    def add(self, tokens: Tensor) -> None:
+        """Read the next token (R,) of each row."""
+        places = self._seen.sum(dim=1)[:, None]
+        self._seen = torch.cat([self._seen, torch.ones_like(self._seen[:, :1])], dim=1)
+        # A new token reads all that is before it.
+        hidden = self.llm.go_on(self.llm.embed(tokens[:, None]), self._seen[:, None, None, :], places, self.cache)
+        self.logits = self.llm.logits(hidden[:, -1])
+
+
+Choice = Callable[[Tensor], Tensor]
+
+
+def most_likely(logits: Tensor) -> Tensor:
+    """The likeliest token (R,) of logits (R, V)."""
+    return logits.argmax(dim=-1)
+
+
+class Sampling:
+    """Draws tokens from the likeliest ones that together have a share of the probability (Holtzman et al., ICLR 2020).
+
+    Args:
+        temperature: Below 1 likely tokens become likelier.
+        top_p: That share.
+        seed: Of the draws.
+    """
+
+    def __init__(self, temperature: float = 0.7, top_p: float = 0.9, seed: int = 0) -> None:
+        if temperature <= 0 or not 0 < top_p <= 1:
+            raise CmrvlmError(f"temperature {temperature} and top_p {top_p} cannot be drawn with", field="decoding",
+                              remedy="Use a temperature above 0, and a top_p above 0 and at most 1.")  # fmt: skip
+        self.temperature, self.top_p = temperature, top_p
+        self.generator = torch.Generator().manual_seed(seed)
+
+    def __call__(self, logits: Tensor) -> Tensor:
+        """A token (R,) for each row of logits (R, V)."""
+        shares, order = torch.softmax(logits.float().cpu() / self.temperature, dim=-1).sort(dim=-1, descending=True)
+        before = shares.cumsum(dim=-1) - shares
+        drawn = torch.multinomial(shares.masked_fill(before >= self.top_p, 0.0), 1, generator=self.generator)
+        return order.gather(1, drawn)[:, 0].to(logits.device)
+
+
 @torch.no_grad()
 def generate(
     llm: LanguageModel,
@@ -72,8 +147,9 @@ def generate(
     end_id: int,
     max_new_tokens: int,
     allowed: Sequence[Sequence[Sequence[int]]] = (),
+    choose: Choice = most_likely,
 ) -> list[list[int]]:
-    """Greedy answers.
+    """Answers, token by token.
 
     Rows that have ended are taken out of the batch, so that one long answer does not keep all of them running.
 
@@ -83,40 +159,102 @@ def generate(
         end_id: Token that ends an answer.
         max_new_tokens: Longest answer.
         allowed: For each row all answers that it may give, with the end token; a row with none is free.
+        choose: Next tokens (R,) from logits (R, V).
 
     Returns:
         New token ids of each row, without the end token.
     """
-    cache = DynamicCache(config=llm.network.config)
-    lengths = prompts.images_valid.sum(dim=1)
-    llm.hidden(prompts.images, Layout.of_rows(prompts.images_valid, lengths, lengths), cache)
-    cache.batch_select_indices(prompts.groups)  # each prompt goes on behind its own copy
-    before, valid = prompts.images_valid[prompts.groups], prompts.questions_valid
-    places = lengths[prompts.groups][:, None] + (valid.long().cumsum(dim=1) - 1).clamp(min=0)
-    last = llm.go_on(prompts.questions, behind_images(before, valid, llm.attention), places, cache)[:, -1]  # (R, D)
-    seen = torch.cat([before, valid], dim=1)
-    active, counts = torch.arange(len(seen), device=seen.device), seen.sum(dim=1)
-    answers: list[list[int]] = [[] for _ in range(len(seen))]
+    decoding = Decoding(llm, prompts)
+    active = torch.arange(len(prompts.groups), device=prompts.groups.device)
+    answers: list[list[int]] = [[] for _ in range(len(active))]
     for _ in range(max_new_tokens):
-        logits = llm.logits(last)  # (active, V)
+        logits = decoding.logits
         for index, row in enumerate(active.tolist() if allowed else ()):
             if allowed[row]:
                 logits[index] = only_next(logits[index], answers[row], allowed[row])
-        chosen = logits.argmax(dim=-1)
+        chosen = choose(logits)
         going = chosen != end_id
         for row, token in zip(active[going].tolist(), chosen[going].tolist(), strict=True):
             answers[row].append(token)
         if not bool(going.any()):
             break
         if not bool(going.all()):
-            keep = going.nonzero()[:, 0]
-            cache.batch_select_indices(keep)
-            active, seen, counts, chosen = active[keep], seen[keep], counts[keep], chosen[keep]
-        seen = torch.cat([seen, torch.ones_like(seen[:, :1])], dim=1)
-        # A new token reads all that is before it.
-        last = llm.go_on(llm.embed(chosen[:, None]), seen[:, None, None, :], counts[:, None], cache)[:, -1]
-        counts = counts + 1
+            rows = going.nonzero()[:, 0]
+            decoding.keep(rows)
+            active, chosen = active[rows], chosen[rows]
+        decoding.add(chosen)
     return answers
+
+
+@torch.no_grad()
+def stream(
+    llm: LanguageModel, prompts: Prompts, end_id: int, max_new_tokens: int, choose: Choice = most_likely
+) -> Iterator[int]:
+    """The tokens of the answer to a single prompt, each as soon as it is known.
+
+    Args:
+        llm: Language model.
+        prompts: One prompt.
+        end_id: Token that ends the answer; it is not given.
+        max_new_tokens: Longest answer.
+        choose: Next tokens (R,) from logits (R, V).
+    """
+    decoding = Decoding(llm, prompts)
+    for _ in range(max_new_tokens):
+        chosen = choose(decoding.logits)
+        if int(chosen) == end_id:
+            return
+        yield int(chosen)
+        decoding.add(chosen)
+
+
+@torch.no_grad()
+def beam_search(
+    llm: LanguageModel, prompts: Prompts, end_id: int, max_new_tokens: int, beams: int = 4
+) -> list[list[int]]:
+    """The likeliest answers of those that `beams` unfinished ones lead to, by log-probability per token.
+
+    Args:
+        llm: Language model.
+        prompts: R prompts.
+        end_id: Token that ends an answer.
+        max_new_tokens: Longest answer.
+        beams: Unfinished answers that are kept for each prompt.
+
+    Returns:
+        New token ids of each row, without the end token.
+    """
+    decoding, count = Decoding(llm, prompts), len(prompts.groups)
+    device = prompts.groups.device
+    said: list[list[int]] = [[] for _ in range(count)]
+    scores, rows = torch.zeros(count, device=device), torch.arange(count, device=device)  # of each unfinished answer
+    best: list[tuple[float, list[int]]] = [(float("-inf"), []) for _ in range(count)]
+    for step in range(max_new_tokens + 1):
+        totals = scores[:, None] + decoding.logits.float().log_softmax(dim=-1)  # (unfinished, V)
+        for index, row in enumerate(rows.tolist()):
+            ended = float(totals[index, end_id]) / (len(said[index]) + 1)
+            best[row] = max(best[row], (ended, said[index]), key=lambda one: one[0])
+        totals[:, end_id] = float("-inf")
+        if step == max_new_tokens:
+            break
+        kept, tokens, values = [], [], []
+        for row in range(count):
+            own = (rows == row).nonzero()[:, 0]
+            top = totals[own].flatten().topk(min(beams, totals[own].numel()))
+            for value, place in zip(top.values.tolist(), top.indices.tolist(), strict=True):
+                # Log-probabilities only fall, so a hopeless answer stays one.
+                if value / (max_new_tokens + 1) > best[row][0]:
+                    kept.append(int(own[place // totals.shape[1]]))
+                    tokens.append(place % totals.shape[1])
+                    values.append(value)
+        if not kept:
+            break
+        said = [[*said[index], token] for index, token in zip(kept, tokens, strict=True)]
+        chosen = torch.tensor(kept, device=device)
+        decoding.keep(chosen)
+        rows, scores = rows[chosen], torch.tensor(values, device=device)
+        decoding.add(torch.tensor(tokens, device=device))
+    return [answer for _, answer in best]
 
 
 def only_next(logits: Tensor, said: Sequence[int], allowed: Sequence[Sequence[int]]) -> Tensor:

@@ -132,9 +132,12 @@ class LanguageModel(nn.Module):
 
 
 def borrowed_keys(model: nn.Module) -> set[str]:
-    """Keys of the state dict that a pretrained language model brought and that nothing changes."""
-    llm = getattr(model, "llm", None)
-    return {f"llm.{key}" for key in llm.borrowed()} if isinstance(llm, LanguageModel) else set()
+    """Keys of the state dict that a pretrained language model or text tower brought and that nothing changes."""
+    llm, tower = getattr(model, "llm", None), getattr(model, "text_tower", None)
+    keys = {f"llm.{key}" for key in llm.borrowed()} if isinstance(llm, LanguageModel) else set()
+    if isinstance(tower, nn.Module) and not any(p.requires_grad for p in tower.parameters()):
+        keys |= {f"text_tower.{key}" for key in tower.state_dict()}
+    return keys
 
 
 def tiny_language_model(

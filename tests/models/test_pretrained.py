@@ -7,9 +7,11 @@ import sys
 
 import pytest
 import torch
+from peft import PeftModel
 from safetensors.torch import load_file
 from transformers import (
     AutoModelForCausalLM,
+    AutoTokenizer,
     LlamaConfig,
     LlamaForCausalLM,
     MiniCPM3Config,
@@ -19,8 +21,10 @@ from transformers import (
 )
 
 from cmrvlm.errors import CmrvlmError
+from cmrvlm.export import export
 from cmrvlm.models.adapter import frozen, full, lora
 from cmrvlm.models.attention_mask import Layout
+from cmrvlm.models.merge import merge_additions
 from cmrvlm.models.pretrained import pretrained_language_model
 from cmrvlm.stages.run_folder import load_run
 from cmrvlm.text.tokenizer import pretrained_tokenizer
@@ -264,3 +268,46 @@ def test_the_packaged_model_speaks_english():
     ids = torch.tensor([tokenizer.encode("The capital of France is", add_special_tokens=False)])
     with torch.no_grad():
         assert tokenizer.decode(logits_of(llm, ids)[0, -1].argmax()).strip() == "Paris"
+
+
+def trained_run(folder, base, cache, adapter, *overrides):
+    train(composed("+experiment=stage3", "+debug=fast", "llm=local", f"llm.network.path={base}", f"adapter={adapter}",
+                   "optimizer.lr=0.01", f"paths.cache={cache}", f"out={folder}", f"run_dir={folder}", *overrides), folder)  # fmt: skip
+    return folder
+
+
+@pytest.mark.parametrize(("family", "adapter"), [("minicpm3", "lora"), ("qwen3", "dora")])
+@torch.no_grad()
+def test_what_is_exported_says_what_the_run_says(published, cache, tmp_path, family, adapter):
+    run = trained_run(tmp_path / "run", published[family], cache, adapter)
+    llm = load_run(run).model.llm
+    known = torch.randint(0, llm.known_tokens, (1, 8))
+    own = torch.arange(llm.known_tokens - 4, llm.known_tokens + 8)[None]
+    said, said_of_own = logits_of(llm, known), logits_of(llm, own)
+    for kind in ("merged", "adapter", "language_model"):
+        export(run, kind, tmp_path / kind)
+    merged = load_run(tmp_path / "merged").model.llm
+    assert (logits_of(merged, own) - said_of_own).abs().max() < 1e-4
+    tied = merged.network.config.tie_word_embeddings
+    weights = merged.network.get_input_embeddings().weight, merged.network.get_output_embeddings().weight
+    assert (weights[0].data_ptr() == weights[1].data_ptr()) == tied == (family == "minicpm3")
+    network = AutoModelForCausalLM.from_pretrained(tmp_path / "language_model")
+    assert (network(input_ids=own).logits - said_of_own).abs().max() < 1e-4
+    assert len(AutoTokenizer.from_pretrained(tmp_path / "language_model")) == network.config.vocab_size
+    base = AutoModelForCausalLM.from_pretrained(published[family])
+    first = llm.known_tokens
+    assert (base(input_ids=known).logits[..., :first] - said[..., :first]).abs().max() > 1e-3
+    tuned = PeftModel.from_pretrained(base, tmp_path / "adapter")
+    assert (tuned(input_ids=known).logits[..., :first] - said[..., :first]).abs().max() < 1e-4
+
+
+def test_additions_to_quantized_weights_are_merged_into_the_full_ones(published, cache, tmp_path):
+    pytest.importorskip("bitsandbytes")
+    run = trained_run(tmp_path / "run", published["llama"], cache, "qlora")
+    with pytest.raises(CmrvlmError, match="quantized"):
+        merge_additions(load_run(run).model.llm)
+    export(run, "merged", tmp_path / "merged")
+    merged = load_run(tmp_path / "merged").model.llm
+    assert not getattr(merged.network, "is_quantized", False)
+    with pytest.raises(CmrvlmError, match="unknown form"):
+        export(run, "onnx", tmp_path / "onnx")

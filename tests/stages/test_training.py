@@ -70,7 +70,7 @@ def test_what_a_stage_does_not_train_stays(stage, small_config):
     trained = {part_of(name) for name, p in module.model.named_parameters() if p.requires_grad}
     expected = {
         "stage1": {"encoders.sax", "encoders.lax_4ch", "encoders.lge", "image_projection.sax", "image_projection.lax_4ch",
-                   "image_projection.lge", "projectors.sax", "projectors.lax_4ch", "projectors.lge", "text_projection", "log_scale", "llm"},
+                   "image_projection.lge", "projectors.sax", "projectors.lax_4ch", "projectors.lge", "text_projection", "contrast", "llm"},
         "stage2": {"projectors.sax", "projectors.lax_4ch", "projectors.lge", "read_out"},  # how it is told, see below
         "stage3": {part_of(name) for name, _ in module.model.named_parameters()},
     }[stage]  # fmt: skip

@@ -1,0 +1,136 @@
+"""What packing saves: many instructions about one study against one at a time, on synthetic phantoms.
+
+    python -m experiments.packing.run [run=<run of stage 3>] [rounds=<number>]
+
+Training: a step on one study with eight instructions behind one copy of its images, against eight steps with one each;
+forward, backward and encoding included, at the default encoders' sizes, with the tiny language model and with
+SmolLM2-135M (LoRA). Reading: one question of each task about one study in one call, against a call for each, with a
+trained run. Both ways in turn in every round; the median round counts. Writes `metrics.json` and `table.md` here.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import torch
+from hydra import compose, initialize_config_dir
+
+from cmrvlm.batch import Batch
+from cmrvlm.inference import answer_batch
+from cmrvlm.instantiate import build
+from cmrvlm.stages.base import Stage
+from cmrvlm.stages.run_folder import load_run
+from cmrvlm.stages.wiring import build_collator, build_data, build_model, build_tokenizer, plain
+from cmrvlm.tasks.base import Instruction
+from experiments.commands import CONSOLE, given
+
+HERE = Path(__file__).parent
+CONF = HERE.parents[1] / "conf"
+TOGETHER = 8
+MODELS = {"tiny": [], "smollm2_135m": ["llm=smollm2_135m", "adapter=lora"]}
+
+
+def configured(overrides: Sequence[str]) -> dict[str, Any]:
+    """A plain configuration of stage 3 with eight phantoms."""
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        return plain(compose("train", overrides=["+experiment=stage3", "data.source.count=32", "out=none",
+                                                 "run_dir=none", *overrides]))  # fmt: skip
+
+
+def in_turn(ways: dict[str, Callable[[], None]], rounds: int) -> dict[str, float]:
+    """Median seconds of each way; a first round warms up and is not counted."""
+    times: dict[str, list[float]] = {name: [] for name in ways}
+    for number in range(rounds + 1):
+        for name, work in ways.items():
+            started = time.perf_counter()
+            work()
+            if number:
+                times[name].append(time.perf_counter() - started)
+    return {name: median(own) for name, own in times.items()}
+
+
+def training(overrides: Sequence[str], rounds: int) -> dict[str, float]:
+    """Seconds of a packed step and of as many single ones as it has instructions."""
+    config = configured(overrides)
+    data = build_data(config)
+    data.prepare_data()
+    tokenizer = build_tokenizer(config, data, None)
+    torch.manual_seed(0)
+    model = build_model(config, tokenizer)
+    collator = build_collator(model, tokenizer)
+    settings = {key: value for key, value in config["stage"].items() if key != "init_from"} | {"taught": None}
+    stage: Stage = build(settings, "stage", model=model, optimizer=None, schedule=None)
+    study = data.cache.load(data.split["train"][0])
+    asked = one_of_each_task(data.mixture.all(study))[:TOGETHER]
+    together, alone = collator([(study, asked)]), [collator([(study, [one])]) for one in asked]
+
+    def step(batches: Sequence[Batch]) -> None:
+        for batch in batches:
+            with torch.autocast("cpu", torch.bfloat16):
+                stage.total(stage.means(batch)).backward()
+            stage.zero_grad()
+
+    return in_turn({"together": lambda: step([together]), "alone": lambda: step(alone)}, rounds)
+
+
+def one_of_each_task(instructions: Sequence[Instruction]) -> list[Instruction]:
+    """The first instruction of each task; those that are answered in words about whole series first."""
+    first: dict[str, Instruction] = {}
+    for one in instructions:
+        first.setdefault(one.task, one)
+    return sorted(first.values(), key=lambda one: not all(view.whole for view in one.case.views))
+
+
+def reading(run: Path, rounds: int) -> dict[str, float]:
+    """Seconds of one call with a question of each task, and of a call for each."""
+    trained = load_run(run)
+    data = build_data(trained.config, split_file=str(run / "split.json"))
+    data.prepare_data()
+    study = data.cache.load(data.split["test"][0])
+    asked = one_of_each_task(data.mixture.all(study))
+    together = trained.collator([(study, asked)])
+    alone = [trained.collator([(study, [one])]) for one in asked]
+    answers: dict[str, list[str]] = {}
+
+    def ask(name: str, batches: Sequence[Batch]) -> None:
+        found = [answer_batch(trained.model, trained.collator, replace(batch), 200) for batch in batches]
+        answers[name] = [one.text for own in found for one in own]
+
+    times = in_turn({"together": lambda: ask("together", [together]), "alone": lambda: ask("alone", alone)}, rounds)
+    assert answers["together"] == answers["alone"]
+    return times | {"questions": float(len(asked))}
+
+
+def main() -> None:
+    """Time both, and keep numbers and table."""
+    settings = given({"run": "runs/demo/stage3", "rounds": "5"})
+    rounds = int(settings["rounds"])
+    content: dict[str, Any] = {"rounds": rounds, "cores": os.cpu_count(), "instructions": TOGETHER, "precision": "bf16"}
+    trained = {name: training(overrides, rounds) for name, overrides in MODELS.items()}
+    for name, times in trained.items():
+        content[f"train_seconds_{name}"] = times
+        content[f"train_instructions_per_second_ratio_{name}"] = times["alone"] / times["together"]
+    content["train_instructions_per_second_ratio"] = content["train_instructions_per_second_ratio_smollm2_135m"]
+    content["read_study_seconds"] = reading(Path(settings["run"]), rounds)
+    content["read_study_ratio"] = content["read_study_seconds"]["alone"] / content["read_study_seconds"]["together"]
+    (HERE / "metrics.json").write_text(json.dumps(content, indent=1))
+    lines = ["| what | together, s | one by one, s | ratio |", "|---|---:|---:|---:|"]
+    read = content["read_study_seconds"]
+    rows = [(f"training step of {TOGETHER} instructions, {name}", times) for name, times in trained.items()]
+    rows.append((f"reading a study, {read['questions']:.0f} tasks", read))
+    for label, own in rows:
+        shown = f"{own['together']:.2f} | {own['alone']:.2f} | {own['alone'] / own['together']:.1f}"
+        lines.append(f"| {label} | {shown} |")
+    (HERE / "table.md").write_text("\n".join(lines) + "\n")
+    CONSOLE.print("\n".join(lines), markup=False)
+
+
+if __name__ == "__main__":
+    main()
