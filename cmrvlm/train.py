@@ -18,7 +18,9 @@ from cmrvlm.entry import CONFIG_PATH, explained
 from cmrvlm.errors import CmrvlmError
 from cmrvlm.instantiate import build
 from cmrvlm.models.card import card
+from cmrvlm.models.cmrvlm import CMRVLM
 from cmrvlm.stages.callbacks.sweep_table import write_result
+from cmrvlm.stages.foresight import foretold
 from cmrvlm.stages.handover import hand_over, moved_table
 from cmrvlm.stages.run_folder import save_run
 from cmrvlm.stages.wiring import Config, build_collator, build_data, build_model, build_tokenizer, plain
@@ -83,6 +85,8 @@ def _trainer(config: Config, run: Path) -> Trainer:
 
 def _describe(model: Any, data: Any) -> None:
     Console().print(card(model))
+    if isinstance(model, CMRVLM) and model.llm.source is not None:
+        log.info(foretold(model, next(iter(data.train_dataloader()))))
     log.info("studies: %s", ", ".join(f"{len(studies)} {part}" for part, studies in data.split.items()))
     if data.failures:
         log.warning("left out %d broken studies: %s", len(data.failures), "; ".join(data.failures.values()))

@@ -14,7 +14,7 @@ from cmrvlm.models.cmrvlm import CMRVLM, MarkIds
 from cmrvlm.models.dual_encoder import DualEncoder
 from cmrvlm.models.language_model import LanguageModel
 from cmrvlm.models.projector import Projector
-from cmrvlm.models.text_tower import SentenceTower
+from cmrvlm.models.text_tower import TextTower
 
 
 @dataclass
@@ -79,7 +79,7 @@ def vision_language(parts: Parts, mask_sequences: Sequence[str] = ("sax",)) -> C
     )
 
 
-def dual(parts: Parts, contrast: nn.Module, width: int = 128, text_tower: SentenceTower | None = None) -> DualEncoder:
+def dual(parts: Parts, contrast: nn.Module, width: int = 128, text_tower: TextTower | None = None) -> DualEncoder:
     """The model of stage 1.
 
     Args:

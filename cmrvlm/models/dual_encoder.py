@@ -12,7 +12,7 @@ from cmrvlm.encoders.base import Encoder
 from cmrvlm.models.attention_mask import Layout
 from cmrvlm.models.language_model import LanguageModel
 from cmrvlm.models.projector import Projector
-from cmrvlm.models.text_tower import SentenceTower
+from cmrvlm.models.text_tower import TextTower
 
 
 class DualEncoder(nn.Module):
@@ -34,7 +34,7 @@ class DualEncoder(nn.Module):
         llm: LanguageModel,
         contrast: nn.Module,
         width: int = 128,
-        text_tower: SentenceTower | None = None,
+        text_tower: TextTower | None = None,
     ) -> None:
         super().__init__()
         self.encoders = nn.ModuleDict(encoders)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -24,8 +25,9 @@ class ContrastiveStage(Stage):
 
     model: DualEncoder
 
-    def __init__(self, model: DualEncoder, **settings: Any) -> None:
-        super().__init__(model, **settings)
+    def __init__(self, model: DualEncoder, trainable: Sequence[str], **settings: Any) -> None:
+        tower = model.text_tower
+        super().__init__(model, trainable=[*trainable, *(["text_tower"] if tower and tower.learns else [])], **settings)
 
     def losses(self, batch: Batch) -> dict[str, Loss]:
         """Both losses of a batch; with a text tower of its own the first alone."""

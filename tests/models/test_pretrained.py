@@ -26,7 +26,9 @@ from cmrvlm.models.adapter import frozen, full, lora
 from cmrvlm.models.attention_mask import Layout
 from cmrvlm.models.merge import merge_additions
 from cmrvlm.models.pretrained import pretrained_language_model
+from cmrvlm.stages.foresight import foretold, memory_of
 from cmrvlm.stages.run_folder import load_run
+from cmrvlm.stages.wiring import build_collator, build_data, build_model, build_tokenizer
 from cmrvlm.text.tokenizer import pretrained_tokenizer
 from cmrvlm.text.tokens import SPECIAL_TOKENS
 from cmrvlm.train import train
@@ -184,7 +186,9 @@ def test_what_cannot_be_had_is_said(published, tmp_path, monkeypatch):
 RELOAD = """
 import sys, torch
 from pathlib import Path
+from cmrvlm.stages.foresight import foretold, memory_of
 from cmrvlm.stages.run_folder import load_run
+from cmrvlm.stages.wiring import build_collator, build_data, build_model, build_tokenizer
 llm = load_run(Path(sys.argv[1])).model.llm
 ids = torch.arange(llm.known_tokens - 4, llm.known_tokens + 8)[None]
 from tests.models.test_pretrained import logits_of
@@ -274,6 +278,23 @@ def trained_run(folder, base, cache, adapter, *overrides):
     train(composed("+experiment=stage3", "+debug=fast", "llm=local", f"llm.network.path={base}", f"adapter={adapter}",
                    "optimizer.lr=0.01", f"paths.cache={cache}", f"out={folder}", f"run_dir={folder}", *overrides), folder)  # fmt: skip
     return folder
+
+
+def test_the_memory_is_foretold(published, cache):
+    config = composed("+experiment=stage3", "+debug=fast", "llm=local", f"llm.network.path={published['llama']}",
+                      "adapter=lora", f"paths.cache={cache}", "out=none", "run_dir=none")  # fmt: skip
+    data = build_data(config)
+    data.prepare_data()
+    tokenizer = build_tokenizer(config, data, None)
+    model = build_model(config, tokenizer)
+    data.collator = build_collator(model, tokenizer)
+    batch = next(iter(data.train_dataloader()))
+    found = memory_of(model, batch)
+    base = sum(p.numel() for name, p in model.llm.network.named_parameters() if "lora_" not in name)
+    added = sum(p.numel() for name, p in model.llm.network.named_parameters() if "lora_" in name)
+    assert found.weights == 2 * base + 4 * added
+    assert found.gradients == 4 * added
+    assert "GB" in foretold(model, batch)
 
 
 @pytest.mark.parametrize(("family", "adapter"), [("minicpm3", "lora"), ("qwen3", "dora")])

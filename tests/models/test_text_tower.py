@@ -6,7 +6,7 @@ from safetensors.torch import load_file
 from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 
 from cmrvlm.errors import CmrvlmError
-from cmrvlm.models.text_tower import SentenceTower
+from cmrvlm.models.text_tower import SentenceTower, TinyTower
 from cmrvlm.train import train
 from tests.conftest import composed
 from tests.models.test_pretrained import TEXTS, published_tokenizer
@@ -24,9 +24,10 @@ def folder(tmp_path_factory):
     return where
 
 
+@pytest.mark.parametrize("kind", ["sentence", "tiny"])
 @torch.no_grad()
-def test_a_text_has_one_embedding_whoever_stands_beside_it(folder):
-    tower = SentenceTower(str(folder)).eval()
+def test_a_text_has_one_embedding_whoever_stands_beside_it(folder, kind):
+    tower = (SentenceTower(str(folder)) if kind == "sentence" else TinyTower()).eval()
     together = tower(TEXTS)
     for text, own in zip(TEXTS, together, strict=True):
         assert (tower([text])[0] - own).abs().max() < 1e-5
@@ -41,6 +42,14 @@ def test_stage_one_trains_against_it(folder, cache, tmp_path, loss):
     kept = load_file(tmp_path / "run" / "model.safetensors")
     assert not any(key.startswith("text_tower") for key in kept)
     assert any(key.startswith("contrast") for key in kept)
+
+
+def test_a_tower_that_learns_is_trained_and_kept(cache, tmp_path):
+    run = tmp_path / "run"
+    train(composed("+experiment=stage1", "+debug=fast", "text_encoder=tiny", f"paths.cache={cache}", f"out={run}",
+                   f"run_dir={run}"), run)  # fmt: skip
+    kept = load_file(run / "model.safetensors")
+    assert any(key.startswith("text_tower.blocks") for key in kept)
 
 
 def test_what_is_not_installed_is_said(tmp_path):
