@@ -55,10 +55,12 @@ class ContrastiveStage(Stage):
             rows, pictures = codes[:0], texts[:0]
             if name in embedded:
                 owners, images = embedded[name]
-                shown = batch.owners[:, None] == owners[None]  # (R, N)
+                told = [any(view.sequence == name for view in one.case.views) for one in batch.instructions]
+                about = torch.tensor(told, device=texts.device)  # a text may be about some of the series alone
+                shown = (batch.owners[:, None] == owners[None]) & about[:, None]  # (R, N)
                 rows = shown.any(dim=1).nonzero()[:, 0]
                 pictures = images[shown[rows].float().argmax(dim=1)]
-            pictures, own, told = (gather_rows(one) for one in (pictures, texts[rows], codes[rows]))
-            if len(told):
-                losses.append(self.model.contrast(pictures, own, told[:, None] == told[None]))
+            pictures, own, kinds = (gather_rows(one) for one in (pictures, texts[rows], codes[rows]))
+            if len(kinds):
+                losses.append(self.model.contrast(pictures, own, kinds[:, None] == kinds[None]))
         return torch.stack(losses).mean()

@@ -54,8 +54,17 @@ def reportable(labels: StudyLabels) -> bool:
                 or any(value is not None for value in labels.findings.values()))  # fmt: skip
 
 
+def sets_of(shown: Collection[str], *, each: bool) -> list[list[str]]:
+    """What is described at a time: all that is shown together, or each sequence by itself."""
+    return [[name] for name in shown] if each else [list(shown)] if shown else []
+
+
 class CaptionTask(Task):
-    """Describe the shown sequences in a sentence each."""
+    """Describe the shown sequences in a sentence each.
+
+    Args:
+        each: Each of them is asked about by itself, for pairs of a series and what is said of it.
+    """
 
     name = "caption"
     prompts = {
@@ -65,12 +74,17 @@ class CaptionTask(Task):
     paraphrases = {"en": ("Put into words what you see.",), "zh": ("请用文字说明您看到的内容。",)}
     primary = "rouge_l"
 
+    def __init__(self, *, each: bool = False) -> None:
+        self.each = each
+
     def cases(self, study: Study, shown: Collection[str]) -> list[Case]:
-        """One case when something is known about every shown sequence."""
-        captions = [self._captions(study, shown, language) for language in LANGUAGES]
-        if not shown or any(set(one) < set(shown) for one in captions):
-            return []
-        return [Case(whole_views(shown), key="caption")]
+        """One case when something is known about every sequence that is described."""
+        found = []
+        for own in sets_of(shown, each=self.each):
+            captions = [self._captions(study, own, language) for language in LANGUAGES]
+            if not any(set(one) < set(own) for one in captions):
+                found.append(Case(whole_views(own), key="+".join(own) if self.each else "caption"))
+        return found
 
     def _captions(self, study: Study, shown: Collection[str], language: str) -> Mapping[str, str]:
         return study.labels.captions.get(language) or write_captions(study.labels, shown, language, quoted_number)
@@ -88,7 +102,11 @@ class CaptionTask(Task):
 
 
 class ReportTask(Task):
-    """The structured report: structure, function, LGE, other and impression."""
+    """The structured report: structure, function, LGE, other and impression.
+
+    Args:
+        each: What can be said of each shown sequence by itself.
+    """
 
     name = "report"
     prompts = {
@@ -103,11 +121,16 @@ class ReportTask(Task):
     paraphrases = {"en": ("Dictate what goes into the patient's file.",), "zh": ("请口述病历中的检查结果。",)}
     primary = "rouge_l"
 
+    def __init__(self, *, each: bool = False) -> None:
+        self.each = each
+
     def cases(self, study: Study, shown: Collection[str]) -> list[Case]:
         """One case when there is something to report."""
-        if not shown or not reportable(study.labels):
+        if not reportable(study.labels):
             return []
-        return [Case(whole_views(shown), truth=disease_code(study.labels.diseases), key="report")]
+        truth = disease_code(study.labels.diseases)
+        return [Case(whole_views(own), truth=truth, key="+".join(own) if self.each else "report")
+                for own in sets_of(shown, each=self.each)]  # fmt: skip
 
     def answer(self, study: Study, case: Case, language: str) -> str:
         """The report on what is shown: values that the shown sequences cannot give are not in it."""

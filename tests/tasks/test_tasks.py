@@ -229,3 +229,15 @@ def test_evaluation_lists_everything_and_draws_nothing(study):
     assert asked == mixture().all(study)
     assert [one.task for one in asked].count("sequence") == 3
     assert {one.task for one in mixture().all(study, shown=["lge"])} == {"sequence", "disease"}
+
+
+@pytest.mark.parametrize("task", [CaptionTask, ReportTask])
+def test_each_series_is_described_by_itself_as_if_it_were_alone(study, task):
+    alone, each = task(), task(each=True)
+    cases = each.cases(study, SEQUENCES)
+    assert [[view.sequence for view in case.views] for case in cases] == [[name] for name in SEQUENCES]
+    for name, case in zip(SEQUENCES, cases, strict=True):
+        (own,) = alone.cases(study, [name])
+        for language in LANGUAGES:
+            assert each.answer(study, case, language) == alone.answer(study, own, language)
+    assert not each.cases(study, [])
