@@ -16,6 +16,7 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from cmrvlm.batch import Batch, TextRows
 from cmrvlm.errors import CmrvlmError
+from cmrvlm.losses.gather import mean_over_processes
 from cmrvlm.losses.language import answer_cross_entropy
 from cmrvlm.losses.reduction import Loss
 from cmrvlm.models.language_model import borrowed_keys
@@ -75,9 +76,15 @@ class Stage(LightningModule):
         each = weights.repeat_interleave(rows.lengths - rows.prompt_lengths, output_size=len(labels))
         return Loss(answer_cross_entropy(logits, labels, each), "tokens")
 
-    def means(self, batch: Batch) -> dict[str, Tensor]:
-        """Named losses, each divided by what it is over: in the batch, or on average in its accumulation window."""
+    def means(self, batch: Batch, *, together: bool = False) -> dict[str, Tensor]:
+        """Named losses, each divided by what it is over: in the batch, or on average in its accumulation window.
+
+        Args:
+            batch: Of this process.
+            together: On average over all processes, whose gradients are averaged; all must call it.
+        """
         over = batch.normalisers or batch.counts()
+        over = mean_over_processes(over, batch.owners.device) if together else over
         return {name: loss.total / max(over[loss.over], 1e-6) if loss.over else loss.total
                 for name, loss in self.losses(batch).items()}  # fmt: skip
 
@@ -92,7 +99,7 @@ class Stage(LightningModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Loss of one batch."""
-        losses = self.means(batch)
+        losses = self.means(batch, together=True)
         total = self.total(losses)
         size = len(batch.study_ids)
         self.log_dict({f"train/loss_{name}": loss.detach() for name, loss in losses.items()}, batch_size=size)
