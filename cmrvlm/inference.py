@@ -111,15 +111,15 @@ def _add_read_outs(model: CMRVLM, features: Features, answers: list[Answer], own
     """Read-outs of each distinct set of whole series once, given to all answers that show it."""
     sets = rows_by_series(features.place, [answer.instruction for answer in answers], owners)
     outputs = model.read_outs(features, list(sets))
-    for index, rows in enumerate(sets.values()):
+    for index, ((owner, _), rows) in enumerate(sets.items()):
         values = {}
         for name, logits in outputs.items():
             one = logits[index].float()
             values[name] = (torch.sigmoid(one) if name in _PROBABILITIES else one).cpu().numpy()
+        if "measurements" in values and _slices_of_sax(features, owner) < FEWEST_SLICES:
+            values["measurements"] = without_volumes(values["measurements"])
         for row in rows:
             answers[row].read_outs = values
-            if _slices_of_sax(features, owners[row]) < FEWEST_SLICES and "measurements" in values:
-                answers[row].read_outs = values | {"measurements": without_volumes(values["measurements"])}
 
 
 def _slices_of_sax(features: Features, owner: int) -> int:

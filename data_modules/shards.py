@@ -171,10 +171,10 @@ class ShardSource(Source):
         Raises:
             CmrvlmError: They were made with another preprocessing.
         """
-        made, asked = self._head["preprocessing"], json.loads(json.dumps(preprocessing.spec()))
-        if made != asked:
-            name = next(one for one in sorted(made.keys() | asked.keys()) if made.get(one) != asked.get(one))
-            raise CmrvlmError(f"the shards were made with {made.get(name)}, asked for {asked.get(name)}",
+        difference = preprocessing.first_difference(self._head["preprocessing"])
+        if difference is not None:
+            name, made, asked = difference
+            raise CmrvlmError(f"the shards were made with {made}, asked for {asked}",
                               file=self.root, field=f"transform.preprocessing.steps.{name}",
                               remedy="Use the preprocessing of the shards, or write them again.")  # fmt: skip
         return ShardStore(self)

@@ -81,12 +81,12 @@ def estimate(
             raise CmrvlmError(f"unknown: '{name}'", field=field, remedy=f"Known: {', '.join(known)}.")
     llm = _built(config, tuning, rank)
     head = llm.network.get_output_embeddings()
-    sizes = {name: p.numel() for name, p in llm.network.named_parameters() if "lora_" not in name}
+    count = sum(p.numel() for name, p in llm.network.named_parameters() if "lora_" not in name)
     # In four bits are the linear layers of the blocks; embedding, head and norms stay as they are.
-    linear = sum(one.weight.numel() for one in llm.network.modules() if isinstance(one, nn.Linear) and one is not head
-                 and not any(one.weight is own for own in _additions(llm)))  # fmt: skip
+    linear = sum(one.weight.numel() for name, one in llm.network.named_modules()
+                 if isinstance(one, nn.Linear) and one is not head and "lora_" not in name)  # fmt: skip
     trained = sum(p.numel() for p in llm.network.parameters() if p.requires_grad)
-    weights = 2.0 * sum(sizes.values()) - (2.0 - _NF4_BYTES) * linear * (tuning == "qlora")
+    weights = 2.0 * count - (2.0 - _NF4_BYTES) * linear * (tuning == "qlora")
     each = 2 if tuning == "full" else _TRAINED_BYTES
     weights += _TRAINED_BYTES * trained * (tuning != "full")
     shallow = [_shallow(config, layers, tuning, rank) for layers in (1, 2)]
@@ -94,14 +94,10 @@ def estimate(
     with FakeTensorMode():
         one, two = (kept_bytes(_with_shapes_alone(llm), batch, tokens, answer_tokens) for llm in shallow)
     layer, rest = two - one, 2 * one - two
-    count = int(config.num_hidden_layers)
+    layers = int(config.num_hidden_layers)
     # With checkpointing a layer keeps what comes into it, and one at a time all of its own.
-    kept = count * 2.0 * batch * tokens * config.hidden_size + layer if checkpointing else count * layer
+    kept = layers * 2.0 * batch * tokens * config.hidden_size + layer if checkpointing else layers * layer
     return Memory(weights, float(each * trained), OPTIMIZERS[optimizer] * trained, rest + kept)
-
-
-def _additions(llm: LanguageModel) -> list[nn.Parameter]:
-    return [p for name, p in llm.network.named_parameters() if "lora_" in name]
 
 
 def _shallow(config: PretrainedConfig, layers: int, tuning: str, rank: int) -> LanguageModel:

@@ -175,12 +175,10 @@ def check_preprocessing(run: Path, preprocessing: Preprocessing) -> None:
     path = run / PREPROCESSING
     if not path.is_file():
         raise CmrvlmError("the run does not say how its images were prepared", file=path, remedy="Train it again.")
-    trained = json.loads(path.read_text())
-    current = json.loads(json.dumps(preprocessing.spec()))
-    if trained != current:
-        names = sorted(trained.keys() | current.keys())
-        step = next(name for name in names if trained.get(name) != current.get(name))
-        raise CmrvlmError(f"trained with {trained.get(step)}, asked for {current.get(step)}", file=path,
+    difference = preprocessing.first_difference(json.loads(path.read_text()))
+    if difference is not None:
+        step, trained, current = difference
+        raise CmrvlmError(f"trained with {trained}, asked for {current}", file=path,
                           field=f"transform.preprocessing.steps.{step}",
                           remedy="A model is applied with the preprocessing that it was trained with.")  # fmt: skip
 

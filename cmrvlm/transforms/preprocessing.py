@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 
 from cmrvlm.study import Study
@@ -31,6 +32,12 @@ class Preprocessing:
             name: {"class": type(step).__qualname__, **{k: _plain(v) for k, v in vars(step).items()}}
             for name, step in self.steps.items()
         }
+
+    def first_difference(self, made: Mapping[str, object]) -> tuple[str, object, object] | None:
+        """The first step by name in which a kept `spec` is another one, with kept and own settings; None for none."""
+        own = json.loads(json.dumps(self.spec()))
+        names = sorted(name for name in made.keys() | own.keys() if made.get(name) != own.get(name))
+        return (names[0], made.get(names[0]), own.get(names[0])) if names else None
 
 
 def _plain(value: object) -> object:
