@@ -15,9 +15,11 @@ from cmrvlm.measurements import FEWEST_SLICES, MACE_RISK, fill_quotes
 from cmrvlm.models.cmrvlm import CMRVLM, Features
 from cmrvlm.models.decoding import Decode
 from cmrvlm.models.rows import rows_by_series, rows_of
+from cmrvlm.models.rules import OneOf, Outline, Rule
 from cmrvlm.targets import measurements_of, risk_of, without_volumes
 from cmrvlm.tasks.base import Answer, Instruction
 from cmrvlm.text.collate import Collator
+from cmrvlm.text.report_writer import CUT, all_headings
 
 _PROBABILITIES = ("disease", "findings", "hazard")
 
@@ -59,9 +61,9 @@ def answer_batch(
     blind = not batch.media
     prompts = [collator.prompt_ids(one, blind) for one in batch.instructions]
     end = int(collator.tokenizer.eos_token_id)
-    allowed = [_allowed(collator, one, end) for one in batch.instructions]
+    rules = [_rule(collator, one, end) for one in batch.instructions]
     groups = [(owner, one.case.views) for owner, one in zip(owners, batch.instructions, strict=True)]
-    new = model.generate(tokens, prompts, groups, end, max_new_tokens, allowed, decode)
+    new = model.generate(tokens, prompts, groups, end, max_new_tokens, rules, decode)
     texts = [collator.tokenizer.decode([t for t in ids if t != collator.image_id]).strip() for ids in new]
     answers = [Answer(one, text, truncated=len(ids) >= max_new_tokens)
                for one, text, ids in zip(batch.instructions, texts, new, strict=True)]  # fmt: skip
@@ -72,10 +74,18 @@ def answer_batch(
     return answers
 
 
-def _allowed(collator: Collator, instruction: Instruction, end: int) -> list[list[int]]:
-    """Tokens of all answers that a closed question allows, with the end."""
-    encode = collator.tokenizer.encode
-    return [[*encode(one, add_special_tokens=False), end] for one in instruction.allowed]
+def _rule(collator: Collator, instruction: Instruction, end: int) -> Rule | None:
+    """What an answer may say: one of those that a closed question allows, or its headings in their order."""
+    tokenizer = collator.tokenizer
+
+    def encode(text: str) -> list[int]:
+        return [int(one) for one in tokenizer.encode(text, add_special_tokens=False)]
+
+    if instruction.allowed:
+        return OneOf([[*encode(one), end] for one in instruction.allowed])
+    if not instruction.outline:
+        return None
+    return Outline(instruction.outline, all_headings(), encode, tokenizer.decode, end, CUT)
 
 
 def quoted_values(read_outs: Mapping[str, NDArray[np.float32]]) -> dict[str, float]:

@@ -16,6 +16,7 @@ _ALLOWED_MODULES = (
     "cmrvlm.",
     "data_modules.",
     "torch.optim.",
+    "bitsandbytes.optim.",
     "lightning.pytorch.callbacks.",
     "lightning.pytorch.loggers.",
     "lightning.pytorch.trainer.",

@@ -40,7 +40,8 @@ log = logging.getLogger(__name__)
 def questions(study: Study, language: str, ask: str | None, mask_sequences: list[str]) -> list[Instruction]:
     """What a preprocessed study is asked: report, disease, masks on all frames, and the user's own question."""
     views = whole_views(list(study.series))
-    asked = [Instruction(study.study_id, "report", language, ReportTask.prompts[language][0], "", Case(views)),
+    asked = [Instruction(study.study_id, "report", language, ReportTask.prompts[language][0], "", Case(views),
+                         outline=ReportTask().outline(language)),
              Instruction(study.study_id, "disease", language, DiseaseTask.prompts[language][0], "",
                          Case(views))]  # fmt: skip
     if ask:

@@ -18,7 +18,7 @@ from cmrvlm.metrics.classification import named_exactly
 from cmrvlm.metrics.statistic import Among, Mean, Ratio, Statistic
 from cmrvlm.tasks.base import Answer
 from cmrvlm.text.findings import findings_stated
-from cmrvlm.text.report_writer import split_sections
+from cmrvlm.text.report_writer import CUT, split_sections
 
 BLEU_TOKENIZERS = {"en": "13a", "zh": "zh"}
 REPORTED_NUMBERS = ("lvef_percent", "lvedv_ml")
@@ -107,7 +107,7 @@ def report_scores(answers: Sequence[Answer], sections: Sequence[str]) -> dict[st
         **finding_scores(answers),
         "disease_accuracy": Mean(named),
         "sections_present": Mean(complete),
-        "truncated_share": Mean([float(a.truncated) for a in answers]),
+        "truncated_share": Mean([float(a.truncated or CUT in a.text) for a in answers]),
         **numbers,
         **overlap_scores(answers),
     }

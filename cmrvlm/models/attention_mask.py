@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor
+from torch.nn.attention.flex_attention import BlockMask, create_block_mask
 
 from cmrvlm.errors import CmrvlmError
 
@@ -98,12 +99,30 @@ def behind_images(images_valid: Tensor, questions_valid: Tensor, style: Style) -
 def for_implementation(mask: Tensor, implementation: str, dtype: torch.dtype) -> Any:
     """The bool mask in the form that an attention implementation of Transformers takes.
 
+    Args:
+        mask: (B, 1, L, M) true where a token may read another, or (B, M) true for tokens.
+        implementation: Its name.
+        dtype: Of the embeddings.
+
     Raises:
         CmrvlmError: The implementation cannot take an arbitrary mask.
     """
+    if mask.ndim == 2:
+        return mask.long()
     if implementation == "sdpa":
         return mask
     if implementation == "eager":
         return torch.zeros(mask.shape, dtype=dtype, device=mask.device).masked_fill(~mask, torch.finfo(dtype).min)
+    if implementation == "flex_attention":
+        return _blocks(mask)
     raise CmrvlmError(f"attention implementation '{implementation}' does not take the prefix mask",
-                      field="llm.attention_implementation", remedy="Use sdpa or eager.")  # fmt: skip
+                      field="llm.attention_implementation", remedy="Use sdpa, eager or flex_attention.")  # fmt: skip
+
+
+def _blocks(mask: Tensor) -> BlockMask:
+    """The mask for FlexAttention, which leaves out blocks that nobody may read."""
+
+    def reads(batch: Tensor, head: Tensor, row: Tensor, column: Tensor) -> Tensor:
+        return mask[batch, 0, row, column]
+
+    return create_block_mask(reads, len(mask), None, mask.shape[2], mask.shape[3], device=str(mask.device))

@@ -14,12 +14,12 @@ from cmrvlm.batch import Media, TextRows
 from cmrvlm.encoders.base import Encoded, Encoder
 from cmrvlm.errors import CmrvlmError
 from cmrvlm.losses.language import IGNORE
-from cmrvlm.models.decoding import Decode, Greedy
+from cmrvlm.models.decoding import Decode, Greedy, Rules
 from cmrvlm.models.fusion import fill_image_places
 from cmrvlm.models.generation import embedded
 from cmrvlm.models.language_model import LanguageModel
 from cmrvlm.models.mask_decoder import MaskDecoder
-from cmrvlm.models.packing import pack
+from cmrvlm.models.packing import pack, unpacked
 from cmrvlm.models.projector import Projector
 from cmrvlm.models.read_out import ReadOut
 from cmrvlm.models.rows import rows_by_series, split_by_length
@@ -194,10 +194,10 @@ class CMRVLM(nn.Module):
     def read(self, rows: TextRows, tokens: list[Tensor]) -> Tensor:
         """Hidden states (R, L, D) of the language model over rows with their image tokens.
 
-        Instructions about the same images are read behind one copy of them; what comes out is what each row by itself
-        would give.
+        Instructions about the same images are read behind one copy of them where the language model can; what comes out
+        is what each row by itself would give.
         """
-        packed = pack(rows)
+        packed = pack(rows) if self.llm.packs else unpacked(rows)
         images = [torch.cat([tokens[row] for row in own]) for own in packed.firsts]
         embeddings = fill_image_places(self.llm.embed(packed.ids), packed.ids, self.ids.image, images)
         return self.llm.hidden(embeddings, packed.layout).flatten(0, 1)[packed.where]
@@ -273,7 +273,7 @@ class CMRVLM(nn.Module):
         groups: Sequence[Hashable],
         end_id: int,
         max_new_tokens: int,
-        allowed: Sequence[Sequence[Sequence[int]]] = (),
+        rules: Rules = (),
         decode: Decode | None = None,
     ) -> list[list[int]]:
         """Answers: new token ids for each prompt with its image tokens.
@@ -284,7 +284,7 @@ class CMRVLM(nn.Module):
             groups: What images each prompt is about; prompts of a group have the same image tokens.
             end_id: Token that ends an answer.
             max_new_tokens: Longest answer.
-            allowed: For each prompt all answers that it may give, with the end token; one with none is free.
+            rules: What each answer may say, None for anything.
             decode: How; None takes the likeliest token each time.
         """
         decode = decode or Greedy()
@@ -293,7 +293,7 @@ class CMRVLM(nn.Module):
             rows = group.tolist()
             asked = embedded(self.llm, self.ids.image, [tokens[r] for r in rows], [prompts[r] for r in rows],
                              [groups[r] for r in rows])  # fmt: skip
-            new = decode(self.llm, asked, end_id, max_new_tokens, [allowed[r] for r in rows] if allowed else ())
+            new = decode(self.llm, asked, end_id, max_new_tokens, [rules[r] for r in rows] if rules else ())
             for row, ids in zip(rows, new, strict=True):
                 answers[row] = ids
         return answers

@@ -8,8 +8,9 @@ from collections.abc import Sequence
 from cmrvlm.errors import CmrvlmError
 from cmrvlm.models.generation import Prompts, Sampling, beam_search, generate
 from cmrvlm.models.language_model import LanguageModel
+from cmrvlm.models.rules import Rule
 
-Allowed = Sequence[Sequence[Sequence[int]]]
+Rules = Sequence[Rule | None]
 
 
 class Decode(ABC):
@@ -17,7 +18,7 @@ class Decode(ABC):
 
     @abstractmethod
     def __call__(
-        self, llm: LanguageModel, prompts: Prompts, end_id: int, max_new_tokens: int, allowed: Allowed = ()
+        self, llm: LanguageModel, prompts: Prompts, end_id: int, max_new_tokens: int, rules: Rules = ()
     ) -> list[list[int]]:
         """New token ids of each row; see `cmrvlm.models.generation.generate`."""
 
@@ -30,34 +31,34 @@ class Greedy(Decode):
     """The likeliest token each time."""
 
     def __call__(
-        self, llm: LanguageModel, prompts: Prompts, end_id: int, max_new_tokens: int, allowed: Allowed = ()
+        self, llm: LanguageModel, prompts: Prompts, end_id: int, max_new_tokens: int, rules: Rules = ()
     ) -> list[list[int]]:
         """The answers."""
-        return generate(llm, prompts, end_id, max_new_tokens, allowed)
+        return generate(llm, prompts, end_id, max_new_tokens, rules)
 
     def __str__(self) -> str:
         return "greedy"
 
 
 class Sampled(Decode):
-    """Draws; see `cmrvlm.models.generation.Sampling` for the arguments. What is allowed is drawn from."""
+    """Draws; see `cmrvlm.models.generation.Sampling` for the arguments. What rules allow is drawn from."""
 
     def __init__(self, temperature: float = 0.7, top_p: float = 0.9, seed: int = 0) -> None:
         self.settings = {"temperature": temperature, "top_p": top_p, "seed": seed}
         self.draw = Sampling(temperature, top_p, seed)
 
     def __call__(
-        self, llm: LanguageModel, prompts: Prompts, end_id: int, max_new_tokens: int, allowed: Allowed = ()
+        self, llm: LanguageModel, prompts: Prompts, end_id: int, max_new_tokens: int, rules: Rules = ()
     ) -> list[list[int]]:
         """The answers."""
-        return generate(llm, prompts, end_id, max_new_tokens, allowed, self.draw)
+        return generate(llm, prompts, end_id, max_new_tokens, rules, self.draw)
 
     def __str__(self) -> str:
         return f"sampled {self.settings}"
 
 
 class Beams(Decode):
-    """Beam search for free answers; answers that are allowed are gone through token by token, as with `Greedy`.
+    """Beam search for free answers; answers with a rule are gone through token by token, as with `Greedy`.
 
     Args:
         count: Unfinished answers that are kept for each prompt.
@@ -69,14 +70,14 @@ class Beams(Decode):
         self.count = count
 
     def __call__(
-        self, llm: LanguageModel, prompts: Prompts, end_id: int, max_new_tokens: int, allowed: Allowed = ()
+        self, llm: LanguageModel, prompts: Prompts, end_id: int, max_new_tokens: int, rules: Rules = ()
     ) -> list[list[int]]:
         """The answers."""
-        bound = [row for row, own in enumerate(allowed) if own]
+        bound = [row for row, own in enumerate(rules) if own]
         free = [row for row in range(len(prompts.groups)) if row not in bound]
         answers: dict[int, list[int]] = {}
         if bound:
-            told = [allowed[row] for row in bound]
+            told = [rules[row] for row in bound]
             found = generate(llm, prompts.rows(bound), end_id, max_new_tokens, told)
             answers |= dict(zip(bound, found, strict=True))
         if free:

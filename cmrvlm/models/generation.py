@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -13,6 +13,7 @@ from cmrvlm.errors import CmrvlmError
 from cmrvlm.models.attention_mask import Layout, behind_images
 from cmrvlm.models.fusion import fill_image_places
 from cmrvlm.models.language_model import LanguageModel
+from cmrvlm.models.rules import Rule
 
 
 @dataclass(frozen=True)
@@ -90,9 +91,9 @@ class Decoding:
         self.cache.batch_select_indices(prompts.groups)  # each prompt goes on behind its own copy
         before, valid = prompts.images_valid[prompts.groups], prompts.questions_valid
         places = lengths[prompts.groups][:, None] + (valid.long().cumsum(dim=1) - 1).clamp(min=0)
-        mask = behind_images(before, valid, llm.attention)
-        self.logits = llm.logits(llm.go_on(prompts.questions, mask, places, self.cache)[:, -1])
         self._seen = torch.cat([before, valid], dim=1)  # (R, places in the cache)
+        mask = behind_images(before, valid, llm.attention) if llm.packs else self._seen
+        self.logits = llm.logits(llm.go_on(prompts.questions, mask, places, self.cache)[:, -1])
 
     def keep(self, rows: Tensor) -> None:
         """Go on with these rows alone, in this order; a row may come several times."""
@@ -104,7 +105,8 @@ class Decoding:
         places = self._seen.sum(dim=1)[:, None]
         self._seen = torch.cat([self._seen, torch.ones_like(self._seen[:, :1])], dim=1)
         # A new token reads all that is before it.
-        hidden = self.llm.go_on(self.llm.embed(tokens[:, None]), self._seen[:, None, None, :], places, self.cache)
+        mask = self._seen[:, None, None, :] if self.llm.packs else self._seen
+        hidden = self.llm.go_on(self.llm.embed(tokens[:, None]), mask, places, self.cache)
         self.logits = self.llm.logits(hidden[:, -1])
 
 
@@ -146,7 +148,7 @@ def generate(
     prompts: Prompts,
     end_id: int,
     max_new_tokens: int,
-    allowed: Sequence[Sequence[Sequence[int]]] = (),
+    rules: Sequence[Rule | None] = (),
     choose: Choice = most_likely,
 ) -> list[list[int]]:
     """Answers, token by token.
@@ -158,7 +160,7 @@ def generate(
         prompts: R prompts.
         end_id: Token that ends an answer.
         max_new_tokens: Longest answer.
-        allowed: For each row all answers that it may give, with the end token; a row with none is free.
+        rules: What each row may say, None for anything; they are used up.
         choose: Next tokens (R,) from logits (R, V).
 
     Returns:
@@ -167,12 +169,9 @@ def generate(
     decoding = Decoding(llm, prompts)
     active = torch.arange(len(prompts.groups), device=prompts.groups.device)
     answers: list[list[int]] = [[] for _ in range(len(active))]
-    for _ in range(max_new_tokens):
-        logits = decoding.logits
-        for index, row in enumerate(active.tolist() if allowed else ()):
-            if allowed[row]:
-                logits[index] = only_next(logits[index], answers[row], allowed[row])
-        chosen = choose(logits)
+    for step in range(max_new_tokens):
+        bound = {index: rule for index, row in enumerate(active.tolist()) if rules and (rule := rules[row])}
+        chosen = _ruled(decoding.logits, bound, max_new_tokens - step, choose)
         going = chosen != end_id
         for row, token in zip(active[going].tolist(), chosen[going].tolist(), strict=True):
             answers[row].append(token)
@@ -184,6 +183,19 @@ def generate(
             active, chosen = active[rows], chosen[rows]
         decoding.add(chosen)
     return answers
+
+
+def _ruled(logits: Tensor, bound: Mapping[int, Rule], left: int, choose: Choice) -> Tensor:
+    """The next token (R,) of each row, chosen until the rules of the bound ones accept it."""
+    for index, rule in bound.items():
+        logits[index] = rule.narrow(logits[index], left)
+    chosen = choose(logits)
+    for index, rule in bound.items():
+        while not rule.accepts(int(chosen[index])):
+            logits[index, chosen[index]] = float("-inf")
+            chosen[index] = choose(logits[index : index + 1])[0]
+        rule.add(int(chosen[index]))
+    return chosen
 
 
 @torch.no_grad()
@@ -255,19 +267,3 @@ def beam_search(
         rows, scores = rows[chosen], torch.tensor(values, device=device)
         decoding.add(torch.tensor(tokens, device=device))
     return [answer for _, answer in best]
-
-
-def only_next(logits: Tensor, said: Sequence[int], allowed: Sequence[Sequence[int]]) -> Tensor:
-    """Logits (V,) with everything forbidden but the tokens that go on towards an allowed answer.
-
-    Args:
-        logits: Of the next token.
-        said: Tokens so far.
-        allowed: All answers, with the end token.
-    """
-    count = len(said)
-    following = {one[count] for one in allowed if len(one) > count and list(one[:count]) == list(said)}
-    kept = torch.full_like(logits, float("-inf"))
-    places = torch.tensor(sorted(following), device=logits.device)
-    kept[places] = logits[places]
-    return kept

@@ -27,6 +27,8 @@ class LanguageModel(nn.Module):
         known_tokens: Token ids below it are the model's own; None takes all that it has.
         own_tokens: Tokens behind them that the model does not know.
         source: Folder or name that the weights came from; None when they exist nowhere else.
+        packs: The network takes a mask of who may read whom, so that instructions can share their images. Without it
+            every row is read by itself, and attention is causal.
 
     Attributes:
         borrows: The weights are those of the source and are not trained: runs keep the name of the source alone.
@@ -40,11 +42,12 @@ class LanguageModel(nn.Module):
         known_tokens: int | None = None,
         own_tokens: int = 0,
         source: str | None = None,
+        packs: bool = True,
     ) -> None:
         super().__init__()
-        self.network, self.source = network, source
+        self.network, self.source, self.packs = network, source, packs
         self.borrows = source is not None
-        self.attention: Style = attention
+        self.attention: Style = attention if packs else "causal"
         self.max_length = max_length
         known = network.get_input_embeddings().weight
         self.known_tokens = len(known) if known_tokens is None else known_tokens
@@ -87,11 +90,19 @@ class LanguageModel(nn.Module):
         """Keys of the state dict that hold what the source holds."""
         return {key for key in self.state_dict() if self.borrows and key.startswith("network.") and "lora_" not in key}
 
-    def fingerprint(self) -> str:
-        """Hash of names, shapes and a sample of the values of what is borrowed, to know the source again."""
-        digest = hashlib.sha256()
-        weights = self.state_dict()
-        for key in sorted(self.borrowed()):
+    def fingerprint(self, *, quantized: bool = False) -> str:
+        """Hash of names, shapes and a sample of the values of what is borrowed, to know the source again.
+
+        Args:
+            quantized: Leave out linear layers, as is always done when they are quantized: how those are kept depends on
+                the device, and changes when they are used.
+        """
+        digest, weights = hashlib.sha256(), self.state_dict()
+        head, skipped = self.network.get_output_embeddings(), tuple[str, ...]()
+        if quantized or getattr(self.network, "is_quantized", False):
+            skipped = tuple(f"network.{name}." for name, module in self.network.named_modules()
+                            if isinstance(module, nn.Linear) and module is not head)  # fmt: skip
+        for key in sorted(key for key in self.borrowed() if not key.startswith(skipped)):
             value = weights[key]
             some = value.flatten()[:: max(1, value.numel() // _SAMPLED)]
             digest.update(f"{key.replace('.base_layer', '')} {tuple(value.shape)}".encode())
@@ -109,14 +120,16 @@ class LanguageModel(nn.Module):
         Returns:
             (B, L, D).
         """
-        return self.go_on(embeddings, allowed(layout, self.attention), layout.positions, cache)
+        mask = allowed(layout, self.attention) if self.packs else layout.groups >= 0
+        return self.go_on(embeddings, mask, layout.positions, cache)
 
     def go_on(self, embeddings: Tensor, mask: Tensor, positions: Tensor, cache: Any = None) -> Tensor:
         """Final hidden states (B, L, D) behind what a cache holds.
 
         Args:
             embeddings: (B, L, D).
-            mask: (B, 1, L, M) bool, true where a token may read one of the M, those of the cache first.
+            mask: (B, 1, L, M) bool, true where a token may read one of the M, those of the cache first; for a network
+                that does not pack, (B, M), true for tokens.
             positions: (B, L) places of the tokens.
             cache: Key-value cache that is read and filled, or None.
         """

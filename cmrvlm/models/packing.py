@@ -67,6 +67,15 @@ def pack(rows: TextRows) -> Packed:
     return Packed(ids, layout, [[members[group][0] for group in own] for own in bins], where.to(device))
 
 
+def unpacked(rows: TextRows) -> Packed:
+    """The rows as they are, for language models that cannot be told who may read whom."""
+    count, longest = rows.ids.shape
+    valid = torch.arange(longest, device=rows.ids.device)[None] < rows.lengths[:, None]
+    where = torch.arange(count * longest, device=rows.ids.device).reshape(count, longest)
+    layout = Layout.of_rows(valid, rows.image_lengths, rows.prompt_lengths)
+    return Packed(rows.ids, layout, [[row] for row in range(count)], where)
+
+
 def _fill(sizes: dict[int, int], capacity: int) -> list[list[int]]:
     """Groups in bins of at most `capacity`: the largest first, each into the first bin with room."""
     bins: list[list[int]] = []

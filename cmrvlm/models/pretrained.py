@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import importlib.util
+import logging
 from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, BitsAndBytesConfig
+from transformers import AutoConfig, AutoModelForCausalLM, BitsAndBytesConfig, PreTrainedModel
 
 from cmrvlm.errors import CmrvlmError
 from cmrvlm.models.attention_mask import Style
 from cmrvlm.models.language_model import LanguageModel
 from cmrvlm.text.pretrained import source_of
 from cmrvlm.text.tokens import SPECIAL_TOKENS
+
+log = logging.getLogger(__name__)
 
 QUANTIZATIONS = ("nf4", "fp4", "int8")
 
@@ -37,7 +40,8 @@ def pretrained_language_model(
         path: Folder, hub name, or GGUF file.
         package: Package with a GGUF file, in place of a path.
         attention: `prefix` or `causal`.
-        attention_implementation: `sdpa` or `eager`.
+        attention_implementation: `sdpa`, `eager`, `flex_attention` (on a GPU), or one that Transformers knows and that
+            takes no mask, such as `flash_attention_2`: then no images are shared, which is said.
         max_length: Longest row; None takes the model's own limit.
         dtype: Of the weights, for example `float32` or `bfloat16`.
         revision: Branch, tag or commit on the hub.
@@ -52,7 +56,10 @@ def pretrained_language_model(
     told |= {"revision": revision} if revision else {}
     try:
         config = AutoConfig.from_pretrained(where, trust_remote_code=False, **told)
-        limit = int(config.max_position_embeddings)
+        limit = getattr(config.get_text_config(), "max_position_embeddings", None) or max_length
+        if limit is None:
+            raise CmrvlmError("the model states no longest row", file=where, field="llm.network.max_length",
+                              remedy="Give the longest row, in tokens.")  # fmt: skip
         if max_length is not None and max_length > limit:
             raise CmrvlmError(f"the model reads {limit} tokens, {max_length} are asked for",
                               field="llm.network.max_length", remedy=f"Use at most {limit}.")  # fmt: skip
@@ -70,9 +77,45 @@ def pretrained_language_model(
     if gradient_checkpointing:
         # Reentrant checkpointing learns nothing when the embeddings that come in need no gradient.
         network.gradient_checkpointing_enable({"use_reentrant": False})
+    packs = takes_masks(network)
+    if not packs:
+        log.warning("the language model takes no mask of who may read whom: each instruction is read by itself, with "
+                    "its own copy of the images, and attention is causal")  # fmt: skip
     own = len(SPECIAL_TOKENS)
     return LanguageModel(network, attention, max_length or limit, known_tokens=vocab_size - own, own_tokens=own,
-                         source=where)  # fmt: skip
+                         source=where, packs=packs)  # fmt: skip
+
+
+@torch.no_grad()
+def takes_masks(network: PreTrainedModel) -> bool:
+    """Whether a network reads exactly what a mask (B, 1, L, L) lets each token read; tried out on four tokens.
+
+    FlexAttention, which needs a GPU, is taken to do so, and other implementations than it, SDPA and eager not to.
+    """
+    implementation = str(network.config._attn_implementation)
+    if implementation not in ("sdpa", "eager"):
+        return implementation == "flex_attention"
+    weight = network.get_input_embeddings().weight
+    tokens = torch.randn(1, 4, weight.shape[1], generator=torch.Generator().manual_seed(0)).to(weight)
+    mask = torch.eye(4, dtype=torch.bool, device=weight.device)[None, None]
+    mask[..., 0, 3] = mask[..., 3, 0] = True  # the first and the last read each other, and nobody else anybody
+    llm = LanguageModel(network)
+    was, places = network.training, torch.arange(4, device=weight.device)[None]
+
+    def read(changed: int) -> torch.Tensor:
+        own = tokens.clone()
+        own[:, changed] *= -1
+        return llm.go_on(own, mask, places)[0]
+
+    network.eval()
+    try:
+        before, after = read(1), read(3)
+    except (TypeError, ValueError, RuntimeError, IndexError):
+        return False  # what a network says that knows no such masks
+    finally:
+        network.train(was)
+    same = [bool(torch.allclose(one, two, atol=1e-3)) for one, two in zip(before, after, strict=True)]
+    return same == [False, False, True, False]
 
 
 def _quantized(quantization: str | None, dtype: torch.dtype) -> dict[str, Any]:

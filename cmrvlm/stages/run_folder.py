@@ -121,8 +121,7 @@ def load_run(run: Path, *, quantized: bool = True) -> TrainedRun:
     if in_full:
         network["quantization"] = None
     model = build_model(config, tokenizer)
-    if not in_full:  # the other form of the weights has another fingerprint
-        check_base(model, run)
+    check_base(model, run, quantized=in_full)
     if not isinstance(model, CMRVLM):
         raise CmrvlmError("this is a run of stage 1, which answers no questions", file=run, field="run",
                           remedy="Give a run of stage 2 or 3.")  # fmt: skip
@@ -131,8 +130,13 @@ def load_run(run: Path, *, quantized: bool = True) -> TrainedRun:
     return TrainedRun(run, config, model, build_collator(model, tokenizer), preprocessing)
 
 
-def check_base(model: nn.Module, run: Path) -> None:
+def check_base(model: nn.Module, run: Path, *, quantized: bool = False) -> None:
     """Refuse a language model that is not the one that the run's additions were trained on.
+
+    Args:
+        model: With its language model.
+        run: Run folder.
+        quantized: The run had it in quantized form.
 
     Raises:
         CmrvlmError: Its weights are others.
@@ -142,7 +146,7 @@ def check_base(model: nn.Module, run: Path) -> None:
         return
     kept, llm = json.loads(path.read_text()), model.llm
     assert isinstance(llm, LanguageModel)
-    if llm.fingerprint() != kept["fingerprint"]:
+    if llm.fingerprint(quantized=quantized) != kept["fingerprint"]:
         raise CmrvlmError("the language model has other weights than the one that was trained on",
                           file=str(llm.source), field="llm.network.path",
                           remedy=f"Give the model that the run was trained on: {kept['source']}.")  # fmt: skip

@@ -88,6 +88,7 @@ class Instruction:
         values: True numbers of the study, by name.
         options: Choices that the prompt offers, in their order.
         allowed: All answers that a closed question allows, word for word; empty for an open one.
+        outline: Headings that an answer has in this order, each with its colon and the space before it.
     """
 
     study_id: str
@@ -99,6 +100,7 @@ class Instruction:
     values: Mapping[str, float] = field(default_factory=dict)
     options: tuple[str, ...] = ()
     allowed: tuple[str, ...] = ()
+    outline: tuple[str, ...] = ()
 
     @property
     def whole_series(self) -> tuple[str, ...]:
@@ -175,6 +177,10 @@ class Task(ABC):
         """All answers that a question allows; empty when the task does not list them."""
         return ()
 
+    def outline(self, language: str) -> tuple[str, ...]:
+        """Headings that every answer has, in their order; empty when it is free."""
+        return ()
+
     def fields(self, study: Study, case: Case, language: str) -> Mapping[str, str]:
         """Values for the `{...}` of the prompts. They may say what is asked, never what is right."""
         return {}
@@ -205,7 +211,8 @@ class Task(ABC):
         variants = (self.paraphrases if paraphrased else self.prompts)[language]
         prompt = variants[wording % len(variants)].format(**self.fields(study, case, language))
         return Instruction(study.study_id, self.name, language, prompt, self.answer(study, case, language), case,
-                           values=self.values(study), allowed=self.allowed(study, case, language))  # fmt: skip
+                           values=self.values(study), allowed=self.allowed(study, case, language),
+                           outline=self.outline(language))  # fmt: skip
 
 
 def whole_views(shown: Collection[str]) -> tuple[View, ...]:

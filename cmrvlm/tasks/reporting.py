@@ -16,7 +16,7 @@ from cmrvlm.tasks.context import leaked
 from cmrvlm.tasks.diagnosis import disease_code, disease_names
 from cmrvlm.text.findings import findings_stated
 from cmrvlm.text.parse import terms_named
-from cmrvlm.text.report_writer import join_sections, not_assessed, write_captions, write_report
+from cmrvlm.text.report_writer import headings, join_sections, not_assessed, write_captions, write_report
 
 _CLAUSES = re.compile(r"(?<=[;；。])|(?<=\.)(?=\s|$)")
 
@@ -106,6 +106,7 @@ class ReportTask(Task):
 
     Args:
         each: What can be said of each shown sequence by itself.
+        outlined: A generated report has every section, in order; turn it off for data whose reports have others.
     """
 
     name = "report"
@@ -121,8 +122,12 @@ class ReportTask(Task):
     paraphrases = {"en": ("Dictate what goes into the patient's file.",), "zh": ("请口述病历中的检查结果。",)}
     primary = "rouge_l"
 
-    def __init__(self, *, each: bool = False) -> None:
-        self.each = each
+    def __init__(self, *, each: bool = False, outlined: bool = True) -> None:
+        self.each, self.outlined = each, outlined
+
+    def outline(self, language: str) -> tuple[str, ...]:
+        """The headings of the sections."""
+        return tuple(headings(language)) if self.outlined else ()
 
     def cases(self, study: Study, shown: Collection[str]) -> list[Case]:
         """One case when there is something to report."""

@@ -18,6 +18,7 @@ SECTION_NAMES = {
     "other": ("Other", "其他"),
     "impression": ("Impression", "结论"),
 }
+CUT = "…"  # ends a section that was not finished
 _STRUCTURE = ("lvedd_mm", "wall_thickness_mm", "rvedd_mm", "la_diameter_mm", "ra_diameter_mm")
 _FUNCTION = ("lvef_percent", "lvedv_ml", "lvesv_ml", "rvef_percent", "rvedv_ml")
 # finding, English and Chinese name
@@ -146,20 +147,32 @@ def write_captions(
     return captions
 
 
+def headings(language: str, sections: Collection[str] = tuple(SECTION_NAMES)) -> list[str]:
+    """Names of sections as they stand in a report, each with its colon and what sets it apart, in the fixed order."""
+    position = 1 if language == "zh" else 0
+    colon, gap = ("：", "") if language == "zh" else (":", " ")
+    found = [f"{gap}{names[position]}{colon}" for key, names in SECTION_NAMES.items() if key in sections]
+    return [one.lstrip() if place == 0 else one for place, one in enumerate(found)]
+
+
+def all_headings() -> list[str]:
+    """Everything that is read as the name of a section, in any language and with either colon."""
+    return [f"{name}{colon}" for names in SECTION_NAMES.values() for name in names for colon in (":", "：")]
+
+
 def join_sections(sections: Mapping[str, str], language: str) -> str:
     """One text from a report's sections, each behind its name, in the fixed order."""
-    position = 1 if language == "zh" else 0
-    colon, gap = ("：", "") if language == "zh" else (": ", " ")
-    return gap.join(
-        f"{names[position]}{colon}{sections[key]}" for key, names in SECTION_NAMES.items() if key in sections
-    )
+    gap = "" if language == "zh" else " "
+    own = [key for key in SECTION_NAMES if key in sections]
+    return "".join(f"{heading}{gap}{sections[key]}" for heading, key in zip(headings(language, own), own, strict=True))
 
 
 def split_sections(text: str, *, truncated: bool = False) -> dict[str, str]:
     """Sections read back from a report in either language.
 
     A section whose name is not there is absent, and so is one whose name is there twice: which of the two holds cannot
-    be known. Of a truncated text the last section is absent too; half a section is never taken for a whole one.
+    be known. Of a truncated text the last section is absent too, and so is one that was closed before it was finished:
+    half a section is never taken for a whole one.
     """
     starts = []
     twice = {key for key, names in SECTION_NAMES.items()
@@ -175,4 +188,4 @@ def split_sections(text: str, *, truncated: bool = False) -> dict[str, str]:
     sections = {key: text[begin:end].strip() for (_, begin, key), end in zip(starts, ends, strict=True)}
     if truncated and sections:
         sections.popitem()
-    return {key: section for key, section in sections.items() if key not in twice}
+    return {key: section for key, section in sections.items() if key not in twice and not section.endswith(CUT)}

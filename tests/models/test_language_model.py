@@ -1,5 +1,8 @@
+import shutil
+
 import pytest
 import torch
+from torch.nn.attention.flex_attention import create_mask
 
 from cmrvlm.errors import CmrvlmError
 from cmrvlm.models.attention_mask import Layout, allowed, for_implementation
@@ -7,6 +10,7 @@ from cmrvlm.models.decoding import Beams, Greedy, Sampled
 from cmrvlm.models.fusion import fill_image_places
 from cmrvlm.models.generation import Sampling, beam_search, embedded, generate, stream
 from cmrvlm.models.language_model import tiny_language_model
+from cmrvlm.models.rules import OneOf
 
 
 def tiny(**changes):
@@ -58,9 +62,32 @@ def test_positions_skip_padding():
 def test_sdpa_and_eager_are_the_same_function(family, attention):
     one, two = (tiny(family=family, attention=attention, attention_implementation=i) for i in ("sdpa", "eager"))
     two.load_state_dict(one.state_dict())
+    ids, valid, layout = some_layout()
+    a, b = (m.hidden(m.embed(ids), layout)[valid] for m in (one, two))
+    assert (a - b).abs().max() < 1e-5
+
+
+def some_layout():
     ids = torch.randint(0, 40, (3, 9))
     valid = torch.arange(9)[None] < torch.tensor([9, 6, 4])[:, None]
-    layout = layout_of(valid, 2, [5, 3, 2])
+    return ids, valid, layout_of(valid, 2, [5, 3, 2])
+
+
+@pytest.mark.parametrize("attention", ["prefix", "causal"])
+def test_flex_attention_is_told_the_same(attention):
+    mask = allowed(some_layout()[2], attention)
+    blocks = for_implementation(mask, "flex_attention", torch.float32)
+    assert blocks.shape == mask.shape[:1] + (1,) + mask.shape[2:]
+    assert torch.equal(create_mask(blocks.mask_mod, 3, 1, 9, 9, device="cpu"), mask)
+
+
+@pytest.mark.slow  # compiles its kernel
+@pytest.mark.skipif(shutil.which("g++") is None, reason="needs a compiler")
+@torch.no_grad()
+def test_flex_attention_is_the_same_function():
+    one, two = (tiny(hidden_size=64, attention_implementation=name) for name in ("sdpa", "flex_attention"))
+    two.load_state_dict(one.state_dict())
+    ids, valid, layout = some_layout()
     a, b = (m.hidden(m.embed(ids), layout)[valid] for m in (one, two))
     assert (a - b).abs().max() < 1e-5
 
@@ -129,17 +156,21 @@ def test_length_limit_counts_new_tokens_and_rows_end_alone():
     assert stopped[1] == (free[1][: free[1].index(stop)] if stop in free[1] else free[1])
 
 
+def rules_of(allowed):
+    return [OneOf(own) if own else None for own in allowed]
+
+
 def test_an_answer_is_the_likeliest_path_through_what_is_allowed():
     """Token by token; rows without a list stay free, and neighbours change nothing."""
     model = tiny()
     prompts, images = [[3, 1, 4], [1, 5, 9, 2, 6], [7, 7]], [1, 1, 1]
     free = answers_of(model, prompts, images, 39, 6)
     allowed = [[[5, 6, 39], [5, 7, 8, 39], [11, 39]], [], [[20, 21, 39]]]
-    found = answers_of(model, prompts, images, 39, 6, allowed)
+    found = answers_of(model, prompts, images, 39, 6, rules_of(allowed))
     assert [*found[0], 39] in allowed[0]
     assert found[1] == free[1]
     assert found[2] == [20, 21]
-    assert answers_of(model, prompts[:1], images[:1], 39, 6, allowed[:1]) == found[:1]
+    assert answers_of(model, prompts[:1], images[:1], 39, 6, rules_of(allowed[:1])) == found[:1]
     whole = torch.tensor(prompts[:1])
     logits = model.logits(model.hidden(model.embed(whole), layout_of(torch.ones_like(whole, dtype=torch.bool)))[0, -1])
     assert found[0][0] == (5 if logits[5] > logits[11] else 11)
@@ -204,7 +235,7 @@ def test_ways_of_decoding_keep_to_what_is_allowed():
     tokens = [model.embed(torch.zeros(0, dtype=torch.long))] * 3
     asked = embedded(model, IMAGE, tokens, prompts, [0, 1, 2])
     for decode in (Greedy(), Sampled(), Beams(3)):
-        first, free, only = decode(model, asked, 39, 6, allowed)
+        first, free, only = decode(model, asked, 39, 6, rules_of(allowed))
         assert [*first, 39] in allowed[0]
         assert only == [20, 21]
         if isinstance(decode, Beams):

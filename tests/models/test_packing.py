@@ -4,13 +4,14 @@ from dataclasses import replace
 
 import pytest
 import torch
+from transformers import MiniCPM3Config, MiniCPM3ForCausalLM
 
 from cmrvlm.batch import TextRows
 from cmrvlm.losses.language import answer_cross_entropy
 from cmrvlm.models.attention_mask import Layout
 from cmrvlm.models.cmrvlm import CMRVLM, MarkIds
 from cmrvlm.models.fusion import fill_image_places
-from cmrvlm.models.language_model import tiny_language_model
+from cmrvlm.models.language_model import LanguageModel, tiny_language_model
 from cmrvlm.models.packing import pack
 
 IMAGE = 39
@@ -33,11 +34,20 @@ def some_rows(groups, images, questions, answers, seed=0):
 ROWS = some_rows([0, 1, 0, 2, 0, 1, 3], {0: 5, 1: 3, 2: 0, 3: 2}, [3, 4, 1, 5, 2, 2, 6], [4, 1, 7, 2, 3, 5, 1])
 
 
-def model_of(**changes):
+def minicpm3(attention="prefix", attention_implementation="sdpa"):
+    """Latent attention, as in the research code's language model."""
+    config = MiniCPM3Config(
+        vocab_size=40, hidden_size=32, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=4,
+        intermediate_size=48, q_lora_rank=16, kv_lora_rank=16, qk_nope_head_dim=8, qk_rope_head_dim=8, v_head_dim=8,
+        scale_emb=12, dim_model_base=8, attn_implementation=attention_implementation)  # fmt: skip
+    return LanguageModel(MiniCPM3ForCausalLM(config), attention)
+
+
+def model_of(family="qwen3", **changes):
     torch.manual_seed(0)
-    llm = tiny_language_model(**{"vocab_size": 40, "hidden_size": 32, "layers": 2, "heads": 4,
-                                 "intermediate_size": 48} | changes).eval()  # fmt: skip
-    return CMRVLM({}, {}, llm, {}, None, MarkIds(IMAGE, 37, 38))
+    sizes = {"vocab_size": 40, "hidden_size": 32, "layers": 2, "heads": 4, "intermediate_size": 48, "family": family}
+    llm = minicpm3(**changes) if family == "minicpm3" else tiny_language_model(**sizes | changes)
+    return CMRVLM({}, {}, llm.eval(), {}, None, MarkIds(IMAGE, 37, 38))
 
 
 def images_of(rows):
@@ -75,7 +85,7 @@ def test_rows_are_filled_without_being_cut():
 
 
 @pytest.mark.parametrize("attention", ["prefix", "causal"])
-@pytest.mark.parametrize("family", ["qwen3", "llama"])
+@pytest.mark.parametrize("family", ["qwen3", "llama", "minicpm3"])
 @pytest.mark.parametrize("implementation", ["sdpa", "eager"])
 def test_loss_and_gradient_are_those_of_single_rows(family, attention, implementation):
     model = model_of(family=family, attention=attention, attention_implementation=implementation)

@@ -64,11 +64,16 @@ FAMILIES = {
 }
 
 
+# Blocks of 64 values are quantized together, and no row may be shorter.
+WIDE = {"wide_llama": lambda size: LlamaForCausalLM(
+    LlamaConfig(vocab_size=size, **SMALL | {"hidden_size": 64, "intermediate_size": 128}))}  # fmt: skip
+
+
 @pytest.fixture(scope="session")
 def published(tmp_path_factory):
     """Family to a folder that save_pretrained wrote; the embedding is larger than the tokenizer, as it often is."""
     folders = {}
-    for family, make in FAMILIES.items():
+    for family, make in (FAMILIES | WIDE).items():
         torch.manual_seed(1)
         folder = tmp_path_factory.mktemp(family)
         tokenizer = published_tokenizer()
@@ -249,7 +254,7 @@ def test_a_run_with_everything_tuned_needs_its_source_no_more(published, cache, 
 def test_quantized_weights_learn_through_additions_and_are_never_saved(published, cache, tmp_path):
     pytest.importorskip("bitsandbytes")
     run = tmp_path / "run"
-    train(composed("+experiment=stage3", "+debug=fast", "llm=local", f"llm.network.path={published['llama']}",
+    train(composed("+experiment=stage3", "+debug=fast", "llm=local", f"llm.network.path={published['wide_llama']}",
                    "adapter=qlora", "trainer.max_steps=5", "trainer.val_check_interval=5", "optimizer.lr=0.01",
                    f"paths.cache={cache}", f"out={run}", f"run_dir={run}"), run)  # fmt: skip
     one, two = (load_run(run).model.llm for _ in range(2))
@@ -324,7 +329,7 @@ def test_what_is_exported_says_what_the_run_says(published, cache, tmp_path, fam
 
 def test_additions_to_quantized_weights_are_merged_into_the_full_ones(published, cache, tmp_path):
     pytest.importorskip("bitsandbytes")
-    run = trained_run(tmp_path / "run", published["llama"], cache, "qlora")
+    run = trained_run(tmp_path / "run", published["wide_llama"], cache, "qlora")
     with pytest.raises(CmrvlmError, match="quantized"):
         merge_additions(load_run(run).model.llm)
     export(run, "merged", tmp_path / "merged")

@@ -245,6 +245,28 @@ def test_norms_and_biases_are_not_decayed(small_config):
     assert all(p.ndim >= 2 for p in groups[0]["params"])
 
 
+@pytest.mark.parametrize("optimizer", ["adafactor", "paged_adamw_8bit"])
+def test_optimizers_with_a_small_state_lower_the_loss(small_config, optimizer):
+    if optimizer == "paged_adamw_8bit":
+        pytest.importorskip("bitsandbytes")
+    module, batch = stage_of(small_config("+experiment=stage3", f"optimizer={optimizer}", "optimizer.lr=0.003"))
+    module.trainer = Trainer(max_steps=5, logger=False, enable_progress_bar=False, accelerator="cpu")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Trainer, "estimated_stepping_batches", 5)
+        own = module.configure_optimizers()["optimizer"]
+    values = []
+    for _ in range(12):
+        own.zero_grad()
+        loss = module.total(module.means(batch))
+        loss.backward()
+        own.step()
+        values.append(loss.item())
+    assert values[-1] < 0.9 * values[0]
+    state = sum(v.numel() * v.element_size() for one in own.state.values() for v in one.values() if torch.is_tensor(v))
+    weights = sum(p.numel() * p.element_size() for p in module.parameters() if p.requires_grad)
+    assert state < 1.1 * weights  # AdamW keeps twice the weights
+
+
 def test_unknown_part_to_train_is_named(small_config):
     with pytest.raises(CmrvlmError, match="encodrs"):
         stage_of(small_config("+experiment=stage3", "stage.trainable=[encodrs]"))

@@ -1,0 +1,26 @@
+"""What a run's language model says behind fixed tokens: `python -m experiments.smollm2.logits <run> <file>`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from cmrvlm.models.attention_mask import Layout
+from cmrvlm.stages.run_folder import load_run
+
+
+@torch.no_grad()
+def logits_of(run: Path) -> Tensor:
+    """Logits (1, 12, V) behind tokens of the model and of our own."""
+    llm = load_run(run).model.llm
+    ids = torch.arange(llm.known_tokens - 4, llm.known_tokens + 8)[None]
+    lengths = torch.ones(1, dtype=torch.long)
+    layout = Layout.of_rows(torch.ones_like(ids, dtype=torch.bool), lengths, lengths * ids.shape[1])
+    return llm.logits(llm.hidden(llm.embed(ids), layout))
+
+
+if __name__ == "__main__":
+    torch.save(logits_of(Path(sys.argv[1])), sys.argv[2])
