@@ -16,7 +16,7 @@ from cmrvlm.batch import Batch
 from cmrvlm.labels import NOT_ANNOTATED
 from cmrvlm.tasks.base import Answer
 
-COLORS = {"lv": "#e6194b", "myo": "#3cb44b", "rv": "#4363d8"}
+COLORS = {"lv": "#e6194b", "myo": "#3cb44b", "rv": "#4363d8", "scar": "#ffe119", "no_reflow": "#911eb4"}
 
 
 def save(figure: Figure, path: Path, dpi: int = 110, *, vector: bool = False) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +24,12 @@ from cmrvlm.inference import answer_batch, device_of, quoted_values
 from cmrvlm.instantiate import build
 from cmrvlm.labels import DISEASES, LANGUAGES, NOT_ANNOTATED, STRUCTURES
 from cmrvlm.measurements import MEASUREMENTS
+from cmrvlm.quantification.figures import bulls_eye, contour_cine, volume_curves
+from cmrvlm.quantification.segments import thickening_percent, thickness_mm
+from cmrvlm.quantification.ventricles import quantify
 from cmrvlm.stages.run_folder import TrainedRun, load_run
 from cmrvlm.stages.wiring import Config, plain
-from cmrvlm.study import Study
+from cmrvlm.study import Series, Study
 from cmrvlm.study_io import read_study, write_nifti
 from cmrvlm.tasks.base import Answer, Case, Instruction, MaskTarget, whole_views
 from cmrvlm.tasks.diagnosis import DiseaseTask
@@ -136,10 +141,38 @@ def predict(config: Config) -> dict[str, Any]:
     for sequence in run.model.mask_head:
         labels = label_map(answers, sequence) if sequence in study.series else None
         if labels is not None:
-            write_nifti(out / f"{sequence}_mask.nii.gz", to_native(labels, study, native, sequence),
-                        native.series[sequence].affine)  # fmt: skip
+            moved = to_native(labels, study, native, sequence)
+            write_nifti(out / f"{sequence}_mask.nii.gz", moved, native.series[sequence].affine)
             panel(study, sequence, labels, out / "panel.png")
+            measured = replace(native.series[sequence], mask=moved, phases={}, levels=())
+            result["from_masks"] = from_masks(measured, native.labels.demographics, out)
     (out / "prediction.json").write_text(json.dumps(result, indent=1, ensure_ascii=False))
+    return result
+
+
+def from_masks(series: Series, person: Mapping[str, float | str], out: Path) -> dict[str, Any]:
+    """Volumes, ejection fraction and wall thickness of predicted masks on the native grid, with their pictures.
+
+    Args:
+        series: Short-axis cine with the masks.
+        person: `height_cm` and `weight_kg`, where known.
+        out: Folder of the pictures.
+    """
+    height, weight = (float(person[name]) if name in person else None for name in ("height_cm", "weight_kg"))
+    found = quantify(series, height, weight)
+    result: dict[str, Any] = {name: round(value, 1) for name, value in found.values.items()}
+    result["not_computable"] = dict(found.not_computable)
+    if not series.annotated_frames():
+        return result
+    volume_curves(found, series.frame_times_ms, out / "volumes.png")
+    contour_cine(series, out / "contours.webp")
+    ed, es = (found.phases.get(phase) for phase in ("ed", "es"))
+    thick = thickness_mm(series, ed) if ed is not None else {}
+    if ed is not None and es is not None and thick:
+        result["wall_thickness_mm"] = {str(segment): round(value, 1) for segment, value in thick.items()}
+        more = thickening_percent(series, ed, es)
+        result["wall_thickening_percent"] = {str(segment): round(value) for segment, value in more.items()}
+        bulls_eye(thick, out / "wall_thickness.png", "end-diastolic wall thickness (mm)", (4, 16))
     return result
 
 

@@ -11,8 +11,10 @@ from numpy.typing import NDArray
 from scipy import ndimage, stats
 
 from cmrvlm.errors import CmrvlmError
-from cmrvlm.labels import LEVELS, NOT_ANNOTATED, STRUCTURES
-from cmrvlm.measurements import FEWEST_SLICES
+from cmrvlm.labels import NOT_ANNOTATED, STRUCTURES
+from cmrvlm.measurements import MEASUREMENTS
+from cmrvlm.quantification.segments import level_of_slices
+from cmrvlm.quantification.ventricles import quantify
 from cmrvlm.study import Series
 from cmrvlm.study_io import read_nifti
 from cmrvlm.transforms.grid import flip_slices
@@ -104,23 +106,8 @@ def check_grid(
 
 
 def measure_masks(series: Series) -> dict[str, float]:
-    """Volumes in ml and ejection fractions in % from ED and ES masks: voxels counted, times the volume of each.
-
-    Nothing follows from fewer than `FEWEST_SLICES`.
-    """
-    assert series.mask is not None
-    measured: dict[str, float] = {}
-    if series.image.shape[0] < FEWEST_SLICES:
-        return measured
-    for side in ("lv", "rv"):
-        volume = {}
-        for phase, frame in series.phases.items():
-            counts = (series.mask[:, frame] == STRUCTURES[side]).sum(axis=(1, 2), dtype=np.int64)  # (Z,)
-            volume[phase] = float(counts @ series.slice_volumes_ml)
-            measured[f"{side}{phase}v_ml"] = volume[phase]
-        if volume.get("ed", 0.0) > 0 and "es" in volume:
-            measured[f"{side}ef_percent"] = 100 * (volume["ed"] - volume["es"]) / volume["ed"]
-    return measured
+    """Volumes in ml and ejection fractions in %, as far as the masks say them, by the names of measurements."""
+    return {name: value for name, value in quantify(series).values.items() if name in MEASUREMENTS}
 
 
 def measure_labelled(series: Series, file: Path, remedy: str) -> dict[str, float]:
@@ -180,14 +167,7 @@ def base_first(series: Series) -> Series:
     half = len(area) // 2
     if area[:half].sum() < area[len(area) - half :].sum():
         series = flip_slices(series)
-        assert series.mask is not None
-        mask = series.mask[:, frame]
-    wall = np.flatnonzero((mask == STRUCTURES["myo"]).any(axis=(1, 2)))
-    levels: list[str | None] = [None] * len(mask)
-    for index in wall:
-        share = (index - wall[0]) / max(1, len(wall))
-        levels[int(index)] = LEVELS[min(2, int(share * 3))]
-    return replace(series, levels=tuple(levels))
+    return replace(series, levels=tuple(level_of_slices(replace(series, levels=()), frame)))
 
 
 def enclosed_share(mask: NDArray[np.uint8], structure: str) -> float | None:

@@ -7,7 +7,7 @@ import logging
 from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, BitsAndBytesConfig, PreTrainedModel
+from transformers import AutoConfig, AutoModelForCausalLM, BitsAndBytesConfig, PretrainedConfig, PreTrainedModel
 
 from cmrvlm.errors import CmrvlmError
 from cmrvlm.models.attention_mask import Style
@@ -56,13 +56,7 @@ def pretrained_language_model(
     told |= {"revision": revision} if revision else {}
     try:
         config = AutoConfig.from_pretrained(where, trust_remote_code=False, **told)
-        limit = getattr(config.get_text_config(), "max_position_embeddings", None) or max_length
-        if limit is None:
-            raise CmrvlmError("the model states no longest row", file=where, field="llm.network.max_length",
-                              remedy="Give the longest row, in tokens.")  # fmt: skip
-        if max_length is not None and max_length > limit:
-            raise CmrvlmError(f"the model reads {limit} tokens, {max_length} are asked for",
-                              field="llm.network.max_length", remedy=f"Use at most {limit}.")  # fmt: skip
+        longest = _longest(config, max_length)
         kind = getattr(torch, dtype)
         if weights:
             network = AutoModelForCausalLM.from_pretrained(
@@ -82,8 +76,21 @@ def pretrained_language_model(
         log.warning("the language model takes no mask of who may read whom: each instruction is read by itself, with "
                     "its own copy of the images, and attention is causal")  # fmt: skip
     own = len(SPECIAL_TOKENS)
-    return LanguageModel(network, attention, max_length or limit, known_tokens=vocab_size - own, own_tokens=own,
+    return LanguageModel(network, attention, longest, known_tokens=vocab_size - own, own_tokens=own,
                          source=where, packs=packs)  # fmt: skip
+
+
+def _longest(config: PretrainedConfig, asked: int | None) -> int:
+    """The longest row in tokens: what is asked for, or the model's own limit."""
+    limit = getattr(config.get_text_config(), "max_position_embeddings", None)
+    longest = limit if asked is None else asked
+    if longest is None:
+        raise CmrvlmError("the model states no longest row", field="llm.network.max_length",
+                          remedy="Give the longest row, in tokens.")  # fmt: skip
+    if limit is not None and longest > limit:
+        raise CmrvlmError(f"the model reads {limit} tokens, {longest} are asked for", field="llm.network.max_length",
+                          remedy=f"Use at most {limit}.")  # fmt: skip
+    return int(longest)
 
 
 @torch.no_grad()

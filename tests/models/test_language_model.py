@@ -77,7 +77,7 @@ def some_layout():
 def test_flex_attention_is_told_the_same(attention):
     mask = allowed(some_layout()[2], attention)
     blocks = for_implementation(mask, "flex_attention", torch.float32)
-    assert blocks.shape == mask.shape[:1] + (1,) + mask.shape[2:]
+    assert blocks.shape == (*mask.shape[:1], 1, *mask.shape[2:])
     assert torch.equal(create_mask(blocks.mask_mod, 3, 1, 9, 9, device="cpu"), mask)
 
 

@@ -184,7 +184,7 @@ def test_no_prompt_of_any_label_question_names_the_answer(studies):
 def test_wall_motion_is_lost_where_the_infarct_is():
     """Phantom infarcts stand still in the region of their label, and healthy hearts move everywhere."""
     source = PhantomSource(count=80, size=64, slices=8, frames=10, spacing_mm=(3.0, 3.0))
-    beside = {"anterior": {"7"}, "lateral": {"11", "12"}, "inferior": {"10"}, "septal": {"8", "9"}}
+    beside = {"anterior": {7}, "lateral": {11, 12}, "inferior": {10}, "septal": {8, 9}}
     infarcts = 0
     for index in (*range(3, 80, 16), *range(5, 80, 16)):
         study = source.load(source.study_ids()[index])

@@ -6,9 +6,9 @@ import numpy as np
 
 from cmrvlm.labels import FINDINGS
 from cmrvlm.normal_ranges import outside_normal
+from cmrvlm.quantification.ventricles import MYOCARDIAL_DENSITY_G_PER_ML
 from data_modules.sources.phantom.anatomy import Array, Heart
 
-MYOCARDIAL_DENSITY_G_PER_ML = 1.05
 _POINTS, _WEIGHTS = np.polynomial.legendre.leggauss(40)
 _ANGLES = np.linspace(-np.pi, np.pi, 96, endpoint=False, dtype=np.float32).reshape(1, 1, 1, -1)
 

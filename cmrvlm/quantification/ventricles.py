@@ -1,0 +1,173 @@
+"""Volumes of the ventricles over the cycle, ejection fraction, rates and mass, from short-axis masks.
+
+Volumes are discs: voxels counted in each slice, times the volume of that slice's voxel. Slices count as they are
+labelled: a basal slice in which the mask shows a ventricle belongs to it, the apex ends with the last labelled slice,
+and papillary muscles are what the mask says they are. Nothing is interpolated and nothing is guessed: what cannot be
+computed is absent, with the reason.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cmrvlm.labels import NOT_ANNOTATED, STRUCTURES
+from cmrvlm.measurements import FEWEST_SLICES
+from cmrvlm.study import Series
+
+MYOCARDIAL_DENSITY_G_PER_ML = 1.05  # Schulz-Menger et al., JCMR 2020;22:19
+CAVITIES = ("lv", "rv")
+WALL = tuple(STRUCTURES[name] for name in ("myo", "scar", "no_reflow"))  # scar is myocardium too
+FloatArray = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Quantities:
+    """What follows from the masks of a series.
+
+    Attributes:
+        values: Name with unit to value.
+        not_computable: Name to the reason why there is none.
+        phases: Frame of `ed` and of `es`.
+        curves_ml: Cavity to its volume in each frame (T,), NaN where the frame is not annotated.
+    """
+
+    values: Mapping[str, float] = field(default_factory=dict)
+    not_computable: Mapping[str, str] = field(default_factory=dict)
+    phases: Mapping[str, int] = field(default_factory=dict)
+    curves_ml: Mapping[str, FloatArray] = field(default_factory=dict)
+
+
+def quantify(series: Series, height_cm: float | None = None, weight_kg: float | None = None) -> Quantities:
+    """All that a short-axis series' masks say of the ventricles.
+
+    ED and ES are those of the series where they are known, else the frames with the largest and the smallest left
+    ventricle.
+
+    Args:
+        series: With masks.
+        height_cm: Of the patient, for values by body surface.
+        weight_kg: Of the patient.
+    """
+    assert series.mask is not None
+    curves = {name: volume_curve_ml(series, (STRUCTURES[name],)) for name in CAVITIES}
+    phases = dict(series.phases) or phases_of(curves["lv"])
+    values: dict[str, float] = {}
+    missing: dict[str, str] = {}
+    for name in CAVITIES:
+        own, reason = _of_cavity(series, name, curves[name], phases)
+        values |= own
+        missing |= {key: reason for key in _names(name) if key not in own}
+    mass, reason = _mass_g(series, phases)
+    values |= {"lv_mass_g": mass} if mass is not None else {}
+    missing |= {"lv_mass_g": reason} if mass is None else {}
+    if "lvedv_ml" in values:
+        values |= rates_ml_per_s(curves["lv"], series.frame_times_ms)
+    values |= by_body_surface(values, height_cm, weight_kg)
+    return Quantities(values, missing, phases, curves)
+
+
+def volume_curve_ml(series: Series, structures: tuple[int, ...]) -> FloatArray:
+    """(T,) volume of structures in each frame, NaN in frames in which nothing is annotated."""
+    assert series.mask is not None
+    counts = np.isin(series.mask, structures).sum(axis=(2, 3), dtype=np.int64)  # (Z, T)
+    known = (series.mask != NOT_ANNOTATED).any(axis=(0, 2, 3))
+    return np.where(known, counts.T @ series.slice_volumes_ml, np.nan)
+
+
+def phases_of(curve_ml: FloatArray) -> dict[str, int]:
+    """Frames of the largest and the smallest volume; empty when fewer than two frames are known or it never changes."""
+    known = np.flatnonzero(~np.isnan(curve_ml))
+    if len(known) < 2 or np.nanmax(curve_ml) == np.nanmin(curve_ml):
+        return {}
+    return {"ed": int(np.nanargmax(curve_ml)), "es": int(np.nanargmin(curve_ml))}
+
+
+def _names(cavity: str) -> tuple[str, ...]:
+    return tuple(f"{cavity}{name}" for name in ("edv_ml", "esv_ml", "sv_ml", "ef_percent"))
+
+
+def _of_cavity(
+    series: Series, cavity: str, curve_ml: FloatArray, phases: Mapping[str, int]
+) -> tuple[dict[str, float], str]:
+    """EDV, ESV, stroke volume and EF, as far as they can be computed, and why not the others."""
+    values: dict[str, float] = {}
+    reason = _too_few(series) or f"no frame is known to be {' or '.join(sorted({'ed', 'es'} - set(phases)))}"
+    for phase, frame in phases.items():
+        problem = why_no_volume(series, (STRUCTURES[cavity],), frame)
+        if problem is None:
+            values[f"{cavity}{phase}v_ml"] = float(curve_ml[frame])
+        else:
+            reason = problem
+    diastole, systole = (values.get(f"{cavity}{phase}v_ml") for phase in ("ed", "es"))
+    if diastole and systole is not None:
+        values[f"{cavity}sv_ml"] = diastole - systole
+        values[f"{cavity}ef_percent"] = 100 * (diastole - systole) / diastole
+    return values, reason
+
+
+def why_no_volume(series: Series, structures: tuple[int, ...], frame: int) -> str | None:
+    """Why a structure's volume in a frame cannot be counted; None when it can."""
+    assert series.mask is not None
+    mask = series.mask[:, frame]
+    if few := _too_few(series):
+        return few
+    there = np.flatnonzero(np.isin(mask, structures).any(axis=(1, 2)))
+    if not len(there):
+        return "the structure is in no slice"
+    within = mask[there[0] : there[-1] + 1]
+    unknown = (within == NOT_ANNOTATED).all(axis=(1, 2))
+    absent = ~np.isin(within, structures).any(axis=(1, 2))
+    for found, what in ((unknown, "is not annotated"), (absent, "lacks it")):
+        if found.any():
+            return f"slice {int(there[0] + found.argmax())} between others {what}"
+    return None
+
+
+def _too_few(series: Series) -> str | None:
+    count = series.image.shape[0]
+    return f"{count} slices, at least {FEWEST_SLICES} are needed" if count < FEWEST_SLICES else None
+
+
+def _mass_g(series: Series, phases: Mapping[str, int]) -> tuple[float | None, str]:
+    """Mass of the left ventricular wall at end-diastole, scar with it."""
+    if "ed" not in phases:
+        return None, _too_few(series) or "no frame is known to be ed"
+    problem = why_no_volume(series, WALL, phases["ed"])
+    if problem is not None:
+        return None, problem
+    return float(volume_curve_ml(series, WALL)[phases["ed"]]) * MYOCARDIAL_DENSITY_G_PER_ML, ""
+
+
+def rates_ml_per_s(curve_ml: FloatArray, times_ms: tuple[float, ...] | None) -> dict[str, float]:
+    """Peak ejection and peak filling rate of the left ventricle: the steepest fall and rise of its volume.
+
+    The cycle is closed: after the last frame comes the first, one mean interval later. Rates need times and all frames.
+    """
+    if times_ms is None or len(times_ms) < 3 or np.isnan(curve_ml).any():
+        return {}
+    times_s = np.asarray(times_ms) / 1000
+    period = times_s[-1] - times_s[0] + np.diff(times_s).mean()
+    around = np.concatenate([curve_ml[-1:], curve_ml, curve_ml[:1]])
+    when = np.concatenate([times_s[-1:] - period, times_s, times_s[:1] + period])
+    slopes = np.gradient(around, when)[1:-1]
+    return {
+        "lv_peak_ejection_rate_ml_per_s": float(-slopes.min()),
+        "lv_peak_filling_rate_ml_per_s": float(slopes.max()),
+    }
+
+
+def body_surface_m2(height_cm: float, weight_kg: float) -> float:
+    """Body surface (Mosteller, N Engl J Med 1987;317:1098)."""
+    return float(np.sqrt(height_cm * weight_kg / 3600))
+
+
+def by_body_surface(values: Mapping[str, float], height_cm: float | None, weight_kg: float | None) -> dict[str, float]:
+    """Volumes and mass by body surface, `lvedv_ml` as `lvedv_ml_per_m2`; empty without height or weight."""
+    if not height_cm or not weight_kg:
+        return {}
+    surface = body_surface_m2(height_cm, weight_kg)
+    return {f"{name}_per_m2": value / surface for name, value in values.items() if name.endswith(("v_ml", "_g"))}

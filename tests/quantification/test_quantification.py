@@ -1,0 +1,229 @@
+"""Volumes, rates, mass, thickness and scar against analytic hearts and hand-made rings; what is unknown is no number."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from cmrvlm.labels import STRUCTURES
+from cmrvlm.quantification.figures import bulls_eye, contour_cine, volume_curves
+from cmrvlm.quantification.scar import quantify_scar, scar_by_segment
+from cmrvlm.quantification.segments import (
+    CENTRES,
+    NAMES,
+    level_of_slices,
+    sectors,
+    thickening_percent,
+    thickness_mm,
+    transmurality_percent,
+)
+from cmrvlm.quantification.ventricles import body_surface_m2, phases_of, quantify, rates_ml_per_s
+from cmrvlm.study import Series
+from data_modules.sources.phantom.source import PhantomSource
+
+LV, MYO, RV, SCAR, NO_REFLOW = (STRUCTURES[name] for name in ("lv", "myo", "rv", "scar", "no_reflow"))
+
+
+@pytest.mark.parametrize(("spacing", "size"), [(2.4, 80), (1.8, 106), (1.4, 136)])
+def test_volumes_and_ejection_fraction_of_analytic_hearts(spacing, size):
+    """Thin slices, so that what is left is the counting: each heart has another orientation, oblique to the axes."""
+    source = PhantomSource(count=16, seed=3, size=size, slices=112, frames=10, spacing_mm=(spacing, spacing))
+    for index in (1, 7, 12):
+        study = source.load(source.study_ids()[index])
+        found, truth = quantify(study.series["sax"]).values, study.labels.measurements
+        for name in ("lvedv_ml", "lvesv_ml", "rvedv_ml", "rvesv_ml"):
+            assert found[name] == pytest.approx(truth[name], rel=0.02), (index, name)
+        for name in ("lvef_percent", "rvef_percent"):
+            assert found[name] == pytest.approx(truth[name], abs=1.0), (index, name)
+        assert found["lvsv_ml"] == pytest.approx(truth["lvedv_ml"] - truth["lvesv_ml"], rel=0.03)
+        assert found["lv_mass_g"] == pytest.approx(truth["lv_mass_g"], rel=0.04)
+
+
+def test_phases_are_found_where_the_volume_is_largest_and_smallest():
+    source = PhantomSource(count=6, seed=3, size=64, slices=12, frames=12, spacing_mm=(3.0, 3.0))
+    for study_id in source.study_ids():
+        sax = source.load(study_id).series["sax"]
+        blind = quantify(replace(sax, phases={}))
+        known = quantify(sax)
+        for phase in ("ed", "es"):
+            assert abs(blind.phases[phase] - sax.phases[phase]) <= 1
+            name = f"lv{phase}v_ml"
+            assert blind.values[name] == pytest.approx(known.values[name], rel=0.03)
+    assert phases_of(np.array([np.nan, 5.0, np.nan])) == {}
+    assert phases_of(np.array([4.0, 4.0])) == {}
+    assert phases_of(np.array([np.nan, 5.0, 9.0, 2.0])) == {"ed": 2, "es": 3}
+
+
+def ring(inner, outer, shape=(3, 1, 80, 80), spacing=(1.25, 1.25, 8.0), rotate=0.0, tilt=0.0):
+    """Concentric circles of the given radii in mm in every slice, with a right ventricle towards -x of the patient.
+
+    The image plane is turned by `rotate` about the slice axis and the stack tilted by `tilt`, both in radians.
+    """
+    z, t, h, w = shape
+    c, s = np.cos(rotate), np.sin(rotate)
+    turn = np.array([[c, -s, 0], [s, c, 0], [0, 0, 1]])
+    lean = np.array([[1, 0, 0], [0, np.cos(tilt), -np.sin(tilt)], [0, np.sin(tilt), np.cos(tilt)]])
+    affine = np.eye(4)
+    affine[:3, :3] = lean @ turn @ np.diag(spacing)
+    rows, columns = np.mgrid[:h, :w]
+    plane = (
+        np.stack([(columns - (w - 1) / 2) * spacing[0], (rows - (h - 1) / 2) * spacing[1]], axis=-1) @ turn[:2, :2].T
+    )
+    x, y = plane[..., 0], plane[..., 1]
+    radius = np.hypot(x, y)
+    flat = np.zeros((h, w), np.uint8)
+    flat[np.hypot(x + outer + 12, y) < 11] = RV
+    flat[radius < outer] = MYO
+    flat[radius < inner] = LV
+    mask = np.broadcast_to(flat, (z, t, h, w)).copy()
+    levels = ("basal", "mid", "apical") if z == 3 else ()
+    series = Series(np.zeros(shape, np.float32), affine, mask=mask, levels=levels, phases={"ed": 0})
+    return series, np.rad2deg(np.arctan2(y, x)) % 360
+
+
+@pytest.mark.parametrize("spacing", [(1.25, 1.25, 8.0), (1.0, 1.5, 10.0), (0.8, 0.8, 6.0)])
+@pytest.mark.parametrize(("rotate", "tilt"), [(0.0, 0.0), (0.7, 0.4), (-1.9, 1.2)])
+def test_a_ring_is_as_thick_as_it_was_drawn(spacing, rotate, tilt):
+    series, _ = ring(18, 27, (3, 1, 100, 100), spacing, rotate, tilt)
+    found = thickness_mm(series, 0)
+    assert set(found) == set(NAMES)
+    assert all(value == pytest.approx(9.0, abs=0.35) for value in found.values())
+
+
+@pytest.mark.parametrize("to_apex", [1, -1])
+def test_segments_lie_where_the_guideline_draws_them(to_apex):
+    """Septum towards the right ventricle; seen from the apex anterior, lateral, inferior and septum go clockwise."""
+    series, degrees = ring(18, 27)
+    if to_apex < 0:
+        series = replace(series, levels=series.levels[::-1])
+    thick = {}
+    # In this frame the septum lies at 180 degrees; with slices going up, inferior is where the cross product points.
+    inferior = 270 if to_apex > 0 else 90
+    for name, at in (("inferior", inferior), ("lateral", 0), ("septal", 180), ("anterior", (inferior + 180) % 360)):
+        mask = series.mask.copy()
+        near = np.abs((degrees - at + 180) % 360 - 180) < 20
+        mask[:, 0][(mask[:, 0] == MYO) & near[None]] = SCAR
+        share = transmurality_percent(replace(series, mask=mask))
+        apical = {segment: share[segment] for segment in CENTRES["apical"]}
+        thick[name] = max(apical, key=apical.get)
+    assert {name: NAMES[segment][0].split()[1] for name, segment in thick.items()} == {
+        name: name for name in ("inferior", "lateral", "septal", "anterior")}  # fmt: skip
+
+
+def test_thickening_follows_the_same_piece_of_wall():
+    before, _ = ring(20, 28)
+    after, _ = ring(14, 25)
+    both = replace(before, mask=np.concatenate([before.mask, after.mask], axis=1),
+                   image=np.zeros((3, 2, 80, 80), np.float32), phases={"ed": 0, "es": 1})  # fmt: skip
+    found = thickening_percent(both, 0, 1)
+    assert all(value == pytest.approx(100 * (11 - 8) / 8, abs=8) for value in found.values())
+
+
+def test_scar_is_weighed_and_found_in_its_segment():
+    series, degrees = ring(18, 27, (3, 1, 120, 120), (0.8, 0.8, 8.0))
+    mask = series.mask.copy()
+    inside = np.abs((degrees - 180 + 180) % 360 - 180) < 45  # the apical septum is a quarter
+    mask[2, 0][(mask[2, 0] == MYO) & inside] = SCAR
+    mask[2, 0, :60][mask[2, 0, :60] == SCAR] = NO_REFLOW
+    series = replace(series, mask=mask)
+    share = transmurality_percent(series)
+    assert share[14] == pytest.approx(100, abs=3)
+    assert max(value for segment, value in share.items() if segment != 14) < 3
+    found = quantify_scar(series).values
+    area_mm2 = np.pi * (27**2 - 18**2)
+    assert found["scar_share_percent"] == pytest.approx(100 / 12, rel=0.03)
+    assert found["scar_mass_g"] == pytest.approx(area_mm2 / 4 * 8 / 1000 * 1.05, rel=0.03)
+    assert quantify(series).values["lv_mass_g"] == pytest.approx(3 * area_mm2 * 8 / 1000 * 1.05, rel=0.02)
+    no_right = replace(series, mask=np.where(series.mask == RV, 0, series.mask).astype(np.uint8))
+    assert scar_by_segment(no_right) == ({}, "the mask shows no slice with a closed wall beside a right ventricle")
+
+
+def test_an_open_wall_has_no_segments():
+    """At the outflow tract the wall does not go around, and its thickness is not what the areas say."""
+    series, degrees = ring(18, 27)
+    mask = series.mask.copy()
+    mask[0, 0][(mask[0, 0] == MYO) & (degrees < 60)] = 0
+    assert {one.slice for one in sectors(replace(series, mask=mask), 0)} == {1, 2}
+
+
+@pytest.mark.parametrize("slices", [1, 2])
+def test_few_slices_give_no_number(slices):
+    series, _ = ring(18, 27, (slices, 1, 80, 80))
+    found = quantify(series)
+    assert not found.values
+    for name in ("lvedv_ml", "lvesv_ml", "lvef_percent", "rvedv_ml", "lv_mass_g"):
+        assert "slices, at least 3" in found.not_computable[name]
+    assert set(quantify_scar(series).not_computable) == {"scar_mass_g", "scar_share_percent"}
+
+
+@pytest.mark.parametrize(("value", "reason"), [(0, "lacks it"), (255, "is not annotated")])
+def test_a_slice_missing_between_others_gives_no_number(value, reason):
+    series, _ = ring(18, 27, (5, 1, 80, 80))
+    series = replace(series, levels=())
+    mask = series.mask.copy()
+    mask[2] = value
+    found = quantify(replace(series, mask=mask))
+    assert found.not_computable["lvedv_ml"] == f"slice 2 between others {reason}"
+    assert not found.values
+    outside = series.mask.copy()
+    outside[4] = value  # beyond the apex nothing is missed
+    assert "lvedv_ml" in quantify(replace(series, mask=outside)).values
+
+
+def test_one_phase_alone_gives_a_volume_and_no_ejection_fraction():
+    series, _ = ring(18, 27)
+    found = quantify(series)
+    assert found.values["lvedv_ml"] == pytest.approx(3 * np.pi * 18**2 * 8 / 1000, rel=0.02)
+    assert found.not_computable["lvef_percent"] == "no frame is known to be es"
+
+
+def test_slices_unevenly_apart_count_as_they_lie():
+    series, _ = ring(18, 27)
+    even, uneven = quantify(series), quantify(replace(series, slice_places_mm=(0.0, 8.0, 24.0)))
+    # Half way to the neighbours, and as far outwards as inwards: 8, 12 and 16 mm in place of 8 each.
+    assert uneven.values["lvedv_ml"] == pytest.approx(even.values["lvedv_ml"] * (8 + 12 + 16) / 24, rel=1e-6)
+
+
+def test_rates_of_a_known_curve():
+    times_ms = np.arange(40) * 20.0
+    phase = 2 * np.pi * times_ms / 800
+    curve = 100 + 40 * np.cos(phase)
+    rates = rates_ml_per_s(curve, tuple(times_ms))
+    steepest = 40 * 2 * np.pi / 0.8
+    assert rates["lv_peak_ejection_rate_ml_per_s"] == pytest.approx(steepest, rel=0.01)
+    assert rates["lv_peak_filling_rate_ml_per_s"] == pytest.approx(steepest, rel=0.01)
+    assert rates_ml_per_s(curve, None) == {}
+    assert rates_ml_per_s(np.where(curve > 130, np.nan, curve), tuple(times_ms)) == {}
+
+
+def test_values_by_body_surface_need_height_and_weight():
+    assert body_surface_m2(180, 80) == pytest.approx(2.0)
+    series, _ = ring(18, 27)
+    found = quantify(series, 180, 80).values
+    assert found["lvedv_ml_per_m2"] == pytest.approx(found["lvedv_ml"] / 2)
+    assert found["lv_mass_g_per_m2"] == pytest.approx(found["lv_mass_g"] / 2)
+    assert not any("per_m2" in name for name in quantify(series, 180, None).values)
+
+
+def test_levels_are_thirds_from_the_wider_end():
+    series, _ = ring(18, 27, (6, 1, 80, 80))
+    mask = series.mask.copy()
+    mask[4:] = np.where(mask[4:] == RV, 0, mask[4:])  # the right ventricle ends before the apex
+    series = replace(series, mask=mask, levels=())
+    assert level_of_slices(series, 0) == ["basal", "basal", "mid", "mid", "apical", "apical"]
+    assert level_of_slices(replace(series, mask=mask[::-1]), 0)[0] == "apical"
+    assert level_of_slices(replace(series, mask=np.zeros_like(mask)), 0) == [None] * 6
+
+
+def test_pictures_are_written(tmp_path):
+    source = PhantomSource(count=2, seed=3, size=64, slices=6, frames=6, spacing_mm=(3.0, 3.0))
+    sax = source.load(source.study_ids()[1]).series["sax"]
+    volume_curves(quantify(sax), sax.frame_times_ms, tmp_path / "curve.png")
+    bulls_eye(thickness_mm(sax, sax.phases["ed"]), tmp_path / "thickness.png", "thickness (mm)", (4, 14))
+    for name in ("cine.gif", "cine.webp"):
+        contour_cine(sax, tmp_path / name)
+        with Image.open(tmp_path / name) as animation:
+            assert animation.n_frames == 6
+    assert (tmp_path / "thickness.png").stat().st_size > 5000
+    assert (tmp_path / "curve.png").stat().st_size > 5000
