@@ -114,7 +114,7 @@ def _add_masks(
         answers[row].truth_mask = None if truth is None else truth.cpu().numpy()
         answers[row].spacing_mm = batch.spacings_mm[row]
         if position in logits:
-            answers[row].mask = (logits[position] > 0).cpu().numpy()
+            answers[row].mask = (logits[position][0] > 0).cpu().numpy()
 
 
 def _add_read_outs(model: CMRVLM, features: Features, answers: list[Answer], owners: list[int]) -> None:

@@ -16,7 +16,8 @@ class Encoded:
 
     Attributes:
         grid: Final features (N, D, Z, T, h, w).
-        pyramid: Feature maps (N, C_i, Z, T, H / s_i, W / s_i), finest first; the first is the input itself.
+        pyramid: Feature maps (N, C_i, Z, T, H / s_i, W / s_i), finest first, at the input's own resolution: the input
+            itself or features of it.
     """
 
     grid: Tensor
@@ -33,10 +34,16 @@ class Encoder(nn.Module):
         spatial_grid: Tokens along (Z, h, w) of the time-averaged features.
         temporal_tokens: Tokens along T of the space-averaged features; 0 for images without time.
         view_grid: Tokens along (Z, h, w) of a single frame or slice.
+
+    Attributes:
+        width: Channels of the final features.
+        pyramid_channels: Channels of each level of the pyramid.
+        pyramid_strides: Stride in plane of each.
     """
 
     width: int
     pyramid_channels: tuple[int, ...]
+    pyramid_strides: tuple[int, ...] = (1, 4, 8, 16)
 
     def __init__(
         self,

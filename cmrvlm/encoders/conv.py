@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from cmrvlm.encoders.base import Encoded, Encoder, frames_as_batch, frames_to_volume
+from cmrvlm.encoders.mixing import SliceAndTimeMixing
 from cmrvlm.encoders.stem import ConvStem, conv_block
 
 
@@ -30,23 +30,14 @@ class ConvEncoder(Encoder):
         width = channels[-1]
         self.stem = ConvStem(tuple(channels), (4, 2, 2))
         self.refine = conv_block(width, width)
-        self.along_slices = nn.Conv1d(width, width, 3, padding=1)
-        self.along_time = nn.Conv1d(width, width, 3, padding=1, padding_mode="circular")
-        self.norm = nn.LayerNorm(width)
+        self.mix = SliceAndTimeMixing(width)
         self.width = width
         self.pyramid_channels = (1, *channels)
 
     def forward(self, images: Tensor) -> Encoded:
         """Encode images (N, 1, Z, T, H, W)."""
         maps = self.stem(images)
-        n, _, z, t, h, w = maps[-1].shape
+        n, _, z, t, _, _ = maps[-1].shape
         x = frames_to_volume(self.refine(frames_as_batch(maps[-1])), n, z, t)  # (N, C, Z, T, h, w)
-        lines = x.permute(0, 3, 4, 5, 1, 2).reshape(-1, self.width, z)
-        mixed = self.along_slices(lines).reshape(n, t, h, w, self.width, z)
-        x = x + mixed.permute(0, 4, 5, 1, 2, 3)
-        cycles = x.permute(0, 2, 4, 5, 1, 3).reshape(-1, self.width, t)
-        if t > 1:
-            turned = self.along_time(cycles).reshape(n, z, h, w, self.width, t)
-            x = x + torch.tanh(turned).permute(0, 4, 1, 5, 2, 3)
-        x = self.norm(x.permute(0, 2, 3, 4, 5, 1)).permute(0, 5, 1, 2, 3, 4)
+        x = self.mix(x)
         return Encoded(grid=x, pyramid=[images, *maps[:-1], x])

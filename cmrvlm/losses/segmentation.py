@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
-from torch.nn.functional import binary_cross_entropy_with_logits
+from torch.nn.functional import binary_cross_entropy_with_logits, interpolate
 
 from cmrvlm.labels import NOT_ANNOTATED
 
@@ -36,6 +38,18 @@ def mask_cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
         known = target != NOT_ANNOTATED
         loss = binary_cross_entropy_with_logits(logits.float(), (target == 1).float(), reduction="none")
         return (loss * known).sum() / known.sum().clamp(min=1)
+
+
+def scale_weights(count: int) -> list[float]:
+    """Weight of each scale of deep supervision, each half of the finer one's, together 1 (as in nnU-Net)."""
+    return [2.0 ** (count - 1 - level) / (2**count - 1) for level in range(count)]
+
+
+def at_scales(target: Tensor, logits: Sequence[Tensor]) -> list[Tensor]:
+    """The target (Z, F, H, W) on the grid of each of the logits (Z, F, H / s, W / s): the nearest voxel's value."""
+    return [target if one.shape == target.shape else
+            interpolate(target.float(), size=one.shape[-2:], mode="nearest-exact").to(target.dtype)
+            for one in logits]  # fmt: skip
 
 
 def box_profile_loss(logits: Tensor, target: Tensor) -> Tensor:

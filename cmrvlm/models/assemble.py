@@ -25,8 +25,8 @@ class Parts:
         encoders: Sequence to encoder.
         llm: Language model.
         projector: Makes a projector from `in_width`, `out_width` and `counts`.
-        heads: Name to factory: `mask` (from `pyramid_channels` and `query_width`), `read_out` (from `counts`,
-            `widths`, `names` and `token_width`).
+        heads: Name to factory: `mask` (from `pyramid_channels`, `pyramid_strides` and `query_width`), `read_out` (from
+            `counts`, `widths`, `names` and `token_width`).
         names: Output of the read-out to the token ids of the name of each of its values.
         ids: What the model must recognise in a text.
     """
@@ -63,7 +63,11 @@ def vision_language(parts: Parts, mask_sequences: Sequence[str] = ("sax",)) -> C
         projectors=parts.projectors(),
         llm=parts.llm,
         mask_head={
-            name: mask(pyramid_channels=parts.encoders[name].pyramid_channels, query_width=width)
+            name: mask(
+                pyramid_channels=parts.encoders[name].pyramid_channels,
+                pyramid_strides=parts.encoders[name].pyramid_strides,
+                query_width=width,
+            )
             for name in sequences
             if mask is not None
         },

@@ -211,10 +211,11 @@ class CMRVLM(nn.Module):
 
     def mask_logits(
         self, features: Features, hidden: Tensor, rows: TextRows, instructions: list[Instruction], owners: list[int]
-    ) -> dict[int, Tensor]:
+    ) -> dict[int, list[Tensor]]:
         """Logits (Z, F, H, W) of the rows that ask for a mask or a box and whose answer holds <SEG> or <DET>.
 
-        Pixel features are decoded once for each study and set of frames, however many structures are asked.
+        In training coarser ones may stand behind them, see `MaskDecoder`. Pixel features are decoded once for each
+        study and set of frames, however many structures are asked.
         """
         index = torch.arange(rows.ids.shape[1], device=rows.ids.device)[None]
         boxes = torch.tensor([i.case.mask is not None and i.case.mask.as_box for i in instructions],
@@ -228,7 +229,7 @@ class CMRVLM(nn.Module):
             if target is not None and has_mark[row] and (owner, target.sequence) in features.place:
                 stack, place = features.place[owner, target.sequence]
                 groups[target.sequence, stack, len(target.frames)].append((row, place, target.frames))
-        result: dict[int, Tensor] = {}
+        result: dict[int, list[Tensor]] = {}
         for (name, stack, _), asked in groups.items():
             unique = sorted({(place, frames) for _, place, frames in asked})
             decoder = self.mask_head[name]
@@ -239,12 +240,11 @@ class CMRVLM(nn.Module):
             pyramid = [
                 level[at, :, :, frames].permute(0, 2, 3, 1, 4, 5) for level in features.stacks[name][stack].pyramid
             ]
-            pixels = decoder.pixels(pyramid)
-            picked = pixels[[unique.index((place, frames)) for _, place, frames in asked]]
+            which = [unique.index((place, frames)) for _, place, frames in asked]
             own = torch.tensor([row for row, _, _ in asked], device=hidden.device)
             query = hidden[own, marks[own].float().argmax(dim=1)]  # first mark of each answer
-            for (row, _, _), logits in zip(asked, decoder(picked, query, boxes[own]), strict=True):
-                result[row] = logits
+            scales = [decoder(pixels[which], query, boxes[own]) for pixels in decoder.pixels(pyramid)]
+            result |= {row: list(logits) for (row, _, _), *logits in zip(asked, *scales, strict=True)}
         return result
 
     def read_outs(self, features: Features, shown: Sequence[tuple[int, Collection[str]]]) -> dict[str, Tensor]:

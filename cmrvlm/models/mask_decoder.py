@@ -15,38 +15,55 @@ class MaskDecoder(nn.Module):
 
     Args:
         pyramid_channels: Channels of the pyramid, finest first.
+        pyramid_strides: Stride of each of its levels; the first is 1.
         query_width: Width of the language model's hidden states.
         channels: Channels of the decoder at strides 1, 2, and the pyramid's; the last value serves all coarser ones.
+        scales: Finest levels at which masks are compared with the truth in training (deep supervision, Lee et al.,
+            AISTATS 2015); 1 for the finest alone.
     """
 
     def __init__(
-        self, pyramid_channels: tuple[int, ...], query_width: int, channels: tuple[int, ...] = (16, 24, 32, 48)
+        self,
+        pyramid_channels: tuple[int, ...],
+        pyramid_strides: tuple[int, ...],
+        query_width: int,
+        channels: tuple[int, ...] = (16, 24, 32, 48),
+        scales: int = 1,
     ) -> None:
         super().__init__()
-        # Encoders give nothing between the image and stride 4; for the frames asked the decoder makes stride 2 itself.
-        detail = channels[1]
-        levels = (pyramid_channels[0], detail, *pyramid_channels[1:])
+        levels, self.detail = tuple(pyramid_channels), None
+        if 2 not in pyramid_strides:
+            # Nothing comes between the image and stride 4: for the frames asked the decoder makes stride 2 itself.
+            self.detail = conv_block(pyramid_channels[0], channels[1], stride=2)
+            levels = (pyramid_channels[0], channels[1], *pyramid_channels[1:])
         count = len(levels)
         widths = [channels[min(i, len(channels) - 1)] for i in range(count)]
-        self.detail = conv_block(pyramid_channels[0], detail, stride=2)
         self.entry = nn.Conv2d(levels[-1], widths[-1], 1)
         self.blocks = nn.ModuleList(
             conv_block(widths[i + 1] + levels[i], widths[i]) for i in reversed(range(count - 1))
         )
         self.pixel = nn.Conv2d(widths[0], widths[0], 1)
+        self.coarse = nn.ModuleList(nn.Conv2d(widths[i], widths[0], 1) for i in range(1, min(scales, count - 1)))
         self.query = nn.Sequential(nn.LayerNorm(query_width), nn.Linear(query_width, widths[0] + 1))
         self.box_query = nn.Sequential(nn.LayerNorm(query_width), nn.Linear(query_width, widths[0] + 1))
 
-    def pixels(self, pyramid: list[Tensor]) -> Tensor:
-        """Pixel features (M, C, Z, F, H, W) from pyramid levels (M, C_i, Z, F, H / s_i, W / s_i)."""
+    def pixels(self, pyramid: list[Tensor]) -> list[Tensor]:
+        """Pixel features (M, C, Z, F, H / s, W / s), finest first, from levels (M, C_i, Z, F, H / s_i, W / s_i).
+
+        Coarser ones than the finest are there in training alone.
+        """
         m, _, z, f, _, _ = pyramid[0].shape
         image, *coarse = [frames_as_batch(level) for level in pyramid]
-        levels = [image, self.detail(image), *coarse]
+        levels = [image, *coarse] if self.detail is None else [image, self.detail(image), *coarse]
         x = self.entry(levels[-1])
+        made = []
         for level, block in zip(reversed(levels[:-1]), self.blocks, strict=True):
             x = interpolate(x, size=level.shape[-2:], mode="bilinear", align_corners=False)
             x = block(torch.cat([x, level.to(x.dtype)], dim=1))
-        return frames_to_volume(self.pixel(x), m, z, f)
+            made.append(x)
+        kept = self.coarse if self.training else ()
+        features = [self.pixel(made[-1]), *(head(made[-2 - i]) for i, head in enumerate(kept))]
+        return [frames_to_volume(one, m, z, f) for one in features]
 
     def forward(self, pixels: Tensor, queries: Tensor, as_box: Tensor) -> Tensor:
         """Logits of masks, or of maps whose extents along the axes are boxes.

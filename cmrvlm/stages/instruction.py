@@ -13,7 +13,7 @@ from cmrvlm.batch import Batch
 from cmrvlm.labels import NOT_ANNOTATED
 from cmrvlm.losses.classification import binary_sum, log_odds, regression_sum
 from cmrvlm.losses.reduction import Loss
-from cmrvlm.losses.segmentation import box_profile_loss, mask_cross_entropy, soft_dice_loss
+from cmrvlm.losses.segmentation import at_scales, box_profile_loss, mask_cross_entropy, scale_weights, soft_dice_loss
 from cmrvlm.models.cmrvlm import CMRVLM, Features
 from cmrvlm.models.read_out_tokens import taught_outputs
 from cmrvlm.models.rows import rows_of
@@ -73,10 +73,10 @@ class InstructionStage(Stage):
         return {name: torch.where(chosen[:, None].to(target.device), taught_outputs(name, target), torch.nan)
                 for name, target in batch.targets.items()}  # fmt: skip
 
-    def _pixel_losses(self, logits: dict[int, Tensor], batch: Batch, hidden: Tensor) -> dict[str, Loss]:
+    def _pixel_losses(self, logits: dict[int, list[Tensor]], batch: Batch, hidden: Tensor) -> dict[str, Loss]:
         zero = hidden.new_zeros(())
         sums = {"mask_dice": zero, "mask_ce": zero, "box": zero}
-        for row, predicted in logits.items():
+        for row, scales in logits.items():
             truth, target = batch.masks[row], batch.instructions[row].case.mask
             assert truth is not None
             assert target is not None
@@ -84,10 +84,11 @@ class InstructionStage(Stage):
             wanted = torch.where(truth == NOT_ANNOTATED, truth, inside)  # (Z, F, H, W)
             weight = self.task_weights.get(batch.instructions[row].task, 1.0)
             if target.as_box:
-                sums["box"] = sums["box"] + weight * box_profile_loss(predicted[:, 0], wanted[:, 0])
+                sums["box"] = sums["box"] + weight * box_profile_loss(scales[0][:, 0], wanted[:, 0])
                 continue
-            sums["mask_dice"] = sums["mask_dice"] + weight * soft_dice_loss(predicted[None], wanted[None])
-            sums["mask_ce"] = sums["mask_ce"] + weight * mask_cross_entropy(predicted, wanted)
+            for share, predicted, at in zip(scale_weights(len(scales)), scales, at_scales(wanted, scales), strict=True):
+                sums["mask_dice"] = sums["mask_dice"] + weight * share * soft_dice_loss(predicted[None], at[None])
+                sums["mask_ce"] = sums["mask_ce"] + weight * share * mask_cross_entropy(predicted, at)
         return {name: Loss(total, "boxes" if name == "box" else "masks") for name, total in sums.items()}
 
     def _read_out_losses(self, features: Features, batch: Batch, hidden: Tensor) -> dict[str, Loss]:

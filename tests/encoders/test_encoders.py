@@ -3,6 +3,7 @@ import torch
 
 from cmrvlm.encoders.conv import ConvEncoder
 from cmrvlm.encoders.swin import Swin3D, Swin4D
+from cmrvlm.encoders.unet import UnetEncoder
 from cmrvlm.encoders.window_attention import WindowAttention, fit_window, partition, relative_offsets, unpartition
 
 SMALL = {"stem_channels": (8, 16), "depths": (2, 1), "heads": 2}
@@ -11,6 +12,7 @@ ENCODERS = {
     "swin3d_stack": lambda: Swin3D(**SMALL, window=(2, 3, 3)),
     "swin3d_cine": lambda: Swin3D(**SMALL, window=(4, 3, 3), temporal_tokens=3, spatial_grid=(1, 3, 3)),
     "conv": lambda: ConvEncoder((8, 16, 16)),
+    "unet": lambda: UnetEncoder((8, 8, 16, 16, 16)),
 }
 SIZES = [(4, 5, 48, 48), (1, 7, 40, 56), (3, 1, 33, 47), (6, 2, 64, 64)]
 
@@ -49,7 +51,7 @@ def test_pyramid_and_tokens_have_the_promised_shapes(encoder, size):
     z, t, h, w = size
     out = encoder(torch.rand(1, 1, *size))
     assert tuple(level.shape[1] for level in out.pyramid) == encoder.pyramid_channels
-    for stride, level in zip((1, 4, 8, 16), out.pyramid, strict=False):
+    for stride, level in zip(encoder.pyramid_strides, out.pyramid, strict=False):
         assert level.shape[2:4] == (z, t)
         assert abs(level.shape[4] - h / stride) <= 1
         assert abs(level.shape[5] - w / stride) <= 1

@@ -7,7 +7,7 @@ from monai.losses import DiceLoss
 from cmrvlm.losses.classification import binary_sum, log_odds, regression_sum
 from cmrvlm.losses.contrastive import InfoNce, SigLip, info_nce, sig_lip
 from cmrvlm.losses.language import IGNORE, answer_cross_entropy
-from cmrvlm.losses.segmentation import box_profile_loss, mask_cross_entropy, soft_dice_loss
+from cmrvlm.losses.segmentation import at_scales, box_profile_loss, mask_cross_entropy, scale_weights, soft_dice_loss
 
 
 def test_dice_equals_monai_where_both_are_defined():
@@ -46,6 +46,19 @@ def test_unannotated_voxels_count_for_nothing():
     nothing = torch.full_like(target, 255)
     assert mask_cross_entropy(logits, nothing) == 0
     assert soft_dice_loss(logits, nothing) == 0
+
+
+def test_scales_weigh_one_together_and_keep_the_nearest_value():
+    assert scale_weights(1) == [1.0]
+    assert scale_weights(3) == pytest.approx([4 / 7, 2 / 7, 1 / 7])
+    target = torch.full((2, 1, 8, 8), 0, dtype=torch.uint8)
+    target[..., 4:, :] = 1
+    target[..., 0, 0] = 255
+    fine, coarse = at_scales(target, [torch.zeros(2, 1, 8, 8), torch.zeros(2, 1, 4, 4)])
+    assert torch.equal(fine, target)
+    assert coarse.dtype == torch.uint8
+    assert coarse[..., 2:, :].eq(1).all()
+    assert set(coarse.unique().tolist()) <= {0, 1, 255}
 
 
 def test_contrast_of_unrelated_pairs_is_log_n():

@@ -26,6 +26,8 @@ def forward(model, batch):
     hidden = model.read(batch.rows, tokens)
     logits, _ = model.answer_logits(hidden, batch.rows)
     masks = model.mask_logits(features, hidden, batch.rows, batch.instructions, rows_of(batch))
+    assert all(len(own) == 1 for own in masks.values())  # in evaluation only the finest scale
+    masks = {row: own[0] for row, own in masks.items()}
     shown = [(study, [name for name in batch.media if (study, name) in features.place])
              for study in range(len(batch.study_ids))]  # fmt: skip
     return logits, masks, torch.cat(list(model.read_outs(features, shown).values()), dim=1)

@@ -47,19 +47,31 @@ def test_projectors_give_the_tokens_they_promise(kind):
 @torch.no_grad()
 def test_mask_decoder_reaches_full_resolution_at_any_size():
     torch.manual_seed(0)
-    decoder = MaskDecoder((1, 4, 6, 8), 12, channels=(4, 6)).eval()
+    decoder = MaskDecoder((1, 4, 6, 8), (1, 4, 8, 16), 12, channels=(4, 6)).eval()
     for height, width in ((48, 48), (33, 50)):
         sizes = [(height, width)] + [(-(-height // s), -(-width // s)) for s in (4, 8, 16)]
         pyramid = [torch.randn(2, c, 3, 2, *size) for c, size in zip((1, 4, 6, 8), sizes, strict=True)]
-        pixels = decoder.pixels(pyramid)
+        (pixels,) = decoder.pixels(pyramid)
         queries = torch.randn(2, 12)
         logits = decoder(pixels, queries, torch.tensor([False, False]))
         assert logits.shape == (2, 3, 2, height, width)
         mixed = decoder(pixels, queries, torch.tensor([False, True]))
         assert torch.equal(mixed[0], logits[0])
         assert not torch.equal(mixed[1], logits[1])
-        alone = decoder.pixels([level[1:, :, :, 1:] for level in pyramid])
+        (alone,) = decoder.pixels([level[1:, :, :, 1:] for level in pyramid])
         assert (alone[0, :, :, 0] - pixels[1, :, :, 1]).abs().max() < 1e-5
+
+
+def test_coarser_scales_are_decoded_in_training_alone():
+    torch.manual_seed(0)
+    decoder = MaskDecoder((4, 4, 6, 8), (1, 2, 4, 8), 12, channels=(4, 6), scales=3)
+    assert decoder.detail is None
+    pyramid = [torch.randn(2, c, 3, 1, 32 // s, 48 // s) for c, s in zip((4, 4, 6, 8), (1, 2, 4, 8), strict=True)]
+    features = decoder.pixels(pyramid)
+    assert [one.shape for one in features] == [(2, 4, 3, 1, 32 // s, 48 // s) for s in (1, 2, 4)]
+    sum(decoder(one, torch.randn(2, 12), torch.tensor([False, False])).sum() for one in features).backward()
+    assert all(p.grad is not None for head in decoder.coarse for p in head.parameters())
+    assert len(decoder.eval().pixels(pyramid)) == 1
 
 
 def test_what_is_read_is_told_and_the_words_do_not_change_it():
