@@ -55,9 +55,31 @@ LEVEL_TERMS = _table(
     Term("apical", "apical", "心尖部", ("apex",)),
 )
 STRUCTURE_TERMS = _table(
-    Term("lv", "left ventricular blood pool", "左心室腔", ("left ventricular cavity", "LV cavity")),
-    Term("myo", "left ventricular myocardium", "左心室心肌", ("LV myocardium", "LV wall")),
-    Term("rv", "right ventricular cavity", "右心室腔", ("right ventricle", "RV")),
+    Term(
+        "lv",
+        "left ventricular blood pool",
+        "左心室腔",
+        ("left ventricular cavity", "LV cavity", "LV blood pool", "左心室血池", "左室腔"),
+    ),
+    Term(
+        "myo",
+        "left ventricular myocardium",
+        "左心室心肌",
+        ("LV myocardium", "LV wall", "left ventricular wall", "左心室壁", "左室心肌"),
+    ),
+    Term(
+        "rv",
+        "right ventricular cavity",
+        "右心室腔",
+        ("right ventricle", "RV", "RV cavity", "right ventricular blood pool", "右心室", "右室腔"),
+    ),
+    Term("scar", "myocardial scar", "心肌瘢痕", ("scar", "infarct scar", "LV scar", "瘢痕", "梗死瘢痕")),
+    Term(
+        "no_reflow",
+        "no-reflow zone",
+        "无复流区",
+        ("no-reflow", "microvascular obstruction", "MVO", "微血管阻塞", "微循环阻塞"),
+    ),
 )
 DISEASES = _table(
     Term("DCM", "dilated cardiomyopathy", "扩张型心肌病", ("DCM",)),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,10 +19,10 @@ from rich.console import Console
 
 from cmrvlm.entry import CONFIG_PATH, explained
 from cmrvlm.errors import CmrvlmError
-from cmrvlm.figures import overlay, save
+from cmrvlm.figures import COLORS, overlay, save
 from cmrvlm.inference import answer_batch, device_of, quoted_values
 from cmrvlm.instantiate import build
-from cmrvlm.labels import DISEASES, LANGUAGES, NOT_ANNOTATED, STRUCTURES
+from cmrvlm.labels import DISEASES, LANGUAGES, NOT_ANNOTATED, STRUCTURE_TERMS, STRUCTURES
 from cmrvlm.measurements import MEASUREMENTS
 from cmrvlm.quantification.figures import bulls_eye, contour_cine, volume_curves
 from cmrvlm.quantification.segments import thickening_percent, thickness_mm
@@ -34,31 +34,28 @@ from cmrvlm.study_io import read_study, write_nifti
 from cmrvlm.tasks.base import Answer, Case, Instruction, MaskTarget, whole_views
 from cmrvlm.tasks.diagnosis import DiseaseTask
 from cmrvlm.tasks.reporting import ReportTask
-from cmrvlm.tasks.segmentation import STRUCTURE_VALUES, SegmentTask
-from cmrvlm.text.report_writer import split_sections
+from cmrvlm.tasks.segmentation import STRUCTURE_VALUES, SegmentTask, structures_asked
+from cmrvlm.text.report_writer import not_assessed, split_sections
 from cmrvlm.transforms.frames import frames_to_keep
 from cmrvlm.transforms.geometry import resample_mask
 
 log = logging.getLogger(__name__)
 
 
-def questions(study: Study, language: str, ask: str | None, mask_sequences: list[str]) -> list[Instruction]:
+def questions(study: Study, language: str, ask: str | None, structures: Sequence[SegmentTask]) -> list[Instruction]:
     """What a preprocessed study is asked: report, disease, masks on all frames, and the user's own question."""
     views = whole_views(list(study.series))
     asked = [Instruction(study.study_id, "report", language, ReportTask.prompts[language][0], "", Case(views),
                          outline=ReportTask().outline(language)),
              Instruction(study.study_id, "disease", language, DiseaseTask.prompts[language][0], "",
                          Case(views))]  # fmt: skip
-    if ask:
+    if ask and not structures_asked(ask):
         asked.append(Instruction(study.study_id, "ask", language, ask, "", Case(views)))
-    for sequence in (name for name in mask_sequences if name in study.series):
-        frames = tuple(range(study.series[sequence].image.shape[1]))
-        for structure, values in STRUCTURE_VALUES.items():
-            task = SegmentTask(structure, sequence)
-            case = Case(views, mask=MaskTarget(sequence, structure, values, frames, (None,) * len(frames)))
-            prompt = task.prompts[language][0].format(**task.fields(study, case, language))
-            asked.append(Instruction(study.study_id, task.name, language, prompt, "", case,
-                                     allowed=task.allowed(study, case, language)))  # fmt: skip
+    for task in structures:
+        frames = tuple(range(study.series[task.sequence].image.shape[1]))
+        target = MaskTarget(task.sequence, task.structure, STRUCTURE_VALUES[task.structure], frames,
+                            (None,) * len(frames))  # fmt: skip
+        asked.append(task.word(study, Case(views, key=task.structure, mask=target), language))
     return asked
 
 
@@ -74,7 +71,8 @@ def with_empty_masks(study: Study) -> Study:
 def label_map(answers: list[Answer], sequence: str) -> NDArray[np.uint8] | None:
     """Predicted structures (Z, T, H, W) of a sequence in canonical values, None when no mask was given.
 
-    Where structures overlap, the cavity goes before the wall and the wall before the right ventricle.
+    Where structures overlap, the cavity goes before the wall and the wall before the right ventricle; a scar is drawn
+    into the wall, and the zone without reflow into the scar.
     """
     found = {}
     for answer in answers:
@@ -84,7 +82,7 @@ def label_map(answers: list[Answer], sequence: str) -> NDArray[np.uint8] | None:
     if not found:
         return None
     result = np.zeros(next(iter(found.values())).shape, dtype=np.uint8)
-    for structure in ("rv", "myo", "lv"):
+    for structure in ("rv", "myo", "scar", "no_reflow", "lv"):
         if structure in found:
             result[found[structure]] = STRUCTURES[structure]
     return result
@@ -111,7 +109,7 @@ def panel(study: Study, sequence: str, labels: NDArray[np.uint8], path: Path) ->
     for row, (frame, name) in enumerate(zip(frames, ("largest LV", "smallest LV"), strict=True)):
         for column, index in enumerate(slices):
             picture = np.asarray(study.series[sequence].image[index, frame], dtype=np.float32)
-            masks = {one: labels[index, frame] == STRUCTURES[one] for one in ("lv", "myo", "rv")}
+            masks = {one: labels[index, frame] == STRUCTURES[one] for one in COLORS}
             overlay(axes[row, column], picture, masks, f"{name}, slice {index}")
     save(figure, path)
 
@@ -137,7 +135,7 @@ def predict(config: Config) -> dict[str, Any]:
     answers = _answers(run, study, config)
     out = Path(config["out"])
     out.mkdir(parents=True, exist_ok=True)
-    result = _texts(answers)
+    result = _texts(answers, config["ask"])
     for sequence in run.model.mask_head:
         labels = label_map(answers, sequence) if sequence in study.series else None
         if labels is not None:
@@ -178,12 +176,15 @@ def from_masks(series: Series, person: Mapping[str, float | str], out: Path) -> 
 
 @torch.no_grad()
 def _answers(run: TrainedRun, study: Study, config: Config) -> list[Answer]:
-    asked = questions(study, config["language"], config["ask"], list(run.model.mask_head))
+    tasks = build(run.config["mix"], "mix").tasks.values()
+    structures = [task for task in tasks if isinstance(task, SegmentTask)
+                  and task.sequence in study.series and task.sequence in run.model.mask_head]  # fmt: skip
+    asked = questions(study, config["language"], config["ask"], structures)
     return answer_batch(run.model, run.collator, run.collator([(study, asked)]), config["max_new_tokens"],
                         build(config["decoding"], "decoding"))  # fmt: skip
 
 
-def _texts(answers: list[Answer]) -> dict[str, Any]:
+def _texts(answers: list[Answer], ask: str | None) -> dict[str, Any]:
     by_task = {answer.instruction.task: answer for answer in answers}
     report = by_task["report"].text
     read_outs = by_task["disease"].read_outs
@@ -195,8 +196,12 @@ def _texts(answers: list[Answer]) -> dict[str, Any]:
         withheld = [name for name in MEASUREMENTS if name not in result["measurements"]]
         if withheld:
             result["not_computable"] = dict.fromkeys(withheld, "insufficient slices")
-    if "ask" in by_task:
-        result["question"], result["answer"] = by_task["ask"].instruction.prompt, by_task["ask"].text
+    if ask:
+        said = {one.instruction.case.mask.structure: one.text for one in answers if one.instruction.case.mask}
+        language = by_task["report"].instruction.language
+        asked = [said.get(name) or f"{STRUCTURE_TERMS[name].name(language)}: {not_assessed(language)}"
+                 for name in structures_asked(ask)]  # fmt: skip
+        result["question"], result["answer"] = ask, " ".join(asked) if asked else by_task["ask"].text
     return result
 
 

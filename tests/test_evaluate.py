@@ -24,9 +24,9 @@ from cmrvlm.metrics.statistic import Mean
 from cmrvlm.stages.run_folder import load_run, read_config
 from cmrvlm.tasks.base import Answer
 from cmrvlm.train import train
-from tests.conftest import CONF, ROOT, composed
+from tests.conftest import ROOT, composed
 
-TASKS = {path.stem for path in (CONF / "task").glob("*.yaml")} - {"wall_motion"}  # no part of the default mix
+TASKS = set(composed("+experiment=stage3")["mix"]["tasks"])
 
 
 @pytest.fixture(scope="module")

@@ -5,55 +5,86 @@ The name stands in front of the mark, so that the mark's hidden state follows fr
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
 
 from cmrvlm.errors import CmrvlmError
-from cmrvlm.labels import STRUCTURE_TERMS, STRUCTURES
+from cmrvlm.labels import SEQUENCE_TERMS, STRUCTURE_TERMS, STRUCTURES
 from cmrvlm.metrics.segmentation import box_scores, mask_scores
 from cmrvlm.metrics.statistic import Statistic
 from cmrvlm.study import Study
-from cmrvlm.tasks.base import Answer, Case, MaskTarget, Task, whole_views
+from cmrvlm.tasks.base import Answer, Case, Instruction, MaskTarget, Task, whole_views
+from cmrvlm.text.parse import terms_named
 from cmrvlm.text.tokens import DETECT, SEGMENT
 
-# What counts as the structure: the myocardium includes its scar.
+# What counts as the structure: the myocardium includes its scar, and the scar its core without reflow.
 STRUCTURE_VALUES = {
     "lv": (STRUCTURES["lv"],),
     "myo": (STRUCTURES["myo"], STRUCTURES["scar"], STRUCTURES["no_reflow"]),
     "rv": (STRUCTURES["rv"],),
+    "scar": (STRUCTURES["scar"], STRUCTURES["no_reflow"]),
+    "no_reflow": (STRUCTURES["no_reflow"],),
 }
+SHOWN_BY = {"lv": "sax", "myo": "sax", "rv": "sax", "scar": "lge", "no_reflow": "lge"}  # where each is asked for
+MAY_BE_ABSENT = ("scar", "no_reflow")
+
+
+_ASKS_FOR_MASKS = re.compile(r"segment|outline|contour|delineate|mask|分割|勾画|轮廓|掩膜", re.IGNORECASE)
+
+
+def structures_asked(question: str) -> list[str]:
+    """Structures that a question in a user's words wants masks of; empty when it asks for something else.
+
+    Each is then asked for by itself, so that a question for several gives what a question for each would.
+    """
+    return terms_named(question, STRUCTURE_TERMS) if _ASKS_FOR_MASKS.search(question) else []
 
 
 class SegmentTask(Task):
-    """Segment one structure on the annotated frames of a series.
+    """Segment one structure on the annotated frames of a series, or say that it is not there.
+
+    Questions name the structure in the words that people use; the answer has one name for each.
 
     Args:
-        structure: `lv`, `myo` or `rv`.
-        sequence: Series to segment.
+        structure: `lv`, `myo`, `rv`, `scar` or `no_reflow`.
+        sequence: Series to segment; None for the one that the structure is usually drawn on. For another one the
+            question says which, and the task has its name too.
     """
 
     prompts = {
         "en": (
-            "Segment the {name}.",
-            "Where is the {name}?",
-            "Outline the {name} in the images.",
-            "Show me the {name}.",
-            "Give a mask of the {name}.",
+            "Segment the {name}{where}.",
+            "Where is the {name}{where}?",
+            "Outline the {name}{where}.",
+            "Show me the {name}{where}.",
+            "Give a mask of the {name}{where}.",
         ),
-        "zh": ("请分割{name}。", "{name}在哪里？", "请勾画图像中的{name}。", "请显示{name}。", "请给出{name}的掩膜。"),
+        "zh": (
+            "请{where}分割{name}。",
+            "{where}{name}在哪里？",
+            "请{where}勾画{name}。",
+            "请{where}显示{name}。",
+            "请{where}给出{name}的掩膜。",
+        ),
     }
     paraphrases = {
-        "en": ("Mark every pixel that belongs to the {name}.",),
-        "zh": ("请标出属于{name}的所有像素。",),
+        "en": ("Mark every pixel that belongs to the {name}{where}.",),
+        "zh": ("请{where}标出属于{name}的所有像素。",),
     }
     primary = "dice"
     answers = {"en": f"The {{name}} is {SEGMENT}.", "zh": f"{{name}}在{SEGMENT}。"}
+    absent = {"en": "There is no {name}.", "zh": "未见{name}。"}
 
-    def __init__(self, structure: str, sequence: str = "sax") -> None:
+    def __init__(self, structure: str, sequence: str | None = None) -> None:
         if structure not in STRUCTURE_VALUES:
             raise CmrvlmError(f"unknown structure '{structure}'", field="structure",
                               remedy=f"Known: {', '.join(STRUCTURE_VALUES)}.")  # fmt: skip
-        self.structure, self.sequence = structure, sequence
-        self.name = f"segment_{structure}"
+        self.structure, self.sequence = structure, sequence or SHOWN_BY[structure]
+        self.elsewhere = self.sequence != SHOWN_BY[structure]
+        self.name = f"segment_{structure}_{self.sequence}" if self.elsewhere else f"segment_{structure}"
 
     def cases(self, study: Study, shown: Collection[str]) -> list[Case]:
         """The structure on the ED and ES frames, or on all annotated ones where phases are unknown."""
@@ -62,24 +93,52 @@ class SegmentTask(Task):
         series = study.series[self.sequence]
         annotated = series.annotated_frames()
         frames = tuple(sorted({f for f in series.phases.values() if f in annotated})) or annotated
-        if not frames:
+        if not frames or not self._annotated(study, frames):
             return []
         names = {frame: phase for phase, frame in series.phases.items()}
         phases = tuple(names.get(frame) for frame in frames)
         target = MaskTarget(self.sequence, self.structure, STRUCTURE_VALUES[self.structure], frames, phases)
         return [Case(whole_views(shown), key=self.structure, mask=target)]
 
+    def _there(self, study: Study, frames: Sequence[int]) -> bool:
+        mask = study.series[self.sequence].mask
+        return mask is not None and bool(np.isin(mask[:, list(frames)], STRUCTURE_VALUES[self.structure]).any())
+
+    def _annotated(self, study: Study, frames: Sequence[int]) -> bool:
+        """Whether the mask says where the structure is, or that it is not there.
+
+        A mask without scar says so only where the study is known to have none: elsewhere nobody may have drawn it.
+        """
+        return self._there(study, frames) or (
+            self.structure in MAY_BE_ABSENT and study.labels.findings.get("lv_lge") is False
+        )
+
     def fields(self, study: Study, case: Case, language: str) -> Mapping[str, str]:
-        """The structure's name."""
-        return {"name": STRUCTURE_TERMS[self.structure].name(language)}
+        """The structure's name, and the series where it is not the usual one."""
+        series = SEQUENCE_TERMS[self.sequence].name(language)
+        where = (f" on the {series}" if language == "en" else f"在{series}上") if self.elsewhere else ""
+        return {"name": STRUCTURE_TERMS[self.structure].name(language), "where": where}
+
+    def word(self, study: Study, case: Case, language: str, wording: int = 0, *, paraphrased: bool = False
+             ) -> Instruction:  # fmt: skip
+        """The instruction, with one of the prompt's wordings and one of the structure's names."""
+        one = super().word(study, case, language, wording, paraphrased=paraphrased)
+        term = STRUCTURE_TERMS[self.structure]
+        names = [term.name(language), *(name for name in term.synonyms if name.isascii() == (language == "en"))]
+        name = names[wording // len(self.prompts[language]) % len(names)]
+        return replace(one, prompt=one.prompt.replace(names[0], name))
 
     def answer(self, study: Study, case: Case, language: str) -> str:
-        """The sentence that carries the <SEG> token."""
-        return self.answers[language].format(**self.fields(study, case, language))
+        """The sentence that carries the <SEG> token, or that says that the structure is not there."""
+        assert case.mask is not None
+        there = self._there(study, case.mask.frames)
+        return (self.answers if there else self.absent)[language].format(**self.fields(study, case, language))
 
     def allowed(self, study: Study, case: Case, language: str) -> tuple[str, ...]:
-        """That sentence and no other."""
-        return (self.answer(study, case, language),)
+        """That sentence and no other; both where the structure may be absent."""
+        fields = self.fields(study, case, language)
+        both = (self.answers, self.absent) if self.structure in MAY_BE_ABSENT else (self.answers,)
+        return tuple(one[language].format(**fields) for one in both)
 
     def score(self, answers: Sequence[Answer]) -> dict[str, Statistic]:
         """Dice and distances over the frames asked, and by phase where the phase is known."""
