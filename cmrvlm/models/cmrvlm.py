@@ -25,6 +25,8 @@ from cmrvlm.models.read_out import ReadOut
 from cmrvlm.models.rows import rows_by_series, split_by_length
 from cmrvlm.tasks.base import Instruction
 
+_WORTH_A_GROUP = 4096  # tokens of padding: a group of prompts is decoded to the end of its own longest answer
+
 
 @dataclass(frozen=True)
 class MarkIds:
@@ -197,7 +199,7 @@ class CMRVLM(nn.Module):
         Instructions about the same images are read behind one copy of them where the language model can; what comes out
         is what each row by itself would give.
         """
-        packed = pack(rows) if self.llm.packs else unpacked(rows)
+        packed = pack(rows, self.llm.width) if self.llm.packs else unpacked(rows)
         images = [torch.cat([tokens[row] for row in own]) for own in packed.firsts]
         embeddings = fill_image_places(self.llm.embed(packed.ids), packed.ids, self.ids.image, images)
         return self.llm.hidden(embeddings, packed.layout).flatten(0, 1)[packed.where]
@@ -289,7 +291,7 @@ class CMRVLM(nn.Module):
         """
         decode = decode or Greedy()
         answers: list[list[int]] = [[] for _ in prompts]
-        for group in split_by_length(torch.tensor([len(prompt) for prompt in prompts])):
+        for group in split_by_length(torch.tensor([len(prompt) for prompt in prompts]), _WORTH_A_GROUP):
             rows = group.tolist()
             asked = embedded(self.llm, self.ids.image, [tokens[r] for r in rows], [prompts[r] for r in rows],
                              [groups[r] for r in rows])  # fmt: skip

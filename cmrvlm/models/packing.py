@@ -11,7 +11,7 @@ from torch import Tensor
 from cmrvlm.batch import TextRows
 from cmrvlm.models.attention_mask import ANSWER, IMAGES, QUESTION, Layout
 
-_LEAST_CAPACITY = 384  # below it attention costs little, above it packing more together costs more than it saves
+_ROOMS = (1.0, 1.25, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0)  # widths of packed rows that are tried, of the largest group
 
 
 @dataclass(frozen=True)
@@ -31,17 +31,23 @@ class Packed:
     where: Tensor
 
 
-def pack(rows: TextRows) -> Packed:
-    """Put instructions with the same images behind one copy of them, and fill rows up with whole groups."""
+def pack(rows: TextRows, width: int) -> Packed:
+    """Put instructions with the same images behind one copy of them, and fill rows up with whole groups.
+
+    Args:
+        rows: R instructions.
+        width: Of the language model's hidden states; the wider, the less attention counts.
+    """
     heads, prompts, lengths = (one.tolist() for one in (rows.image_lengths, rows.prompt_lengths, rows.lengths))
     members: dict[int, list[int]] = defaultdict(list)
     for row, group in enumerate(rows.groups.tolist()):
         members[group].append(row)
     sizes = {group: heads[own[0]] + sum(lengths[row] - heads[row] for row in own) for group, own in members.items()}
-    bins = _fill(sizes, max(_LEAST_CAPACITY, *sizes.values()))
-    width = max(sum(sizes[group] for group in own) for own in bins)
+    bins = min((_fill(sizes, int(room * max(sizes.values()))) for room in _ROOMS),
+               key=lambda one: _cost(one, sizes, width))  # fmt: skip
+    length = _length(bins, sizes)
     # For each packed token: row and place in it that it is a copy of; nothing for padding.
-    row_of = torch.zeros(len(bins), width, dtype=torch.long)
+    row_of = torch.zeros(len(bins), length, dtype=torch.long)
     place_of, group_of = torch.zeros_like(row_of), torch.full_like(row_of, -1)
     where = torch.zeros(rows.ids.shape, dtype=torch.long)
     for index, own in enumerate(bins):
@@ -54,8 +60,8 @@ def pack(rows: TextRows) -> Packed:
             for row in members[group]:
                 end = at + lengths[row] - head
                 row_of[index, at:end], place_of[index, at:end] = row, torch.arange(head, lengths[row])
-                where[row, :head] = torch.arange(start, start + head) + index * width
-                where[row, head : lengths[row]] = torch.arange(at, end) + index * width
+                where[row, :head] = torch.arange(start, start + head) + index * length
+                where[row, head : lengths[row]] = torch.arange(at, end) + index * length
                 at = end
             group_of[index, start:at] = group
     starts = torch.tensor([heads, prompts])[:, row_of]  # (2, B, L)
@@ -88,3 +94,13 @@ def _fill(sizes: dict[int, int], capacity: int) -> list[list[int]]:
         bins[index].append(group)
         room[index] -= sizes[group]
     return bins
+
+
+def _length(bins: list[list[int]], sizes: dict[int, int]) -> int:
+    return max(sum(sizes[group] for group in own) for own in bins)
+
+
+def _cost(bins: list[list[int]], sizes: dict[int, int], width: int) -> int:
+    """Operations of a layer, up to a factor: 24 width^2 for each token, and 4 width for each pair in a packed row."""
+    length = _length(bins, sizes)
+    return len(bins) * length * (6 * width + length)

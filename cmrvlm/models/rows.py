@@ -34,10 +34,17 @@ def rows_by_series(
     return sets
 
 
-def split_by_length(lengths: Tensor) -> list[Tensor]:
-    """Row indices in at most two groups such that padding each group to its longest row costs least."""
+def split_by_length(lengths: Tensor, worth: int = 0) -> list[Tensor]:
+    """Row indices in at most two groups such that padding each group to its longest row costs least.
+
+    Args:
+        lengths: (R,) tokens of each row.
+        worth: Padding that two groups must save for there to be two.
+    """
     order = lengths.argsort(stable=True)
     ranked = lengths[order].tolist()
     count, longest = len(ranked), ranked[-1]
     cut = min(range(1, count + 1), key=lambda k: (k * ranked[k - 1] + (count - k) * longest, -k))
+    if cut * (longest - ranked[cut - 1]) < worth:
+        cut = count
     return [group for group in (order[:cut], order[cut:]) if len(group)]

@@ -3,9 +3,10 @@
     python -m experiments.packing.run [run=<run of stage 3>] [rounds=<number>]
 
 Training: a step on one study with eight instructions behind one copy of its images, against eight steps with one each;
-forward, backward and encoding included, at the default encoders' sizes, with the tiny language model and with
-SmolLM2-135M (LoRA). Reading: one question of each task about one study in one call, against a call for each, with a
-trained run. Both ways in turn in every round; the median round counts. Writes `metrics.json` and `table.md` here.
+forward, backward and encoding included, with the tiny language model and with SmolLM2-135M (LoRA, in English), at the
+default number of image tokens and at larger ones. Reading: one question of each task about one study in one call,
+against a call for each, with a trained run; a study of the default size, and one as large as scanners make them. Both
+ways in turn in every round; the median round counts. Writes `metrics.json` and `table.md` here.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from statistics import median
@@ -29,12 +30,23 @@ from cmrvlm.stages.base import Stage
 from cmrvlm.stages.run_folder import load_run
 from cmrvlm.stages.wiring import build_collator, build_data, build_model, build_tokenizer, plain
 from cmrvlm.tasks.base import Instruction
+from data_modules.sources.phantom.source import PhantomSource
 from experiments.commands import CONSOLE, given
 
 HERE = Path(__file__).parent
 CONF = HERE.parents[1] / "conf"
 TOGETHER = 8
-MODELS = {"tiny": [], "smollm2_135m": ["llm=smollm2_135m", "adapter=lora"]}
+SMOLLM2 = ["llm=smollm2_135m", "adapter=lora", "mix.languages=[en]"]
+ALL_TOKENS = ["projector=mlp"]  # every token of the encoders, in place of eight for each series
+MANY_TOKENS = [*ALL_TOKENS, *(f"encoders.{name}.spatial_grid=[{grid}]" for name, grid in
+                              (("sax", "6,6,6"), ("lax_4ch", "1,12,12"), ("lge", "4,6,6")))]  # fmt: skip
+MODELS = {
+    "tiny": [],
+    "smollm2_135m": SMOLLM2,
+    "smollm2_135m_all_tokens": [*SMOLLM2, *ALL_TOKENS],
+    "smollm2_135m_many_tokens": [*SMOLLM2, *MANY_TOKENS],
+}
+SIZES = {"default": {}, "clinical": {"size": 192, "slices": 10, "frames": 25, "spacing_mm": (1.4, 1.4)}}
 
 
 def configured(overrides: Sequence[str]) -> dict[str, Any]:
@@ -70,6 +82,8 @@ def training(overrides: Sequence[str], rounds: int) -> dict[str, float]:
     study = data.cache.load(data.split["train"][0])
     asked = one_of_each_task(data.mixture.all(study))[:TOGETHER]
     together, alone = collator([(study, asked)]), [collator([(study, [one])]) for one in asked]
+    counts = {"image_tokens": float(together.rows.image_lengths.max() - 1),
+              "other_tokens": float((together.rows.lengths - together.rows.image_lengths).float().mean())}  # fmt: skip
 
     def step(batches: Sequence[Batch]) -> None:
         for batch in batches:
@@ -77,7 +91,7 @@ def training(overrides: Sequence[str], rounds: int) -> dict[str, float]:
                 stage.total(stage.means(batch)).backward()
             stage.zero_grad()
 
-    return in_turn({"together": lambda: step([together]), "alone": lambda: step(alone)}, rounds)
+    return in_turn({"together": lambda: step([together]), "alone": lambda: step(alone)}, rounds) | counts
 
 
 def one_of_each_task(instructions: Sequence[Instruction]) -> list[Instruction]:
@@ -88,13 +102,12 @@ def one_of_each_task(instructions: Sequence[Instruction]) -> list[Instruction]:
     return sorted(first.values(), key=lambda one: not all(view.whole for view in one.case.views))
 
 
-def reading(run: Path, rounds: int) -> dict[str, float]:
-    """Seconds of one call with a question of each task, and of a call for each."""
+def reading(run: Path, rounds: int, size: Mapping[str, Any]) -> dict[str, float]:
+    """Seconds of one call with a question of each task, and of a call for each, about a phantom of some size."""
     trained = load_run(run)
-    data = build_data(trained.config, split_file=str(run / "split.json"))
-    data.prepare_data()
-    study = data.cache.load(data.split["test"][0])
-    asked = one_of_each_task(data.mixture.all(study))
+    source = PhantomSource(count=1, seed=1, **size)
+    study = source.load(source.study_ids()[0])
+    asked = one_of_each_task(build(trained.config["mix"], "mix").all(study))
     together = trained.collator([(study, asked)])
     alone = [trained.collator([(study, [one])]) for one in asked]
     answers: dict[str, list[str]] = {}
@@ -118,16 +131,20 @@ def main() -> None:
         content[f"train_seconds_{name}"] = times
         content[f"train_instructions_per_second_ratio_{name}"] = times["alone"] / times["together"]
     content["train_instructions_per_second_ratio"] = content["train_instructions_per_second_ratio_smollm2_135m"]
-    content["read_study_seconds"] = reading(Path(settings["run"]), rounds)
-    content["read_study_ratio"] = content["read_study_seconds"]["alone"] / content["read_study_seconds"]["together"]
+    read = {name: reading(Path(settings["run"]), rounds, size) for name, size in SIZES.items()}
+    for name, times in read.items():
+        content[f"read_study_seconds_{name}"] = times
+        content[f"read_study_ratio_{name}"] = times["alone"] / times["together"]
+    content["read_study_ratio"] = content["read_study_ratio_default"]
     (HERE / "metrics.json").write_text(json.dumps(content, indent=1))
-    lines = ["| what | together, s | one by one, s | ratio |", "|---|---:|---:|---:|"]
-    read = content["read_study_seconds"]
+    lines = ["| what | image tokens | others, each | together, s | one by one, s | ratio |",
+             "|---|---:|---:|---:|---:|---:|"]  # fmt: skip
     rows = [(f"training step of {TOGETHER} instructions, {name}", times) for name, times in trained.items()]
-    rows.append((f"reading a study, {read['questions']:.0f} tasks", read))
+    rows += [(f"reading {times['questions']:.0f} tasks, study of {name} size", times) for name, times in read.items()]
     for label, own in rows:
+        counts = [f"{own[name]:.0f}" if name in own else "" for name in ("image_tokens", "other_tokens")]
         shown = f"{own['together']:.2f} | {own['alone']:.2f} | {own['alone'] / own['together']:.1f}"
-        lines.append(f"| {label} | {shown} |")
+        lines.append(f"| {label} | {counts[0]} | {counts[1]} | {shown} |")
     (HERE / "table.md").write_text("\n".join(lines) + "\n")
     CONSOLE.print("\n".join(lines), markup=False)
 

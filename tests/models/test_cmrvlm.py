@@ -142,6 +142,9 @@ def test_rows_are_split_where_padding_costs_least():
     short, long = (group.tolist() for group in split_by_length(lengths))
     assert sorted(short) == [0, 2, 4]
     assert sorted(long) == [1, 3]
+    saved = len(short) * (max(lengths[long]) - max(lengths[short]))
+    assert len(split_by_length(lengths, int(saved))) == 2
+    assert [sorted(group.tolist()) for group in split_by_length(lengths, int(saved) + 1)] == [list(range(len(lengths)))]
     assert [group.tolist() for group in split_by_length(torch.tensor([7, 7]))] == [[0, 1]]
     assert [group.tolist() for group in split_by_length(torch.tensor([5]))] == [[0]]
 

@@ -64,7 +64,7 @@ def apart(model, rows, tokens):
 
 
 def test_images_stand_once_and_every_token_is_found():
-    packed = pack(ROWS)
+    packed = pack(ROWS, 32)
     there = packed.layout.groups >= 0
     heads = {int(g): int(n) for g, n in zip(ROWS.groups, ROWS.image_lengths, strict=True)}
     assert there.sum() == sum(heads.values()) + (ROWS.lengths - ROWS.image_lengths).sum()
@@ -77,11 +77,21 @@ def test_images_stand_once_and_every_token_is_found():
 
 def test_rows_are_filled_without_being_cut():
     rows = some_rows([0, 1, 2, 3], {0: 300, 1: 200, 2: 150, 3: 50}, [5] * 4, [5] * 4)
-    packed = pack(rows)
+    packed = pack(rows, 160)
     assert packed.ids.shape == (2, 372)
     assert packed.firsts == [[0, 3], [1, 2]]
-    long = pack(some_rows([0, 0, 1], {0: 500, 1: 3}, [5] * 3, [5] * 3))
-    assert long.ids.shape == (2, 521)
+    long = some_rows([0, 0, 1], {0: 500, 1: 300}, [5] * 3, [5] * 3)
+    assert pack(long, 8).ids.shape == (2, 521)  # attention is what costs: short rows
+    assert pack(long, 4096).ids.shape == (1, 521 + 311)  # tokens are what costs: no padding
+
+
+@pytest.mark.parametrize("width", [8, 160, 4096])
+def test_no_other_room_would_cost_less(width):
+    rows = some_rows([0, 0, 1, 2, 2], {0: 400, 1: 30, 2: 90}, [5, 9, 4, 3, 8], [5, 30, 2, 7, 60])
+    count, length = pack(rows, width).ids.shape
+    sizes = {0: 1 + 400 + 10 + 39, 1: 1 + 30 + 6, 2: 1 + 90 + 10 + 68}
+    ways = [(1, sum(sizes.values())), (2, sizes[0]), (3, sizes[0])]
+    assert count * length * (6 * width + length) == min(n * size * (6 * width + size) for n, size in ways)
 
 
 @pytest.mark.parametrize("attention", ["prefix", "causal"])
