@@ -25,7 +25,6 @@ def explained(main: Callable[[DictConfig], Any]) -> Callable[[DictConfig], Any]:
     def run(config: DictConfig) -> Any:
         for noisy in ("lightning.pytorch", "matplotlib", "fontTools", "numexpr"):
             logging.getLogger(noisy).setLevel(logging.WARNING)
-        logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it warns of kernels that nothing here asks for
         try:
             return main(config)
         except CmrvlmError as error:
