@@ -100,3 +100,14 @@ def test_no_paths_and_devices_of_one_machine_in_sources():
         assert "cuda:" not in text
         assert "weights_only=False" not in text
         assert "trust_remote_code=True" not in text
+
+
+def test_nothing_is_bound_to_one_machine():
+    """No path of somebody's home and no number of a GPU in code, configs or documents."""
+    files = [path for pattern in ("cmrvlm/**/*.py", "data_modules/**/*.py", "experiments/**/*.py", "conf/**/*.yaml",
+                                  "**/README.md", "Makefile") for path in ROOT.glob(pattern)]  # fmt: skip
+    bound = [
+        str(path) for path in files if ".venv" not in path.parts and re.search(r"/home/|cuda:\d", path.read_text())
+    ]
+    assert len(files) > 150
+    assert not bound
