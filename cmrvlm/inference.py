@@ -12,8 +12,9 @@ from torch import Tensor
 from cmrvlm.batch import Batch
 from cmrvlm.errors import CmrvlmError
 from cmrvlm.measurements import FEWEST_SLICES, MACE_RISK, fill_quotes
-from cmrvlm.models.cmrvlm import CMRVLM, Features
+from cmrvlm.models.cmrvlm import CMRVLM
 from cmrvlm.models.decoding import Decode
+from cmrvlm.models.features import Features
 from cmrvlm.models.rows import rows_by_series, rows_of
 from cmrvlm.models.rules import OneOf, Outline, Rule
 from cmrvlm.targets import measurements_of, risk_of, without_volumes

@@ -10,8 +10,9 @@ from torch import nn
 
 from cmrvlm.encoders.base import Encoder
 from cmrvlm.errors import CmrvlmError
-from cmrvlm.models.cmrvlm import CMRVLM, MarkIds
+from cmrvlm.models.cmrvlm import CMRVLM
 from cmrvlm.models.dual_encoder import DualEncoder
+from cmrvlm.models.features import MarkIds
 from cmrvlm.models.language_model import LanguageModel
 from cmrvlm.models.projector import Projector
 from cmrvlm.models.text_tower import TextTower

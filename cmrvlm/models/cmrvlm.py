@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Collection, Hashable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from cmrvlm.batch import Media, TextRows
-from cmrvlm.encoders.base import Encoded, Encoder
+from cmrvlm.encoders.base import Encoder
 from cmrvlm.errors import CmrvlmError
 from cmrvlm.losses.language import IGNORE
 from cmrvlm.models.decoding import Decode, Greedy, Rules
+from cmrvlm.models.features import Features, MarkIds
 from cmrvlm.models.fusion import fill_image_places
 from cmrvlm.models.generation import embedded
 from cmrvlm.models.language_model import LanguageModel
@@ -26,32 +26,6 @@ from cmrvlm.models.rows import rows_by_series, split_by_length
 from cmrvlm.tasks.base import Instruction
 
 _WORTH_A_GROUP = 4096  # tokens of padding: a group of prompts is decoded to the end of its own longest answer
-
-
-@dataclass(frozen=True)
-class MarkIds:
-    """Token ids that the model must recognise: image places, <SEG> and <DET>."""
-
-    image: int
-    segment: int
-    detect: int
-
-
-@dataclass
-class Features:
-    """Encoded studies: for each sequence its stacks, and where each study lies in them.
-
-    Attributes:
-        stacks: Sequence to encoded stacks.
-        tokens: Sequence to the series' tokens of each stack.
-        summaries: Sequence to what the read-out says of each stack; empty without a read-out.
-        place: (study, sequence) to (stack, index in it).
-    """
-
-    stacks: dict[str, list[Encoded]]
-    tokens: dict[str, list[Tensor]]
-    summaries: dict[str, list[Tensor]]
-    place: dict[tuple[int, str], tuple[int, int]]
 
 
 class CMRVLM(nn.Module):

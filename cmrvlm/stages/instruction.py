@@ -14,7 +14,8 @@ from cmrvlm.labels import NOT_ANNOTATED
 from cmrvlm.losses.classification import binary_sum, log_odds, regression_sum
 from cmrvlm.losses.reduction import Loss
 from cmrvlm.losses.segmentation import at_scales, box_profile_loss, mask_cross_entropy, scale_weights, soft_dice_loss
-from cmrvlm.models.cmrvlm import CMRVLM, Features
+from cmrvlm.models.cmrvlm import CMRVLM
+from cmrvlm.models.features import Features
 from cmrvlm.models.read_out_tokens import taught_outputs
 from cmrvlm.models.rows import rows_of
 from cmrvlm.stages.base import Stage

@@ -15,8 +15,9 @@ from cmrvlm.encoders.base import Encoder
 from cmrvlm.errors import CmrvlmError
 from cmrvlm.instantiate import build
 from cmrvlm.models.assemble import Parts
-from cmrvlm.models.cmrvlm import CMRVLM, MarkIds
+from cmrvlm.models.cmrvlm import CMRVLM
 from cmrvlm.models.dual_encoder import DualEncoder
+from cmrvlm.models.features import MarkIds
 from cmrvlm.models.language_model import LanguageModel
 from cmrvlm.targets import TARGET_NAMES
 from cmrvlm.text.collate import Collator

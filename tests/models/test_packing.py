@@ -9,7 +9,8 @@ from transformers import MiniCPM3Config, MiniCPM3ForCausalLM
 from cmrvlm.batch import TextRows
 from cmrvlm.losses.language import answer_cross_entropy
 from cmrvlm.models.attention_mask import Layout
-from cmrvlm.models.cmrvlm import CMRVLM, MarkIds
+from cmrvlm.models.cmrvlm import CMRVLM
+from cmrvlm.models.features import MarkIds
 from cmrvlm.models.fusion import fill_image_places
 from cmrvlm.models.language_model import LanguageModel, tiny_language_model
 from cmrvlm.models.packing import pack

@@ -8,7 +8,8 @@ import torch
 from transformers import BloomConfig, BloomForCausalLM
 
 from cmrvlm.losses.language import answer_cross_entropy
-from cmrvlm.models.cmrvlm import CMRVLM, MarkIds
+from cmrvlm.models.cmrvlm import CMRVLM
+from cmrvlm.models.features import MarkIds
 from cmrvlm.models.generation import embedded, generate
 from cmrvlm.models.language_model import LanguageModel, tiny_language_model
 from cmrvlm.models.pretrained import pretrained_language_model, takes_masks
