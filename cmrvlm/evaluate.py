@@ -39,6 +39,7 @@ from cmrvlm.metrics.bert_score import bert_scores, check_bert_model
 from cmrvlm.metrics.statistic import Weights
 from cmrvlm.metrics.text import BLEU_TOKENIZERS, meteor_missing
 from cmrvlm.models.decoding import Decode
+from cmrvlm.models.mask_reading import MaskReading
 from cmrvlm.stages.run_folder import TrainedRun, load_run, weights_hash
 from cmrvlm.stages.wiring import Config, build_data, plain
 from cmrvlm.tasks.base import Task
@@ -128,10 +129,11 @@ class Evaluation:
         ids, patients = self.data.source.study_ids(), self.data.source.patient_ids()
         patient_of = dict(zip(ids, patients, strict=True))
         self.decode: Decode = build(config["decoding"], "decoding")
+        self.reading: MaskReading = build(config["masks"], "masks")
         self.questioner = Questioner(self.run.model, self.run.collator, self.tasks, config["max_new_tokens"],
                                      config["cases_per_task"], partial(self.data.cache.load, sequences=None),
                                      partners(patient_of, self.studies), config["studies_at_once"],
-                                     self.decode)  # fmt: skip
+                                     self.decode, self.reading)  # fmt: skip
         self.bootstrap = Bootstrap.of([patient_of[study] for study in self.studies], config["bootstrap"])
         self.synthetic = bool(self.data.cache.load(self.studies[0]).synthetic)
 
@@ -163,7 +165,8 @@ class Evaluation:
             "languages": list(self.data.mixture.languages),
             "context": list(self.data.mixture.context),
             "tasks": list(self.tasks),
-            "decoding": f"{self.decode}; closed questions among the answers that they allow",
+            "decoding": f"{self.decode}; closed questions among the answers that they allow, reports in their outline",
+            "masks": str(self.reading),
             "max_new_tokens": config["max_new_tokens"],
             "cases_per_task": config["cases_per_task"],
             "studies_at_once": config["studies_at_once"],

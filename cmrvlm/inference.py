@@ -15,6 +15,7 @@ from cmrvlm.measurements import FEWEST_SLICES, MACE_RISK, fill_quotes
 from cmrvlm.models.cmrvlm import CMRVLM
 from cmrvlm.models.decoding import Decode
 from cmrvlm.models.features import Features
+from cmrvlm.models.mask_reading import MaskReading
 from cmrvlm.models.rows import rows_by_series, rows_of
 from cmrvlm.models.rules import OneOf, Outline, Rule
 from cmrvlm.targets import measurements_of, risk_of, without_volumes
@@ -41,8 +42,9 @@ def device_of(name: str) -> torch.device:
 
 @torch.no_grad()
 def answer_batch(
-    model: CMRVLM, collator: Collator, batch: Batch, max_new_tokens: int, decode: Decode | None = None
-) -> list[Answer]:
+    model: CMRVLM, collator: Collator, batch: Batch, max_new_tokens: int, decode: Decode | None = None,
+    reading: MaskReading | None = None,
+) -> list[Answer]:  # fmt: skip
     """Ask a model every instruction of a batch; images are encoded once.
 
     Args:
@@ -51,6 +53,7 @@ def answer_batch(
         batch: Questions; a batch without media is answered from the prompts alone.
         max_new_tokens: Longest answer.
         decode: How; None takes the likeliest token each time.
+        reading: How masks are read; None takes them as they are.
 
     Returns:
         One answer for each instruction, in their order.
@@ -68,7 +71,7 @@ def answer_batch(
     texts = [collator.tokenizer.decode([t for t in ids if t != collator.image_id]).strip() for ids in new]
     answers = [Answer(one, text, truncated=len(ids) >= max_new_tokens)
                for one, text, ids in zip(batch.instructions, texts, new, strict=True)]  # fmt: skip
-    _add_masks(model, collator, batch, features, tokens, answers, owners)
+    _add_masks(model, collator, batch, features, tokens, answers, reading or MaskReading())
     _add_read_outs(model, features, answers, owners)
     for answer in answers:
         answer.text = fill_quotes(answer.text, quoted_values(answer.read_outs), answer.instruction.language)
@@ -99,23 +102,24 @@ def quoted_values(read_outs: Mapping[str, NDArray[np.float32]]) -> dict[str, flo
 
 def _add_masks(
     model: CMRVLM, collator: Collator, batch: Batch, features: Features, tokens: list[Tensor], answers: list[Answer],
-    owners: list[int],
+    reading: MaskReading,
 ) -> None:  # fmt: skip
     asked = [row for row, one in enumerate(batch.instructions) if one.case.mask is not None]
     if not asked:
         return
     instructions: list[Instruction] = [batch.instructions[row] for row in asked]
-    rows = collator.rows(instructions, [owners[row] for row in asked], blind=not batch.media,
+    owners = [int(batch.owners[row]) for row in asked]
+    rows = collator.rows(instructions, owners, blind=not batch.media,
                          answers=[answers[row].text for row in asked])  # fmt: skip
     rows = rows.to(batch.owners.device)
     hidden = model.read(rows, [tokens[row] for row in asked])
-    logits = model.mask_logits(features, hidden, rows, instructions, [owners[row] for row in asked])
+    logits = reading.logits(model, batch.media, features, hidden, rows, instructions, owners)
     for position, row in enumerate(asked):
         truth = batch.masks[row]
         answers[row].truth_mask = None if truth is None else truth.cpu().numpy()
         answers[row].spacing_mm = batch.spacings_mm[row]
         if position in logits:
-            answers[row].mask = (logits[position][0] > 0).cpu().numpy()
+            answers[row].mask = reading.mask(logits[position], batch.instructions[row])
 
 
 def _add_read_outs(model: CMRVLM, features: Features, answers: list[Answer], owners: list[int]) -> None:

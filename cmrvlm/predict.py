@@ -181,7 +181,7 @@ def _answers(run: TrainedRun, study: Study, config: Config) -> list[Answer]:
                   and task.sequence in study.series and task.sequence in run.model.mask_head]  # fmt: skip
     asked = questions(study, config["language"], config["ask"], structures)
     return answer_batch(run.model, run.collator, run.collator([(study, asked)]), config["max_new_tokens"],
-                        build(config["decoding"], "decoding"))  # fmt: skip
+                        build(config["decoding"], "decoding"), build(config["masks"], "masks"))  # fmt: skip
 
 
 def _texts(answers: list[Answer], ask: str | None) -> dict[str, Any]:

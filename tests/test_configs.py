@@ -15,7 +15,7 @@ from tests.conftest import CONF, composed
 GROUPS = sorted(p.name for p in CONF.iterdir() if p.is_dir() and p.name not in {"experiment", "sweep", "debug"})
 FILES = [(group, path.stem) for group in GROUPS for path in sorted((CONF / group).glob("*.yaml"))]
 APPENDED = [(g, p.stem) for g in ("experiment", "sweep", "debug") for p in sorted((CONF / g).glob("*.yaml"))]
-PLACE = {"encoder": "encoder@encoders.sax", "task": "+task@mix.tasks.extra", "decoding": "+decoding"}
+PLACE = {"encoder": "encoder@encoders.sax", "task": "+task@mix.tasks.extra", "decoding": "+decoding", "masks": "+masks"}
 PLACED = ["run_dir=here", "out=here"]
 
 

@@ -24,6 +24,7 @@ from cmrvlm.inference import answer_batch
 from cmrvlm.measurements import has_quotes
 from cmrvlm.models.cmrvlm import CMRVLM
 from cmrvlm.models.decoding import Decode
+from cmrvlm.models.mask_reading import MaskReading
 from cmrvlm.study import Study
 from cmrvlm.tasks.base import Answer, Instruction, Task
 from cmrvlm.text.collate import Collator
@@ -82,6 +83,7 @@ class Questioner:
         partners: Study to that other study.
         at_once: Studies that are answered together; long answers of several cost little more than those of one.
         decode: How answers are decoded; None takes the likeliest token each time.
+        reading: How masks are read; None takes them as they are.
     """
 
     model: CMRVLM
@@ -93,6 +95,7 @@ class Questioner:
     partners: Mapping[str, str]
     at_once: int = 1
     decode: Decode | None = None
+    reading: MaskReading | None = None
 
     def ask(
         self, studies: DataLoader[Any], condition: Condition, full: Asked | None = None, panel: Path | None = None
@@ -130,7 +133,7 @@ class Questioner:
         """Answer some studies together; when one of them breaks, each by itself, so that it alone fails."""
         try:
             batch = self.collator([(one.shown, one.wanted) for one in group], blind=asked.condition.probe == "prompt")
-            found = answer_batch(self.model, self.collator, batch, self.max_new_tokens, self.decode)
+            found = answer_batch(self.model, self.collator, batch, self.max_new_tokens, self.decode, self.reading)
         except CmrvlmError as error:
             if len(group) == 1:
                 asked.failures[group[0].study.study_id] = error.without_folders()
