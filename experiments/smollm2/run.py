@@ -62,7 +62,14 @@ def main() -> None:
     """Train, reload, weigh, and keep the result."""
     settings = given({"out": "runs/smollm2", "steps": "50"})
     out, steps = Path(settings["out"]), int(settings["steps"])
-    run("cmrvlm.train", "+experiment=stage1", f"out={out / 'stage1'}", *SHARED, "trainer.max_steps=20")
+    run(
+        "cmrvlm.train",
+        "+experiment=stage1",
+        f"out={out / 'stage1'}",
+        *SHARED,
+        "trainer.max_steps=20",
+        "text_encoder=tiny",
+    )
     run("cmrvlm.train", "+experiment=stage2", f"out={out / 'stage2'}", *SHARED, f"trainer.max_steps={steps}",
         f"stage.init_from={out / 'stage1'}", "adapter=lora", "data.batch_size=2")  # fmt: skip
     run("cmrvlm.train", "+experiment=stage3", f"out={out / 'stage3'}", *SHARED, f"trainer.max_steps={steps}",
