@@ -18,6 +18,9 @@ JOBS = {
     "conv in sax": ["encoder@encoders.sax=conv"],
     "conv in lax_4ch": ["encoder@encoders.lax_4ch=conv"],
     "conv in lge": ["encoder@encoders.lge=conv", "encoders.lge.temporal_tokens=0"],
+    "unet in sax": ["encoder@encoders.sax=unet"],
+    "unet in lax_4ch": ["encoder@encoders.lax_4ch=unet"],
+    "unet in lge": ["encoder@encoders.lge=unet", "encoders.lge.temporal_tokens=0"],
 }
 SHOWN = (
     ("segment_lv", "dice", "LV Dice"),
