@@ -1,0 +1,82 @@
+"""What masks of a whole cycle cost, by slices and frames: seconds and memory of one study, on synthetic phantoms.
+
+    python -m experiments.segmentation.cost run=<run> [size=<pixels>]
+
+Each size is a process of its own, so that its peak memory is its own. Writes `cost.json` and `table_cost.md` here.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import resource
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+
+from cmrvlm.inference import answer_batch
+from cmrvlm.stages.run_folder import load_run
+from cmrvlm.tasks.base import Case, MaskTarget, whole_views
+from cmrvlm.tasks.segmentation import STRUCTURE_VALUES, SegmentTask
+from data_modules.sources.phantom.source import PhantomSource
+from experiments.commands import CONSOLE, given
+
+HERE = Path(__file__).parent
+SLICES, FRAMES = (6, 10, 14), (10, 25, 50)
+ROUNDS = 3
+
+
+def measured(run: Path, size: int, slices: int, frames: int) -> dict[str, float]:
+    """Seconds of three masks in all frames of one study, median of a few, and the memory of the process."""
+    trained = load_run(run)
+    loaded_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    source = PhantomSource(1, size=size, slices=slices, frames=frames)
+    study = source.load(source.study_ids()[0])
+    study = study.with_series({"sax": study.series["sax"]})
+    asked = []
+    for structure in ("lv", "myo", "rv"):
+        target = MaskTarget("sax", structure, STRUCTURE_VALUES[structure], tuple(range(frames)), (None,) * frames)
+        case = Case(whole_views(study.series), key=structure, mask=target)
+        asked.append(SegmentTask(structure).word(study, case, "en"))
+    seconds = []
+    for _ in range(ROUNDS):
+        batch = trained.collator([(study, asked)])
+        started = time.perf_counter()
+        answer_batch(trained.model, trained.collator, batch, 40)
+        seconds.append(time.perf_counter() - started)
+    peak_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    return {"seconds": float(np.median(seconds)), "peak_mb": peak_mb, "above_loaded_mb": peak_mb - loaded_mb}
+
+
+def main() -> None:
+    """Measure every size and keep the table."""
+    settings = given({"run": "runs/benchmark/stage3", "size": "128", "one": ""})
+    run, size = Path(settings["run"]), int(settings["size"])
+    if settings["one"]:
+        slices, frames = (int(one) for one in settings["one"].split("x"))
+        sys.stdout.write(json.dumps(measured(run, size, slices, frames)))
+        return
+    rows = []
+    for slices, frames in itertools.product(SLICES, FRAMES):
+        done = subprocess.run([sys.executable, "-W", "ignore", "-m", "experiments.segmentation.cost", f"run={run}",
+                               f"size={size}", f"one={slices}x{frames}"], check=True, capture_output=True, text=True)  # fmt: skip
+        rows.append({"slices": slices, "frames": frames, **json.loads(done.stdout)})
+        CONSOLE.print(rows[-1])
+    (HERE / "cost.json").write_text(json.dumps({"size": size, "rows": rows}, indent=1))
+    lines = [
+        "| slices | frames | seconds | a picture, ms | memory above the loaded model, MB |",
+        "|---:|---:|---:|---:|---:|",
+    ]
+    for row in rows:
+        each = 1000 * row["seconds"] / (row["slices"] * row["frames"])
+        lines.append(f"| {row['slices']} | {row['frames']} | {row['seconds']:.2f} | {each:.1f} | "
+                     f"{row['above_loaded_mb']:.0f} |")  # fmt: skip
+    (HERE / "table_cost.md").write_text("\n".join(lines) + "\n")
+    CONSOLE.print("\n".join(lines), markup=False)
+
+
+if __name__ == "__main__":
+    main()
