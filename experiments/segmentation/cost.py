@@ -61,8 +61,8 @@ def main() -> None:
         return
     rows = []
     for slices, frames in itertools.product(SLICES, FRAMES):
-        done = subprocess.run([sys.executable, "-W", "ignore", "-m", "experiments.segmentation.cost", f"run={run}",
-                               f"size={size}", f"one={slices}x{frames}"], check=True, capture_output=True, text=True)  # fmt: skip
+        command = [sys.executable, "-W", "ignore", "-m", "experiments.segmentation.cost", f"run={run}", f"size={size}"]
+        done = subprocess.run([*command, f"one={slices}x{frames}"], check=True, capture_output=True, text=True)
         rows.append({"slices": slices, "frames": frames, **json.loads(done.stdout)})
         CONSOLE.print(rows[-1])
     (HERE / "cost.json").write_text(json.dumps({"size": size, "rows": rows}, indent=1))
