@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,17 +24,15 @@ from cmrvlm.inference import answer_batch, device_of, quoted_values
 from cmrvlm.instantiate import build
 from cmrvlm.labels import DISEASES, LANGUAGES, NOT_ANNOTATED, STRUCTURE_TERMS, STRUCTURES
 from cmrvlm.measurements import MEASUREMENTS
-from cmrvlm.quantification.figures import bulls_eye, contour_cine, volume_curves
-from cmrvlm.quantification.segments import thickening_percent, thickness_mm
-from cmrvlm.quantification.ventricles import quantify
+from cmrvlm.quantification.summary import of_scar, of_ventricles
 from cmrvlm.stages.run_folder import TrainedRun, load_run
 from cmrvlm.stages.wiring import Config, plain
-from cmrvlm.study import Series, Study
+from cmrvlm.study import Study
 from cmrvlm.study_io import read_study, write_nifti
 from cmrvlm.tasks.base import Answer, Case, Instruction, MaskTarget, whole_views
 from cmrvlm.tasks.diagnosis import DiseaseTask
 from cmrvlm.tasks.reporting import ReportTask
-from cmrvlm.tasks.segmentation import STRUCTURE_VALUES, SegmentTask, structures_asked
+from cmrvlm.tasks.segmentation import SHOWN_BY, STRUCTURE_VALUES, SegmentTask, structures_asked
 from cmrvlm.text.report_writer import not_assessed, split_sections
 from cmrvlm.transforms.frames import frames_to_keep
 from cmrvlm.transforms.geometry import resample_mask
@@ -42,11 +40,13 @@ from cmrvlm.transforms.geometry import resample_mask
 log = logging.getLogger(__name__)
 
 
-def questions(study: Study, language: str, ask: str | None, structures: Sequence[SegmentTask]) -> list[Instruction]:
+def questions(
+    study: Study, language: str, ask: str | None, structures: Sequence[SegmentTask], report: ReportTask
+) -> list[Instruction]:
     """What a preprocessed study is asked: report, disease, masks on all frames, and the user's own question."""
     views = whole_views(list(study.series))
-    asked = [Instruction(study.study_id, "report", language, ReportTask.prompts[language][0], "", Case(views),
-                         outline=ReportTask().outline(language)),
+    asked = [Instruction(study.study_id, "report", language, report.prompts[language][0], "", Case(views),
+                         outline=report.outline(language)),
              Instruction(study.study_id, "disease", language, DiseaseTask.prompts[language][0], "",
                          Case(views))]  # fmt: skip
     if ask and not structures_asked(ask):
@@ -141,54 +141,36 @@ def predict(config: Config) -> dict[str, Any]:
         if labels is not None:
             moved = to_native(labels, study, native, sequence)
             write_nifti(out / f"{sequence}_mask.nii.gz", moved, native.series[sequence].affine)
-            panel(study, sequence, labels, out / "panel.png")
+            panel(study, sequence, labels, out / ("panel.png" if sequence == "sax" else f"panel_{sequence}.png"))
             measured = replace(native.series[sequence], mask=moved, phases={}, levels=())
-            result["from_masks"] = from_masks(measured, native.labels.demographics, out)
+            if sequence == "sax":
+                result["from_masks"] = of_ventricles(measured, native.labels.demographics, out)
+            elif sequence == "lge":
+                result["from_lge_masks"] = of_scar(measured, out)
     (out / "prediction.json").write_text(json.dumps(result, indent=1, ensure_ascii=False))
-    return result
-
-
-def from_masks(series: Series, person: Mapping[str, float | str], out: Path) -> dict[str, Any]:
-    """Volumes, ejection fraction and wall thickness of predicted masks on the native grid, with their pictures.
-
-    Args:
-        series: Short-axis cine with the masks.
-        person: `height_cm` and `weight_kg`, where known.
-        out: Folder of the pictures.
-    """
-    height, weight = (float(person[name]) if name in person else None for name in ("height_cm", "weight_kg"))
-    found = quantify(series, height, weight)
-    result: dict[str, Any] = {name: round(value, 1) for name, value in found.values.items()}
-    result["not_computable"] = dict(found.not_computable)
-    if not series.annotated_frames():
-        return result
-    volume_curves(found, series.frame_times_ms, out / "volumes.png")
-    contour_cine(series, out / "contours.webp")
-    ed, es = (found.phases.get(phase) for phase in ("ed", "es"))
-    thick = thickness_mm(series, ed) if ed is not None else {}
-    if ed is not None and es is not None and thick:
-        result["wall_thickness_mm"] = {str(segment): round(value, 1) for segment, value in thick.items()}
-        more = thickening_percent(series, ed, es)
-        result["wall_thickening_percent"] = {str(segment): round(value) for segment, value in more.items()}
-        bulls_eye(thick, out / "wall_thickness.png", "end-diastolic wall thickness (mm)", (4, 16))
     return result
 
 
 @torch.no_grad()
 def _answers(run: TrainedRun, study: Study, config: Config) -> list[Answer]:
     tasks = build(run.config["mix"], "mix").tasks.values()
+    report = next((task for task in tasks if isinstance(task, ReportTask)), ReportTask())
     structures = [task for task in tasks if isinstance(task, SegmentTask)
                   and task.sequence in study.series and task.sequence in run.model.mask_head]  # fmt: skip
-    asked = questions(study, config["language"], config["ask"], structures)
+    asked = questions(study, config["language"], config["ask"], structures, report)
     return answer_batch(run.model, run.collator, run.collator([(study, asked)]), config["max_new_tokens"],
                         build(config["decoding"], "decoding"), build(config["masks"], "masks"))  # fmt: skip
 
 
 def _texts(answers: list[Answer], ask: str | None) -> dict[str, Any]:
     by_task = {answer.instruction.task: answer for answer in answers}
-    report = by_task["report"].text
+    report, truncated = by_task["report"].text, by_task["report"].truncated
     read_outs = by_task["disease"].read_outs
-    result: dict[str, Any] = {"report": report, "sections": split_sections(report), "disease": by_task["disease"].text}
+    result: dict[str, Any] = {
+        "report": report,
+        "sections": split_sections(report, truncated=truncated),
+        "disease": by_task["disease"].text,
+    }
     if read_outs:
         result["probabilities"] = {code: round(float(p), 4)
                                    for code, p in zip(DISEASES, read_outs["disease"], strict=True)}  # fmt: skip
@@ -197,7 +179,8 @@ def _texts(answers: list[Answer], ask: str | None) -> dict[str, Any]:
         if withheld:
             result["not_computable"] = dict.fromkeys(withheld, "insufficient slices")
     if ask:
-        said = {one.instruction.case.mask.structure: one.text for one in answers if one.instruction.case.mask}
+        said = {mask.structure: one.text for one in answers
+                if (mask := one.instruction.case.mask) and mask.sequence == SHOWN_BY[mask.structure]}  # fmt: skip
         language = by_task["report"].instruction.language
         asked = [said.get(name) or f"{STRUCTURE_TERMS[name].name(language)}: {not_assessed(language)}"
                  for name in structures_asked(ask)]  # fmt: skip

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from scipy import ndimage, stats
 
 from cmrvlm.errors import CmrvlmError
-from cmrvlm.labels import NOT_ANNOTATED, STRUCTURES
+from cmrvlm.labels import LEVELS, NOT_ANNOTATED, STRUCTURES
 from cmrvlm.measurements import MEASUREMENTS
 from cmrvlm.quantification.segments import level_of_slices
 from cmrvlm.quantification.ventricles import quantify
@@ -160,14 +160,11 @@ def _off_axis(place: NDArray[np.float64], row: int, others: NDArray[np.float64],
 
 def base_first(series: Series) -> Series:
     """Basal slice first, decided by the mask: the ventricles are wider at the base; levels are thirds of the wall."""
-    assert series.mask is not None
     frame = series.phases.get("ed", 0)
-    mask = series.mask[:, frame]
-    area = ((mask > 0) & (mask != NOT_ANNOTATED)).sum(axis=(1, 2))
-    half = len(area) // 2
-    if area[:half].sum() < area[len(area) - half :].sum():
-        series = flip_slices(series)
-    return replace(series, levels=tuple(level_of_slices(replace(series, levels=()), frame)))
+    levels = level_of_slices(replace(series, levels=()), frame)
+    known = [LEVELS.index(level) for level in levels if level is not None]
+    series = replace(series, levels=tuple(levels))
+    return flip_slices(series) if known and known[0] > known[-1] else series
 
 
 def enclosed_share(mask: NDArray[np.uint8], structure: str) -> float | None:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from cmrvlm.errors import CmrvlmError
 from cmrvlm.labels import CINE, DISEASES, FINDINGS, LANGUAGES, SEQUENCES, STRUCTURES
 from cmrvlm.measurements import FEWEST_SLICES
+from cmrvlm.quantification.ventricles import why_no_volume
 from cmrvlm.study import Series, Study
 from cmrvlm.tasks.context import leaked
 from cmrvlm.tasks.mixture import Mixture
@@ -199,8 +200,14 @@ def _number_faults(study: Study) -> Found:
     counted: dict[str, float] = {}
     if sax is not None and sax.mask is not None and {"ed", "es"} <= set(sax.phases):
         counted = measure_masks(sax)
-        if counted and counted["lvesv_ml"] >= counted["lvedv_ml"]:
+        if counted.get("lvesv_ml", 0.0) >= counted.get("lvedv_ml", np.inf):
             faults.append((ERROR, "phases", "the left ventricle is not larger at ED than at ES"))
+        for phase in ("ed", "es"):
+            reason = why_no_volume(sax, (STRUCTURES["lv"],), sax.phases[phase])
+            if reason is not None and sax.image.shape[0] >= FEWEST_SLICES:
+                faults.append(
+                    (WARNING, "no_volume", f"the left ventricle cannot be counted at {phase.upper()}: {reason}")
+                )
     for source, values in (("stated", study.labels.measurements), ("counted", counted)):
         for name, value in values.items():
             low, high = PLAUSIBLE.get(name, (-np.inf, np.inf))

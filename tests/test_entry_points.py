@@ -12,7 +12,8 @@ import pytest
 
 from cmrvlm.errors import CmrvlmError
 from cmrvlm.labels import DISEASES
-from cmrvlm.predict import from_masks, label_map, predict, to_native
+from cmrvlm.predict import label_map, predict, to_native
+from cmrvlm.quantification.summary import of_scar, of_ventricles
 from cmrvlm.stages.run_folder import load_run
 from cmrvlm.study_io import read_study, write_study
 from cmrvlm.train import train
@@ -68,13 +69,18 @@ def test_no_volume_is_told_of_a_single_slice(run, study_folder, tmp_path):
 def test_masks_are_measured_and_drawn(source, tmp_path):
     study = source.load(source.study_ids()[5])
     cine = replace(study.series["sax"], phases={})
-    result = from_masks(cine, {"height_cm": 180.0, "weight_kg": 80.0}, tmp_path)
+    result = of_ventricles(cine, {"height_cm": 180.0, "weight_kg": 80.0}, tmp_path)
     assert result["lvef_percent"] == pytest.approx(study.labels.measurements["lvef_percent"], abs=12)
     assert result["lvedv_ml_per_m2"] == pytest.approx(result["lvedv_ml"] / 2, abs=0.1)
     assert set(result["wall_thickness_mm"]) <= {str(segment) for segment in range(1, 17)}
     assert {path.name for path in tmp_path.iterdir()} == {"volumes.png", "contours.webp", "wall_thickness.png"}
     alone = replace(cine, image=cine.image[:1], mask=cine.mask[:1], levels=())
-    assert "1 slices" in from_masks(alone, {}, tmp_path / "alone")["not_computable"]["lvef_percent"]
+    late = study.series["lge"]
+    scar = of_scar(late, tmp_path / "scar")
+    share = np.isin(late.mask, (4, 5)).sum() / np.isin(late.mask, (2, 4, 5)).sum()
+    assert scar["scar_share_percent"] == pytest.approx(100 * share, abs=0.1)
+    assert (tmp_path / "scar" / "scar.png").is_file()
+    assert "1 slices" in of_ventricles(alone, {}, tmp_path / "alone")["not_computable"]["lvef_percent"]
 
 
 def test_prediction_of_any_subset_and_twice_the_same(run, study_folder, tmp_path):

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel, Qwen3Config, Qwen3ForCausalLM
+from transformers.pytorch_utils import Conv1D
 
 from cmrvlm.models.attention_mask import Layout, Style, allowed, for_implementation
 
@@ -101,7 +102,7 @@ class LanguageModel(nn.Module):
         head, skipped = self.network.get_output_embeddings(), tuple[str, ...]()
         if quantized or getattr(self.network, "is_quantized", False):
             skipped = tuple(f"network.{name}." for name, module in self.network.named_modules()
-                            if isinstance(module, nn.Linear) and module is not head)  # fmt: skip
+                            if isinstance(module, nn.Linear | Conv1D) and module is not head)  # fmt: skip
         for key in sorted(key for key in self.borrowed() if not key.startswith(skipped)):
             value = weights[key]
             some = value.flatten()[:: max(1, value.numel() // _SAMPLED)]

@@ -4,19 +4,33 @@ from __future__ import annotations
 
 import importlib.util
 import logging
+from collections.abc import Sequence
+from dataclasses import fields
 from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, BitsAndBytesConfig, PretrainedConfig, PreTrainedModel
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    BitsAndBytesConfig,
+    DynamicCache,
+    PretrainedConfig,
+    PreTrainedModel,
+)
 
 from cmrvlm.errors import CmrvlmError
-from cmrvlm.models.attention_mask import Style
+from cmrvlm.models.attention_mask import ANSWER, IMAGES, QUESTION, Layout, Style
 from cmrvlm.models.language_model import LanguageModel
 from cmrvlm.text.pretrained import source_of
 from cmrvlm.text.tokens import SPECIAL_TOKENS
 
 log = logging.getLogger(__name__)
 
+# Two images and behind them two rows, of one question and two answer tokens and of two and one; places of each row.
+_TRIED = Layout(*(torch.tensor([own]) for own in (
+    [0] * 8, [0, 0, 0, 0, 0, 1, 1, 1], [IMAGES, IMAGES, QUESTION, ANSWER, ANSWER, QUESTION, QUESTION, ANSWER],
+    [0, 1, 2, 3, 4, 2, 3, 4])))  # fmt: skip
+_PLACES = ([0, 1, 2, 3, 4], [0, 1, 5, 6, 7])
 QUANTIZATIONS = ("nf4", "fp4", "int8")
 
 
@@ -71,18 +85,34 @@ def pretrained_language_model(
     if gradient_checkpointing:
         # Reentrant checkpointing learns nothing when the embeddings that come in need no gradient.
         network.gradient_checkpointing_enable({"use_reentrant": False})
+    own = len(SPECIAL_TOKENS)
+    return LanguageModel(network, attention, longest, known_tokens=vocab_size - own, own_tokens=own,
+                         source=where, packs=_packs(network, where))  # fmt: skip
+
+
+def _packs(network: PreTrainedModel, where: str) -> bool:
+    """Whether instructions can share their images; that they cannot is said.
+
+    Raises:
+        CmrvlmError: The network cannot even go on behind what it read.
+    """
+    if not cache_is_shared(network):
+        raise CmrvlmError("the language model keeps a recurrent state, which the rows of a study cannot share",
+                          file=where, field="llm.network", remedy="Use one with attention in every layer.")  # fmt: skip
     packs = takes_masks(network)
     if not packs:
         log.warning("the language model takes no mask of who may read whom: each instruction is read by itself, with "
                     "its own copy of the images, and attention is causal")  # fmt: skip
-    own = len(SPECIAL_TOKENS)
-    return LanguageModel(network, attention, longest, known_tokens=vocab_size - own, own_tokens=own,
-                         source=where, packs=packs)  # fmt: skip
+    return packs
 
 
 def _longest(config: PretrainedConfig, asked: int | None) -> int:
     """The longest row in tokens: what is asked for, or the model's own limit."""
-    limit = getattr(config.get_text_config(), "max_position_embeddings", None)
+    text = config.get_text_config()
+    limit = getattr(text, "max_position_embeddings", None)
+    if "sliding_attention" in (getattr(text, "layer_types", None) or ["sliding_attention"]):
+        # Behind its window such a layer forgets, which a mask of who may read whom does not say.
+        limit = min(one for one in (limit, getattr(text, "sliding_window", None)) if one) if limit else limit
     longest = limit if asked is None else asked
     if longest is None:
         raise CmrvlmError("the model states no longest row", field="llm.network.max_length",
@@ -95,34 +125,42 @@ def _longest(config: PretrainedConfig, asked: int | None) -> int:
 
 @torch.no_grad()
 def takes_masks(network: PreTrainedModel) -> bool:
-    """Whether a network reads exactly what a mask (B, 1, L, L) lets each token read; tried out on four tokens.
+    """Whether rows behind one copy of their images are read as each by itself; tried out on a few random tokens.
 
     FlexAttention, which needs a GPU, is taken to do so, and other implementations than it, SDPA and eager not to.
     """
     implementation = str(network.config._attn_implementation)
     if implementation not in ("sdpa", "eager"):
         return implementation == "flex_attention"
-    weight = network.get_input_embeddings().weight
-    tokens = torch.randn(1, 4, weight.shape[1], generator=torch.Generator().manual_seed(0)).to(weight)
-    mask = torch.eye(4, dtype=torch.bool, device=weight.device)[None, None]
-    mask[..., 0, 3] = mask[..., 3, 0] = True  # the first and the last read each other, and nobody else anybody
-    llm = LanguageModel(network)
-    was, places = network.training, torch.arange(4, device=weight.device)[None]
-
-    def read(changed: int) -> torch.Tensor:
-        own = tokens.clone()
-        own[:, changed] *= -1
-        return llm.go_on(own, mask, places)[0]
-
+    weight, llm = network.get_input_embeddings().weight, LanguageModel(network)
+    device = weight.device
+    shared, alone = _on(device), [_on(device, places) for places in _PLACES]
+    generator = torch.Generator().manual_seed(0)
+    tokens = torch.randn(1, shared.rows.shape[1], weight.shape[1], generator=generator).to(weight)
+    was = network.training
     network.eval()
     try:
-        before, after = read(1), read(3)
+        together = llm.hidden(tokens, shared)
+        apart = [llm.hidden(tokens[:, places], layout) for places, layout in zip(_PLACES, alone, strict=True)]
     except (TypeError, ValueError, RuntimeError, IndexError):
         return False  # what a network says that knows no such masks
     finally:
         network.train(was)
-    same = [bool(torch.allclose(one, two, atol=1e-3)) for one, two in zip(before, after, strict=True)]
-    return same == [False, False, True, False]
+    slack = max(1e-4, 8 * torch.finfo(weight.dtype).eps)
+    return all(bool(torch.allclose(together[:, places], own, atol=slack * float(own.abs().max()), rtol=0.0))
+               for places, own in zip(_PLACES, apart, strict=True))  # fmt: skip
+
+
+def _on(device: torch.device, places: Sequence[int] | None = None) -> Layout:
+    """The layout that is tried out, or that of one of its rows by itself."""
+    chosen = slice(None) if places is None else list(places)
+    return Layout(*(getattr(_TRIED, one.name)[:, chosen].to(device) for one in fields(Layout)))
+
+
+def cache_is_shared(network: PreTrainedModel) -> bool:
+    """Whether what was read of images can go on in several rows: a recurrent state cannot be picked by rows."""
+    layers = DynamicCache(config=network.config).layers
+    return all(hasattr(layer, "batch_select_indices") for layer in layers)
 
 
 def _quantized(quantization: str | None, dtype: torch.dtype) -> dict[str, Any]:

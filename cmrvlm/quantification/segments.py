@@ -17,6 +17,7 @@ from scipy import ndimage
 from cmrvlm.labels import LEVELS, STRUCTURES
 from cmrvlm.quantification.ventricles import WALL
 from cmrvlm.study import Series
+from cmrvlm.transforms.grid import runs_to_apex
 
 FloatArray = NDArray[np.float64]
 # Centre of each segment in degrees, from the direction of the right ventricle towards the inferior wall.
@@ -35,6 +36,7 @@ NAMES = {
     13: ("apical anterior", "心尖段前壁"), 14: ("apical septal", "心尖段间隔"),
     15: ("apical inferior", "心尖段下壁"), 16: ("apical lateral", "心尖段侧壁"),
 }  # fmt: skip
+_ENCLOSED = 0.95  # of the cavity
 SCAR = tuple(STRUCTURES[name] for name in ("scar", "no_reflow"))
 
 
@@ -106,7 +108,8 @@ def sectors(series: Series, frame: int, reference: int | None = None) -> Iterato
 
     Angles are taken in world mm about the centre of the left ventricle, from the direction of the right one; both are
     those of the reference frame, so that a segment is the same piece of wall at end-diastole and at end-systole. Slices
-    without both ventricles take the direction of the nearest slice that has them; without any there is no sector.
+    without both ventricles take the direction of the nearest slice that has them; without any there is no sector, nor
+    where neither levels nor affine say at which end the apex is: anterior and inferior could not be told apart.
 
     Args:
         series: With masks; slices go from base to apex in the direction of the affine or against it.
@@ -116,13 +119,14 @@ def sectors(series: Series, frame: int, reference: int | None = None) -> Iterato
     assert series.mask is not None
     at = frame if reference is None else reference
     levels, septal = level_of_slices(series, at), _septal_directions(series, at)
+    to_apex = _to_apex(series, levels)
     pixel_mm2 = float(np.linalg.norm(np.cross(series.affine[:3, 0], series.affine[:3, 1])))
     for index, level in enumerate(levels):
         mask = series.mask[index, frame]
         points, right = _world(series, np.argwhere(series.mask[index, at] == STRUCTURES["lv"])), septal[index]
-        if level is None or right is None or not len(points) or not _closed(mask):
+        if level is None or right is None or to_apex is None or not len(points) or not _closed(mask):
             continue
-        inferior = np.cross(_to_apex(series, levels), right)
+        inferior = np.cross(to_apex, right)
         rows = np.argwhere(np.isin(mask, (*WALL, STRUCTURES["lv"])))
         gap = _world(series, rows) - points.mean(axis=0)
         degrees = np.rad2deg(np.arctan2(gap @ inferior, gap @ right)) % 360
@@ -136,10 +140,10 @@ def sectors(series: Series, frame: int, reference: int | None = None) -> Iterato
 
 
 def _closed(mask: NDArray[np.uint8]) -> bool:
-    """Whether the wall goes all around the cavity, which it does not at the outflow tract."""
+    """Whether the wall goes all around the cavity, which it does not at the outflow tract; specks do not count."""
     inside = mask == STRUCTURES["lv"]
-    wall = np.isin(mask, WALL)
-    return bool(inside.any() and wall.any() and not (inside & ~ndimage.binary_fill_holes(wall)).any())
+    within = ndimage.binary_fill_holes(np.isin(mask, WALL))
+    return bool(inside.any() and (inside & within).sum() >= _ENCLOSED * inside.sum())
 
 
 def _world(series: Series, rows: NDArray[np.intp]) -> FloatArray:
@@ -147,11 +151,12 @@ def _world(series: Series, rows: NDArray[np.intp]) -> FloatArray:
     return np.asarray(rows @ series.affine[:3, [1, 0]].T)
 
 
-def _to_apex(series: Series, levels: list[str | None]) -> FloatArray:
-    """Unit vector from base to apex."""
+def _to_apex(series: Series, levels: list[str | None]) -> FloatArray | None:
+    """Unit vector from base to apex, by the levels, else by the affine; None where neither says."""
     along = series.affine[:3, 2] / np.linalg.norm(series.affine[:3, 2])
-    known = [(LEVELS.index(level), index) for index, level in enumerate(levels) if level is not None]
-    return np.asarray(along if known[0][0] <= known[-1][0] else -along)
+    known = [LEVELS.index(level) for level in levels if level is not None]
+    forward = known[0] < known[-1] if known and known[0] != known[-1] else runs_to_apex(series)
+    return None if forward is None else np.asarray(along if forward else -along)
 
 
 def _septal_directions(series: Series, frame: int) -> list[FloatArray | None]:
@@ -172,10 +177,13 @@ def thickness_mm(series: Series, frame: int, reference: int | None = None) -> di
 
 
 def thickening_percent(series: Series, ed: int, es: int) -> dict[int, float]:
-    """Segment to the systolic thickening of its wall in % of the end-diastolic thickness."""
-    before, after = thickness_mm(series, ed), thickness_mm(series, es, reference=ed)
-    return {segment: 100 * (after[segment] - thick) / thick for segment, thick in before.items()
-            if segment in after and thick > 0}  # fmt: skip
+    """Segment to the systolic thickening of its wall in %, over slices that show it at both times."""
+    before, after = ({(one.segment, one.slice): one.thickness_mm for one in sectors(series, frame, reference=ed)}
+                     for frame in (ed, es))  # fmt: skip
+    both = sorted(before.keys() & after.keys())
+    thick, thicker = (_mean_by_segment([(segment, own[segment, index]) for segment, index in both])
+                      for own in (before, after))  # fmt: skip
+    return {segment: 100 * (thicker[segment] - value) / value for segment, value in thick.items() if value > 0}
 
 
 def transmurality_percent(series: Series, frame: int = 0) -> dict[int, float]:

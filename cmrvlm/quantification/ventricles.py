@@ -20,6 +20,7 @@ from cmrvlm.study import Series
 
 MYOCARDIAL_DENSITY_G_PER_ML = 1.05  # Schulz-Menger et al., JCMR 2020;22:19
 CAVITIES = ("lv", "rv")
+RATES = ("lv_peak_ejection_rate_ml_per_s", "lv_peak_filling_rate_ml_per_s")
 WALL = tuple(STRUCTURES[name] for name in ("myo", "scar", "no_reflow"))  # scar is myocardium too
 FloatArray = NDArray[np.float64]
 
@@ -64,18 +65,26 @@ def quantify(series: Series, height_cm: float | None = None, weight_kg: float | 
     mass, reason = _mass_g(series, phases)
     values |= {"lv_mass_g": mass} if mass is not None else {}
     missing |= {"lv_mass_g": reason} if mass is None else {}
-    if "lvedv_ml" in values:
-        values |= rates_ml_per_s(curves["lv"], series.frame_times_ms)
+    rates, reason = _rates(series, curves["lv"])
+    values |= rates
+    missing |= {name: reason for name in RATES if name not in rates}
     values |= by_body_surface(values, height_cm, weight_kg)
     return Quantities(values, missing, phases, curves)
 
 
 def volume_curve_ml(series: Series, structures: tuple[int, ...]) -> FloatArray:
-    """(T,) volume of structures in each frame, NaN in frames in which nothing is annotated."""
+    """(T,) volume of structures in each frame, NaN in frames that are not annotated, or not in every slice."""
     assert series.mask is not None
     counts = np.isin(series.mask, structures).sum(axis=(2, 3), dtype=np.int64)  # (Z, T)
-    known = (series.mask != NOT_ANNOTATED).any(axis=(0, 2, 3))
+    known = ~_unannotated(series).any(axis=0) & (series.mask != NOT_ANNOTATED).any(axis=(0, 2, 3))
     return np.where(known, counts.T @ series.slice_volumes_ml, np.nan)
+
+
+def _unannotated(series: Series) -> NDArray[np.bool_]:
+    """(Z, T) slices that are annotated in another frame and not in this one; what they hold here is not known."""
+    assert series.mask is not None
+    annotated = (series.mask != NOT_ANNOTATED).any(axis=(2, 3))
+    return np.asarray(annotated.any(axis=1, keepdims=True) & ~annotated)
 
 
 def phases_of(curve_ml: FloatArray) -> dict[str, int]:
@@ -115,6 +124,8 @@ def why_no_volume(series: Series, structures: tuple[int, ...], frame: int) -> st
     mask = series.mask[:, frame]
     if few := _too_few(series):
         return few
+    if (lost := _unannotated(series)[:, frame]).any():
+        return f"slice {int(lost.argmax())} is not annotated in this frame"
     there = np.flatnonzero(np.isin(mask, structures).any(axis=(1, 2)))
     if not len(there):
         return "the structure is in no slice"
@@ -142,22 +153,35 @@ def _mass_g(series: Series, phases: Mapping[str, int]) -> tuple[float | None, st
     return float(volume_curve_ml(series, WALL)[phases["ed"]]) * MYOCARDIAL_DENSITY_G_PER_ML, ""
 
 
-def rates_ml_per_s(curve_ml: FloatArray, times_ms: tuple[float, ...] | None) -> dict[str, float]:
+def _rates(series: Series, curve_ml: FloatArray) -> tuple[dict[str, float], str]:
+    """Peak rates, or why there are none: they need times, and a volume in every frame."""
+    times = series.frame_times_ms
+    if times is None or len(times) < 3:
+        return {}, "the times of at least three frames are needed"
+    if not (np.diff(times) > 0).all():
+        return {}, "the frame times do not ascend"
+    for frame in range(len(times)):
+        problem = why_no_volume(series, (STRUCTURES["lv"],), frame)
+        if problem is not None:
+            return {}, f"frame {frame}: {problem}"
+    return rates_ml_per_s(curve_ml, times), ""
+
+
+def rates_ml_per_s(curve_ml: FloatArray, times_ms: tuple[float, ...]) -> dict[str, float]:
     """Peak ejection and peak filling rate of the left ventricle: the steepest fall and rise of its volume.
 
-    The cycle is closed: after the last frame comes the first, one mean interval later. Rates need times and all frames.
+    The cycle is closed: after the last frame comes the first, one mean interval later.
+
+    Args:
+        curve_ml: (T,) volume in every frame.
+        times_ms: Their times, ascending, at least three.
     """
-    if times_ms is None or len(times_ms) < 3 or np.isnan(curve_ml).any():
-        return {}
     times_s = np.asarray(times_ms) / 1000
     period = times_s[-1] - times_s[0] + np.diff(times_s).mean()
     around = np.concatenate([curve_ml[-1:], curve_ml, curve_ml[:1]])
     when = np.concatenate([times_s[-1:] - period, times_s, times_s[:1] + period])
     slopes = np.gradient(around, when)[1:-1]
-    return {
-        "lv_peak_ejection_rate_ml_per_s": float(-slopes.min()),
-        "lv_peak_filling_rate_ml_per_s": float(slopes.max()),
-    }
+    return dict(zip(RATES, (float(-slopes.min()), float(slopes.max())), strict=True))
 
 
 def body_surface_m2(height_cm: float, weight_kg: float) -> float:

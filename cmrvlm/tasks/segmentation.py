@@ -32,7 +32,12 @@ SHOWN_BY = {"lv": "sax", "myo": "sax", "rv": "sax", "scar": "lge", "no_reflow": 
 MAY_BE_ABSENT = ("scar", "no_reflow")
 
 
-_ASKS_FOR_MASKS = re.compile(r"segment|outline|contour|delineate|mask|分割|勾画|轮廓|掩膜", re.IGNORECASE)
+# A request begins with what is to be done, or asks where something is; "which segments move" asks for no mask.
+_ASKS_FOR_MASKS = re.compile(
+    r"^\W*(?:(?:please|can you|could you|would you)\s+)*(?:segment|outline|contour|delineate|mark|show(?:\s+me)?|draw|"
+    r"give(?:\s+me)?\s+(?:a\s+|the\s+)?masks?|where\s+(?:is|are))\b|^请?(?:显示|标出)|分割|勾画|轮廓|掩膜|在哪里",
+    re.IGNORECASE,
+)
 
 
 def structures_asked(question: str) -> list[str]:

@@ -30,11 +30,19 @@ def flip_slices(series: Series) -> Series:
     return replace(series, image=image, affine=affine, mask=mask, levels=series.levels[::-1], slice_places_mm=places)
 
 
+def runs_to_apex(series: Series) -> bool | None:
+    """Whether the slices of a short-axis stack go from base to apex; None where the affine cannot say.
+
+    That is one without the scanner's orientation: its slice axis lies along a world axis, as in ACDC.
+    """
+    normal = series.affine[:3, 2] / np.linalg.norm(series.affine[:3, 2])
+    return bool(normal @ _BASE_TO_APEX_RAS >= 0) if np.abs(normal).max() < 0.999 else None
+
+
 class BaseToApex:
     """Short-axis stacks with the basal slice first, decided by geometry, never by index alone.
 
-    An affine without the scanner's orientation (slice axis along a world axis, as in ACDC) cannot decide; there the
-    order is left as it is.
+    Where the affine cannot decide, the order is left as it is.
     """
 
     stacks = ("sax", "lge")
@@ -42,15 +50,10 @@ class BaseToApex:
     def __call__(self, study: Study) -> Study:
         """Reverse the stacks that run from the apex to the base."""
         series = {
-            name: flip_slices(one) if name in self.stacks and self._runs_to_base(one) else one
+            name: flip_slices(one) if name in self.stacks and runs_to_apex(one) is False else one
             for name, one in study.series.items()
         }
         return study.with_series(series)
-
-    def _runs_to_base(self, series: Series) -> bool:
-        normal = series.affine[:3, 2] / np.linalg.norm(series.affine[:3, 2])
-        oblique = np.abs(normal).max() < 0.999
-        return bool(oblique and normal @ _BASE_TO_APEX_RAS < 0)
 
 
 class ToGrid:

@@ -62,6 +62,10 @@ def test_each_fault_of_images_and_masks_is_found(study):
     swapped = mask.copy()
     swapped[mask == STRUCTURES["lv"]], swapped[mask == STRUCTURES["rv"]] = STRUCTURES["rv"], STRUCTURES["lv"]
     assert (WARNING, "anatomy") in kinds(with_sax(study, mask=swapped))
+    lost = mask.copy()
+    middle = len(mask) // 2
+    lost[middle, sax.phases["es"]][lost[middle, sax.phases["es"]] == STRUCTURES["lv"]] = 0
+    assert (WARNING, "no_volume") in kinds(with_sax(study, mask=lost))
     aside = mask.copy()
     aside[2] = np.roll(aside[2], 6, axis=-1)
     displaced = [one for one in check_study(with_sax(study, mask=aside)).faults if one.code == "displaced"]

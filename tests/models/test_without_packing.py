@@ -5,14 +5,26 @@ from dataclasses import replace
 
 import pytest
 import torch
-from transformers import BloomConfig, BloomForCausalLM
+from transformers import (
+    BloomConfig,
+    BloomForCausalLM,
+    Lfm2Config,
+    Lfm2ForCausalLM,
+    MambaConfig,
+    MambaForCausalLM,
+    MistralConfig,
+    MistralForCausalLM,
+    MptConfig,
+    MptForCausalLM,
+)
 
+from cmrvlm.errors import CmrvlmError
 from cmrvlm.losses.language import answer_cross_entropy
 from cmrvlm.models.cmrvlm import CMRVLM
 from cmrvlm.models.features import MarkIds
 from cmrvlm.models.generation import embedded, generate
 from cmrvlm.models.language_model import LanguageModel, tiny_language_model
-from cmrvlm.models.pretrained import pretrained_language_model, takes_masks
+from cmrvlm.models.pretrained import cache_is_shared, pretrained_language_model, takes_masks
 from cmrvlm.text.tokenizer import pretrained_tokenizer
 from tests.models.test_language_model import GROUPS, IMAGES, PROMPTS
 from tests.models.test_packing import IMAGE, ROWS, images_of, minicpm3
@@ -32,6 +44,7 @@ def test_what_a_network_can_is_tried_out(implementation):
     for family in ("qwen3", "llama"):
         assert takes_masks(tiny_language_model(40, family, 32, 2, attention_implementation=implementation).network)
     assert takes_masks(minicpm3(attention_implementation=implementation).network)
+    assert takes_masks(minicpm3(attention_implementation=implementation).network.bfloat16())
 
 
 def test_a_network_that_reads_otherwise_is_found_out():
@@ -44,6 +57,47 @@ def test_a_network_that_reads_otherwise_is_found_out():
     assert not takes_masks(causal)
     causal.config._attn_implementation = "flash_attention_2"
     assert not takes_masks(causal)
+
+
+def other(kind):
+    """Small networks that keep places, or what was read, in ways of their own."""
+    torch.manual_seed(0)
+    if kind == "alibi":
+        return MptForCausalLM(MptConfig(vocab_size=40, d_model=32, n_heads=4, n_layers=2, expansion_ratio=2))
+    if kind == "convolution":
+        return Lfm2ForCausalLM(Lfm2Config(
+            vocab_size=40, hidden_size=32, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=4,
+            intermediate_size=48, layer_types=["conv", "full_attention"]))  # fmt: skip
+    return MambaForCausalLM(MambaConfig(vocab_size=40, hidden_size=32, num_hidden_layers=2, state_size=4))
+
+
+def test_a_network_that_counts_places_by_itself_is_found_out():
+    assert not takes_masks(other("alibi"))
+
+
+def test_a_recurrent_state_is_refused_before_training(tmp_path):
+    for kind in ("convolution", "recurrent"):
+        assert not cache_is_shared(other(kind))
+    assert cache_is_shared(bloom())
+    tokenizer = published_tokenizer()
+    tokenizer.save_pretrained(tmp_path)
+    config = MambaConfig(vocab_size=len(tokenizer), hidden_size=32, num_hidden_layers=2, state_size=4)
+    MambaForCausalLM(config).save_pretrained(tmp_path)
+    with pytest.raises(CmrvlmError, match="recurrent state"):
+        pretrained_language_model(len(pretrained_tokenizer([], str(tmp_path))), path=str(tmp_path), max_length=64,
+                                  attention_implementation="eager")  # fmt: skip
+
+
+def test_rows_stay_within_a_sliding_window(tmp_path):
+    tokenizer = published_tokenizer()
+    tokenizer.save_pretrained(tmp_path)
+    MistralForCausalLM(MistralConfig(
+        vocab_size=len(tokenizer), hidden_size=32, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=4,
+        intermediate_size=48, sliding_window=50, max_position_embeddings=512)).save_pretrained(tmp_path)  # fmt: skip
+    size = len(pretrained_tokenizer([], str(tmp_path)))
+    assert pretrained_language_model(size, path=str(tmp_path)).max_length == 50
+    with pytest.raises(CmrvlmError, match="reads 50 tokens"):
+        pretrained_language_model(size, path=str(tmp_path), max_length=100)
 
 
 def model_of():

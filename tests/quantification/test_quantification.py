@@ -20,6 +20,7 @@ from cmrvlm.quantification.segments import (
 )
 from cmrvlm.quantification.ventricles import body_surface_m2, phases_of, quantify, rates_ml_per_s
 from cmrvlm.study import Series
+from cmrvlm.transforms.grid import flip_slices
 from data_modules.sources.phantom.source import PhantomSource
 
 LV, MYO, RV, SCAR, NO_REFLOW = (STRUCTURES[name] for name in ("lv", "myo", "rv", "scar", "no_reflow"))
@@ -193,8 +194,67 @@ def test_rates_of_a_known_curve():
     steepest = 40 * 2 * np.pi / 0.8
     assert rates["lv_peak_ejection_rate_ml_per_s"] == pytest.approx(steepest, rel=0.01)
     assert rates["lv_peak_filling_rate_ml_per_s"] == pytest.approx(steepest, rel=0.01)
-    assert rates_ml_per_s(curve, None) == {}
-    assert rates_ml_per_s(np.where(curve > 130, np.nan, curve), tuple(times_ms)) == {}
+
+
+def cine(frames=4, slices=8, times=(0.0, 200.0, 400.0, 600.0)):
+    """A ventricle that shrinks and grows again, in equal slices."""
+    stacks = [ring(inner, inner + 8, (slices, 1, 80, 80))[0] for inner in (18, 13, 15, 17)[:frames]]
+    mask = np.concatenate([one.mask for one in stacks], axis=1)
+    return replace(stacks[0], mask=mask, image=np.zeros(mask.shape, np.float32), frame_times_ms=times, phases={},
+                   levels=("basal",) * 3 + ("mid",) * 3 + ("apical",) * 2)  # fmt: skip
+
+
+def test_a_frame_that_is_annotated_in_part_is_no_end_systole():
+    whole = cine()
+    mask = whole.mask.copy()
+    mask[2:, 3] = 255
+    found = quantify(replace(whole, mask=mask))
+    assert found.phases == {"ed": 0, "es": 1}
+    assert np.isnan(found.curves_ml["lv"][3])
+    assert found.values["lvef_percent"] == pytest.approx(quantify(whole).values["lvef_percent"])
+    told = quantify(replace(whole, mask=mask, phases={"ed": 0, "es": 3}))
+    assert "lvef_percent" not in told.values
+    assert told.not_computable["lvef_percent"] == "slice 2 is not annotated in this frame"
+
+
+def test_rates_need_every_frame_and_their_times():
+    whole = cine()
+    assert quantify(whole).values["lv_peak_ejection_rate_ml_per_s"] > 0
+    lost = whole.mask.copy()
+    lost[:, 2][lost[:, 2] == LV] = 0
+    for series, reason in ((replace(whole, mask=lost), "frame 2: the structure is in no slice"),
+                           (replace(whole, frame_times_ms=None), "the times of at least three frames are needed"),
+                           (replace(whole, frame_times_ms=(0.0, 0.0, 30.0, 60.0)), "the frame times do not ascend")):  # fmt: skip
+        found = quantify(series)
+        assert found.not_computable["lv_peak_filling_rate_ml_per_s"] == reason
+        assert "lv_peak_filling_rate_ml_per_s" not in found.values
+
+
+def test_thickening_is_that_of_slices_that_show_both_times():
+    thin, thick = (ring(20, 20 + wall, (3, 1, 80, 80))[0].mask for wall in (4, 8))
+    thin_es, thick_es = (ring(17, 17 + 1.25 * wall, (3, 1, 80, 80))[0].mask for wall in (4, 8))
+    before, after = np.concatenate([thin[:1], thick[:2]]), np.concatenate([thin_es[:1], thick_es[:2]])
+    after[0] = 0  # the basal slice has become the atrium
+    series = replace(ring(20, 28)[0], mask=np.concatenate([before, after], axis=1), levels=("basal", "basal", "mid"),
+                     image=np.zeros((3, 2, 80, 80), np.float32), phases={"ed": 0, "es": 1})  # fmt: skip
+    found = thickening_percent(series, 0, 1)
+    assert all(found[segment] == pytest.approx(25, abs=9) for segment in range(1, 7))
+
+
+def test_walls_are_not_named_where_the_apex_is_unknown():
+    series, _ = ring(18, 27)
+    alike = replace(series, levels=("mid",) * 3)
+    assert not list(sectors(alike, 0))  # the slice axis lies along a world axis, which says nothing
+    oblique, _ = ring(18, 27, tilt=0.4)
+    one, two = (thickness_mm(replace(own, levels=("mid",) * 3), 0) for own in (oblique, flip_slices(oblique)))
+    assert one.keys() == two.keys() == set(range(7, 13))
+
+
+def test_a_speck_of_cavity_outside_the_wall_changes_nothing():
+    series, _ = ring(18, 27)
+    mask = series.mask.copy()
+    mask[:, :, 2, 2] = LV
+    assert thickness_mm(replace(series, mask=mask), 0).keys() == thickness_mm(series, 0).keys()
 
 
 def test_values_by_body_surface_need_height_and_weight():
