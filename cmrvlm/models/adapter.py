@@ -25,7 +25,7 @@ def full(llm: LanguageModel) -> LanguageModel:
     Raises:
         CmrvlmError: Its weights are quantized.
     """
-    if getattr(llm.network, "is_quantized", False):
+    if llm.quantized:
         raise CmrvlmError("quantized weights cannot be trained", field="adapter", remedy="Use adapter=qlora.")
     llm.requires_grad_(True)
     llm.borrows = False

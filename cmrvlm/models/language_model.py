@@ -66,6 +66,11 @@ class LanguageModel(nn.Module):
         """Size of the hidden states."""
         return int(self.network.config.hidden_size)
 
+    @property
+    def quantized(self) -> bool:
+        """Whether its weights are in 4 or 8 bits; those of a GGUF file were too, and are not any more."""
+        return any(getattr(self.network, f"is_loaded_in_{bits}bit", False) for bits in (4, 8))
+
     def embed(self, ids: Tensor) -> Tensor:
         """Token ids (..., L) to embeddings (..., L, D)."""
         known = self.network.get_input_embeddings()
@@ -100,7 +105,7 @@ class LanguageModel(nn.Module):
         """
         digest, weights = hashlib.sha256(), self.state_dict()
         head, skipped = self.network.get_output_embeddings(), tuple[str, ...]()
-        if quantized or getattr(self.network, "is_quantized", False):
+        if quantized or self.quantized:
             skipped = tuple(f"network.{name}." for name, module in self.network.named_modules()
                             if isinstance(module, nn.Linear | Conv1D) and module is not head)  # fmt: skip
         for key in sorted(key for key in self.borrowed() if not key.startswith(skipped)):

@@ -18,7 +18,7 @@ def merge_additions(llm: LanguageModel) -> LanguageModel:
     Raises:
         CmrvlmError: Its weights are quantized: what is merged into them is rounded.
     """
-    if getattr(llm.network, "is_quantized", False):
+    if llm.quantized:
         raise CmrvlmError("additions are not merged into quantized weights", field="llm.network.quantization",
                           remedy="Load the language model without quantization.")  # fmt: skip
     for name, module in list(llm.network.named_modules()):

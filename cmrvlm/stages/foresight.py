@@ -19,7 +19,7 @@ def memory_of(model: CMRVLM, batch: Batch) -> Memory:
     answers = int((batch.rows.lengths - batch.rows.prompt_lengths).sum())
     own = [p for name, p in network.named_parameters() if "lora_" not in name]
     tuning = "full" if any(p.requires_grad for p in own) else "lora"
-    if getattr(network, "is_quantized", False):
+    if model.llm.quantized:
         tuning = "qlora"
     rows, tokens = packed.ids.shape
     additions = getattr(network, "peft_config", {}).get("default")

