@@ -71,7 +71,7 @@ def _check(part: str, here: dict[str, Tensor], there: dict[str, Tensor], source:
         shapes = f"{tuple(there[odd[0]].shape) if odd[0] in there else 'absent'} in the run"
         raise CmrvlmError(f"{len(odd)} weights of part '{part}' do not fit, the first is '{odd[0]}' ({shapes})",
                           file=source, field="stage.init_from",
-                          remedy="Build both stages with the same encoders and language model.")  # fmt: skip
+                          remedy="Build both stages with the same encoders, language model and adapter.")  # fmt: skip
 
 
 def hand_over(model: nn.Module, run: Path) -> list[Moved]:

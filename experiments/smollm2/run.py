@@ -69,6 +69,7 @@ def main() -> None:
         *SHARED,
         "trainer.max_steps=20",
         "text_encoder=tiny",
+        "adapter=lora",
     )
     run("cmrvlm.train", "+experiment=stage2", f"out={out / 'stage2'}", *SHARED, f"trainer.max_steps={steps}",
         f"stage.init_from={out / 'stage1'}", "adapter=lora", "data.batch_size=2")  # fmt: skip
