@@ -26,7 +26,7 @@ from cmrvlm.tasks.base import Answer
 from cmrvlm.train import train
 from tests.conftest import ROOT, composed
 
-TASKS = set(composed("+experiment=stage3")["mix"]["tasks"])
+TASKS = set(composed("+experiment=stage3", "out=none", "run_dir=none")["mix"]["tasks"])
 
 
 @pytest.fixture(scope="module")
