@@ -29,10 +29,10 @@ from cmrvlm.stages.run_folder import TrainedRun, load_run
 from cmrvlm.stages.wiring import Config, plain
 from cmrvlm.study import Study
 from cmrvlm.study_io import read_study, write_nifti
-from cmrvlm.tasks.base import Answer, Case, Instruction, MaskTarget, whole_views
+from cmrvlm.tasks.base import Answer, Case, Instruction, whole_views
 from cmrvlm.tasks.diagnosis import DiseaseTask
 from cmrvlm.tasks.reporting import ReportTask
-from cmrvlm.tasks.segmentation import SHOWN_BY, STRUCTURE_VALUES, SegmentTask, structures_asked
+from cmrvlm.tasks.segmentation import SHOWN_BY, SegmentTask, structures_asked
 from cmrvlm.text.report_writer import not_assessed, split_sections
 from cmrvlm.transforms.frames import frames_to_keep
 from cmrvlm.transforms.geometry import resample_mask
@@ -53,9 +53,7 @@ def questions(
         asked.append(Instruction(study.study_id, "ask", language, ask, "", Case(views)))
     for task in structures:
         frames = tuple(range(study.series[task.sequence].image.shape[1]))
-        target = MaskTarget(task.sequence, task.structure, STRUCTURE_VALUES[task.structure], frames,
-                            (None,) * len(frames))  # fmt: skip
-        asked.append(task.word(study, Case(views, key=task.structure, mask=target), language))
+        asked.append(task.word(study, task.case_on(list(study.series), frames), language))
     return asked
 
 

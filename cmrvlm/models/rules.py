@@ -96,9 +96,9 @@ class Outline(Rule):
         """Whether the text could be read back with it."""
         if self.forced:
             return token == self.forced[0]
-        text = self.decode([*self.own, token])
         if token == self.end_id:
             return self.section + 1 == len(self.headings) and bool(self.decode(self.own).strip())
+        text = self.decode([*self.own, token])
         return not self._named(text) or self._completes(text)
 
     def add(self, token: int) -> None:

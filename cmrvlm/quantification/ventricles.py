@@ -120,11 +120,18 @@ def _of_cavity(
 
 def why_no_volume(series: Series, structures: tuple[int, ...], frame: int) -> str | None:
     """Why a structure's volume in a frame cannot be counted; None when it can."""
+    return _why_no_volume(series, structures, frame, _unannotated(series))
+
+
+def _why_no_volume(
+    series: Series, structures: tuple[int, ...], frame: int, unannotated: NDArray[np.bool_]
+) -> str | None:
+    """`why_no_volume`, with what `_unannotated` says: it looks at all frames, and is the same for each of them."""
     assert series.mask is not None
     mask = series.mask[:, frame]
     if few := _too_few(series):
         return few
-    if (lost := _unannotated(series)[:, frame]).any():
+    if (lost := unannotated[:, frame]).any():
         return f"slice {int(lost.argmax())} is not annotated in this frame"
     there = np.flatnonzero(np.isin(mask, structures).any(axis=(1, 2)))
     if not len(there):
@@ -160,8 +167,9 @@ def _rates(series: Series, curve_ml: FloatArray) -> tuple[dict[str, float], str]
         return {}, "the times of at least three frames are needed"
     if not (np.diff(times) > 0).all():
         return {}, "the frame times do not ascend"
+    lost = _unannotated(series)
     for frame in range(len(times)):
-        problem = why_no_volume(series, (STRUCTURES["lv"],), frame)
+        problem = _why_no_volume(series, (STRUCTURES["lv"],), frame, lost)
         if problem is not None:
             return {}, f"frame {frame}: {problem}"
     return rates_ml_per_s(curve_ml, times), ""

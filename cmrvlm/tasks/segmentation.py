@@ -101,9 +101,13 @@ class SegmentTask(Task):
         if not frames or not self._annotated(study, frames):
             return []
         names = {frame: phase for phase, frame in series.phases.items()}
-        phases = tuple(names.get(frame) for frame in frames)
-        target = MaskTarget(self.sequence, self.structure, STRUCTURE_VALUES[self.structure], frames, phases)
-        return [Case(whole_views(shown), key=self.structure, mask=target)]
+        return [self.case_on(shown, frames, tuple(names.get(frame) for frame in frames))]
+
+    def case_on(self, shown: Collection[str], frames: tuple[int, ...], phases: tuple[str | None, ...] = ()) -> Case:
+        """The structure on the given frames, of unknown phase unless they are given, whatever is annotated."""
+        target = MaskTarget(self.sequence, self.structure, STRUCTURE_VALUES[self.structure], frames,
+                            phases or (None,) * len(frames))  # fmt: skip
+        return Case(whole_views(shown), key=self.structure, mask=target)
 
     def _there(self, study: Study, frames: Sequence[int]) -> bool:
         mask = study.series[self.sequence].mask

@@ -19,8 +19,7 @@ import numpy as np
 
 from cmrvlm.inference import answer_batch
 from cmrvlm.stages.run_folder import load_run
-from cmrvlm.tasks.base import Case, MaskTarget, whole_views
-from cmrvlm.tasks.segmentation import STRUCTURE_VALUES, SegmentTask
+from cmrvlm.tasks.segmentation import SegmentTask
 from data_modules.sources.phantom.source import PhantomSource
 from experiments.commands import CONSOLE, given
 
@@ -36,11 +35,8 @@ def measured(run: Path, size: int, slices: int, frames: int) -> dict[str, float]
     source = PhantomSource(1, size=size, slices=slices, frames=frames)
     study = source.load(source.study_ids()[0])
     study = study.with_series({"sax": study.series["sax"]})
-    asked = []
-    for structure in ("lv", "myo", "rv"):
-        target = MaskTarget("sax", structure, STRUCTURE_VALUES[structure], tuple(range(frames)), (None,) * frames)
-        case = Case(whole_views(study.series), key=structure, mask=target)
-        asked.append(SegmentTask(structure).word(study, case, "en"))
+    tasks = [SegmentTask(structure) for structure in ("lv", "myo", "rv")]
+    asked = [task.word(study, task.case_on(["sax"], tuple(range(frames))), "en") for task in tasks]
     seconds = []
     for _ in range(ROUNDS):
         batch = trained.collator([(study, asked)])

@@ -13,6 +13,7 @@ from monai.networks.nets import DynUNet
 from torch import Tensor, nn
 
 from cmrvlm.labels import NOT_ANNOTATED, STRUCTURES
+from cmrvlm.losses.segmentation import scale_weights
 from cmrvlm.study import Series, Study
 from experiments.segmentation.scores import LabelMap
 
@@ -76,10 +77,10 @@ class Baseline:
         return curve
 
     def _total(self, scales: Tensor, labels: Tensor) -> Tensor:
-        """Loss over the scales (B, S, C, ...), each half as heavy as the finer one."""
-        weights = [0.5**index for index in range(scales.shape[1])]
-        losses = [self.loss(scales[:, index], labels) for index in range(scales.shape[1])]
-        return torch.stack([w * one for w, one in zip(weights, losses, strict=True)]).sum() / sum(weights)
+        """Loss over the scales (B, S, C, ...), which DynUNet gives at full size."""
+        shares = scale_weights(scales.shape[1])
+        return torch.stack([share * self.loss(one, labels) for share, one in zip(shares, scales.unbind(1), strict=True)]
+                           ).sum()  # fmt: skip
 
     def _batch(self, studies: Iterator[Study], sequence: str) -> tuple[Tensor, Tensor]:
         images, labels = [], []

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from cmrvlm.evaluation.results import Bootstrap, interval
 from cmrvlm.metrics.agreement import agreement_scores
 from cmrvlm.metrics.segmentation import mask_scores
-from cmrvlm.metrics.statistic import Statistic
+from cmrvlm.metrics.statistic import Statistic, Weights
 from cmrvlm.quantification.scar import quantify_scar
 from cmrvlm.quantification.ventricles import quantify
 from cmrvlm.study import Series, Study
@@ -43,15 +43,15 @@ def statistics(maps: Mapping[str, LabelMap], studies: Sequence[Study], sequence:
             if case is None or case.mask is None:
                 continue
             frames = list(case.mask.frames)
-            said = np.isin(maps[study.study_id][:, frames], STRUCTURE_VALUES[structure])
+            inside = np.isin(maps[study.study_id][:, frames], STRUCTURE_VALUES[structure])
             series = study.series[sequence]
             assert series.mask is not None
-            answers.append(Answer(task.word(study, case, "en"), "", said, series.mask[:, frames], series.spacing_mm))
+            answers.append(Answer(task.word(study, case, "en"), "", inside, series.mask[:, frames], series.spacing_mm))
         found |= {f"{structure}_{name}": one for name, one in mask_scores(answers).items() if name != "mask_share"}
+    said = [_counted(study.series[sequence], maps[study.study_id], sequence) for study in studies]
+    truth = [_counted(study.series[sequence], None, sequence) for study in studies]
     for name in COUNTED[sequence]:
-        pairs = [(_counted(study.series[sequence], maps[study.study_id], sequence).get(name),
-                  _counted(study.series[sequence], None, sequence).get(name)) for study in studies]  # fmt: skip
-        found |= agreement_scores([said for said, _ in pairs], [truth for _, truth in pairs], name)
+        found |= agreement_scores([one.get(name) for one in said], [one.get(name) for one in truth], name)
     return found
 
 
@@ -62,20 +62,25 @@ def _counted(series: Series, labels: LabelMap | None, sequence: str) -> Mapping[
 
 def as_rows(found: Mapping[str, Statistic], studies: Sequence[Study]) -> dict[str, Any]:
     """Values with 95 % intervals by bootstrap over patients."""
-    bootstrap = Bootstrap.of([one.patient_id for one in studies], 1000)
-    rows = {}
+    weights, rows = _resampled(studies), {}
     for name, one in found.items():
         if one.value is None or one.size != len(studies):
             rows[name] = {"value": one.value, "low": None, "high": None, "n": one.n, "undefined": one.undefined}
             continue
-        low, high = interval(one(bootstrap.rows([study.patient_id for study in studies])))
+        low, high = interval(one(weights))
         rows[name] = {"value": round(one.value, 4), "low": low, "high": high, "n": one.n, "undefined": one.undefined}
     return rows
 
 
+def _resampled(studies: Sequence[Study]) -> Weights:
+    """How often each study is drawn in each of a thousand resamples of patients."""
+    patients = [one.patient_id for one in studies]
+    return Bootstrap.of(patients, 1000).rows(patients)
+
+
 def difference(one: Statistic, other: Statistic, studies: Sequence[Study]) -> dict[str, float | None]:
     """One less the other on the same patients, with its paired interval."""
-    weights = Bootstrap.of([study.patient_id for study in studies], 1000).rows([study.patient_id for study in studies])
+    weights = _resampled(studies)
     low, high = interval(one(weights) - other(weights))
     known = one.value is not None and other.value is not None
     return {"value": round(one.value - other.value, 4) if known else None, "low": low, "high": high}
