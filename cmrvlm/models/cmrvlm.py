@@ -19,7 +19,7 @@ from cmrvlm.models.fusion import fill_image_places
 from cmrvlm.models.generation import embedded
 from cmrvlm.models.language_model import LanguageModel
 from cmrvlm.models.mask_decoder import MaskDecoder
-from cmrvlm.models.packing import pack, unpacked
+from cmrvlm.models.packing import arrange
 from cmrvlm.models.projector import Projector
 from cmrvlm.models.read_out import ReadOut
 from cmrvlm.models.rows import rows_by_series, split_by_length
@@ -173,7 +173,7 @@ class CMRVLM(nn.Module):
         Instructions about the same images are read behind one copy of them where the language model can; what comes out
         is what each row by itself would give.
         """
-        packed = pack(rows, self.llm.width) if self.llm.packs else unpacked(rows)
+        packed = arrange(rows, self.llm)
         images = [torch.cat([tokens[row] for row in own]) for own in packed.firsts]
         embeddings = fill_image_places(self.llm.embed(packed.ids), packed.ids, self.ids.image, images)
         return self.llm.hidden(embeddings, packed.layout).flatten(0, 1)[packed.where]

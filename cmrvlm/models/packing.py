@@ -10,6 +10,7 @@ from torch import Tensor
 
 from cmrvlm.batch import TextRows
 from cmrvlm.models.attention_mask import ANSWER, IMAGES, QUESTION, Layout
+from cmrvlm.models.language_model import LanguageModel
 
 _ROOMS = (1.0, 1.25, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0)  # widths of packed rows that are tried, of the largest group
 
@@ -29,6 +30,11 @@ class Packed:
     layout: Layout
     firsts: list[list[int]]
     where: Tensor
+
+
+def arrange(rows: TextRows, llm: LanguageModel) -> Packed:
+    """Rows as a language model reads them: packed where it can be told who may read whom, else as they are."""
+    return pack(rows, llm.width) if llm.packs else unpacked(rows)
 
 
 def pack(rows: TextRows, width: int) -> Packed:

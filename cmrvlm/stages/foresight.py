@@ -7,15 +7,14 @@ import torch
 from cmrvlm.batch import Batch
 from cmrvlm.models.cmrvlm import CMRVLM
 from cmrvlm.models.memory import Memory, estimate
-from cmrvlm.models.packing import pack, unpacked
+from cmrvlm.models.packing import arrange
 
 GB = 1e9
 
 
 def memory_of(model: CMRVLM, batch: Batch) -> Memory:
     """Memory that the language model takes for a batch like this one, in bfloat16 with AdamW."""
-    network = model.llm.network
-    packed = pack(batch.rows, model.llm.width) if model.llm.packs else unpacked(batch.rows)
+    network, packed = model.llm.network, arrange(batch.rows, model.llm)
     answers = int((batch.rows.lengths - batch.rows.prompt_lengths).sum())
     own = [p for name, p in network.named_parameters() if "lora_" not in name]
     tuning = "full" if any(p.requires_grad for p in own) else "lora"
