@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -97,6 +97,26 @@ def to_native(labels: NDArray[np.uint8], model_study: Study, native: Study, sequ
     return result
 
 
+def coded(labels: NDArray[np.uint8], values: Mapping[str, int] | None) -> NDArray[np.uint8]:
+    """Labels with the values of another coding, such as that of the data set a mask is compared with.
+
+    Args:
+        labels: Canonical values; 255 (not annotated) stays.
+        values: Structure to value; None keeps the canonical ones. A structure without a value becomes background.
+    """
+    if values is None:
+        return labels
+    odd = [name for name, value in values.items() if name not in STRUCTURES or not 0 < int(value) < NOT_ANNOTATED]
+    if odd or len(set(values.values())) < len(values):
+        raise CmrvlmError(f"no coding of masks: {dict(values)}", field="mask_values",
+                          remedy=f"Give each of {', '.join(STRUCTURES)} a value of its own, 1 to 254.")  # fmt: skip
+    table = np.zeros(NOT_ANNOTATED + 1, dtype=np.uint8)
+    table[NOT_ANNOTATED] = NOT_ANNOTATED
+    for name, value in values.items():
+        table[STRUCTURES[name]] = int(value)
+    return table[labels]
+
+
 def panel(study: Study, sequence: str, labels: NDArray[np.uint8], path: Path) -> None:
     """Slices at the largest and the smallest left ventricle with the predicted structures."""
     volume = (labels == STRUCTURES["lv"]).sum(axis=(0, 2, 3))
@@ -138,7 +158,8 @@ def predict(config: Config) -> dict[str, Any]:
         labels = label_map(answers, sequence) if sequence in study.series else None
         if labels is not None:
             moved = to_native(labels, study, native, sequence)
-            write_nifti(out / f"{sequence}_mask.nii.gz", moved, native.series[sequence].affine)
+            written = coded(moved, config["mask_values"])
+            write_nifti(out / f"{sequence}_mask.nii.gz", written, native.series[sequence].affine)
             panel(study, sequence, labels, out / ("panel.png" if sequence == "sax" else f"panel_{sequence}.png"))
             measured = replace(native.series[sequence], mask=moved, phases={}, levels=())
             if sequence == "sax":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 import shlex
@@ -50,3 +51,10 @@ def training_facts(started: float, steps: str) -> dict[str, Any]:
 def metrics(folder: Path) -> dict[str, Any]:
     """Content of the `metrics.json` in a folder."""
     return dict(json.loads((folder / "metrics.json").read_text()))
+
+
+def logged(run_folder: Path, column: str) -> dict[int, float]:
+    """What training logged in a column of its `metrics.csv`, by the number of steps done."""
+    (table,) = run_folder.rglob("metrics.csv")
+    with table.open() as file:
+        return {int(row["step"]) + 1: float(row[column]) for row in csv.DictReader(file) if row.get(column)}

@@ -11,11 +11,12 @@ import numpy as np
 import pytest
 
 from cmrvlm.errors import CmrvlmError
-from cmrvlm.labels import DISEASES
-from cmrvlm.predict import label_map, predict, to_native
+from cmrvlm.labels import DISEASES, STRUCTURES
+from cmrvlm.predict import coded, label_map, predict, to_native
 from cmrvlm.quantification.summary import of_scar, of_ventricles
 from cmrvlm.stages.run_folder import load_run
 from cmrvlm.study_io import read_study, write_study
+from cmrvlm.text.tokens import SEGMENT
 from cmrvlm.train import train
 from tests.conftest import ROOT, composed
 
@@ -127,6 +128,48 @@ def test_written_mask_lies_on_the_image(run, study_folder, tmp_path, monkeypatch
     same = (written.get_fdata() == truth.get_fdata()).mean()
     assert same > 0.97
     assert (tmp_path / "panel.png").stat().st_size > 1000
+
+
+@pytest.mark.parametrize(("patient", "states_spacing"), [("training/patient001", True), ("testing/patient101", False)])
+def test_a_mask_of_a_real_frame_lies_on_the_experts_and_has_their_values(
+    run, real_data, tmp_path, patient, states_spacing
+):
+    """Original files have the spacing in the header's sizes alone; the written affine states it too."""
+    stem = real_data / "acdc" / patient / f"{patient.split('/')[1]}_frame01"
+    prediction(run, f"{stem}.nii.gz", tmp_path, "mask_values={rv: 1, myo: 2, lv: 3}")
+    written, expert = (nib.load(path) for path in (tmp_path / "sax_mask.nii.gz", f"{stem}_gt.nii.gz"))
+    assert written.shape == expert.shape
+    np.testing.assert_allclose(written.header.get_zooms(), expert.header.get_zooms(), atol=1e-4)
+    assert np.allclose(written.affine, expert.affine, atol=1e-4) == states_spacing
+    assert set(np.unique(written.get_fdata())) <= {0, 1, 2, 3}
+
+
+def test_masks_in_another_coding():
+    labels = np.array([STRUCTURES[one] for one in ("background", "lv", "myo", "rv", "scar")] + [255], np.uint8)
+    assert coded(labels, None) is labels
+    assert coded(labels, {"rv": 1, "myo": 2, "lv": 3}).tolist() == [0, 3, 2, 1, 0, 255]
+    for odd in ({"atrium": 1}, {"lv": 1, "rv": 1}, {"lv": 255}, {"lv": 0}):
+        with pytest.raises(CmrvlmError, match="mask_values"):
+            coded(labels, odd)
+
+
+def test_a_question_for_three_structures_is_three_questions(run, study_folder, tmp_path):
+    names = ("left ventricle", "myocardium", "right ventricle")
+    each = [prediction(run, study_folder, tmp_path / name, f"ask='Segment the {name}'")["answer"] for name in names]
+    asked = "Please segment the left ventricle, the myocardium and the right ventricle"
+    together = prediction(run, study_folder, tmp_path / "all", f"ask='{asked}'")
+    assert together["answer"] == " ".join(each)
+    masks = [nib.load(tmp_path / name / "sax_mask.nii.gz").get_fdata() for name in (*names, "all")]
+    assert all(np.array_equal(one, masks[0]) for one in masks)
+
+
+def test_a_structure_that_is_not_shown_is_said_to_be_so_and_has_no_mask(run, study_folder, tmp_path):
+    asked = "ask='Segment the left ventricle and the scar'"
+    result = prediction(run, study_folder / "sax.nii.gz", tmp_path, asked)
+    assert SEGMENT in result["answer"].split(". ")[0]
+    assert SEGMENT not in result["answer"].split("scar", 1)[1]
+    assert not (tmp_path / "lge_mask.nii.gz").exists()
+    assert not np.isin(nib.load(tmp_path / "sax_mask.nii.gz").get_fdata(), (4, 5)).any()
 
 
 def test_no_mask_is_no_label_map():

@@ -24,7 +24,7 @@ class UnetEncoder(Encoder):
 
     def __init__(
         self,
-        channels: tuple[int, int, int, int, int] = (32, 64, 96, 128, 160),
+        channels: tuple[int, int, int, int, int] = (16, 32, 64, 96, 128),
         spatial_grid: tuple[int, int, int] = (4, 3, 3),
         temporal_tokens: int = 8,
         view_grid: tuple[int, int, int] = (2, 3, 3),

@@ -216,10 +216,10 @@ class CMRVLM(nn.Module):
             pyramid = [
                 level[at, :, :, frames].permute(0, 2, 3, 1, 4, 5) for level in features.stacks[name][stack].pyramid
             ]
-            which = [unique.index((place, frames)) for _, place, frames in asked]
+            which = torch.tensor([unique.index((place, frames)) for _, place, frames in asked], device=hidden.device)
             own = torch.tensor([row for row, _, _ in asked], device=hidden.device)
             query = hidden[own, marks[own].float().argmax(dim=1)]  # first mark of each answer
-            scales = [decoder(pixels[which], query, boxes[own]) for pixels in decoder.pixels(pyramid)]
+            scales = [decoder(pixels, which, query, boxes[own]) for pixels in decoder.pixels(pyramid)]
             result |= {row: list(logits) for (row, _, _), *logits in zip(asked, *scales, strict=True)}
         return result
 

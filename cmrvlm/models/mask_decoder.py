@@ -65,11 +65,12 @@ class MaskDecoder(nn.Module):
         features = [self.pixel(made[-1]), *(head(made[-2 - i]) for i, head in enumerate(kept))]
         return [frames_to_volume(one, m, z, f) for one in features]
 
-    def forward(self, pixels: Tensor, queries: Tensor, as_box: Tensor) -> Tensor:
+    def forward(self, pixels: Tensor, which: Tensor, queries: Tensor, as_box: Tensor) -> Tensor:
         """Logits of masks, or of maps whose extents along the axes are boxes.
 
         Args:
-            pixels: (M, C, Z, F, H, W).
+            pixels: (G, C, Z, F, H, W) of the pictures that are asked about, each once.
+            which: (M,) picture of each query.
             queries: (M, D) hidden states of <SEG> or <DET>.
             as_box: (M,) true where a box is asked.
 
@@ -77,5 +78,8 @@ class MaskDecoder(nn.Module):
             (M, Z, F, H, W).
         """
         weights = torch.where(as_box[:, None], self.box_query(queries), self.query(queries))  # (M, C + 1)
-        logits = torch.einsum("mc,mczfhw->mzfhw", weights[:, :-1], pixels)
-        return logits + weights[:, -1, None, None, None, None]
+        # All queries of a picture at once: a copy of its features for each would cost more than the product.
+        own = [(which == picture).nonzero()[:, 0] for picture in range(len(pixels))]
+        logits = torch.cat([torch.einsum("mc,czfhw->mzfhw", weights[rows, :-1], one)
+                            for rows, one in zip(own, pixels.unbind(), strict=True)])  # fmt: skip
+        return logits[torch.cat(own).argsort()] + weights[:, -1, None, None, None, None]

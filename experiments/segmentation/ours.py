@@ -1,8 +1,11 @@
-"""Our model's label maps, from what it answers."""
+"""Our model: trained for a given time by the project's own command, and its label maps from what it answers."""
 
 from __future__ import annotations
 
+import json
+import time
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 
@@ -12,18 +15,46 @@ from cmrvlm.predict import label_map
 from cmrvlm.stages.run_folder import TrainedRun
 from cmrvlm.study import Study
 from cmrvlm.tasks.segmentation import SegmentTask
+from experiments.commands import logged, run
 from experiments.segmentation.scores import LabelMap
 
+_TIMED = (15, 60)  # steps of two short runs; what they differ by is the time of a step
 
-def label(run: TrainedRun, study: Study, sequence: str, structures: Sequence[str]) -> LabelMap:
-    """Canonical values (Z, T, H, W); frames without annotation are 255."""
+
+def seconds_per_step(overrides: Sequence[str], folder: Path) -> float:
+    """Time of a training step, measured once for each folder: what two short runs differ by."""
+    path = folder / "seconds_per_step.json"
+    if not path.is_file():
+        took = []
+        for steps in _TIMED:
+            started = time.monotonic()
+            run("cmrvlm.train", *overrides, f"out={folder / str(steps)}", f"trainer.max_steps={steps}")
+            took.append(time.monotonic() - started)
+        path.write_text(json.dumps((took[1] - took[0]) / (_TIMED[1] - _TIMED[0])))
+    return float(json.loads(path.read_text()))
+
+
+def train(overrides: Sequence[str], out: Path, minutes: float, each_s: float) -> list[tuple[float, float]]:
+    """Train for as many steps as fit into the minutes.
+
+    Returns:
+        Minutes and loss of the masks, for the learning curve.
+    """
+    steps = max(1, int(60 * minutes / each_s))
+    run("cmrvlm.train", *overrides, f"out={out}", f"trainer.max_steps={steps}")
+    dice, entropy = (logged(out, f"train/loss_{name}") for name in ("mask_dice", "mask_ce"))
+    return [(step * each_s / 60, one + entropy[step]) for step, one in dice.items()]
+
+
+def label(trained: TrainedRun, study: Study, sequence: str, structures: Sequence[str]) -> LabelMap:
+    """Canonical values (Z, T, H, W); frames that were not asked are 255."""
     tasks = [SegmentTask(one, sequence) for one in structures]
-    asked = [task.word(study, case, "en") for task in tasks for case in task.cases(study, [sequence])]
     series = study.series[sequence]
-    batch = run.collator([(study.with_series({sequence: series}), asked)])
-    answers = answer_batch(run.model, run.collator, batch, 40)
+    frames = series.annotated_frames()
+    asked = [task.word(study, task.case_on([sequence], frames), "en") for task in tasks]
+    batch = trained.collator([(study.with_series({sequence: series}), asked)])
+    answers = answer_batch(trained.model, trained.collator, batch, 40)
     result = np.full(series.image.shape, NOT_ANNOTATED, dtype=np.uint8)
-    frames = list(asked[0].case.mask.frames) if asked and asked[0].case.mask else []
     labels = label_map(answers, sequence)
-    result[:, frames] = 0 if labels is None else labels
+    result[:, list(frames)] = 0 if labels is None else labels
     return result

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -10,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cmrvlm.evaluation.results import Bootstrap, interval
+from cmrvlm.labels import NOT_ANNOTATED
 from cmrvlm.metrics.agreement import agreement_scores
 from cmrvlm.metrics.segmentation import mask_scores
 from cmrvlm.metrics.statistic import Statistic, Weights
@@ -18,45 +20,58 @@ from cmrvlm.quantification.ventricles import quantify
 from cmrvlm.study import Series, Study
 from cmrvlm.tasks.base import Answer
 from cmrvlm.tasks.segmentation import STRUCTURE_VALUES, SegmentTask
+from experiments.segmentation.data import DataSet
 
 LabelMap = NDArray[np.uint8]
 COUNTED = {"sax": ("lvedv_ml", "lvesv_ml", "lvef_percent", "rvedv_ml", "rvesv_ml", "rvef_percent", "lv_mass_g"),
            "lge": ("scar_mass_g", "scar_share_percent")}  # fmt: skip
+_PHASE_BEHIND, _PHASE_FIRST = re.compile(r"^(dice|hd95|asd)_(ed|es)"), r"\2_\1"
+_IN_UNITS = re.compile(r"_(mm|ml|g)$|_mass_")
 
 
-def statistics(maps: Mapping[str, LabelMap], studies: Sequence[Study], sequence: str, structures: Sequence[str]
-               ) -> dict[str, Statistic]:  # fmt: skip
-    """Each metric over the studies, in their order.
+def statistics(maps: Mapping[str, LabelMap], studies: Sequence[Study], chosen: DataSet) -> dict[str, Statistic]:
+    """Each metric over the studies, in their order: `lv_ed_dice`, `rv_hd95_mm`, `lvef_bias_points`.
 
     Args:
         maps: Study id to labels (Z, T, H, W) on the study's grid; frames that are not annotated are not looked at.
         studies: With true masks.
-        sequence: Series of the masks.
-        structures: Structures to score.
+        chosen: The data set. Without a true spacing nothing is told in units of length, volume or mass.
     """
+    found = overlaps(maps, studies, chosen.sequence, chosen.structures)
+    said = [_counted(one.series[chosen.sequence], maps[one.study_id], chosen.sequence) for one in studies]
+    truth = [_counted(one.series[chosen.sequence], None, chosen.sequence) for one in studies]
+    for name in COUNTED[chosen.sequence]:
+        scores = agreement_scores([own.get(name) for own in said], [own.get(name) for own in truth], name)
+        found |= {metric.replace("_percent", "_points"): one for metric, one in scores.items()}
+    return found if chosen.in_mm else {name: one for name, one in found.items() if not _IN_UNITS.search(name)}
+
+
+def overlaps(maps: Mapping[str, LabelMap], studies: Sequence[Study], sequence: str, structures: Sequence[str]
+             ) -> dict[str, Statistic]:  # fmt: skip
+    """Dice and distances by structure, and by phase on the short axis: `lv_dice`, `lv_ed_dice`."""
     found: dict[str, Statistic] = {}
     for structure in structures:
-        task = SegmentTask(structure, sequence)
-        answers = []
+        task, answers = SegmentTask(structure, sequence), []
         for study in studies:
-            (case,) = task.cases(study, [sequence]) or [None]
-            if case is None or case.mask is None:
-                continue
-            frames = list(case.mask.frames)
-            inside = np.isin(maps[study.study_id][:, frames], STRUCTURE_VALUES[structure])
             series = study.series[sequence]
             assert series.mask is not None
-            answers.append(Answer(task.word(study, case, "en"), "", inside, series.mask[:, frames], series.spacing_mm))
-        found |= {f"{structure}_{name}": one for name, one in mask_scores(answers).items() if name != "mask_share"}
-    said = [_counted(study.series[sequence], maps[study.study_id], sequence) for study in studies]
-    truth = [_counted(study.series[sequence], None, sequence) for study in studies]
-    for name in COUNTED[sequence]:
-        found |= agreement_scores([one.get(name) for one in said], [one.get(name) for one in truth], name)
+            frames = series.annotated_frames()
+            phase_of = {frame: phase for phase, frame in series.phases.items()}
+            case = task.case_on([sequence], frames, tuple(phase_of.get(frame) for frame in frames))
+            inside = np.isin(maps[study.study_id][:, list(frames)], STRUCTURE_VALUES[structure])
+            answers.append(Answer(task.word(study, case, "en"), "", inside, series.mask[:, list(frames)],
+                                  series.spacing_mm))  # fmt: skip
+        for name, one in mask_scores(answers).items():
+            if name != "mask_share" and (sequence == "sax" or not _PHASE_BEHIND.match(name)):
+                found[f"{structure}_{_PHASE_BEHIND.sub(_PHASE_FIRST, name)}"] = one
     return found
 
 
 def _counted(series: Series, labels: LabelMap | None, sequence: str) -> Mapping[str, float]:
-    own = series if labels is None else replace(series, mask=np.where(series.mask == 255, series.mask, labels))
+    assert series.mask is not None
+    own = series
+    if labels is not None:
+        own = replace(series, mask=np.where(series.mask == NOT_ANNOTATED, series.mask, labels))
     return (quantify(own) if sequence == "sax" else quantify_scar(own)).values
 
 
@@ -64,11 +79,9 @@ def as_rows(found: Mapping[str, Statistic], studies: Sequence[Study]) -> dict[st
     """Values with 95 % intervals by bootstrap over patients."""
     weights, rows = _resampled(studies), {}
     for name, one in found.items():
-        if one.value is None or one.size != len(studies):
-            rows[name] = {"value": one.value, "low": None, "high": None, "n": one.n, "undefined": one.undefined}
-            continue
-        low, high = interval(one(weights))
-        rows[name] = {"value": round(one.value, 4), "low": low, "high": high, "n": one.n, "undefined": one.undefined}
+        low, high = (None, None) if one.value is None else interval(one(weights))
+        value = None if one.value is None else round(one.value, 4)
+        rows[name] = {"value": value, "low": low, "high": high, "n": one.n, "undefined": one.undefined}
     return rows
 
 
@@ -80,7 +93,8 @@ def _resampled(studies: Sequence[Study]) -> Weights:
 
 def difference(one: Statistic, other: Statistic, studies: Sequence[Study]) -> dict[str, float | None]:
     """One less the other on the same patients, with its paired interval."""
+    if one.value is None or other.value is None:
+        return {"value": None, "low": None, "high": None}
     weights = _resampled(studies)
     low, high = interval(one(weights) - other(weights))
-    known = one.value is not None and other.value is not None
-    return {"value": round(one.value - other.value, 4) if known else None, "low": low, "high": high}
+    return {"value": round(one.value - other.value, 4), "low": low, "high": high}

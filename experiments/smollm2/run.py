@@ -9,7 +9,6 @@ that a run says in another process what it says here, and what it keeps on disk 
 
 from __future__ import annotations
 
-import csv
 import json
 import subprocess
 import sys
@@ -22,20 +21,13 @@ from safetensors.torch import load_file
 
 from cmrvlm.figures import save
 from cmrvlm.stages.run_folder import load_run
-from experiments.commands import CONSOLE, given, run
+from experiments.commands import CONSOLE, given, logged, run
 from experiments.smollm2.logits import logits_of
 
 HERE = Path(__file__).parent
 SHARED = ["llm=smollm2_135m", "hardware=cpu_bf16", "data.source.count=96", "trainer.limit_val_batches=1",
           "trainer.log_every_n_steps=1", "callbacks.samples=null"]  # fmt: skip
 MB = 1e6
-
-
-def losses(folder: Path) -> list[float]:
-    """The training loss of every step."""
-    (table,) = folder.rglob("metrics.csv")
-    with table.open() as file:
-        return [float(row["train/loss"]) for row in csv.DictReader(file) if row.get("train/loss")]
 
 
 def sizes_mb(folder: Path) -> dict[str, float]:
@@ -75,7 +67,7 @@ def main() -> None:
         f"stage.init_from={out / 'stage1'}", "adapter=lora", "data.batch_size=2")  # fmt: skip
     run("cmrvlm.train", "+experiment=stage3", f"out={out / 'stage3'}", *SHARED, f"trainer.max_steps={steps}",
         f"stage.init_from={out / 'stage2'}", "adapter=lora", "data.batch_size=2")  # fmt: skip
-    found = {stage: losses(out / stage) for stage in ("stage2", "stage3")}
+    found = {stage: list(logged(out / stage, "train/loss").values()) for stage in ("stage2", "stage3")}
     ends = {stage: {"first_ten": mean(own[:10]), "last_ten": mean(own[-10:])} for stage, own in found.items()}
     content = {"steps": steps, "loss": ends, "largest_difference_of_logits": largest_difference(out / "stage3"),
                "size_mb": sizes_mb(out / "stage3")}  # fmt: skip

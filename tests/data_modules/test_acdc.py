@@ -4,6 +4,7 @@ import pytest
 
 from cmrvlm.errors import CmrvlmError
 from cmrvlm.labels import STRUCTURES
+from cmrvlm.quantification.ventricles import quantify
 from cmrvlm.study import Series
 from cmrvlm.study_io import read_nifti
 from data_modules.anatomy import measure_masks
@@ -137,6 +138,18 @@ def test_real_patients(real_data):
     assert means["MINF"] < 45
     assert means["NOR"] > 50
     assert means["HCM"] > 55
+
+
+def test_groups_of_real_patients_stand_in_the_published_order(real_data):
+    """Ejection fraction counted from the experts' masks: dilated lowest, then infarcted, then normal, then thick."""
+    source = AcdcSource(str(real_data / "acdc" / "training"))
+    ejection: dict[str, list[float]] = {}
+    for study_id, group in zip(source.study_ids(), source.strata(), strict=True):
+        found = quantify(source.load(study_id).series["sax"])
+        assert found.phases == {"ed": 0, "es": 1}
+        ejection.setdefault(group, []).append(found.values["lvef_percent"])
+    means = {group: np.mean(values) for group, values in ejection.items()}
+    assert means["DCM"] < means["MINF"] < means["NOR"] < means["HCM"]
 
 
 def test_volume_equals_a_count_on_the_untouched_file(real_data):

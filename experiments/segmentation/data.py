@@ -1,0 +1,129 @@
+"""The three data sets of the comparison: their overrides, their folds by patient, and studies as the loaders give them.
+
+EMIDEC lies here as pictures of slices that were stretched to one size. They become stacks in the challenge's own layout
+with a spacing of 1 mm that is not theirs, so nothing in mm, ml or g is scored on them.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import re
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from hydra import compose, initialize_config_dir
+from PIL import Image
+from sklearn.model_selection import StratifiedKFold
+
+from cmrvlm.stages.wiring import build_data, plain
+from cmrvlm.study import Study
+from cmrvlm.study_io import write_nifti
+from data_modules.dataset import TrainingSet
+from data_modules.sources.base import Source
+from data_modules.study_data_module import StudyDataModule
+
+CONF = Path(__file__).parents[2] / "conf"
+FOLDS = 5
+_SLICE = re.compile(r"(Case_[NP]\d+)_slice\d+\.png")
+_AUGMENTATION = ["transform.augmentation.rotation_degrees=30", "transform.augmentation.geometry_probability=0.9"]
+_UNET = ["head=fine", "data.batch_size=1", "hardware=cpu_bf16", "trainer.limit_val_batches=0", "callbacks.samples=null"]
+_SHORT_AXIS = ["~encoder@encoders.lax_4ch", "~encoder@encoders.lge", "encoder@encoders.sax=unet"]
+_LATE = ["~encoder@encoders.sax", "~encoder@encoders.lax_4ch", "encoder@encoders.lge=unet",
+         "encoders.lge.temporal_tokens=0", "model.mask_sequences=[lge]"]  # fmt: skip
+
+
+@dataclass(frozen=True)
+class DataSet:
+    """What is compared on a data set.
+
+    Attributes:
+        experiment: Overrides that name the data.
+        grid: Spacing (mm) and size along (H, W), and the centre.
+        encoders: Overrides of our model.
+        mixes: Name of each of our models to the overrides of its mix.
+        sequence: Series with the masks.
+        structures: What is labelled.
+        in_mm: Whether the spacing is the true one.
+    """
+
+    experiment: tuple[str, ...]
+    grid: tuple[float, int, str]
+    encoders: tuple[str, ...]
+    mixes: dict[str, tuple[str, ...]]
+    sequence: str = "sax"
+    structures: tuple[str, ...] = ("lv", "myo", "rv")
+    in_mm: bool = True
+
+    def overrides(self, root: str) -> list[str]:
+        """What `cmrvlm.train` is told, but for the mix and the split."""
+        spacing, size, center = self.grid
+        grid = "transform.preprocessing.steps.grid"
+        placed = [f"{grid}.spacing_mm=[null,{spacing},{spacing}]", f"{grid}.size=[null,{size},{size}]",
+                  f"{grid}.center={center}"]  # fmt: skip
+        where = [f"data.root={root}"] if root else []
+        return [*self.experiment, *where, *placed, *_AUGMENTATION, *_UNET, *self.encoders]
+
+
+_MASKS_ALONE = ("head.read_out=null", "stage.trainable=[encoders,projectors,mask_head]")
+_ON_SHORT_AXIS = {"ours": ("mix=masks", *_MASKS_ALONE), "ours_full_mix": ("mix=segmentation",)}
+DATA_SETS = {
+    "acdc": DataSet(("+experiment=acdc",), (1.5, 128, "heart"), tuple(_SHORT_AXIS), _ON_SHORT_AXIS),
+    "phantom": DataSet(("+experiment=stage3", "data.source.count=100", "transform.preprocessing.steps.frames.frames=2"),
+                       (1.5, 128, "image"), tuple(_SHORT_AXIS), _ON_SHORT_AXIS),
+    "emidec": DataSet(("+experiment=stage3", "data=emidec"), (1.0, 128, "image"), tuple(_LATE),
+                      {"ours": ("mix=segmentation_lge", *_MASKS_ALONE)}, "lge",
+                      ("lv", "myo", "scar", "no_reflow"), in_mm=False),
+}  # fmt: skip
+
+
+def stacks_of_slices(pictures: Path, out: Path) -> None:
+    """EMIDEC's slices as `<case>/Images/<case>.nii.gz` and `Contours`, from its four folders of pictures.
+
+    The pictures are turned by 180 degrees; here they stand upright again.
+
+    Args:
+        pictures: Folder with `train`, `trainannot`, `val` and `valannot`.
+        out: Folder for the cases.
+    """
+    slices: dict[str, list[Path]] = defaultdict(list)
+    for path in sorted(pictures.glob("*annot/*.png"), key=lambda one: one.name):
+        found = _SLICE.fullmatch(path.name)
+        if found:
+            slices[found[1]].append(path)
+    for case, paths in slices.items():
+        images = [path.parents[1] / path.parent.name.removesuffix("annot") / path.name for path in paths]
+        for kind, files in (("Images", images), ("Contours", paths)):
+            stack = np.stack([np.rot90(np.asarray(Image.open(one)), 2) for one in files])[:, None]  # (Z, 1, H, W)
+            (out / case / kind).mkdir(parents=True, exist_ok=True)
+            write_nifti(out / case / kind / f"{case}.nii.gz", stack, np.diag([1.0, 1.0, 10.0, 1.0]))
+
+
+def data_of(overrides: list[str]) -> StudyDataModule:
+    """The data module of an experiment."""
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        config = compose("train", overrides=[*overrides, "out=none", "run_dir=none"])
+    return build_data(plain(config))
+
+
+def write_folds(source: Source, folder: Path) -> list[Path]:
+    """A split file for each fold: patients shared out alike over the strata, each held out once."""
+    studies, strata = source.study_ids(), source.strata()
+    folds = StratifiedKFold(FOLDS, shuffle=True, random_state=0)
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = []
+    for number, (train, test) in enumerate(folds.split(studies, strata)):
+        paths.append(folder / f"split{number}.json")
+        paths[-1].write_text(json.dumps({"train": [studies[i] for i in train], "test": [studies[i] for i in test]}))
+    return paths
+
+
+def endless(data: StudyDataModule) -> Iterator[Study]:
+    """Augmented training studies, epoch after epoch, each time drawn anew."""
+    studies = TrainingSet(data.cache, data.split["train"], data.mixture, data.augmentation, data.seed)
+    for epoch in itertools.count():
+        for index in np.random.default_rng([data.seed, epoch]).permutation(len(studies)):
+            yield studies[epoch, int(index)][0]
