@@ -16,7 +16,8 @@ from cmrvlm.batch import Batch
 from cmrvlm.labels import NOT_ANNOTATED
 from cmrvlm.tasks.base import Answer
 
-COLORS = {"lv": "#e6194b", "myo": "#3cb44b", "rv": "#4363d8", "scar": "#ffe119", "no_reflow": "#911eb4"}
+COLORS = {"lv": "#e6194b", "myo": "#3cb44b", "rv": "#4363d8", "scar": "#ffe119", "no_reflow": "#911eb4",
+          "la": "#f58231", "ra": "#42d4f4"}  # fmt: skip
 
 
 def save(figure: Figure, path: Path, dpi: int = 110, *, vector: bool = False) -> None:

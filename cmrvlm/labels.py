@@ -11,7 +11,7 @@ PHASES = ("ed", "es")
 LEVELS = ("basal", "mid", "apical")
 REPORT_SECTIONS = ("structure", "function", "lge", "other", "impression")
 
-STRUCTURES = {"background": 0, "lv": 1, "myo": 2, "rv": 3, "scar": 4, "no_reflow": 5}
+STRUCTURES = {"background": 0, "lv": 1, "myo": 2, "rv": 3, "scar": 4, "no_reflow": 5, "la": 6, "ra": 7}
 NOT_ANNOTATED = 255
 
 
@@ -90,6 +90,8 @@ STRUCTURE_TERMS = _table(
         "无复流区",
         ("no-reflow", "microvascular obstruction", "MVO", "微血管阻塞", "微循环阻塞"),
     ),
+    Term("la", "left atrium", "左心房", ("LA", "left atrial cavity", "左房")),
+    Term("ra", "right atrium", "右心房", ("RA", "right atrial cavity", "右房")),
 )
 DISEASES = _table(
     Term("DCM", "dilated cardiomyopathy", "扩张型心肌病", ("DCM",)),

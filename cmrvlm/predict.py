@@ -69,8 +69,8 @@ def with_empty_masks(study: Study) -> Study:
 def label_map(answers: list[Answer], sequence: str) -> NDArray[np.uint8] | None:
     """Predicted structures (Z, T, H, W) of a sequence in canonical values, None when no mask was given.
 
-    Where structures overlap, the cavity goes before the wall and the wall before the right ventricle; a scar is drawn
-    into the wall, and the zone without reflow into the scar.
+    Where structures overlap, the cavity goes before the wall, the wall before the right ventricle and that before the
+    atria; a scar is drawn into the wall, and the zone without reflow into the scar.
     """
     found = {}
     for answer in answers:
@@ -80,7 +80,7 @@ def label_map(answers: list[Answer], sequence: str) -> NDArray[np.uint8] | None:
     if not found:
         return None
     result = np.zeros(next(iter(found.values())).shape, dtype=np.uint8)
-    for structure in ("rv", "myo", "scar", "no_reflow", "lv"):
+    for structure in ("la", "ra", "rv", "myo", "scar", "no_reflow", "lv"):
         if structure in found:
             result[found[structure]] = STRUCTURES[structure]
     return result

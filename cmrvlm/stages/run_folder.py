@@ -107,8 +107,9 @@ def load_run(run: Path, *, quantized: bool = True) -> TrainedRun:
         CmrvlmError: Something is missing, or was made under other labels or another preprocessing.
     """
     config = read_config(run)
-    schema = json.loads((run / LABELS).read_text())
-    if schema != label_schema():
+    schema, own = json.loads((run / LABELS).read_text()), label_schema()
+    own["structures"] = {name: value for name, value in own["structures"].items() if name in schema["structures"]}
+    if schema != own:  # a structure that came later changes no weight: it is named in words
         raise CmrvlmError("the run was made with other labels than this version has", file=run / LABELS,
                           remedy="Use the version that trained it.")  # fmt: skip
     preprocessing = build(config["transform"]["preprocessing"], "transform.preprocessing")

@@ -27,8 +27,11 @@ STRUCTURE_VALUES = {
     "rv": (STRUCTURES["rv"],),
     "scar": (STRUCTURES["scar"], STRUCTURES["no_reflow"]),
     "no_reflow": (STRUCTURES["no_reflow"],),
+    "la": (STRUCTURES["la"],),
+    "ra": (STRUCTURES["ra"],),
 }
-SHOWN_BY = {"lv": "sax", "myo": "sax", "rv": "sax", "scar": "lge", "no_reflow": "lge"}  # where each is asked for
+# Where each is asked for.
+SHOWN_BY = {"lv": "sax", "myo": "sax", "rv": "sax", "scar": "lge", "no_reflow": "lge", "la": "lax_4ch", "ra": "lax_4ch"}
 MAY_BE_ABSENT = ("scar", "no_reflow")
 
 
@@ -54,7 +57,7 @@ class SegmentTask(Task):
     Questions name the structure in the words that people use; the answer has one name for each.
 
     Args:
-        structure: `lv`, `myo`, `rv`, `scar` or `no_reflow`.
+        structure: `lv`, `myo`, `rv`, `scar`, `no_reflow`, `la` or `ra`.
         sequence: Series to segment; None for the one that the structure is usually drawn on. For another one the
             question says which, and the task has its name too.
     """

@@ -3,10 +3,11 @@ import time
 import numpy as np
 import pytest
 
-from cmrvlm.labels import DISEASES, FINDINGS, REPORT_SECTIONS
+from cmrvlm.labels import DISEASES, FINDINGS, REPORT_SECTIONS, STRUCTURES
 from cmrvlm.text.report_writer import write_captions, write_report
 from data_modules.sources.phantom.anatomy import Heart
 from data_modules.sources.phantom.measurements import lv_volume_ml, myocardial_volume_ml, rv_volume_ml
+from data_modules.sources.phantom.render import Plane, Scanner, render
 from data_modules.sources.phantom.source import PhantomSource
 
 
@@ -93,6 +94,20 @@ def test_volumes_of_one_heart_do_not_depend_on_the_slices():
     counted = [(sax.mask[:, sax.phases[p]] == 1).sum() * sax.voxel_volume_ml for p in ("ed", "es")]
     assert counted[0] == pytest.approx(values["lvedv_ml"], rel=0.02)
     assert 100 * (counted[0] - counted[1]) / counted[0] == pytest.approx(values["lvef_percent"], abs=1.0)
+
+
+def test_atria_are_discs_of_their_radius_on_the_long_axis_and_nowhere_else(studies):
+    heart, pixel = Heart(), 0.5
+    across = np.arange(-120, 120, pixel, dtype=np.float32)
+    plane = Plane(across[None, None, None, :], np.zeros((1, 1, 1, 1), np.float32), across[None, None, :, None], pixel)
+    at_ed = np.zeros((1, 1, 1, 1), np.float32)
+    _, mask = render(heart, plane, at_ed, Scanner(), np.random.default_rng(0), lge=False, atria=True)
+    for name, radius in (("la", heart.la_radius_mm), ("ra", heart.ra_radius_mm)):
+        area = (mask == STRUCTURES[name]).sum() * pixel**2
+        assert area == pytest.approx(np.pi * radius**2, rel=0.05), name
+    atria = [STRUCTURES["la"], STRUCTURES["ra"]]
+    for study in studies:
+        assert all(np.isin(one.mask, atria).any() == (name == "lax_4ch") for name, one in study.series.items())
 
 
 def test_myocardium_encloses_the_cavity(studies):

@@ -234,7 +234,8 @@ def test_a_structure_on_another_series_is_another_task(study):
     ("Show me the right ventricle.", ["rv"]), ("Where is the scar?", ["scar"]), ("请显示心肌瘢痕。", ["scar"]),
     ("左心室心肌在哪里？", ["myo"]), ("Segment the left ventricle", ["lv"]), ("Could you segment the LV?", ["lv"]),
     ("Is the basal anterior segment of the LV wall akinetic?", []), ("Which AHA segments show scar?", []),
-    ("图像显示左心室扩大吗？", [])])  # fmt: skip
+    ("图像显示左心室扩大吗？", []), ("Outline the left atrium and the right atrium", ["la", "ra"]),
+    ("请勾画左心房", ["la"])])  # fmt: skip
 def test_masks_are_asked_for_in_a_users_words(question, named):
     assert structures_asked(question) == named
 

@@ -195,7 +195,7 @@ def _scar_membership(heart: Heart, shape: Surfaces, plane: Plane) -> tuple[NDArr
 
 
 def render(
-    heart: Heart, plane: Plane, tau: Array, scanner: Scanner, rng: np.random.Generator, *, lge: bool
+    heart: Heart, plane: Plane, tau: Array, scanner: Scanner, rng: np.random.Generator, *, lge: bool, atria: bool
 ) -> tuple[Array, NDArray[np.uint8]]:
     """Draw one stack.
 
@@ -206,6 +206,7 @@ def render(
         scanner: Noise, shading and contrast.
         rng: Source of noise and contrast variation.
         lge: Inversion-recovery contrast with scars instead of cine contrast.
+        atria: Label the atria too, as is done on long axes alone.
 
     Returns:
         Grey values (Z, T, H, W) and canonical structure values on the same grid.
@@ -220,6 +221,9 @@ def render(
     _around_heart(canvas, heart, shape, plane, tissue)
     _chambers(canvas, heart, shape, plane, tissue)
     mask = np.zeros(shape.epi.shape, dtype=np.uint8)
+    if atria:
+        mask[shape.la > 0] = STRUCTURES["la"]
+        mask[shape.ra > 0] = STRUCTURES["ra"]
     mask[shape.rv > 0] = STRUCTURES["rv"]
     mask[shape.epi > 0] = STRUCTURES["myo"]
     mask[shape.endo > 0] = STRUCTURES["lv"]

@@ -111,12 +111,12 @@ class PhantomSource(Source):
         for name, at in (("sax", times), ("lge", late)):
             shifts = rng.normal(0, 1.2, (self.slices, 2))  # mm between breath holds
             plane, affine = _short_axis(self.size, pixel_mm, angle, center, heights, shifts, axes)
-            image, mask = render(heart, plane, at, self.scanner, rng, lge=name == "lge")
+            image, mask = render(heart, plane, at, self.scanner, rng, lge=name == "lge", atria=False)
             levels = _levels(mask[:, phases["ed"] if name == "sax" else 0], heights, heart)
             made[name] = Series(image, affine, self._times_ms(tau, rr_ms) if name == "sax" else None, mask,
                                 phases if name == "sax" else {}, levels)  # fmt: skip
         plane, affine = _four_chamber(self.size, pixel_mm, angle * 0.5, heart, axes, rng)
-        image, mask = render(heart, plane, times, self.scanner, rng, lge=False)
+        image, mask = render(heart, plane, times, self.scanner, rng, lge=False, atria=True)
         made["lax_4ch"] = Series(image, affine, self._times_ms(tau, rr_ms), mask, phases)
         return {name: made[name] for name in ("sax", "lax_4ch", "lge")}
 
