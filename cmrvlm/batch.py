@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from cmrvlm.tasks.base import Instruction
+from cmrvlm.text.tokens import SEGMENT
 
 
 @dataclass
@@ -76,7 +77,9 @@ class Batch:
 
     def counts(self) -> dict[str, float]:
         """Items that each loss of the batch is over: answer tokens, masks, boxes, studies with a target."""
-        kinds = [one.case.mask.as_box for one in self.instructions if one.case.mask is not None]
+        # An answer that says that the structure is not there has no mask.
+        kinds = [one.case.mask.as_box for one in self.instructions
+                 if one.case.mask is not None and (one.case.mask.as_box or SEGMENT in one.answer)]  # fmt: skip
         studies = {name: int((~target.isnan()).any(dim=1).sum()) for name, target in self.targets.items()}
         tokens = int((self.rows.lengths - self.rows.prompt_lengths).sum())
         return {"tokens": tokens, "masks": kinds.count(False), "boxes": kinds.count(True), **studies}

@@ -60,7 +60,7 @@ def questions(
 def with_empty_masks(study: Study) -> Study:
     """The study with masks in which nothing is annotated, as places for predictions."""
     series = {
-        name: type(one)(one.image, one.affine, mask=np.full(one.image.shape, NOT_ANNOTATED, dtype=np.uint8))
+        name: replace(one, mask=np.full(one.image.shape, NOT_ANNOTATED, dtype=np.uint8), phases={}, levels=())
         for name, one in study.series.items()
     }
     return study.with_series(series)
@@ -70,7 +70,8 @@ def label_map(answers: list[Answer], sequence: str) -> NDArray[np.uint8] | None:
     """Predicted structures (Z, T, H, W) of a sequence in canonical values, None when no mask was given.
 
     Where structures overlap, the cavity goes before the wall, the wall before the right ventricle and that before the
-    atria; a scar is drawn into the wall, and the zone without reflow into the scar.
+    atria; a scar is drawn into the wall, and the zone without reflow into the scar, and where those were asked for,
+    nowhere else.
     """
     found = {}
     for answer in answers:
@@ -79,6 +80,9 @@ def label_map(answers: list[Answer], sequence: str) -> NDArray[np.uint8] | None:
             found[target.structure] = answer.mask
     if not found:
         return None
+    for inner, outer in (("scar", "myo"), ("no_reflow", "scar")):
+        if inner in found and outer in found:
+            found[inner] = found[inner] & found[outer]
     result = np.zeros(next(iter(found.values())).shape, dtype=np.uint8)
     for structure in ("la", "ra", "rv", "myo", "scar", "no_reflow", "lv"):
         if structure in found:
@@ -93,7 +97,7 @@ def to_native(labels: NDArray[np.uint8], model_study: Study, native: Study, sequ
     moved = resample_mask(labels, here.affine, there.affine, (z, h, w))
     moved[moved == NOT_ANNOTATED] = STRUCTURES["background"]  # outside the model's field of view it saw no structure
     result = np.full(there.image.shape, NOT_ANNOTATED, dtype=np.uint8)
-    result[:, frames_to_keep(t, labels.shape[1], {})] = moved
+    result[:, frames_to_keep(t, labels.shape[1], dict(there.phases))] = moved
     return result
 
 
@@ -102,19 +106,31 @@ def coded(labels: NDArray[np.uint8], values: Mapping[str, int] | None) -> NDArra
 
     Args:
         labels: Canonical values; 255 (not annotated) stays.
-        values: Structure to value; None keeps the canonical ones. A structure without a value becomes background.
+        values: Structure to value; None keeps the canonical ones. Without a value of their own scar and no-reflow have
+            that of the wall, and other structures become background.
     """
     if values is None:
         return labels
-    odd = [name for name, value in values.items() if name not in STRUCTURES or not 0 < int(value) < NOT_ANNOTATED]
-    if odd or len(set(values.values())) < len(values):
-        raise CmrvlmError(f"no coding of masks: {dict(values)}", field="mask_values",
-                          remedy=f"Give each of {', '.join(STRUCTURES)} a value of its own, 1 to 254.")  # fmt: skip
     table = np.zeros(NOT_ANNOTATED + 1, dtype=np.uint8)
     table[NOT_ANNOTATED] = NOT_ANNOTATED
-    for name, value in values.items():
-        table[STRUCTURES[name]] = int(value)
+    scar = values.get("scar", values.get("myo", 0))
+    for name, value in ({"scar": scar, "no_reflow": scar} | dict(values)).items():
+        table[STRUCTURES[name]] = value
     return table[labels]
+
+
+def check_coding(values: Mapping[str, Any] | None) -> None:
+    """Refuse a coding of masks in which a structure is unknown, or a value not its own.
+
+    Raises:
+        CmrvlmError: It is so.
+    """
+    given = values or {}
+    odd = [name for name, value in given.items()
+           if name not in STRUCTURES or not isinstance(value, int) or not 0 < value < NOT_ANNOTATED]  # fmt: skip
+    if odd or len(set(given.values())) < len(given):
+        raise CmrvlmError(f"no coding of masks: {dict(given)}", field="mask_values",
+                          remedy=f"Give each of {', '.join(STRUCTURES)} a value of its own, 1 to 254.")  # fmt: skip
 
 
 def panel(study: Study, sequence: str, labels: NDArray[np.uint8], path: Path) -> None:
@@ -140,6 +156,7 @@ def predict(config: Config) -> dict[str, Any]:
     """
     if config["language"] not in LANGUAGES:
         raise CmrvlmError(f"unknown language '{config['language']}'", field="language", remedy=f"Known: {LANGUAGES}.")
+    check_coding(config["mask_values"])
     device = device_of(config["device"])
     run = load_run(Path(config["run"]))
     run.model.to(device)
@@ -165,7 +182,9 @@ def predict(config: Config) -> dict[str, Any]:
             if sequence == "sax":
                 result["from_masks"] = of_ventricles(measured, native.labels.demographics, out)
             elif sequence == "lge":
-                result["from_lge_masks"] = of_scar(measured, out)
+                asked = {one.structure for answer in answers
+                         if (one := answer.instruction.case.mask) and one.sequence == sequence}  # fmt: skip
+                result["from_lge_masks"] = of_scar(measured, asked, out)
     (out / "prediction.json").write_text(json.dumps(result, indent=1, ensure_ascii=False))
     return result
 
@@ -198,8 +217,10 @@ def _texts(answers: list[Answer], ask: str | None) -> dict[str, Any]:
         if withheld:
             result["not_computable"] = dict.fromkeys(withheld, "insufficient slices")
     if ask:
-        said = {mask.structure: one.text for one in answers
-                if (mask := one.instruction.case.mask) and mask.sequence == SHOWN_BY[mask.structure]}  # fmt: skip
+        # Where a structure was looked for on two series, the one that it is usually drawn on answers.
+        masks = [(mask, one.text) for one in answers if (mask := one.instruction.case.mask)]
+        said = {mask.structure: text for mask, text in masks}
+        said |= {mask.structure: text for mask, text in masks if mask.sequence == SHOWN_BY[mask.structure]}
         language = by_task["report"].instruction.language
         asked = [said.get(name) or f"{STRUCTURE_TERMS[name].name(language)}: {not_assessed(language)}"
                  for name in structures_asked(ask)]  # fmt: skip

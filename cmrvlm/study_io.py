@@ -114,13 +114,20 @@ def _places(data: Mapping[str, Any]) -> tuple[float, ...] | None:
     return None if places is None else tuple(places)
 
 
+def _told_beside(image: Path) -> dict[str, Any]:
+    """What a `study.json` beside a NIfTI file says of the study; empty without one."""
+    path = image.with_name("study.json")
+    return dict(json.loads(path.read_text())) if path.is_file() else {}
+
+
 def stored_places_mm(image: Path) -> tuple[float, ...] | None:
     """Places of the slices that a `study.json` beside a NIfTI file states for it; None when it states none."""
-    path = image.with_name("study.json")
-    if not path.is_file():
-        return None
-    own = json.loads(path.read_text()).get("series", {}).get(image.name.removesuffix(".gz").removesuffix(".nii"), {})
-    return _places(own)
+    return _places(_told_of_series(image))
+
+
+def _told_of_series(image: Path) -> dict[str, Any]:
+    told = _told_beside(image).get("series", {})
+    return dict(told.get(image.name.removesuffix(".gz").removesuffix(".nii"), {}))
 
 
 def read_nifti(path: Path) -> tuple[np.ndarray, np.ndarray]:
@@ -188,6 +195,9 @@ def write_study(study: Study, folder: Path) -> None:
 def read_study(path: Path, sequence: str = "sax") -> Study:
     """Read a study folder with `sax.nii.gz`, `lax_4ch.nii.gz`, `lge.nii.gz` (any of them), or one NIfTI file.
 
+    From a `study.json` beside them come times, places of slices, and what is known of the patient's body; nothing that
+    the model is to find out.
+
     Args:
         path: The folder, or a file that is then taken as `sequence`.
         sequence: What a single file shows.
@@ -206,6 +216,10 @@ def read_study(path: Path, sequence: str = "sax") -> Study:
     series = {}
     for name in (name for name in SEQUENCES if name in files):
         image, affine = read_nifti(files[name])
-        series[name] = Series(image.astype(np.float32), affine, slice_places_mm=stored_places_mm(files[name]))
+        times = _told_of_series(files[name]).get("frame_times_ms")
+        series[name] = Series(image.astype(np.float32), affine, None if times is None else tuple(times),
+                              slice_places_mm=stored_places_mm(files[name]))  # fmt: skip
+    told = _told_beside(next(iter(files.values()))).get("labels", {})
+    labels = StudyLabels(demographics=dict(told.get("demographics", {})))
     name = path.name.removesuffix(".gz").removesuffix(".nii")
-    return Study(name, name, series)
+    return Study(name, name, series, labels)

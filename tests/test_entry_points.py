@@ -12,10 +12,11 @@ import pytest
 
 from cmrvlm.errors import CmrvlmError
 from cmrvlm.labels import DISEASES, STRUCTURES
-from cmrvlm.predict import coded, label_map, predict, to_native
+from cmrvlm.predict import check_coding, coded, label_map, predict, to_native
 from cmrvlm.quantification.summary import of_scar, of_ventricles
 from cmrvlm.stages.run_folder import load_run
 from cmrvlm.study_io import read_study, write_study
+from cmrvlm.tasks.base import Answer, Case, Instruction, MaskTarget
 from cmrvlm.text.tokens import SEGMENT
 from cmrvlm.train import train
 from tests.conftest import ROOT, composed
@@ -77,10 +78,14 @@ def test_masks_are_measured_and_drawn(source, tmp_path):
     assert {path.name for path in tmp_path.iterdir()} == {"volumes.png", "contours.webp", "wall_thickness.png"}
     alone = replace(cine, image=cine.image[:1], mask=cine.mask[:1], levels=())
     late = study.series["lge"]
-    scar = of_scar(late, tmp_path / "scar")
+    scar = of_scar(late, ("myo", "scar"), tmp_path / "scar")
     share = np.isin(late.mask, (4, 5)).sum() / np.isin(late.mask, (2, 4, 5)).sum()
     assert scar["scar_share_percent"] == pytest.approx(100 * share, abs=0.1)
     assert (tmp_path / "scar" / "scar.png").is_file()
+    for asked in (("myo",), ("scar",), ("lv", "no_reflow")):
+        untold = of_scar(late, asked, tmp_path / "untold")
+        assert set(untold) == {"not_computable"}
+        assert "scar_mass_g" in untold["not_computable"]
     assert "1 slices" in of_ventricles(alone, {}, tmp_path / "alone")["not_computable"]["lvef_percent"]
 
 
@@ -147,10 +152,11 @@ def test_a_mask_of_a_real_frame_lies_on_the_experts_and_has_their_values(
 def test_masks_in_another_coding():
     labels = np.array([STRUCTURES[one] for one in ("background", "lv", "myo", "rv", "scar")] + [255], np.uint8)
     assert coded(labels, None) is labels
-    assert coded(labels, {"rv": 1, "myo": 2, "lv": 3}).tolist() == [0, 3, 2, 1, 0, 255]
-    for odd in ({"atrium": 1}, {"lv": 1, "rv": 1}, {"lv": 255}, {"lv": 0}):
+    assert coded(labels, {"rv": 1, "myo": 2, "lv": 3}).tolist() == [0, 3, 2, 1, 2, 255]  # a scar is wall
+    assert coded(labels, {"lv": 1, "scar": 9}).tolist() == [0, 1, 0, 0, 9, 255]
+    for odd in ({"atrium": 1}, {"lv": 1, "rv": 1}, {"lv": 255}, {"lv": 0}, {"lv": 1.5}, {"lv": "x"}):
         with pytest.raises(CmrvlmError, match="mask_values"):
-            coded(labels, odd)
+            check_coding(odd)
 
 
 def test_a_question_for_three_structures_is_three_questions(run, study_folder, tmp_path):
@@ -174,6 +180,30 @@ def test_a_structure_that_is_not_shown_is_said_to_be_so_and_has_no_mask(run, stu
 
 def test_no_mask_is_no_label_map():
     assert label_map([], "sax") is None
+
+
+def test_a_scar_is_drawn_into_the_wall_that_was_asked_for():
+    def said(structure, *places):
+        mask = np.zeros((1, 1, 1, 6), bool)
+        mask[..., list(places)] = True
+        case = Case((), mask=MaskTarget("lge", structure, (), (0,), (None,)))
+        return Answer(Instruction("s", "segment", "en", "", "", case), "", mask)
+
+    wall, scar, core, cavity = said("myo", 1, 2, 3), said("scar", 3, 4, 5), said("no_reflow", 2, 3), said("lv", 0, 1)
+    names = {value: name for name, value in STRUCTURES.items()}
+    drawn = [names[int(one)] for one in label_map([scar, core, wall, cavity], "lge").ravel()]
+    assert drawn == ["lv", "lv", "myo", "no_reflow", "background", "background"]
+    assert [names[int(one)] for one in label_map([scar], "lge").ravel()] == ["background"] * 3 + ["scar"] * 3
+
+
+def test_times_and_the_body_are_read_beside_the_images(run, study_folder, source, tmp_path):
+    told, truth = read_study(study_folder), source.load(source.study_ids()[3])
+    assert told.series["sax"].frame_times_ms == truth.series["sax"].frame_times_ms
+    assert told.labels.demographics == truth.labels.demographics
+    assert told.labels.diseases is None
+    assert not told.series["sax"].phases
+    result = prediction(run, study_folder, tmp_path)["from_masks"]
+    assert (result["frames"]["seen"], result["frames"]["of"]) == (5, 5)
 
 
 def test_missing_study_and_unreadable_file_are_one_line_and_no_traceback(run, tmp_path):

@@ -11,6 +11,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits, interpolate
 from cmrvlm.labels import NOT_ANNOTATED
 
 SMOOTH_VOXELS = 1.0
+_NO_SHADOW = -30.0  # a logit that no voxel beside it loses against
 
 
 def soft_dice_loss(logits: Tensor, target: Tensor) -> Tensor:
@@ -61,10 +62,12 @@ def box_profile_loss(logits: Tensor, target: Tensor) -> Tensor:
         logits: (Z, H, W).
         target: Same shape, 0, 1 or 255 (ignored).
     """
-    structure = (target == 1).to(target.dtype)
+    structure, unknown = (target == 1).to(target.dtype), target == NOT_ANNOTATED
+    logits = logits.masked_fill(unknown, _NO_SHADOW)
     loss = logits.new_zeros((), dtype=torch.float32)
     for axis in range(3):
         others = tuple(a for a in range(3) if a != axis)
         cast, wanted = logits.amax(dim=others), structure.amax(dim=others)
+        wanted = wanted.masked_fill(unknown.all(dim=others), NOT_ANNOTATED)
         loss = loss + soft_dice_loss(cast[None], wanted[None]) + mask_cross_entropy(cast, wanted)
     return loss / 3

@@ -104,10 +104,13 @@ def box_scores(answers: Sequence[Answer]) -> dict[str, Statistic]:
     given: list[float] = []
     for answer in answers:
         target = answer.instruction.case.mask
-        truth = None
+        truth, known = None, None
         if target is not None and answer.truth_mask is not None:
+            known = answer.truth_mask[:, 0] != NOT_ANNOTATED
             truth = box_of(np.isin(answer.truth_mask, target.values)[:, 0])
-        said = box_of(answer.mask[:, 0]) if answer.mask is not None else None
+        said = None
+        if answer.mask is not None:
+            said = box_of(answer.mask[:, 0] if known is None else answer.mask[:, 0] & known)
         given.append(float(said is not None))
         overlaps.append(None if truth is None else 0.0 if said is None else box_iou(said, truth))
     half = [None if one is None else float(one >= 0.5) for one in overlaps]

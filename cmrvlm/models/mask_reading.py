@@ -15,14 +15,16 @@ from cmrvlm.models.cmrvlm import CMRVLM
 from cmrvlm.models.features import Features
 from cmrvlm.tasks.base import Instruction
 
+CAVITIES = ("lv", "rv", "la", "ra")
+
 
 class MaskReading:
     """How the masks of an answer are read.
 
     Args:
         flips: Average the logits with those of the images mirrored left to right.
-        largest: Keep the largest connected part of each frame's stack (for structures that are in one piece).
-        fill: Fill holes within slices.
+        largest: Keep the largest connected part of each frame's stack, of structures that are in one piece.
+        fill: Fill holes within slices, of cavities: the wall has one that belongs there.
     """
 
     def __init__(self, *, flips: bool = False, largest: bool = False, fill: bool = False) -> None:
@@ -47,18 +49,19 @@ class MaskReading:
     def mask(self, logits: Tensor, instruction: Instruction) -> NDArray[np.bool_]:
         """The mask (Z, F, H, W); maps of boxes are never tidied up."""
         inside = np.asarray((logits > 0).cpu().numpy())
-        if instruction.case.mask is None or instruction.case.mask.as_box:
+        target = instruction.case.mask
+        if target is None or target.as_box:
             return inside
         for frame in range(inside.shape[1]):
-            inside[:, frame] = self._tidied(inside[:, frame])
+            inside[:, frame] = self._tidied(inside[:, frame], target.structure)
         return inside
 
-    def _tidied(self, stack: NDArray[np.bool_]) -> NDArray[np.bool_]:
-        """A stack (Z, H, W), tidied up as asked."""
-        if self.largest:
+    def _tidied(self, stack: NDArray[np.bool_], structure: str) -> NDArray[np.bool_]:
+        """A structure's stack (Z, H, W), tidied up as asked and as far as it makes sense for it."""
+        if self.largest and structure in (*CAVITIES, "myo"):
             parts, count = ndimage.label(stack)
             sizes = np.bincount(parts.ravel(), minlength=count + 1)[1:]
             stack = parts == 1 + sizes.argmax() if count else stack
-        if self.fill:
+        if self.fill and structure in CAVITIES:
             stack = np.stack([ndimage.binary_fill_holes(picture) for picture in stack])
         return stack

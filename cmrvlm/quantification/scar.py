@@ -12,7 +12,7 @@ from cmrvlm.quantification.ventricles import (
 )
 from cmrvlm.study import Series
 
-_NAMES = ("scar_mass_g", "scar_share_percent")
+SCAR_VALUES = ("scar_mass_g", "scar_share_percent")
 
 
 def quantify_scar(series: Series) -> Quantities:
@@ -23,7 +23,7 @@ def quantify_scar(series: Series) -> Quantities:
     """
     problem = why_no_volume(series, WALL, 0)
     if problem is not None:
-        return Quantities(not_computable=dict.fromkeys(_NAMES, problem))
+        return Quantities(not_computable=dict.fromkeys(SCAR_VALUES, problem))
     scar_ml, wall_ml = (float(volume_curve_ml(series, structures)[0]) for structures in (SCAR, WALL))
     return Quantities({"scar_mass_g": scar_ml * MYOCARDIAL_DENSITY_G_PER_ML,
                        "scar_share_percent": 100 * scar_ml / wall_ml})  # fmt: skip

@@ -85,7 +85,7 @@ class Sector:
 def level_of_slices(series: Series, frame: int) -> list[str | None]:
     """`basal`, `mid` or `apical` for each slice: what the series says, else thirds of those with a wall, base first.
 
-    The base is the end at which the ventricles are wider.
+    The base is the end at which the ventricles are wider. Fewer than three slices with a wall have no thirds.
     """
     assert series.mask is not None
     if series.levels:
@@ -93,7 +93,7 @@ def level_of_slices(series: Series, frame: int) -> list[str | None]:
     mask = series.mask[:, frame]
     wall = np.flatnonzero(np.isin(mask, WALL).any(axis=(1, 2)))
     levels: list[str | None] = [None] * len(mask)
-    if not len(wall):
+    if len(wall) < len(LEVELS):
         return levels
     areas = np.isin(mask, (*WALL, STRUCTURES["lv"], STRUCTURES["rv"])).sum(axis=(1, 2))[wall]
     half = len(wall) // 2

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
+from cmrvlm.labels import NOT_ANNOTATED
 from cmrvlm.quantification.figures import bulls_eye, contour_cine, volume_curves
-from cmrvlm.quantification.scar import quantify_scar, scar_by_segment
+from cmrvlm.quantification.scar import SCAR_VALUES, quantify_scar, scar_by_segment
 from cmrvlm.quantification.segments import thickening_percent, thickness_mm
 from cmrvlm.quantification.ventricles import quantify
 from cmrvlm.study import Series
 
+_NOT_ASKED = "the model was not asked for both wall and scar on late enhancement"
+_NO_SEGMENTS = "no slice with a closed wall beside a right ventricle, or nothing says where the apex is"
+
 
 def of_ventricles(series: Series, person: Mapping[str, float | str], out: Path) -> dict[str, Any]:
     """Volumes, ejection fraction and wall thickness of predicted masks on the native grid, with their pictures.
+
+    `frames` tells the frames taken for `ed` and `es`, and among how many of how many they were looked for.
 
     Args:
         series: Short-axis cine with the masks.
@@ -23,14 +29,20 @@ def of_ventricles(series: Series, person: Mapping[str, float | str], out: Path) 
     """
     height, weight = (float(person[name]) if name in person else None for name in ("height_cm", "weight_kg"))
     found = quantify(series, height, weight)
+    assert series.mask is not None
     result: dict[str, Any] = {name: round(value, 1) for name, value in found.values.items()}
     result["not_computable"] = dict(found.not_computable)
+    seen = [frame for frame in range(series.mask.shape[1]) if (series.mask[:, frame] != NOT_ANNOTATED).any()]
+    result["frames"] = {**{phase: int(frame) for phase, frame in found.phases.items()}, "seen": len(seen),
+                        "of": series.mask.shape[1]}  # fmt: skip
     if not series.annotated_frames():
         return result
     volume_curves(found, series.frame_times_ms, out / "volumes.png")
     contour_cine(series, out / "contours.webp")
     ed, es = (found.phases.get(phase) for phase in ("ed", "es"))
     thick = thickness_mm(series, ed) if ed is not None else {}
+    if not thick:
+        result["not_computable"] |= dict.fromkeys(("wall_thickness_mm", "wall_thickening_percent"), _NO_SEGMENTS)
     if ed is not None and es is not None and thick:
         result["wall_thickness_mm"] = {str(segment): round(value, 1) for segment, value in thick.items()}
         more = thickening_percent(series, ed, es)
@@ -39,13 +51,16 @@ def of_ventricles(series: Series, person: Mapping[str, float | str], out: Path) 
     return result
 
 
-def of_scar(series: Series, out: Path) -> dict[str, Any]:
+def of_scar(series: Series, asked: Collection[str], out: Path) -> dict[str, Any]:
     """Mass and share of the scar of predicted masks on late enhancement, by segment where it can be told.
 
     Args:
-        series: Late enhancement with masks in which scar was looked for.
+        series: Late enhancement with masks.
+        asked: Structures that were looked for; without both wall and scar there is no number.
         out: Folder of the picture.
     """
+    if not {"myo", "scar"} <= set(asked):
+        return {"not_computable": dict.fromkeys((*SCAR_VALUES, "scar_by_segment_percent"), _NOT_ASKED)}
     found = quantify_scar(series)
     result: dict[str, Any] = {name: round(value, 1) for name, value in found.values.items()}
     result["not_computable"] = dict(found.not_computable)

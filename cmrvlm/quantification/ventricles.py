@@ -59,9 +59,9 @@ def quantify(series: Series, height_cm: float | None = None, weight_kg: float | 
     values: dict[str, float] = {}
     missing: dict[str, str] = {}
     for name in CAVITIES:
-        own, reason = _of_cavity(series, name, curves[name], phases)
+        own, reasons = _of_cavity(series, name, curves[name], phases)
         values |= own
-        missing |= {key: reason for key in _names(name) if key not in own}
+        missing |= reasons
     mass, reason = _mass_g(series, phases)
     values |= {"lv_mass_g": mass} if mass is not None else {}
     missing |= {"lv_mass_g": reason} if mass is None else {}
@@ -95,27 +95,25 @@ def phases_of(curve_ml: FloatArray) -> dict[str, int]:
     return {"ed": int(np.nanargmax(curve_ml)), "es": int(np.nanargmin(curve_ml))}
 
 
-def _names(cavity: str) -> tuple[str, ...]:
-    return tuple(f"{cavity}{name}" for name in ("edv_ml", "esv_ml", "sv_ml", "ef_percent"))
-
-
 def _of_cavity(
     series: Series, cavity: str, curve_ml: FloatArray, phases: Mapping[str, int]
-) -> tuple[dict[str, float], str]:
-    """EDV, ESV, stroke volume and EF, as far as they can be computed, and why not the others."""
+) -> tuple[dict[str, float], dict[str, str]]:
+    """EDV, ESV, stroke volume and EF, as far as they can be computed, and for each of the others why not."""
     values: dict[str, float] = {}
-    reason = _too_few(series) or f"no frame is known to be {' or '.join(sorted({'ed', 'es'} - set(phases)))}"
-    for phase, frame in phases.items():
-        problem = why_no_volume(series, (STRUCTURES[cavity],), frame)
-        if problem is None:
-            values[f"{cavity}{phase}v_ml"] = float(curve_ml[frame])
-        else:
-            reason = problem
-    diastole, systole = (values.get(f"{cavity}{phase}v_ml") for phase in ("ed", "es"))
-    if diastole and systole is not None:
-        values[f"{cavity}sv_ml"] = diastole - systole
-        values[f"{cavity}ef_percent"] = 100 * (diastole - systole) / diastole
-    return values, reason
+    reasons: dict[str, str] = {}
+    for phase in ("ed", "es"):
+        name, frame = f"{cavity}{phase}v_ml", phases.get(phase)
+        problem = (_too_few(series) or f"no frame is known to be {phase}" if frame is None
+                   else why_no_volume(series, (STRUCTURES[cavity],), frame))  # fmt: skip
+        if problem is not None:
+            reasons[name] = problem
+        elif frame is not None:
+            values[name] = float(curve_ml[frame])
+    if reasons:
+        return values, reasons | dict.fromkeys((f"{cavity}sv_ml", f"{cavity}ef_percent"), next(iter(reasons.values())))
+    diastole, systole = values[f"{cavity}edv_ml"], values[f"{cavity}esv_ml"]
+    return values | {f"{cavity}sv_ml": diastole - systole,
+                     f"{cavity}ef_percent": 100 * (diastole - systole) / diastole}, {}  # fmt: skip
 
 
 def why_no_volume(series: Series, structures: tuple[int, ...], frame: int) -> str | None:
@@ -136,6 +134,9 @@ def _why_no_volume(
     there = np.flatnonzero(np.isin(mask, structures).any(axis=(1, 2)))
     if not len(there):
         return "the structure is in no slice"
+    shown = int(np.isin(series.mask, structures).any(axis=(1, 2, 3)).sum())  # at end-systole it may be in fewer
+    if shown < FEWEST_SLICES:
+        return f"the structure is in {shown} of the slices, at least {FEWEST_SLICES} are needed"
     within = mask[there[0] : there[-1] + 1]
     unknown = (within == NOT_ANNOTATED).all(axis=(1, 2))
     absent = ~np.isin(within, structures).any(axis=(1, 2))

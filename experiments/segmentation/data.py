@@ -19,15 +19,16 @@ from hydra import compose, initialize_config_dir
 from PIL import Image
 from sklearn.model_selection import StratifiedKFold
 
+from cmrvlm.errors import CmrvlmError
 from cmrvlm.stages.wiring import build_data, plain
-from cmrvlm.study import Study
+from cmrvlm.study import Series
 from cmrvlm.study_io import write_nifti
-from data_modules.dataset import TrainingSet
 from data_modules.sources.base import Source
 from data_modules.study_data_module import StudyDataModule
 
 CONF = Path(__file__).parents[2] / "conf"
 FOLDS = 5
+_FOLDERS = ("train", "trainannot", "val", "valannot")
 _SLICE = re.compile(r"(Case_[NP]\d+)_slice\d+\.png")
 _AUGMENTATION = ["transform.augmentation.rotation_degrees=30", "transform.augmentation.geometry_probability=0.9"]
 _UNET = ["head=fine", "data.batch_size=1", "hardware=cpu_bf16", "trainer.limit_val_batches=0", "callbacks.samples=null"]
@@ -83,13 +84,20 @@ DATA_SETS = {
 def stacks_of_slices(pictures: Path, out: Path) -> None:
     """EMIDEC's slices as `<case>/Images/<case>.nii.gz` and `Contours`, from its four folders of pictures.
 
-    The pictures are turned by 180 degrees; here they stand upright again.
+    The pictures are turned by 180 degrees, and are turned back here.
 
     Args:
         pictures: Folder with `train`, `trainannot`, `val` and `valannot`.
         out: Folder for the cases.
+
+    Raises:
+        CmrvlmError: A folder is missing.
     """
     slices: dict[str, list[Path]] = defaultdict(list)
+    missing = [name for name in _FOLDERS if not (pictures / name).is_dir()]
+    if missing:
+        raise CmrvlmError(f"there is no folder {missing[0]} here", file=pictures, field="root",
+                          remedy=f"Give the folder that holds {', '.join(_FOLDERS)}.")  # fmt: skip
     for path in sorted(pictures.glob("*annot/*.png"), key=lambda one: one.name):
         found = _SLICE.fullmatch(path.name)
         if found:
@@ -121,9 +129,24 @@ def write_folds(source: Source, folder: Path) -> list[Path]:
     return paths
 
 
-def endless(data: StudyDataModule) -> Iterator[Study]:
-    """Augmented training studies, epoch after epoch, each time drawn anew."""
-    studies = TrainingSet(data.cache, data.split["train"], data.mixture, data.augmentation, data.seed)
+def endless(data: StudyDataModule, sequence: str, slices: int | None) -> Iterator[Series]:
+    """Single annotated frames of the training series, epoch after epoch, chosen first and then augmented.
+
+    Args:
+        data: With its split.
+        sequence: Series to take.
+        slices: Take as many slices at random; None takes all.
+    """
     for epoch in itertools.count():
-        for index in np.random.default_rng([data.seed, epoch]).permutation(len(studies)):
-            yield studies[epoch, int(index)][0]
+        rng = np.random.default_rng([data.seed, epoch])
+        for study_id in rng.permutation(data.split["train"]).tolist():
+            study = data.cache.load(study_id, [sequence])
+            series = study.series[sequence]
+            assert series.mask is not None
+            frame = int(rng.choice(series.annotated_frames()))
+            count = len(series.image)
+            chosen = range(count) if slices is None else sorted(rng.choice(count, min(slices, count), replace=False))
+            one = Series(series.image[list(chosen), frame : frame + 1], series.affine,
+                         mask=series.mask[list(chosen), frame : frame + 1])  # fmt: skip
+            augment = data.augmentation
+            yield (augment(study.with_series({sequence: one}), rng) if augment else study).series[sequence]

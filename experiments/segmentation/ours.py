@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,29 +22,36 @@ from experiments.segmentation.scores import LabelMap
 _TIMED = (15, 60)  # steps of two short runs; what they differ by is the time of a step
 
 
-def seconds_per_step(overrides: Sequence[str], folder: Path) -> float:
-    """Time of a training step, measured once for each folder: what two short runs differ by."""
-    path = folder / "seconds_per_step.json"
+def timed(overrides: Sequence[str], folder: Path) -> tuple[float, float]:
+    """Seconds that a training command needs for itself and for a step, from two short runs; once for each folder."""
+    path = folder / "seconds.json"
     if not path.is_file():
         took = []
         for steps in _TIMED:
             started = time.monotonic()
             run("cmrvlm.train", *overrides, f"out={folder / str(steps)}", f"trainer.max_steps={steps}")
             took.append(time.monotonic() - started)
-        path.write_text(json.dumps((took[1] - took[0]) / (_TIMED[1] - _TIMED[0])))
-    return float(json.loads(path.read_text()))
+        each = (took[1] - took[0]) / (_TIMED[1] - _TIMED[0])
+        if each <= 0:
+            sys.exit(f"{_TIMED[1]} steps took no longer than {_TIMED[0]}: leave the machine to this command alone")
+        path.write_text(json.dumps([took[1] - _TIMED[1] * each, each]))
+    start, each = json.loads(path.read_text())
+    return float(start), float(each)
 
 
-def train(overrides: Sequence[str], out: Path, minutes: float, each_s: float) -> list[tuple[float, float]]:
-    """Train for as many steps as fit into the minutes.
+def train(overrides: Sequence[str], out: Path, minutes: float, timing: Path) -> tuple[list[tuple[float, float]], float]:
+    """Train for as many steps as fit into the minutes with all that the command does around them.
 
     Returns:
-        Minutes and loss of the masks, for the learning curve.
+        Minutes and loss of the masks, for the learning curve; and the minutes that the command took.
     """
-    steps = max(1, int(60 * minutes / each_s))
+    start, each = timed(overrides, timing)
+    steps = max(1, int((60 * minutes - start) / each))
+    started = time.monotonic()
     run("cmrvlm.train", *overrides, f"out={out}", f"trainer.max_steps={steps}")
+    took = (time.monotonic() - started) / 60
     dice, entropy = (logged(out, f"train/loss_{name}") for name in ("mask_dice", "mask_ce"))
-    return [(step * each_s / 60, one + entropy[step]) for step, one in dice.items()]
+    return [(took * step / steps, one + entropy[step]) for step, one in dice.items()], took
 
 
 def label(trained: TrainedRun, study: Study, sequence: str, structures: Sequence[str]) -> LabelMap:

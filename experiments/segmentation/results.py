@@ -30,12 +30,14 @@ class Fold:
         native: The same on their own grid.
         maps: Model to study id to labels (Z, T, H, W) on the model's grid.
         curves: Model to minutes and training loss.
+        minutes: Model to the minutes that its training took.
     """
 
     studies: list[Study]
     native: list[Study]
     maps: Mapping[str, Mapping[str, LabelMap]]
     curves: Mapping[str, Sequence[tuple[float, float]]]
+    minutes: Mapping[str, float]
 
 
 def keep(name: str, chosen: DataSet, folds: Sequence[Fold], minutes: float, to: Path) -> None:
@@ -54,8 +56,9 @@ def keep(name: str, chosen: DataSet, folds: Sequence[Fold], minutes: float, to: 
         content[name][f"ours_less_{other}"] = {
             metric: difference(one, scored[other][metric], studies)
             for metric, one in scored.get("ours", {}).items() if "dice" in metric}  # fmt: skip
-    content[name]["training"] = {"minutes": minutes, "folds": len(folds), "test_studies": len(studies),
-                                 "cores": os.cpu_count(), "seed": 0}  # fmt: skip
+    spent = {model: round(sum(fold.minutes[model] for fold in folds) / len(folds), 2) for model in models}
+    content[name]["training"] = {"minutes": minutes, "minutes_taken": spent, "folds": len(folds),
+                                 "test_studies": len(studies), "cores": os.cpu_count(), "seed": 0}  # fmt: skip
     path.write_text(json.dumps(content, indent=1))
     _table(name, len(studies), scored, content[name], to)
     _curves(folds, to / f"curves_{name}.png")
@@ -84,16 +87,22 @@ def _table(name: str, count: int, scored: Mapping[str, Mapping[str, Statistic]],
            to: Path) -> None:  # fmt: skip
     lines = [f"| {name}, {count} studies held out | {' | '.join(scored)} |", "|---|" + "---:|" * len(scored)]
     for metric in next(iter(scored.values())):
-        rows = [content[model][metric]["value"] for model in scored]
-        shown = ["undefined" if one is None else f"{one:.3f}" for one in rows]
+        shown = [_shown(content[model][metric], count) for model in scored]
         lines.append(f"| {metric} | {' | '.join(shown)} |")
     for other in (key for key in content if key.startswith("ours_less_")):
         found = {metric: one for metric, one in content[other].items() if one["value"] is not None}
-        lines += ["", f"| {other.replace('_', ' ')} | difference | 95 % interval |", "|---|---:|---:|"]
-        lines += [f"| {metric} | {one['value']:+.3f} | {one['low']:+.3f} to {one['high']:+.3f} |"
+        lines += ["", f"| {other.replace('_', ' ')} | difference | 95 % interval | n |", "|---|---:|---:|---:|"]
+        lines += [f"| {metric} | {one['value']:+.3f} | {one['low']:+.3f} to {one['high']:+.3f} | {one['n']} |"
                   for metric, one in found.items()]  # fmt: skip
     (to / f"table_{name}.md").write_text("\n".join(lines) + "\n")
     CONSOLE.print("\n".join(lines), markup=False)
+
+
+def _shown(row: Mapping[str, Any], count: int) -> str:
+    """A value, with the number of studies that it is over where those are not all."""
+    if row["value"] is None:
+        return "undefined"
+    return f"{row['value']:.3f}" + ("" if row["n"] == count else f" (n {row['n']})")
 
 
 def _curves(folds: Sequence[Fold], path: Path) -> None:
@@ -102,9 +111,9 @@ def _curves(folds: Sequence[Fold], path: Path) -> None:
     axis = figure.subplots()
     for number, model in enumerate(folds[0].curves):
         for index, fold in enumerate(folds):
-            minutes, losses = zip(*fold.curves[model], strict=True)
-            axis.plot(minutes, [one / losses[0] for one in losses], color=f"C{number}", alpha=0.7, linewidth=1,
-                      label=model if index == 0 else None)  # fmt: skip
+            known = [(minute, loss) for minute, loss in fold.curves[model] if loss > 0]  # 0: no mask was asked then
+            axis.plot([minute for minute, _ in known], [loss / known[0][1] for _, loss in known], color=f"C{number}",
+                      alpha=0.7, linewidth=1, label=model if index == 0 else None)  # fmt: skip
     axis.set_xlabel("minutes of training")
     axis.set_ylabel("training loss, first value = 1")
     axis.set_yscale("log")

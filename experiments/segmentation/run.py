@@ -24,18 +24,19 @@ from cmrvlm.study import Study
 from data_modules.sources.base import Source
 from experiments.commands import CONSOLE, given
 from experiments.segmentation import ours
-from experiments.segmentation.data import DATA_SETS, DataSet, data_of, endless, stacks_of_slices, write_folds
+from experiments.segmentation.data import DATA_SETS, FOLDS, DataSet, data_of, endless, stacks_of_slices, write_folds
 from experiments.segmentation.dynunet import Baseline
 from experiments.segmentation.results import Fold, keep
 from experiments.segmentation.scores import LabelMap
 
-BASELINES = {"dynunet_2d": 2, "dynunet_3d": 3}
+BASELINES = {"dynunet_2d": (2, "adamw"), "dynunet_3d": (3, "adamw"), "dynunet_2d_sgd": (2, "sgd")}
+KEPT_BASELINES = ("dynunet_2d", "dynunet_3d")
 
 
 def made(model: str, chosen: DataSet, overrides: list[str], out: Path, fold: int, minutes: float) -> Path:
     """The folder with the label maps of a fold's held-out studies and the learning curve of a model."""
     folder = out / f"{model}_fold{fold}"
-    if (folder / "curve.json").is_file():
+    if (folder / "done.json").is_file():
         return folder
     data = data_of([*overrides, *chosen.mixes["ours"]])
     data.prepare_data()
@@ -43,30 +44,37 @@ def made(model: str, chosen: DataSet, overrides: list[str], out: Path, fold: int
     CONSOLE.print(f"\n{model}, fold {fold}: {len(data.split['train'])} studies, {minutes:g} minutes", style="bold")
     maps: dict[str, LabelMap]
     if model in BASELINES:
-        baseline = Baseline(BASELINES[model], chosen.structures)
-        curve = baseline.train(endless(data), chosen.sequence, minutes)
+        dimensions, optimizer = BASELINES[model]
+        baseline = Baseline(dimensions, chosen.structures, optimizer)
+        curve, took = baseline.train(endless(data, chosen.sequence, baseline.slices), minutes), minutes
         maps = {one.study_id: baseline.label(one.series[chosen.sequence]) for one in studies}
     else:
         own = [*overrides, *chosen.mixes[model]]
-        each_s = ours.seconds_per_step(own, out / f"{model}_timed")
-        curve = ours.train(own, folder / "run", minutes, each_s)
+        curve, took = ours.train(own, folder / "run", minutes, out / f"{model}_timed")
         trained = load_run(folder / "run")
         maps = {one.study_id: ours.label(trained, one, chosen.sequence, chosen.structures) for one in studies}
     folder.mkdir(parents=True, exist_ok=True)
     np.savez_compressed(folder / "labels.npz", **maps)
-    (folder / "curve.json").write_text(json.dumps(curve))
+    (folder / "done.json").write_text(json.dumps({"curve": curve, "minutes": took, "split": data.split}))
     return folder
 
 
 def read(folders: dict[str, Path], source: Source, studies: list[Study]) -> Fold:
-    """What all models gave on the held-out studies of a fold."""
+    """What all models gave on the held-out studies of a fold.
+
+    Raises:
+        SystemExit: A folder holds what was made of another split.
+    """
     maps = {}
+    done = {model: json.loads((folder / "done.json").read_text()) for model, folder in folders.items()}
     for model, folder in folders.items():
+        if done[model]["split"]["test"] != [one.study_id for one in studies]:
+            sys.exit(f"{folder} was made with another split: delete it or give another out=<folder>")
         with np.load(folder / "labels.npz") as kept:
             maps[model] = {one.study_id: kept[one.study_id] for one in studies}
     native = [source.load(one.study_id) for one in studies]
-    curves = {model: json.loads((folder / "curve.json").read_text()) for model, folder in folders.items()}
-    return Fold(studies, native, maps, curves)
+    return Fold(studies, native, maps, {model: one["curve"] for model, one in done.items()},
+                {model: one["minutes"] for model, one in done.items()})  # fmt: skip
 
 
 def main() -> None:
@@ -76,6 +84,10 @@ def main() -> None:
     name, root = settings["data"], settings["root"]
     if name not in DATA_SETS or (name != "phantom" and not root):
         sys.exit(f"data is one of {', '.join(DATA_SETS)}; acdc and emidec need root=<folder>")
+    models = [one for one in settings["models"].split(",") if one] or [*DATA_SETS[name].mixes, *KEPT_BASELINES]
+    unknown = set(models) - set(DATA_SETS[name].mixes) - set(BASELINES)
+    if unknown or not 1 <= int(settings["folds"]) <= FOLDS:
+        sys.exit(f"models are {', '.join([*DATA_SETS[name].mixes, *BASELINES])}; folds are 1 to {FOLDS}")
     torch.set_num_threads(os.cpu_count() or 1)
     chosen, minutes = DATA_SETS[name], float(settings["minutes"])
     out = Path(settings["out"] or f"runs/segmentation/{name}_{minutes:g}_minutes")
@@ -85,7 +97,6 @@ def main() -> None:
     overrides = chosen.overrides(root)
     source = data_of([*overrides, *chosen.mixes["ours"]]).source
     splits = write_folds(source, out)[: int(settings["folds"])]
-    models = settings["models"].split(",") if settings["models"] else [*chosen.mixes, *BASELINES]
     folds = []
     for fold, split in enumerate(splits):
         own = [*overrides, f"data.split_file={split}"]

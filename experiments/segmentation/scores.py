@@ -14,7 +14,7 @@ from cmrvlm.evaluation.results import Bootstrap, interval
 from cmrvlm.labels import NOT_ANNOTATED
 from cmrvlm.metrics.agreement import agreement_scores
 from cmrvlm.metrics.segmentation import mask_scores
-from cmrvlm.metrics.statistic import Statistic, Weights
+from cmrvlm.metrics.statistic import Mean, Statistic, Weights, per_answer
 from cmrvlm.quantification.scar import quantify_scar
 from cmrvlm.quantification.ventricles import quantify
 from cmrvlm.study import Series, Study
@@ -48,17 +48,21 @@ def statistics(maps: Mapping[str, LabelMap], studies: Sequence[Study], chosen: D
 
 def overlaps(maps: Mapping[str, LabelMap], studies: Sequence[Study], sequence: str, structures: Sequence[str]
              ) -> dict[str, Statistic]:  # fmt: skip
-    """Dice and distances by structure, and by phase on the short axis: `lv_dice`, `lv_ed_dice`."""
+    """Dice and distances by structure, and by phase on the short axis: `lv_dice`, `lv_ed_dice`.
+
+    Frames without any label are those that the models did not see.
+    """
     found: dict[str, Statistic] = {}
     for structure in structures:
         task, answers = SegmentTask(structure, sequence), []
         for study in studies:
             series = study.series[sequence]
             assert series.mask is not None
-            frames = series.annotated_frames()
+            labels = maps[study.study_id]
+            frames = tuple(f for f in series.annotated_frames() if (labels[:, f] != NOT_ANNOTATED).any())
             phase_of = {frame: phase for phase, frame in series.phases.items()}
             case = task.case_on([sequence], frames, tuple(phase_of.get(frame) for frame in frames))
-            inside = np.isin(maps[study.study_id][:, list(frames)], STRUCTURE_VALUES[structure])
+            inside = np.isin(labels[:, list(frames)], STRUCTURE_VALUES[structure])
             answers.append(Answer(task.word(study, case, "en"), "", inside, series.mask[:, list(frames)],
                                   series.spacing_mm))  # fmt: skip
         for name, one in mask_scores(answers).items():
@@ -91,10 +95,10 @@ def _resampled(studies: Sequence[Study]) -> Weights:
     return Bootstrap.of(patients, 1000).rows(patients)
 
 
-def difference(one: Statistic, other: Statistic, studies: Sequence[Study]) -> dict[str, float | None]:
-    """One less the other on the same patients, with its paired interval."""
-    if one.value is None or other.value is None:
-        return {"value": None, "low": None, "high": None}
-    weights = _resampled(studies)
-    low, high = interval(one(weights) - other(weights))
-    return {"value": round(one.value - other.value, 4), "low": low, "high": high}
+def difference(one: Statistic, other: Statistic, studies: Sequence[Study]) -> dict[str, float | int | None]:
+    """Mean difference over the patients for whom both are defined, with its paired interval."""
+    both = Mean(per_answer(one) - per_answer(other))
+    if both.value is None:
+        return {"value": None, "low": None, "high": None, "n": 0}
+    low, high = interval(both(_resampled(studies)))
+    return {"value": round(both.value, 4), "low": low, "high": high, "n": both.n}

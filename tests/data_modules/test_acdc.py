@@ -185,9 +185,10 @@ def test_axes_of_nifti_become_zthw(tmp_path):
 def test_volumes_count_the_cavity_and_nothing_else():
     """1000 cavity voxels of 1.5 x 1.25 x 10 mm are 18.75 ml, whatever else the mask holds."""
     mask = np.zeros((3, 1, 50, 60), np.uint8)
-    mask.reshape(-1)[:1000] = STRUCTURES["lv"]
-    mask.reshape(-1)[1000:1500] = STRUCTURES["myo"]
-    mask.reshape(-1)[1500:2300] = STRUCTURES["rv"]
+    for plane, cavity, right in zip(mask.reshape(3, -1), (500, 300, 200), (400, 300, 100), strict=True):
+        plane[:cavity] = STRUCTURES["lv"]
+        plane[1000:1200] = STRUCTURES["myo"]
+        plane[1500 : 1500 + right] = STRUCTURES["rv"]
     series = Series(np.zeros(mask.shape), np.diag([1.5, 1.25, 10, 1.0]), mask=mask, phases={"ed": 0, "es": 0})
     measured = measure_masks(series)
     assert measured["lvedv_ml"] == pytest.approx(18.75)

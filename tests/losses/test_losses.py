@@ -152,5 +152,8 @@ def test_box_loss_sees_extents_and_nothing_inside():
     hollow[1:3, 4:7, 3:8] = -20  # extents stay
     assert box_profile_loss(box, target) < 0.01
     assert box_profile_loss(hollow, target) < 0.01
+    outside, seen = target.clone(), box.clone()
+    outside[:, :4], seen[:, :4] = 255, 20.0  # what is drawn where nothing is known
+    assert box_profile_loss(seen, outside) < 0.01 < box_profile_loss(seen, target)
     shifted = box.roll(3, dims=2)
     assert box_profile_loss(shifted, target) > 1

@@ -241,6 +241,14 @@ def test_an_answer_without_a_box_has_no_overlap():
     assert scores["box_share"].value == 0.5
 
 
+def test_a_box_is_not_judged_where_nothing_is_annotated():
+    truth = cube(1, 4, 4, 4, 12, 12).astype(np.uint8)[:, None]
+    target = MaskTarget("sax", "lv", (1,), (0,), ("ed",), as_box=True)
+    truth[:, :, :2] = 255
+    drawn = (truth == 1) | (truth == 255)
+    assert box_scores([answer("", target_mask=target, mask=drawn, truth_mask=truth)])["iou"].value == 1
+
+
 @pytest.fixture(scope="module")
 def bert(tmp_path_factory):
     """A small random BERT with a word tokenizer."""

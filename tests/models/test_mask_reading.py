@@ -1,5 +1,7 @@
 """Masks are read as they are unless something else is asked for, and then each means does its own."""
 
+from dataclasses import replace
+
 import numpy as np
 import torch
 
@@ -36,6 +38,17 @@ def test_each_means_does_its_own():
     assert not MaskReading(largest=True, fill=True).mask(logits(), asked(False))[:, 1].any()
     box = MaskReading(largest=True, fill=True).mask(logits(), asked(True))
     assert np.array_equal(box, plain)
+    for structure, changes in (
+        ("myo", {"largest"}),
+        ("rv", {"largest", "fill"}),
+        ("scar", set()),
+        ("no_reflow", set()),
+    ):
+        target = replace(asked(False).case.mask, structure=structure)
+        one = replace(asked(False), case=Case((), mask=target))
+        for way in ("largest", "fill"):
+            tidied = MaskReading(**{way: True}).mask(logits(), one)
+            assert np.array_equal(tidied, plain) != (way in changes), (structure, way)
     assert str(MaskReading()) == "as they are"
     assert str(MaskReading(flips=True, fill=True)) == "flips, fill"
 

@@ -158,6 +158,28 @@ def test_few_slices_give_no_number(slices):
     assert set(quantify_scar(series).not_computable) == {"scar_mass_g", "scar_share_percent"}
 
 
+@pytest.mark.parametrize("elsewhere", [0, 255])
+def test_one_slice_with_the_structure_among_many_gives_no_number(elsewhere):
+    series, _ = ring(18, 27, (10, 1, 80, 80))
+    mask = series.mask.copy()
+    mask[:5], mask[6:] = elsewhere, elsewhere
+    found = quantify(replace(series, mask=mask))
+    assert not found.values
+    assert found.not_computable["lvedv_ml"] == "the structure is in 1 of the slices, at least 3 are needed"
+    assert set(quantify_scar(replace(series, mask=mask)).not_computable) == {"scar_mass_g", "scar_share_percent"}
+
+
+def test_each_phase_has_its_own_reason():
+    series, _ = ring(18, 27, (5, 2, 80, 80))
+    mask = series.mask.copy()
+    mask[2, 0] = 0
+    mask[:, 1] = 0
+    found = quantify(replace(series, mask=mask, phases={"ed": 0, "es": 1}))
+    assert found.not_computable["lvedv_ml"] == "slice 2 between others lacks it"
+    assert found.not_computable["lvesv_ml"] == "the structure is in no slice"
+    assert found.not_computable["lvef_percent"] == "slice 2 between others lacks it"
+
+
 @pytest.mark.parametrize(("value", "reason"), [(0, "lacks it"), (255, "is not annotated")])
 def test_a_slice_missing_between_others_gives_no_number(value, reason):
     series, _ = ring(18, 27, (5, 1, 80, 80))
@@ -274,6 +296,8 @@ def test_levels_are_thirds_from_the_wider_end():
     assert level_of_slices(series, 0) == ["basal", "basal", "mid", "mid", "apical", "apical"]
     assert level_of_slices(replace(series, mask=mask[::-1]), 0)[0] == "apical"
     assert level_of_slices(replace(series, mask=np.zeros_like(mask)), 0) == [None] * 6
+    two = np.concatenate([mask[:2], np.zeros_like(mask[2:])])
+    assert level_of_slices(replace(series, mask=two), 0) == [None] * 6
 
 
 def test_pictures_are_written(tmp_path):
