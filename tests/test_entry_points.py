@@ -11,14 +11,16 @@ import numpy as np
 import pytest
 
 from cmrvlm.errors import CmrvlmError
+from cmrvlm.label_maps import check_coding, coded, label_map, to_native
 from cmrvlm.labels import DISEASES, STRUCTURES
-from cmrvlm.predict import check_coding, coded, label_map, predict, to_native
+from cmrvlm.predict import predict
 from cmrvlm.quantification.summary import of_scar, of_ventricles
 from cmrvlm.stages.run_folder import load_run
 from cmrvlm.study_io import read_study, write_study
 from cmrvlm.tasks.base import Answer, Case, Instruction, MaskTarget
 from cmrvlm.text.tokens import SEGMENT
 from cmrvlm.train import train
+from data_modules.sources.phantom.source import PhantomSource
 from tests.conftest import ROOT, composed
 
 
@@ -147,6 +149,24 @@ def test_a_mask_of_a_real_frame_lies_on_the_experts_and_has_their_values(
     np.testing.assert_allclose(written.header.get_zooms(), expert.header.get_zooms(), atol=1e-4)
     assert np.allclose(written.affine, expert.affine, atol=1e-4) == states_spacing
     assert set(np.unique(written.get_fdata())) <= {0, 1, 2, 3}
+
+
+def test_every_frame_of_a_long_cine_has_masks(run, tmp_path):
+    """The model sees a few frames at a time; what it says of the first of them is kept, the others are filled in."""
+    long = PhantomSource(count=16, size=48, slices=4, frames=13, spacing_mm=(3.9, 4.1))
+    study = long.load(long.study_ids()[2])
+    write_study(study.with_series({"sax": study.series["sax"]}), tmp_path / "study")
+    masks = {}
+    for whole in (True, False):
+        out = tmp_path / str(whole)
+        result = prediction(run, tmp_path / "study", out, f"whole_cycle={whole}")
+        masks[whole] = nib.load(out / "sax_mask.nii.gz").get_fdata()
+        seen = int((masks[whole] != 255).any(axis=(0, 1, 2)).sum())
+        assert (result["from_masks"]["frames"]["seen"], result["from_masks"]["frames"]["of"]) == (seen, 13)
+        assert (seen == 13) == whole
+    assert not (masks[True] == 255).any()
+    first = masks[False] != 255
+    assert np.array_equal(masks[True][first], masks[False][first])
 
 
 def test_masks_in_another_coding():

@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 
 from cmrvlm.inference import answer_batch
+from cmrvlm.label_maps import label_map
 from cmrvlm.labels import NOT_ANNOTATED
-from cmrvlm.predict import label_map
 from cmrvlm.stages.run_folder import TrainedRun
 from cmrvlm.study import Study
 from cmrvlm.tasks.segmentation import SegmentTask

@@ -12,8 +12,8 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from cmrvlm.figures import save
+from cmrvlm.label_maps import to_native
 from cmrvlm.metrics.statistic import Statistic
-from cmrvlm.predict import to_native
 from cmrvlm.study import Study
 from experiments.commands import CONSOLE
 from experiments.segmentation.data import DataSet

@@ -1,0 +1,104 @@
+"""Predicted masks as one map of structures, and the way back to the grid and the values of the user's own files."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cmrvlm.errors import CmrvlmError
+from cmrvlm.labels import NOT_ANNOTATED, STRUCTURES
+from cmrvlm.study import Study
+from cmrvlm.tasks.base import Answer
+from cmrvlm.transforms.frames import frames_to_keep
+from cmrvlm.transforms.geometry import resample_mask
+
+
+def with_empty_masks(study: Study) -> Study:
+    """The study with masks in which nothing is annotated, as places for predictions."""
+    series = {
+        name: replace(one, mask=np.full(one.image.shape, NOT_ANNOTATED, dtype=np.uint8), phases={}, levels=())
+        for name, one in study.series.items()
+    }
+    return study.with_series(series)
+
+
+def label_map(answers: Sequence[Answer], sequence: str) -> NDArray[np.uint8] | None:
+    """Predicted structures (Z, T, H, W) of a sequence in canonical values, None when no mask was given.
+
+    Where structures overlap, the cavity goes before the wall, the wall before the right ventricle and that before the
+    atria; a scar is drawn into the wall, and the zone without reflow into the scar, and where those were asked for,
+    nowhere else.
+    """
+    found = {}
+    for answer in answers:
+        target = answer.instruction.case.mask
+        if target is not None and target.sequence == sequence and answer.mask is not None:
+            found[target.structure] = answer.mask
+    if not found:
+        return None
+    for inner, outer in (("scar", "myo"), ("no_reflow", "scar")):
+        if inner in found and outer in found:
+            found[inner] = found[inner] & found[outer]
+    result = np.zeros(next(iter(found.values())).shape, dtype=np.uint8)
+    for structure in ("la", "ra", "rv", "myo", "scar", "no_reflow", "lv"):
+        if structure in found:
+            result[found[structure]] = STRUCTURES[structure]
+    return result
+
+
+def to_native(labels: NDArray[np.uint8], model_study: Study, native: Study, sequence: str) -> NDArray[np.uint8]:
+    """Labels on the native grid; frames that the model did not see are 255 (not annotated)."""
+    here, there = model_study.series[sequence], native.series[sequence]
+    z, t, h, w = there.image.shape
+    moved = resample_mask(labels, here.affine, there.affine, (z, h, w))
+    moved[moved == NOT_ANNOTATED] = STRUCTURES["background"]  # outside the model's field of view it saw no structure
+    result = np.full(there.image.shape, NOT_ANNOTATED, dtype=np.uint8)
+    result[:, frames_to_keep(t, labels.shape[1], dict(there.phases))] = moved
+    return result
+
+
+def coded(labels: NDArray[np.uint8], values: Mapping[str, int] | None) -> NDArray[np.uint8]:
+    """Labels with the values of another coding, such as that of the data set a mask is compared with.
+
+    Args:
+        labels: Canonical values; 255 (not annotated) stays.
+        values: Structure to value; None keeps the canonical ones. Without a value of their own scar and no-reflow have
+            that of the wall, and other structures become background.
+    """
+    if values is None:
+        return labels
+    table = np.zeros(NOT_ANNOTATED + 1, dtype=np.uint8)
+    table[NOT_ANNOTATED] = NOT_ANNOTATED
+    scar = values.get("scar", values.get("myo", 0))
+    for name, value in ({"scar": scar, "no_reflow": scar} | dict(values)).items():
+        table[STRUCTURES[name]] = value
+    return table[labels]
+
+
+def check_coding(values: Mapping[str, Any] | None) -> None:
+    """Refuse a coding of masks in which a structure is unknown, or a value not its own.
+
+    Raises:
+        CmrvlmError: It is so.
+    """
+    given = values or {}
+    odd = [name for name, value in given.items()
+           if name not in STRUCTURES or not isinstance(value, int) or not 0 < value < NOT_ANNOTATED]  # fmt: skip
+    if odd or len(set(given.values())) < len(given):
+        raise CmrvlmError(f"no coding of masks: {dict(given)}", field="mask_values",
+                          remedy=f"Give each of {', '.join(STRUCTURES)} a value of its own, 1 to 254.")  # fmt: skip
+
+
+def turned(study: Study, frames: int) -> Study:
+    """The study with every cine begun later in its cycle; times are left out, they would not ascend."""
+    series = {
+        name: replace(one, image=np.roll(one.image, -frames, axis=1), frame_times_ms=None)
+        if one.image.shape[1] > 1
+        else one
+        for name, one in study.series.items()
+    }
+    return study.with_series(series)
