@@ -61,6 +61,6 @@ def keep(folder: Path, results: Mapping[str, Mapping[str, Any]], shown: Shown, s
         axis.bar(np.arange(len(shown)) + index * width, heights, width, label=name)
     axis.set_xticks(np.arange(len(shown)) + 0.4 - width / 2, [label for *_, label in shown], fontsize=8)
     axis.set_ylabel("score, synthetic test set")
-    axis.legend(fontsize=8)
+    figure.legend(loc="outside right upper", fontsize=8)
     save(figure, folder / "scores.png", vector=True)
     CONSOLE.print("\n".join(lines), markup=False)

@@ -27,7 +27,6 @@ SHOWN = (
     ("segment_myo", "dice", "myo Dice"),
     ("disease", "macro_auroc", "disease AUROC"),
     ("abnormality", "macro_auroc", "finding AUROC"),
-    ("volume", "lvef_pearson", "LVEF Pearson"),
 )
 
 
