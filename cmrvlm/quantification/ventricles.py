@@ -173,24 +173,25 @@ def _rates(series: Series, curve_ml: FloatArray) -> tuple[dict[str, float], str]
         problem = _why_no_volume(series, (STRUCTURES["lv"],), frame, lost)
         if problem is not None:
             return {}, f"frame {frame}: {problem}"
-    return rates_ml_per_s(curve_ml, times), ""
+    return rates_ml_per_s(curve_ml, times), "the volume does not change so between the frames"
 
 
 def rates_ml_per_s(curve_ml: FloatArray, times_ms: tuple[float, ...]) -> dict[str, float]:
     """Peak ejection and peak filling rate of the left ventricle: the steepest fall and rise of its volume.
 
-    The cycle is closed: after the last frame comes the first, one mean interval later.
+    Slopes are those of each frame between its neighbours. From the last frame to the first there is none: a cine that
+    was gated prospectively ends before the cycle does.
 
     Args:
         curve_ml: (T,) volume in every frame.
         times_ms: Their times, ascending, at least three.
+
+    Returns:
+        Without a rate of a volume that never falls, or never rises.
     """
-    times_s = np.asarray(times_ms) / 1000
-    period = times_s[-1] - times_s[0] + np.diff(times_s).mean()
-    around = np.concatenate([curve_ml[-1:], curve_ml, curve_ml[:1]])
-    when = np.concatenate([times_s[-1:] - period, times_s, times_s[:1] + period])
-    slopes = np.gradient(around, when)[1:-1]
-    return dict(zip(RATES, (float(-slopes.min()), float(slopes.max())), strict=True))
+    slopes = np.gradient(curve_ml, np.asarray(times_ms) / 1000)[1:-1]
+    rates = zip(RATES, (float(-slopes.min()), float(slopes.max())), strict=True)
+    return {name: rate for name, rate in rates if rate > 0}
 
 
 def body_surface_m2(height_cm: float, weight_kg: float) -> float:

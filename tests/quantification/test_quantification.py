@@ -218,6 +218,18 @@ def test_rates_of_a_known_curve():
     assert rates["lv_peak_filling_rate_ml_per_s"] == pytest.approx(steepest, rel=0.01)
 
 
+def test_rates_do_not_close_a_cycle_that_the_cine_leaves_open():
+    """Two thirds of a cycle: the step from the last volume back to the first is not taken for filling."""
+    times_ms = tuple(np.arange(0, 600, 20.0))
+    curve = 100 + 40 * np.cos(2 * np.pi * np.array(times_ms) / 900)
+    steepest = 40 * 2 * np.pi / 0.9
+    rates = rates_ml_per_s(curve, times_ms)
+    assert rates["lv_peak_ejection_rate_ml_per_s"] == pytest.approx(steepest, rel=0.01)
+    assert rates["lv_peak_filling_rate_ml_per_s"] < steepest
+    falling = rates_ml_per_s(curve[:20], times_ms[:20])
+    assert list(falling) == ["lv_peak_ejection_rate_ml_per_s"]
+
+
 def cine(frames=4, slices=8, times=(0.0, 200.0, 400.0, 600.0)):
     """A ventricle that shrinks and grows again, in equal slices."""
     stacks = [ring(inner, inner + 8, (slices, 1, 80, 80))[0] for inner in (18, 13, 15, 17)[:frames]]
