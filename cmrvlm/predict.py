@@ -26,6 +26,7 @@ from cmrvlm.instantiate import build
 from cmrvlm.label_maps import check_coding, coded, label_map, to_native, turned, with_empty_masks
 from cmrvlm.labels import DISEASES, LANGUAGES, NOT_ANNOTATED, STRUCTURE_TERMS, STRUCTURES
 from cmrvlm.measurements import MEASUREMENTS
+from cmrvlm.quantification.segments import septum_direction
 from cmrvlm.quantification.summary import of_scar, of_ventricles
 from cmrvlm.stages.run_folder import TrainedRun, load_run
 from cmrvlm.stages.wiring import Config, plain
@@ -99,17 +100,22 @@ def predict(config: Config) -> dict[str, Any]:
     out.mkdir(parents=True, exist_ok=True)
     study, answers = _answers(run, native, config, with_words=True)
     result = _texts(answers, config["ask"])
-    for sequence, moved in _label_maps(run, native, study, answers, config).items():
-        written = coded(moved, config["mask_values"])
-        write_nifti(out / f"{sequence}_mask.nii.gz", written, native.series[sequence].affine)
-        measured = replace(native.series[sequence], mask=moved, phases={}, levels=())
-        panel(measured, out / ("panel.png" if sequence == "sax" else f"panel_{sequence}.png"))
-        if sequence == "sax":
-            result["from_masks"] = of_ventricles(measured, native.labels.demographics, out)
-        elif sequence == "lge":
-            asked = {one.structure for answer in answers
-                     if (one := answer.instruction.case.mask) and one.sequence == sequence}  # fmt: skip
-            result["from_lge_masks"] = of_scar(measured, asked, out)
+    maps = _label_maps(run, native, study, answers, config)
+    measured = {name: replace(native.series[name], mask=labels, phases={}, levels=()) for name, labels in maps.items()}
+    for sequence, one in measured.items():
+        write_nifti(out / f"{sequence}_mask.nii.gz", coded(maps[sequence], config["mask_values"]), one.affine)
+        panel(one, out / ("panel.png" if sequence == "sax" else f"panel_{sequence}.png"))
+    if "sax" in measured:
+        result["from_masks"] = of_ventricles(measured["sax"], native.labels.demographics, out)
+    if "lge" in measured:
+        asked = {mask.structure for answer in answers
+                 if (mask := answer.instruction.case.mask) and mask.sequence == "lge"}  # fmt: skip
+        septum = (
+            septum_direction(measured["sax"], result["from_masks"]["frames"].get("ed", 0))
+            if "sax" in measured
+            else None
+        )
+        result["from_lge_masks"] = of_scar(measured["lge"], asked, out, septum)
     (out / "prediction.json").write_text(json.dumps(result, indent=1, ensure_ascii=False))
     return result
 

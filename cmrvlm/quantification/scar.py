@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import numpy as np
+from numpy.typing import NDArray
+
 from cmrvlm.quantification.segments import SCAR, transmurality_percent
 from cmrvlm.quantification.ventricles import (
     MYOCARDIAL_DENSITY_G_PER_ML,
@@ -29,10 +32,14 @@ def quantify_scar(series: Series) -> Quantities:
                        "scar_share_percent": 100 * scar_ml / wall_ml})  # fmt: skip
 
 
-def scar_by_segment(series: Series) -> tuple[dict[int, float], str | None]:
+def scar_by_segment(series: Series, septum: NDArray[np.float64] | None = None) -> tuple[dict[int, float], str | None]:
     """Segment to the share of its wall that is scar, in percent; and why there is none when it is empty.
 
-    Segments are counted from the right ventricle, so a mask without it has none.
+    Segments are counted from the right ventricle. Where the mask does not show it, another series of the study can.
+
+    Args:
+        series: Late enhancement with masks.
+        septum: World direction from the left ventricle to the right one by another series.
     """
-    found = transmurality_percent(series)
+    found = transmurality_percent(series, septum=septum)
     return found, None if found else "the mask shows no slice with a closed wall beside a right ventricle"

@@ -103,22 +103,26 @@ def level_of_slices(series: Series, frame: int) -> list[str | None]:
     return levels
 
 
-def sectors(series: Series, frame: int, reference: int | None = None) -> Iterator[Sector]:
+def sectors(
+    series: Series, frame: int, reference: int | None = None, septum: FloatArray | None = None
+) -> Iterator[Sector]:
     """The segments' sectors in each slice whose cavity the wall goes all around.
 
     Angles are taken in world mm about the centre of the left ventricle, from the direction of the right one; both are
     those of the reference frame, so that a segment is the same piece of wall at end-diastole and at end-systole. Slices
-    without both ventricles take the direction of the nearest slice that has them; without any there is no sector, nor
-    where neither levels nor affine say at which end the apex is: anterior and inferior could not be told apart.
+    without both ventricles take the direction of the nearest slice that has them, without any that of another series of
+    the study; without that there is no sector, nor where neither levels nor affine say at which end the apex is:
+    anterior and inferior could not be told apart.
 
     Args:
         series: With masks; slices go from base to apex in the direction of the affine or against it.
         frame: Whose areas are taken.
         reference: Whose angles are taken; None for the same frame.
+        septum: World direction from the left ventricle to the right one, where the series itself shows no right one.
     """
     assert series.mask is not None
     at = frame if reference is None else reference
-    levels, septal = level_of_slices(series, at), _septal_directions(series, at)
+    levels, septal = level_of_slices(series, at), _septal_directions(series, at, septum)
     to_apex = _to_apex(series, levels)
     pixel_mm2 = float(np.linalg.norm(np.cross(series.affine[:3, 0], series.affine[:3, 1])))
     for index, level in enumerate(levels):
@@ -159,8 +163,20 @@ def _to_apex(series: Series, levels: list[str | None]) -> FloatArray | None:
     return None if forward is None else np.asarray(along if forward else -along)
 
 
-def _septal_directions(series: Series, frame: int) -> list[FloatArray | None]:
-    """For each slice the unit vector from the left ventricle to the right one; the nearest slice's if it lacks one."""
+def septum_direction(series: Series, frame: int) -> FloatArray | None:
+    """World unit vector from the left ventricle to the right one, over all slices; None where none shows both."""
+    known = [one for one in _septal_directions(series, frame, None) if one is not None]
+    if not known:
+        return None
+    mean = np.mean(known, axis=0)
+    return np.asarray(mean / np.linalg.norm(mean))
+
+
+def _septal_directions(series: Series, frame: int, elsewhere: FloatArray | None) -> list[FloatArray | None]:
+    """For each slice the unit vector from the left ventricle to the right one; the nearest slice's if it lacks one.
+
+    Without any it is that of elsewhere, in the plane of the slices.
+    """
     assert series.mask is not None
     found: dict[int, FloatArray] = {}
     for index, mask in enumerate(series.mask[:, frame]):
@@ -168,6 +184,10 @@ def _septal_directions(series: Series, frame: int) -> list[FloatArray | None]:
         if len(left) and len(right):
             gap = right.mean(axis=0) - left.mean(axis=0)
             found[index] = gap / np.linalg.norm(gap)
+    if not found and elsewhere is not None:
+        normal = series.affine[:3, 2] / np.linalg.norm(series.affine[:3, 2])
+        flat = elsewhere - normal * float(elsewhere @ normal)
+        found[0] = flat / np.linalg.norm(flat)
     return [found[min(found, key=lambda one: abs(one - index))] if found else None for index in range(len(series.mask))]
 
 
@@ -186,11 +206,17 @@ def thickening_percent(series: Series, ed: int, es: int) -> dict[int, float]:
     return {segment: 100 * (thicker[segment] - value) / value for segment, value in thick.items() if value > 0}
 
 
-def transmurality_percent(series: Series, frame: int = 0) -> dict[int, float]:
-    """Segment to the share of its wall that is scar, by area (as in Kim et al., N Engl J Med 2000;343:1445)."""
+def transmurality_percent(series: Series, frame: int = 0, septum: FloatArray | None = None) -> dict[int, float]:
+    """Segment to the share of its wall that is scar, by area (as in Kim et al., N Engl J Med 2000;343:1445).
+
+    Args:
+        series: With masks.
+        frame: Whose.
+        septum: See `sectors`.
+    """
     scar: dict[int, float] = {}
     wall: dict[int, float] = {}
-    for one in sectors(series, frame):
+    for one in sectors(series, frame, septum=septum):
         scar[one.segment] = scar.get(one.segment, 0.0) + one.scar_mm2
         wall[one.segment] = wall.get(one.segment, 0.0) + one.wall_mm2
     return {segment: 100 * scar[segment] / area for segment, area in sorted(wall.items()) if area > 0}

@@ -6,6 +6,9 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from cmrvlm.labels import NOT_ANNOTATED
 from cmrvlm.quantification.figures import bulls_eye, contour_cine, volume_curves
 from cmrvlm.quantification.scar import SCAR_VALUES, quantify_scar, scar_by_segment
@@ -51,20 +54,23 @@ def of_ventricles(series: Series, person: Mapping[str, float | str], out: Path) 
     return result
 
 
-def of_scar(series: Series, asked: Collection[str], out: Path) -> dict[str, Any]:
+def of_scar(
+    series: Series, asked: Collection[str], out: Path, septum: NDArray[np.float64] | None = None
+) -> dict[str, Any]:
     """Mass and share of the scar of predicted masks on late enhancement, by segment where it can be told.
 
     Args:
         series: Late enhancement with masks.
         asked: Structures that were looked for; without both wall and scar there is no number.
         out: Folder of the picture.
+        septum: World direction from the left ventricle to the right one by the short axis.
     """
     if not {"myo", "scar"} <= set(asked):
         return {"not_computable": dict.fromkeys((*SCAR_VALUES, "scar_by_segment_percent"), _NOT_ASKED)}
     found = quantify_scar(series)
     result: dict[str, Any] = {name: round(value, 1) for name, value in found.values.items()}
     result["not_computable"] = dict(found.not_computable)
-    by_segment, reason = scar_by_segment(series)
+    by_segment, reason = scar_by_segment(series, septum)
     if reason is not None:
         result["not_computable"]["scar_by_segment_percent"] = reason
         return result

@@ -14,6 +14,7 @@ from cmrvlm.quantification.segments import (
     NAMES,
     level_of_slices,
     sectors,
+    septum_direction,
     thickening_percent,
     thickness_mm,
     transmurality_percent,
@@ -138,6 +139,12 @@ def test_scar_is_weighed_and_found_in_its_segment():
     assert quantify(series).values["lv_mass_g"] == pytest.approx(3 * area_mm2 * 8 / 1000 * 1.05, rel=0.02)
     no_right = replace(series, mask=np.where(series.mask == RV, 0, series.mask).astype(np.uint8))
     assert scar_by_segment(no_right) == ({}, "the mask shows no slice with a closed wall beside a right ventricle")
+    # The short axis of the same study, of another size, turned and tilted, tells where the right ventricle lies.
+    cine, _ = ring(18, 27, (5, 1, 90, 100), (1.1, 1.1, 9.0), rotate=0.7, tilt=0.1)
+    told, reason = scar_by_segment(no_right, septum_direction(cine, 0))
+    assert reason is None
+    assert told == pytest.approx(share, abs=3)
+    assert septum_direction(no_right, 0) is None
 
 
 def test_an_open_wall_has_no_segments():
