@@ -110,11 +110,8 @@ def predict(config: Config) -> dict[str, Any]:
     if "lge" in measured:
         asked = {mask.structure for answer in answers
                  if (mask := answer.instruction.case.mask) and mask.sequence == "lge"}  # fmt: skip
-        septum = (
-            septum_direction(measured["sax"], result["from_masks"]["frames"].get("ed", 0))
-            if "sax" in measured
-            else None
-        )
+        cine = measured.get("sax")
+        septum = None if cine is None else septum_direction(cine, result["from_masks"]["frames"].get("ed", 0))
         result["from_lge_masks"] = of_scar(measured["lge"], asked, out, septum)
     (out / "prediction.json").write_text(json.dumps(result, indent=1, ensure_ascii=False))
     return result
