@@ -51,7 +51,7 @@ def cases_of(maps: Mapping[str, LabelMap], ordered: Sequence[tuple[float, Study]
                 title = f"{name}, {score:.3f}" if offset == 0 else "truth"
                 overlay(axes[2 * row + offset, column], np.asarray(series.image[index, frame], dtype=np.float32),
                         masks, title if column == 0 else f"slice {index}")  # fmt: skip
-    save(figure, path)
+    save(figure, path, dpi=75)
 
 
 def _mean_dice(labels: LabelMap, study: Study, chosen: DataSet) -> float:
