@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -62,7 +62,7 @@ def mask_questions(study: Study, language: str, structures: Sequence[SegmentTask
 def panel(series: Series, path: Path) -> None:
     """Slices at the largest and the smallest left ventricle with the structures; of one frame once."""
     assert series.mask is not None
-    annotated = [t for t in range(series.mask.shape[1]) if (series.mask[:, t] != NOT_ANNOTATED).any()]
+    annotated = series.known_frames()
     volume = {frame: int((series.mask[:, frame] == STRUCTURES["lv"]).sum()) for frame in annotated}
     rows = {"largest LV": max(annotated, key=lambda one: volume[one])}
     if len(annotated) > 1:
@@ -98,7 +98,7 @@ def predict(config: Config) -> dict[str, Any]:
     native = native.with_series(known)
     out = Path(config["out"])
     out.mkdir(parents=True, exist_ok=True)
-    study, answers = _answers(run, native, config, with_words=True)
+    study, answers = _answers(run, native, config, list(run.model.mask_head), with_words=True)
     result = _texts(answers, config["ask"])
     maps = _label_maps(run, native, study, answers, config)
     measured = {name: replace(native.series[name], mask=labels, phases={}, levels=()) for name, labels in maps.items()}
@@ -118,12 +118,14 @@ def predict(config: Config) -> dict[str, Any]:
 
 
 @torch.no_grad()
-def _answers(run: TrainedRun, native: Study, config: Config, *, with_words: bool) -> tuple[Study, list[Answer]]:
-    """The study on the model's grid, and what the model says of it: masks, and words if they are wanted."""
+def _answers(
+    run: TrainedRun, native: Study, config: Config, masked: Collection[str], *, with_words: bool
+) -> tuple[Study, list[Answer]]:
+    """The study on the model's grid, and what the model says of it: masks of some series, and words if wanted."""
     study = run.preprocessing(with_empty_masks(native))
     tasks, language = build(run.config["mix"], "mix").tasks.values(), config["language"]
     structures = [task for task in tasks if isinstance(task, SegmentTask)
-                  and task.sequence in study.series and task.sequence in run.model.mask_head]  # fmt: skip
+                  and task.sequence in study.series and task.sequence in masked]  # fmt: skip
     asked = mask_questions(study, language, structures)
     if with_words:
         report = next((task for task in tasks if isinstance(task, ReportTask)), ReportTask())
@@ -148,8 +150,9 @@ def _label_maps(
     times = [math.ceil(native.series[name].image.shape[1] / study.series[name].image.shape[1]) for name in found]
     for later in range(1, max(times, default=1) if config["whole_cycle"] else 1):
         begun_later = turned(native, later)
-        own, more = _answers(run, begun_later, config, with_words=False)
-        for sequence, labels in found.items():
+        unfinished = {name: labels for name, labels in found.items() if (labels == NOT_ANNOTATED).any()}
+        own, more = _answers(run, begun_later, config, unfinished, with_words=False)
+        for sequence, labels in unfinished.items():
             seen = label_map(more, sequence)
             if seen is not None:
                 moved = np.roll(to_native(seen, own, begun_later, sequence), later, axis=1)

@@ -82,6 +82,12 @@ class Series:
         heights_mm = (np.append(gaps[:1], gaps) + np.append(gaps, gaps[-1:])) / 2
         return np.asarray(heights_mm * self.voxel_volume_ml / self.spacing_mm[0])
 
+    def known_frames(self) -> tuple[int, ...]:
+        """Frames in which at least one voxel is annotated (not 255), if only as background."""
+        if self.mask is None:
+            return ()
+        return tuple(int(t) for t in np.flatnonzero((self.mask != 255).any(axis=(0, 2, 3))))
+
     def annotated_frames(self) -> tuple[int, ...]:
         """Frames in which at least one voxel is annotated (not 255) and at least one is foreground."""
         if self.mask is None:

@@ -120,14 +120,14 @@ def _told_beside(image: Path) -> dict[str, Any]:
     return dict(json.loads(path.read_text())) if path.is_file() else {}
 
 
+def _told_of(image: Path, told: Mapping[str, Any]) -> dict[str, Any]:
+    """The part about one file's series of what `_told_beside` gave."""
+    return dict(told.get("series", {}).get(image.name.removesuffix(".gz").removesuffix(".nii"), {}))
+
+
 def stored_places_mm(image: Path) -> tuple[float, ...] | None:
     """Places of the slices that a `study.json` beside a NIfTI file states for it; None when it states none."""
-    return _places(_told_of_series(image))
-
-
-def _told_of_series(image: Path) -> dict[str, Any]:
-    told = _told_beside(image).get("series", {})
-    return dict(told.get(image.name.removesuffix(".gz").removesuffix(".nii"), {}))
+    return _places(_told_of(image, _told_beside(image)))
 
 
 def read_nifti(path: Path) -> tuple[np.ndarray, np.ndarray]:
@@ -213,13 +213,13 @@ def read_study(path: Path, sequence: str = "sax") -> Study:
                               remedy="Name the series so, or give one NIfTI file.")  # fmt: skip
     else:
         files = {sequence: path}
-    series = {}
+    told, series = _told_beside(next(iter(files.values()))), {}
     for name in (name for name in SEQUENCES if name in files):
         image, affine = read_nifti(files[name])
-        times = _told_of_series(files[name]).get("frame_times_ms")
+        own = _told_of(files[name], told)
+        times = own.get("frame_times_ms")
         series[name] = Series(image.astype(np.float32), affine, None if times is None else tuple(times),
-                              slice_places_mm=stored_places_mm(files[name]))  # fmt: skip
-    told = _told_beside(next(iter(files.values()))).get("labels", {})
-    labels = StudyLabels(demographics=dict(told.get("demographics", {})))
+                              slice_places_mm=_places(own))  # fmt: skip
+    labels = StudyLabels(demographics=dict(told.get("labels", {}).get("demographics", {})))
     name = path.name.removesuffix(".gz").removesuffix(".nii")
     return Study(name, name, series, labels)

@@ -15,7 +15,7 @@ from cmrvlm.models.cmrvlm import CMRVLM
 from cmrvlm.models.features import Features
 from cmrvlm.tasks.base import Instruction
 
-CAVITIES = ("lv", "rv", "la", "ra")
+_CAVITIES = ("lv", "rv", "la", "ra")
 
 
 class MaskReading:
@@ -58,10 +58,10 @@ class MaskReading:
 
     def _tidied(self, stack: NDArray[np.bool_], structure: str) -> NDArray[np.bool_]:
         """A structure's stack (Z, H, W), tidied up as asked and as far as it makes sense for it."""
-        if self.largest and structure in (*CAVITIES, "myo"):
+        if self.largest and structure in (*_CAVITIES, "myo"):
             parts, count = ndimage.label(stack)
             sizes = np.bincount(parts.ravel(), minlength=count + 1)[1:]
             stack = parts == 1 + sizes.argmax() if count else stack
-        if self.fill and structure in CAVITIES:
+        if self.fill and structure in _CAVITIES:
             stack = np.stack([ndimage.binary_fill_holes(picture) for picture in stack])
         return stack

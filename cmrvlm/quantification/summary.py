@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cmrvlm.labels import NOT_ANNOTATED
 from cmrvlm.quantification.figures import bulls_eye, contour_cine, volume_curves
 from cmrvlm.quantification.scar import SCAR_VALUES, quantify_scar, scar_by_segment
 from cmrvlm.quantification.segments import thickening_percent, thickness_mm
@@ -32,12 +31,9 @@ def of_ventricles(series: Series, person: Mapping[str, float | str], out: Path) 
     """
     height, weight = (float(person[name]) if name in person else None for name in ("height_cm", "weight_kg"))
     found = quantify(series, height, weight)
-    assert series.mask is not None
     result: dict[str, Any] = {name: round(value, 1) for name, value in found.values.items()}
     result["not_computable"] = dict(found.not_computable)
-    seen = [frame for frame in range(series.mask.shape[1]) if (series.mask[:, frame] != NOT_ANNOTATED).any()]
-    result["frames"] = {**{phase: int(frame) for phase, frame in found.phases.items()}, "seen": len(seen),
-                        "of": series.mask.shape[1]}  # fmt: skip
+    result["frames"] = {**found.phases, "seen": len(series.known_frames()), "of": series.image.shape[1]}
     if not series.annotated_frames():
         return result
     volume_curves(found, series.frame_times_ms, out / "volumes.png")

@@ -8,7 +8,7 @@ computed is absent, with the reason.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -118,23 +118,34 @@ def _of_cavity(
 
 def why_no_volume(series: Series, structures: tuple[int, ...], frame: int) -> str | None:
     """Why a structure's volume in a frame cannot be counted; None when it can."""
-    return _why_no_volume(series, structures, frame, _unannotated(series))
+    return next(_why_no_volumes(series, structures, [frame]))
 
 
-def _why_no_volume(
-    series: Series, structures: tuple[int, ...], frame: int, unannotated: NDArray[np.bool_]
-) -> str | None:
-    """`why_no_volume`, with what `_unannotated` says: it looks at all frames, and is the same for each of them."""
+def _why_no_volumes(series: Series, structures: tuple[int, ...], frames: Iterable[int]) -> Iterator[str | None]:
+    """`why_no_volume` of each frame; what is the same for all of them is looked up once."""
     assert series.mask is not None
-    mask = series.mask[:, frame]
-    if few := _too_few(series):
-        return few
-    if (lost := unannotated[:, frame]).any():
+    few, unannotated = _too_few(series), _unannotated(series)
+    shown = int(np.isin(series.mask, structures).any(axis=(1, 2, 3)).sum())  # slices; at end-systole they may be fewer
+    for frame in frames:
+        yield few or _problem_of(series.mask[:, frame], structures, unannotated[:, frame], shown)
+
+
+def _problem_of(
+    mask: NDArray[np.uint8], structures: tuple[int, ...], lost: NDArray[np.bool_], shown: int
+) -> str | None:
+    """Why a structure's volume in a frame's mask (Z, H, W) cannot be counted.
+
+    Args:
+        mask: Of the frame.
+        structures: Values of the structure.
+        lost: (Z,) slices that are annotated in other frames alone.
+        shown: Slices that show the structure in any frame.
+    """
+    if lost.any():
         return f"slice {int(lost.argmax())} is not annotated in this frame"
     there = np.flatnonzero(np.isin(mask, structures).any(axis=(1, 2)))
     if not len(there):
         return "the structure is in no slice"
-    shown = int(np.isin(series.mask, structures).any(axis=(1, 2, 3)).sum())  # at end-systole it may be in fewer
     if shown < FEWEST_SLICES:
         return f"the structure is in {shown} of the slices, at least {FEWEST_SLICES} are needed"
     within = mask[there[0] : there[-1] + 1]
@@ -168,9 +179,7 @@ def _rates(series: Series, curve_ml: FloatArray) -> tuple[dict[str, float], str]
         return {}, "the times of at least three frames are needed"
     if not (np.diff(times) > 0).all():
         return {}, "the frame times do not ascend"
-    lost = _unannotated(series)
-    for frame in range(len(times)):
-        problem = _why_no_volume(series, (STRUCTURES["lv"],), frame, lost)
+    for frame, problem in enumerate(_why_no_volumes(series, (STRUCTURES["lv"],), range(len(times)))):
         if problem is not None:
             return {}, f"frame {frame}: {problem}"
     return rates_ml_per_s(curve_ml, times), "the volume does not change so between the frames"
