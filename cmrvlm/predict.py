@@ -53,12 +53,6 @@ def questions(study: Study, language: str, ask: str | None, report: ReportTask) 
     return asked
 
 
-def mask_questions(study: Study, language: str, structures: Sequence[SegmentTask]) -> list[Instruction]:
-    """Each structure on all frames of the preprocessed study."""
-    return [task.word(study, task.case_on(list(study.series), tuple(range(study.series[task.sequence].image.shape[1]))),
-                      language) for task in structures]  # fmt: skip
-
-
 def panel(series: Series, path: Path) -> None:
     """Slices at the largest and the smallest left ventricle with the structures; of one frame once."""
     assert series.mask is not None
@@ -126,7 +120,7 @@ def _answers(
     tasks, language = build(run.config["mix"], "mix").tasks.values(), config["language"]
     structures = [task for task in tasks if isinstance(task, SegmentTask)
                   and task.sequence in study.series and task.sequence in masked]  # fmt: skip
-    asked = mask_questions(study, language, structures)
+    asked = [task.on_all_frames(study, language) for task in structures]
     if with_words:
         report = next((task for task in tasks if isinstance(task, ReportTask)), ReportTask())
         asked = questions(study, language, config["ask"], report) + asked

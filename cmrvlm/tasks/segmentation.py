@@ -112,6 +112,11 @@ class SegmentTask(Task):
                             phases or (None,) * len(frames))  # fmt: skip
         return Case(whole_views(shown), key=self.structure, mask=target)
 
+    def on_all_frames(self, study: Study, language: str) -> Instruction:
+        """The structure on every frame of a study that may have no masks, shown with all of its series."""
+        frames = tuple(range(study.series[self.sequence].image.shape[1]))
+        return self.word(study, self.case_on(list(study.series), frames), language)
+
     def _there(self, study: Study, frames: Sequence[int]) -> bool:
         mask = study.series[self.sequence].mask
         return mask is not None and bool(np.isin(mask[:, list(frames)], STRUCTURE_VALUES[self.structure]).any())

@@ -82,7 +82,7 @@ DATA_SETS = {
 
 
 def stacks_of_slices(pictures: Path, out: Path) -> None:
-    """EMIDEC's slices as `<case>/Images/<case>.nii.gz` and `Contours`, from its four folders of pictures.
+    """EMIDEC's slices as `<case>/Images/<case>.nii.gz` and `Contours`, from its four folders of pictures; once.
 
     The pictures are turned by 180 degrees, and are turned back here.
 
@@ -103,6 +103,8 @@ def stacks_of_slices(pictures: Path, out: Path) -> None:
         if found:
             slices[found[1]].append(path)
     for case, paths in slices.items():
+        if (out / case / "Contours" / f"{case}.nii.gz").is_file():  # written last
+            continue
         images = [path.parents[1] / path.parent.name.removesuffix("annot") / path.name for path in paths]
         for kind, files in (("Images", images), ("Contours", paths)):
             stack = np.stack([np.rot90(np.asarray(Image.open(one)), 2) for one in files])[:, None]  # (Z, 1, H, W)

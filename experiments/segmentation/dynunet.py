@@ -1,8 +1,8 @@
 """The baseline: MONAI's DynUNet as nnU-Net plans it, on the very images, augmentation and split of our model.
 
-What differs from nnU-Net: images, augmentation and the time of training are those of the comparison, and so is no
-test-time mirroring. A third of the 3D patches is not forced to hold foreground: every stack here is centred on a heart.
-Its optimizer is made for a quarter of a million steps; in the minutes of this comparison AdamW does better.
+What differs from nnU-Net: images, augmentation and the time of training are those of the comparison, and nothing is
+mirrored when masks are made. A third of the 3D patches is not forced to hold foreground: every stack here is centred
+on a heart. Its optimizer is made for a quarter of a million steps; in the minutes of this comparison AdamW does better.
 """
 
 from __future__ import annotations

@@ -56,13 +56,12 @@ def train(overrides: Sequence[str], out: Path, minutes: float, timing: Path) -> 
 
 def label(trained: TrainedRun, study: Study, sequence: str, structures: Sequence[str]) -> LabelMap:
     """Canonical values (Z, T, H, W); frames that were not asked are 255."""
-    tasks = [SegmentTask(one, sequence) for one in structures]
     series = study.series[sequence]
     frames = series.annotated_frames()
-    asked = [task.word(study, task.case_on([sequence], frames), "en") for task in tasks]
+    cases = [(task := SegmentTask(one, sequence), task.case_on([sequence], frames)) for one in structures]
+    asked = [task.word(study, case, "en") for task, case in cases]
     batch = trained.collator([(study.with_series({sequence: series}), asked)])
-    answers = answer_batch(trained.model, trained.collator, batch, 40)
+    labels = label_map(answer_batch(trained.model, trained.collator, batch, 40), sequence)
     result = np.full(series.image.shape, NOT_ANNOTATED, dtype=np.uint8)
-    labels = label_map(answers, sequence)
     result[:, list(frames)] = 0 if labels is None else labels
     return result

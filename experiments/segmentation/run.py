@@ -22,6 +22,7 @@ import torch
 from cmrvlm.stages.run_folder import load_run
 from cmrvlm.study import Study
 from data_modules.sources.base import Source
+from data_modules.study_data_module import StudyDataModule
 from experiments.commands import CONSOLE, given
 from experiments.segmentation import ours
 from experiments.segmentation.data import DATA_SETS, FOLDS, DataSet, data_of, endless, stacks_of_slices, write_folds
@@ -33,15 +34,24 @@ BASELINES = {"dynunet_2d": (2, "adamw"), "dynunet_3d": (3, "adamw"), "dynunet_2d
 KEPT_BASELINES = ("dynunet_2d", "dynunet_3d")
 
 
-def made(model: str, chosen: DataSet, overrides: list[str], out: Path, fold: int, minutes: float) -> Path:
-    """The folder with the label maps of a fold's held-out studies and the learning curve of a model."""
-    folder = out / f"{model}_fold{fold}"
+def made(
+    model: str, chosen: DataSet, overrides: list[str], data: StudyDataModule, studies: list[Study], folder: Path,
+    minutes: float
+) -> None:  # fmt: skip
+    """Keep the label maps of a fold's held-out studies and the learning curve of a model in a folder, unless they are.
+
+    Args:
+        model: Its name.
+        chosen: The data set.
+        overrides: What `cmrvlm.train` is told, but for the mix.
+        data: Of the fold, prepared.
+        studies: The held-out ones, on the model's grid.
+        folder: `<out>/<model>_fold<k>`.
+        minutes: Of training.
+    """
     if (folder / "done.json").is_file():
-        return folder
-    data = data_of([*overrides, *chosen.mixes["ours"]])
-    data.prepare_data()
-    studies = [data.cache.load(one) for one in data.split["test"]]
-    CONSOLE.print(f"\n{model}, fold {fold}: {len(data.split['train'])} studies, {minutes:g} minutes", style="bold")
+        return
+    CONSOLE.print(f"\n{folder.name}: {len(data.split['train'])} studies, {minutes:g} minutes", style="bold")
     maps: dict[str, LabelMap]
     if model in BASELINES:
         dimensions, optimizer = BASELINES[model]
@@ -50,13 +60,12 @@ def made(model: str, chosen: DataSet, overrides: list[str], out: Path, fold: int
         maps = {one.study_id: baseline.label(one.series[chosen.sequence]) for one in studies}
     else:
         own = [*overrides, *chosen.mixes[model]]
-        curve, took = ours.train(own, folder / "run", minutes, out / f"{model}_timed")
+        curve, took = ours.train(own, folder / "run", minutes, folder.parent / f"{model}_timed")
         trained = load_run(folder / "run")
         maps = {one.study_id: ours.label(trained, one, chosen.sequence, chosen.structures) for one in studies}
     folder.mkdir(parents=True, exist_ok=True)
     np.savez_compressed(folder / "labels.npz", **maps)
     (folder / "done.json").write_text(json.dumps({"curve": curve, "minutes": took, "split": data.split}))
-    return folder
 
 
 def read(folders: dict[str, Path], source: Source, studies: list[Study]) -> Fold:
@@ -100,10 +109,13 @@ def main() -> None:
     folds = []
     for fold, split in enumerate(splits):
         own = [*overrides, f"data.split_file={split}"]
-        folders = {model: made(model, chosen, own, out, fold, minutes) for model in models}
         data = data_of([*own, *chosen.mixes["ours"]])
         data.prepare_data()
-        folds.append(read(folders, source, [data.cache.load(one) for one in data.split["test"]]))
+        studies = [data.cache.load(one) for one in data.split["test"]]
+        folders = {model: out / f"{model}_fold{fold}" for model in models}
+        for model, folder in folders.items():
+            made(model, chosen, own, data, studies, folder, minutes)
+        folds.append(read(folders, source, studies))
     keep(name, chosen, folds, minutes, Path(settings["to"]))
 
 
