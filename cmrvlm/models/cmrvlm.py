@@ -197,7 +197,8 @@ class CMRVLM(nn.Module):
         boxes = torch.tensor([i.case.mask is not None and i.case.mask.as_box for i in instructions],
                              device=hidden.device)  # fmt: skip
         wanted = torch.where(boxes, self.ids.detect, self.ids.segment)[:, None]
-        marks = (rows.ids == wanted) & (index >= rows.prompt_lengths[:, None]) & (index < rows.lengths[:, None])
+        said = (index >= rows.prompt_lengths[:, None]) & (index < rows.lengths[:, None])
+        marks = (rows.ids == wanted) & said
         has_mark = marks.any(dim=1).tolist()
         groups: dict[tuple[str, int, int], list[tuple[int, int, tuple[int, ...]]]] = defaultdict(list)
         for row, (instruction, owner) in enumerate(zip(instructions, owners, strict=True)):
@@ -218,8 +219,10 @@ class CMRVLM(nn.Module):
             ]
             which = torch.tensor([unique.index((place, frames)) for _, place, frames in asked], device=hidden.device)
             own = torch.tensor([row for row, _, _ in asked], device=hidden.device)
-            query = hidden[own, marks[own].float().argmax(dim=1)]  # first mark of each answer
-            scales = [decoder(pixels, which, query, boxes[own]) for pixels in decoder.pixels(pyramid)]
+            first = hidden[own, marks[own].float().argmax(dim=1)]  # first mark of each answer
+            share = said[own].to(hidden.dtype) / said[own].sum(dim=1, keepdim=True)  # (M, L)
+            words = torch.einsum("ml,mld->md", share, self.llm.embed(rows.ids[own]).to(hidden.dtype))
+            scales = [decoder(pixels, which, first, words, boxes[own]) for pixels in decoder.pixels(pyramid)]
             result |= {row: list(logits) for (row, _, _), *logits in zip(asked, *scales, strict=True)}
         return result
 

@@ -1,4 +1,4 @@
-"""Masks and boxes from language: the hidden state of <SEG> or <DET> is a query over an encoder's pyramid."""
+"""Masks and boxes from language: a mark, <SEG> or <DET>, and its answer are a query over an encoder's pyramid."""
 
 from __future__ import annotations
 
@@ -8,6 +8,33 @@ from torch.nn.functional import interpolate
 
 from cmrvlm.encoders.base import frames_as_batch, frames_to_volume
 from cmrvlm.encoders.stem import conv_block
+
+_WORDS_GAIN = 3.0  # found by the single runs that experiments/segmentation tells of
+
+
+class LanguageQuery(nn.Module):
+    """Weights over pixel features, from the hidden state of a mark and from the words of its answer.
+
+    Behind a mark comes the same word whatever was asked, and its hidden state is trained to predict that word: until
+    the language model has learned more, it hardly tells one structure from another. The embeddings of the words do.
+
+    Args:
+        width: Of the language model's hidden states and embeddings.
+        out: Number of weights.
+    """
+
+    def __init__(self, width: int, out: int) -> None:
+        super().__init__()
+        self.mark = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, out))
+        named = nn.Linear(width, out)
+        with torch.no_grad():
+            named.weight.mul_(_WORDS_GAIN)
+        self.words = nn.Sequential(nn.LayerNorm(width), named)
+
+    def forward(self, marks: Tensor, words: Tensor) -> Tensor:
+        """Weights (M, out) from hidden states (M, D) of marks and mean embeddings (M, D) of their answers."""
+        weights: Tensor = self.mark(marks) + self.words(words)
+        return weights
 
 
 class MaskDecoder(nn.Module):
@@ -44,8 +71,8 @@ class MaskDecoder(nn.Module):
         )
         self.pixel = nn.Conv2d(widths[0], widths[0], 1)
         self.coarse = nn.ModuleList(nn.Conv2d(widths[i], widths[0], 1) for i in range(1, min(scales, count - 1)))
-        self.query = nn.Sequential(nn.LayerNorm(query_width), nn.Linear(query_width, widths[0] + 1))
-        self.box_query = nn.Sequential(nn.LayerNorm(query_width), nn.Linear(query_width, widths[0] + 1))
+        self.query = LanguageQuery(query_width, widths[0] + 1)
+        self.box_query = LanguageQuery(query_width, widths[0] + 1)
 
     def pixels(self, pyramid: list[Tensor]) -> list[Tensor]:
         """Pixel features (M, C, Z, F, H / s, W / s), finest first, from levels (M, C_i, Z, F, H / s_i, W / s_i).
@@ -65,19 +92,20 @@ class MaskDecoder(nn.Module):
         features = [self.pixel(made[-1]), *(head(made[-2 - i]) for i, head in enumerate(kept))]
         return [frames_to_volume(one, m, z, f) for one in features]
 
-    def forward(self, pixels: Tensor, which: Tensor, queries: Tensor, as_box: Tensor) -> Tensor:
+    def forward(self, pixels: Tensor, which: Tensor, marks: Tensor, words: Tensor, as_box: Tensor) -> Tensor:
         """Logits of masks, or of maps whose extents along the axes are boxes.
 
         Args:
             pixels: (G, C, Z, F, H, W) of the pictures that are asked about, each once.
-            which: (M,) picture of each query.
-            queries: (M, D) hidden states of <SEG> or <DET>.
+            which: (M,) picture of each mark.
+            marks: (M, D) hidden states of <SEG> or <DET>.
+            words: (M, D) mean embeddings of the answers that they stand in.
             as_box: (M,) true where a box is asked.
 
         Returns:
             (M, Z, F, H, W).
         """
-        weights = torch.where(as_box[:, None], self.box_query(queries), self.query(queries))  # (M, C + 1)
+        weights = torch.where(as_box[:, None], self.box_query(marks, words), self.query(marks, words))
         # All queries of a picture at once: a copy of its features for each would cost more than the product.
         own = [(which == picture).nonzero()[:, 0] for picture in range(len(pixels))]
         logits = torch.cat([torch.einsum("mc,czfhw->mzfhw", weights[rows, :-1], one)

@@ -70,13 +70,18 @@ class DataSet:
 
 
 _MASKS_ALONE = ("head.read_out=null", "stage.trainable=[encoders,projectors,mask_head]")
-_ON_SHORT_AXIS = {"ours": ("mix=masks", *_MASKS_ALONE), "ours_full_mix": ("mix=segmentation",)}
+# The read-outs' losses are sums over classes, ten times those of masks at first.
+_MASKS_COUNT = ("stage.loss_weights.mask_dice=5", "stage.loss_weights.mask_ce=5")
+_ON_SHORT_AXIS = {"ours": ("mix=masks", *_MASKS_ALONE), "ours_full_mix": ("mix=segmentation", *_MASKS_COUNT)}
+_ALL_OF_LATE = ("mix=segmentation_lge", "+task@mix.tasks.disease=disease", "+mix.weights.disease=0.5",
+                "+task@mix.tasks.abnormality=abnormality", "+mix.weights.abnormality=0.5",
+                *_MASKS_COUNT)  # fmt: skip
 DATA_SETS = {
     "acdc": DataSet(("+experiment=acdc",), (1.5, 128, "heart"), tuple(_SHORT_AXIS), _ON_SHORT_AXIS),
     "phantom": DataSet(("+experiment=stage3", "data.source.count=100", "transform.preprocessing.steps.frames.frames=2"),
                        (1.5, 128, "image"), tuple(_SHORT_AXIS), _ON_SHORT_AXIS),
     "emidec": DataSet(("+experiment=stage3", "data=emidec"), (1.0, 128, "image"), tuple(_LATE),
-                      {"ours": ("mix=segmentation_lge", *_MASKS_ALONE)}, "lge",
+                      {"ours": ("mix=segmentation_lge", *_MASKS_ALONE), "ours_full_mix": _ALL_OF_LATE}, "lge",
                       ("lv", "myo", "scar", "no_reflow"), in_mm=False),
 }  # fmt: skip
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from matplotlib.figure import Figure
 
 from cmrvlm.figures import save
@@ -19,6 +20,8 @@ from experiments.commands import CONSOLE
 from experiments.segmentation.data import DataSet
 from experiments.segmentation.pictures import by_dice, cases_of, thickness_of
 from experiments.segmentation.scores import LabelMap, as_rows, difference, overlaps, statistics
+
+_SPANS = 30  # of a learning curve
 
 
 @dataclass(frozen=True)
@@ -106,14 +109,20 @@ def _shown(row: Mapping[str, Any], count: int) -> str:
 
 
 def _curves(folds: Sequence[Fold], path: Path) -> None:
-    """Training loss over minutes, each model relative to its own first value: their losses are made up differently."""
+    """Training loss over minutes, averaged over spans of time, relative to each model's own first value.
+
+    Relative, for their losses are made up differently; averaged, for ours has one study a step.
+    """
     figure = Figure(figsize=(6, 3.2), layout="constrained")
     axis = figure.subplots()
     for number, model in enumerate(folds[0].curves):
         for index, fold in enumerate(folds):
-            known = [(minute, loss) for minute, loss in fold.curves[model] if loss > 0]  # 0: no mask was asked then
-            axis.plot([minute for minute, _ in known], [loss / known[0][1] for _, loss in known], color=f"C{number}",
-                      alpha=0.7, linewidth=1, label=model if index == 0 else None)  # fmt: skip
+            minute, loss = np.array([point for point in fold.curves[model] if point[1] > 0]).T  # 0: no mask was asked
+            counts, edges = np.histogram(minute, _SPANS)
+            known = counts > 0
+            mean = np.histogram(minute, edges, weights=loss)[0][known] / counts[known]
+            axis.plot(((edges[1:] + edges[:-1]) / 2)[known], mean / mean[0], color=f"C{number}", alpha=0.7, linewidth=1,
+                      label=model if index == 0 else None)  # fmt: skip
     axis.set_xlabel("minutes of training")
     axis.set_ylabel("training loss, first value = 1")
     axis.set_yscale("log")

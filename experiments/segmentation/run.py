@@ -1,12 +1,13 @@
-"""Masks side by side: our model and MONAI's DynUNet, the same folds, the same augmentation, the same minutes.
+"""Masks side by side: our model and MONAI's DynUNet, the same folds, the same augmentation, the same time of training.
 
     python -m experiments.segmentation.run data=acdc root=<folder> [minutes=10] [folds=5] [models=ours,…] [out=<folder>]
     python -m experiments.segmentation.run data=emidec root=<folder with train, trainannot, val and valannot>
     python -m experiments.segmentation.run data=phantom folds=1
 
 Ours has the UNet encoder and the fine head and is trained twice: on masks alone, and on everything that the data can
-be asked. What a fold and model gave is kept in `out`, and not made again. Writes `metrics.json`, `table_<data>.md` and
-pictures here; results of other data sets that are in it stay.
+be asked. `minutes` plans its time, and a baseline has what ours on masks alone took on the same fold. What a fold and
+model gave is kept in `out`, and not made again. Writes `metrics.json`, `table_<data>.md` and pictures here; results of
+other data sets that are in it stay.
 """
 
 from __future__ import annotations
@@ -113,8 +114,10 @@ def main() -> None:
         data.prepare_data()
         studies = [data.cache.load(one) for one in data.split["test"]]
         folders = {model: out / f"{model}_fold{fold}" for model in models}
-        for model, folder in folders.items():
-            made(model, chosen, own, data, studies, folder, minutes)
+        for model, folder in sorted(folders.items(), key=lambda one: one[0] in BASELINES):
+            equal = model in BASELINES and "ours" in folders
+            spent = json.loads((folders["ours"] / "done.json").read_text())["minutes"] if equal else minutes
+            made(model, chosen, own, data, studies, folder, spent)
         folds.append(read(folders, source, studies))
     keep(name, chosen, folds, minutes, Path(settings["to"]))
 

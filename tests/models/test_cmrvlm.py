@@ -49,6 +49,24 @@ def test_a_study_in_company_equals_the_study_alone(parts, samples):
         assert (mask - masks[row]).abs().max() < 1e-4
 
 
+@torch.no_grad()
+def test_words_tell_structures_apart_where_hidden_states_are_all_alike(parts, samples):
+    """In every study each structure has a mask of its own, in either language, and the same in company."""
+    model = parts[2]
+    studies, collator = samples
+    batch = collator(studies)
+    features = model.encode(batch.media)
+    alike = torch.ones(*batch.rows.ids.shape, model.llm.width)
+    masks = model.mask_logits(features, alike, batch.rows, batch.instructions, rows_of(batch))
+    asked = {row: batch.instructions[row] for row in masks if not batch.instructions[row].case.mask.as_box}
+    pairs = [(a, b) for a in asked for b in asked if a < b and asked[a].study_id == asked[b].study_id
+             and asked[a].case.mask.frames == asked[b].case.mask.frames]  # fmt: skip
+    assert pairs
+    for a, b in pairs:
+        same = (asked[a].case.mask.structure, asked[a].language) == (asked[b].case.mask.structure, asked[b].language)
+        assert torch.equal(masks[a][0], masks[b][0]) == same
+
+
 def test_absent_sequences_are_not_in_the_batch(samples):
     studies, collator = samples
     batch = collator(studies)

@@ -52,17 +52,18 @@ def test_mask_decoder_reaches_full_resolution_at_any_size():
         sizes = [(height, width)] + [(-(-height // s), -(-width // s)) for s in (4, 8, 16)]
         pyramid = [torch.randn(2, c, 3, 2, *size) for c, size in zip((1, 4, 6, 8), sizes, strict=True)]
         (pixels,) = decoder.pixels(pyramid)
-        queries = torch.randn(2, 12)
-        logits = decoder(pixels, torch.arange(2), queries, torch.tensor([False, False]))
+        said = torch.randn(2, 12), torch.randn(2, 12)
+        logits = decoder(pixels, torch.arange(2), *said, torch.tensor([False, False]))
         assert logits.shape == (2, 3, 2, height, width)
-        mixed = decoder(pixels, torch.arange(2), queries, torch.tensor([False, True]))
+        mixed = decoder(pixels, torch.arange(2), *said, torch.tensor([False, True]))
         assert torch.equal(mixed[0], logits[0])
         assert not torch.equal(mixed[1], logits[1])
-        which, three = torch.tensor([1, 0, 1]), torch.randn(3, 12)
-        together = decoder(pixels, which, three, torch.tensor([False, True, False]))
+        which, marks, words = torch.tensor([1, 0, 1]), torch.randn(3, 12), torch.randn(3, 12)
+        together = decoder(pixels, which, marks, words, torch.tensor([False, True, False]))
         for row, picture in enumerate(which.tolist()):
+            own = slice(row, row + 1)
             one = decoder(
-                pixels[picture : picture + 1], torch.tensor([0]), three[row : row + 1], torch.tensor([row == 1])
+                pixels[picture : picture + 1], torch.tensor([0]), marks[own], words[own], torch.tensor([row == 1])
             )
             assert (one[0] - together[row]).abs().max() < 1e-5
         (alone,) = decoder.pixels([level[1:, :, :, 1:] for level in pyramid])
@@ -76,9 +77,8 @@ def test_coarser_scales_are_decoded_in_training_alone():
     pyramid = [torch.randn(2, c, 3, 1, 32 // s, 48 // s) for c, s in zip((4, 4, 6, 8), (1, 2, 4, 8), strict=True)]
     features = decoder.pixels(pyramid)
     assert [one.shape for one in features] == [(2, 4, 3, 1, 32 // s, 48 // s) for s in (1, 2, 4)]
-    sum(
-        decoder(one, torch.arange(2), torch.randn(2, 12), torch.tensor([False, False])).sum() for one in features
-    ).backward()
+    said = torch.randn(2, 12), torch.randn(2, 12)
+    sum(decoder(one, torch.arange(2), *said, torch.tensor([False, False])).sum() for one in features).backward()
     assert all(p.grad is not None for head in decoder.coarse for p in head.parameters())
     assert len(decoder.eval().pixels(pyramid)) == 1
 
