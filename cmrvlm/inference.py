@@ -22,6 +22,7 @@ from cmrvlm.targets import measurements_of, risk_of, without_volumes
 from cmrvlm.tasks.base import Answer, Instruction
 from cmrvlm.text.collate import Collator
 from cmrvlm.text.report_writer import CUT, all_headings
+from cmrvlm.text.tokens import SEGMENT
 
 _PROBABILITIES = ("disease", "findings", "hazard")
 
@@ -118,8 +119,21 @@ def _add_masks(
         truth = batch.masks[row]
         answers[row].truth_mask = None if truth is None else truth.cpu().numpy()
         answers[row].spacing_mm = batch.spacings_mm[row]
-        if position in logits:
-            answers[row].mask = reading.mask(logits[position], batch.instructions[row])
+        if position not in logits:
+            continue
+        mask, absent = reading.mask(logits[position], instructions[position]), _absence(instructions[position])
+        if absent and not mask.any():
+            answers[row].text = absent  # what is nowhere is not there, whatever the words said
+        else:
+            answers[row].mask = mask
+
+
+def _absence(instruction: Instruction) -> str | None:
+    """The allowed answer that a structure is not there; None where it cannot be absent, and for boxes."""
+    target = instruction.case.mask
+    if target is None or target.as_box:
+        return None
+    return next((one for one in instruction.allowed if SEGMENT not in one), None)
 
 
 def _add_read_outs(model: CMRVLM, features: Features, answers: list[Answer], owners: list[int]) -> None:

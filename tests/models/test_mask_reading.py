@@ -5,9 +5,12 @@ from dataclasses import replace
 import numpy as np
 import torch
 
+from cmrvlm import inference
 from cmrvlm.inference import answer_batch
 from cmrvlm.models.mask_reading import MaskReading
 from cmrvlm.tasks.base import Case, Instruction, MaskTarget
+from cmrvlm.tasks.segmentation import SegmentTask
+from cmrvlm.text.tokens import SEGMENT
 
 
 def asked(as_box):
@@ -71,3 +74,25 @@ def test_a_mirrored_study_has_the_mirrored_mask(parts):
         one, two = (reading.logits(model, media, model.encode(media), hidden, batch.rows, own, [0])[0]
                     for media in (batch.media, turned))  # fmt: skip
     assert (one - two.flip(-1)).abs().max() < 1e-4
+
+
+def test_a_mask_without_a_voxel_is_answered_as_absence(parts, monkeypatch):
+    """Although the words say that it is there; the cavity cannot be absent and keeps its one sentence."""
+    data, _, model, collator = parts
+    study = data.cache.load(data.split["train"][0])
+    tasks = [SegmentTask(one, "sax") for one in ("scar", "no_reflow", "lv")]
+    asked = [task.on_all_frames(study, language) for task in tasks for language in ("en", "zh")]
+    batch = collator([(study, asked)])
+    rule = inference._rule
+    monkeypatch.setattr(inference, "_rule",
+                        lambda collator, one, end: rule(collator, replace(one, allowed=one.allowed[:1]), end))  # fmt: skip
+    monkeypatch.setattr(MaskReading, "mask", lambda _self, logits, _asked: np.ones(logits.shape, dtype=bool))
+    assert all(SEGMENT in one.text for one in answer_batch(model, collator, batch, 40))
+    monkeypatch.setattr(MaskReading, "mask", lambda _self, logits, _asked: np.zeros(logits.shape, dtype=bool))
+    for answer in answer_batch(model, collator, batch, 40):
+        if answer.instruction.case.mask.structure == "lv":
+            assert answer.text == answer.instruction.allowed[0]
+            assert answer.mask is not None
+        else:
+            assert answer.text == answer.instruction.allowed[1]
+            assert answer.mask is None
