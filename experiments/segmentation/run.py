@@ -38,7 +38,7 @@ KEPT_BASELINES = ("dynunet_2d", "dynunet_3d")
 def made(
     model: str, chosen: DataSet, overrides: list[str], data: StudyDataModule, studies: list[Study], folder: Path,
     minutes: float
-) -> None:  # fmt: skip
+) -> float:  # fmt: skip
     """Keep the label maps of a fold's held-out studies and the learning curve of a model in a folder, unless they are.
 
     Args:
@@ -49,9 +49,12 @@ def made(
         studies: The held-out ones, on the model's grid.
         folder: `<out>/<model>_fold<k>`.
         minutes: Of training.
+
+    Returns:
+        The minutes that training took.
     """
     if (folder / "done.json").is_file():
-        return
+        return float(json.loads((folder / "done.json").read_text())["minutes"])
     CONSOLE.print(f"\n{folder.name}: {len(data.split['train'])} studies, {minutes:g} minutes", style="bold")
     maps: dict[str, LabelMap]
     if model in BASELINES:
@@ -67,6 +70,7 @@ def made(
     folder.mkdir(parents=True, exist_ok=True)
     np.savez_compressed(folder / "labels.npz", **maps)
     (folder / "done.json").write_text(json.dumps({"curve": curve, "minutes": took, "split": data.split}))
+    return took
 
 
 def read(folders: dict[str, Path], source: Source, studies: list[Study]) -> Fold:
@@ -114,10 +118,10 @@ def main() -> None:
         data.prepare_data()
         studies = [data.cache.load(one) for one in data.split["test"]]
         folders = {model: out / f"{model}_fold{fold}" for model in models}
+        took: dict[str, float] = {}
         for model, folder in sorted(folders.items(), key=lambda one: one[0] in BASELINES):
-            equal = model in BASELINES and "ours" in folders
-            spent = json.loads((folders["ours"] / "done.json").read_text())["minutes"] if equal else minutes
-            made(model, chosen, own, data, studies, folder, spent)
+            has = took.get("ours", minutes) if model in BASELINES else minutes
+            took[model] = made(model, chosen, own, data, studies, folder, has)
         folds.append(read(folders, source, studies))
     keep(name, chosen, folds, minutes, Path(settings["to"]))
 
