@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -30,14 +30,22 @@ def save(figure: Figure, path: Path, dpi: int = 110, *, vector: bool = False) ->
 
 
 def overlay(axis: Axes, picture: NDArray[np.floating], masks: dict[str, NDArray[np.bool_]], title: str = "") -> None:
-    """Draw a grey picture (H, W) with filled, half transparent structures."""
+    """Draw a grey picture (H, W) with outlined, half transparent structures."""
     axis.imshow(picture, cmap="gray", vmin=0, vmax=max(1e-6, float(np.quantile(picture, 0.995))))
     for name, mask in masks.items():
         if mask.any():
             axis.imshow(np.ma.masked_where(~mask, np.ones_like(mask, dtype=float)), cmap=ListedColormap([COLORS[name]]),
-                        alpha=0.45, interpolation="none")  # fmt: skip
+                        alpha=0.3, interpolation="none")  # fmt: skip
+    outline(axis, masks)
     axis.set_title(title, fontsize=7)
     axis.axis("off")
+
+
+def outline(axis: Axes, masks: Mapping[str, NDArray[np.bool_]]) -> None:
+    """Draw the contours of structures (H, W)."""
+    for name, mask in masks.items():
+        if mask.any():
+            axis.contour(mask, levels=[0.5], colors=COLORS[name], linewidths=0.9)
 
 
 def mask_panel(asked: Sequence[tuple[Batch, Sequence[Answer]]], path: Path, columns: int = 8) -> None:

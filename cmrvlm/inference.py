@@ -20,9 +20,9 @@ from cmrvlm.models.rows import rows_by_series, rows_of
 from cmrvlm.models.rules import OneOf, Outline, Rule
 from cmrvlm.targets import measurements_of, risk_of, without_volumes
 from cmrvlm.tasks.base import Answer, Instruction
+from cmrvlm.tasks.segmentation import said_absent
 from cmrvlm.text.collate import Collator
 from cmrvlm.text.report_writer import CUT, all_headings
-from cmrvlm.text.tokens import SEGMENT
 
 _PROBABILITIES = ("disease", "findings", "hazard")
 
@@ -52,7 +52,7 @@ def answer_batch(
         model: In evaluation mode; the batch is moved to where it is.
         collator: The one that made the batch.
         batch: Questions; a batch without media is answered from the prompts alone.
-        max_new_tokens: Longest answer.
+        max_new_tokens: Longest answer; one of those that a closed question allows is never cut.
         decode: How; None takes the likeliest token each time.
         reading: How masks are read; None takes them as they are.
 
@@ -70,7 +70,7 @@ def answer_batch(
     groups = [(owner, one.case.views) for owner, one in zip(owners, batch.instructions, strict=True)]
     new = model.generate(tokens, prompts, groups, end, max_new_tokens, rules, decode)
     texts = [collator.tokenizer.decode([t for t in ids if t != collator.image_id]).strip() for ids in new]
-    answers = [Answer(one, text, truncated=len(ids) >= max_new_tokens)
+    answers = [Answer(one, text, truncated=not one.allowed and len(ids) >= max_new_tokens)
                for one, text, ids in zip(batch.instructions, texts, new, strict=True)]  # fmt: skip
     _add_masks(model, collator, batch, features, tokens, answers, reading or MaskReading())
     _add_read_outs(model, features, answers, owners)
@@ -119,21 +119,18 @@ def _add_masks(
         truth = batch.masks[row]
         answers[row].truth_mask = None if truth is None else truth.cpu().numpy()
         answers[row].spacing_mm = batch.spacings_mm[row]
-        if position not in logits:
-            continue
-        mask, absent = reading.mask(logits[position], instructions[position]), _absence(instructions[position])
-        if absent and not mask.any():
+        target = instructions[position].case.mask
+        assert target is not None
+        absent = None if target.as_box else said_absent(target.structure, instructions[position].language)
+        if position in logits:
+            answers[row].mask = reading.mask(logits[position], instructions[position])
+        elif answers[row].text == absent and (owners[position], target.sequence) in features.place:
+            stack, _ = features.place[owners[position], target.sequence]
+            _, _, z, _, h, w = features.stacks[target.sequence][stack].pyramid[0].shape
+            answers[row].mask = np.zeros((z, len(target.frames), h, w), dtype=bool)
+        mask = answers[row].mask
+        if absent and mask is not None and not mask.any():
             answers[row].text = absent  # what is nowhere is not there, whatever the words said
-        else:
-            answers[row].mask = mask
-
-
-def _absence(instruction: Instruction) -> str | None:
-    """The allowed answer that a structure is not there; None where it cannot be absent, and for boxes."""
-    target = instruction.case.mask
-    if target is None or target.as_box:
-        return None
-    return next((one for one in instruction.allowed if SEGMENT not in one), None)
 
 
 def _add_read_outs(model: CMRVLM, features: Features, answers: list[Answer], owners: list[int]) -> None:

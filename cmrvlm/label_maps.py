@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import ndimage
 
 from cmrvlm.errors import CmrvlmError
 from cmrvlm.labels import NOT_ANNOTATED, STRUCTURES
@@ -15,6 +16,8 @@ from cmrvlm.study import Study
 from cmrvlm.tasks.base import Answer
 from cmrvlm.transforms.frames import frames_to_keep
 from cmrvlm.transforms.geometry import resample_mask
+
+_NEIGHBOURS = np.ones((1, 1, 3, 3), dtype=bool)  # in the plane of a slice and frame
 
 
 def with_empty_masks(study: Study) -> Study:
@@ -27,7 +30,7 @@ def with_empty_masks(study: Study) -> Study:
 
 
 def label_map(answers: Sequence[Answer], sequence: str) -> NDArray[np.uint8] | None:
-    """Predicted structures (Z, T, H, W) of a sequence in canonical values, None when no mask was given.
+    """Predicted structures (Z, T, H, W) of a sequence in canonical values, None when none was answered.
 
     Where structures overlap, the cavity goes before the wall, the wall before the right ventricle and that before the
     atria; a scar is drawn into the wall, and the zone without reflow into the scar, and where those were asked for,
@@ -51,11 +54,17 @@ def label_map(answers: Sequence[Answer], sequence: str) -> NDArray[np.uint8] | N
 
 
 def to_native(labels: NDArray[np.uint8], model_study: Study, native: Study, sequence: str) -> NDArray[np.uint8]:
-    """Labels on the native grid; frames that the model did not see are 255 (not annotated)."""
+    """Labels on the native grid; frames that the model did not see are 255 (not annotated).
+
+    What lies outside the model's field of view is background, but 255 beside a structure that runs into its edge.
+    """
     here, there = model_study.series[sequence], native.series[sequence]
     z, t, h, w = there.image.shape
     moved = resample_mask(labels, here.affine, there.affine, (z, h, w))
-    moved[moved == NOT_ANNOTATED] = STRUCTURES["background"]  # outside the model's field of view it saw no structure
+    outside = moved == NOT_ANNOTATED
+    if outside.any():
+        beside = ndimage.binary_dilation((moved != STRUCTURES["background"]) & ~outside, _NEIGHBOURS)
+        moved[outside & ~beside] = STRUCTURES["background"]
     result = np.full(there.image.shape, NOT_ANNOTATED, dtype=np.uint8)
     result[:, frames_to_keep(t, labels.shape[1], dict(there.phases))] = moved
     return result

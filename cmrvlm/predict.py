@@ -102,8 +102,8 @@ def predict(config: Config) -> dict[str, Any]:
     if "sax" in measured:
         result["from_masks"] = of_ventricles(measured["sax"], native.labels.demographics, out)
     if "lge" in measured:
-        asked = {mask.structure for answer in answers
-                 if (mask := answer.instruction.case.mask) and mask.sequence == "lge"}  # fmt: skip
+        asked = {mask.structure for answer in answers if answer.mask is not None
+                 and (mask := answer.instruction.case.mask) and mask.sequence == "lge"}  # fmt: skip
         cine = measured.get("sax")
         septum = None if cine is None else septum_direction(cine, result["from_masks"]["frames"].get("ed", 0))
         result["from_lge_masks"] = of_scar(measured["lge"], asked, out, septum)

@@ -23,7 +23,7 @@ from cmrvlm.stages.callbacks.sweep_table import write_result
 from cmrvlm.stages.foresight import foretold
 from cmrvlm.stages.handover import hand_over, moved_table
 from cmrvlm.stages.run_folder import save_run
-from cmrvlm.stages.wiring import Config, build_collator, build_data, build_model, build_tokenizer, plain
+from cmrvlm.stages.wiring import Config, build_collator, build_data, build_model, build_tokenizer, check_masks, plain
 
 log = logging.getLogger(__name__)
 
@@ -46,6 +46,7 @@ def train(config: Config, run: Path) -> float | None:
     data.prepare_data()
     tokenizer = build_tokenizer(config, data, earlier)
     model = build_model(config, tokenizer)
+    check_masks(model, data.mixture.tasks)
     if earlier:
         Console().print(moved_table(hand_over(model, earlier)))
     data.collator = build_collator(model, tokenizer)

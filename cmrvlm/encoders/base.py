@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import adaptive_avg_pool1d, adaptive_avg_pool3d
+
+# Of pictures that are computed together where nothing is learned: more are no faster, and take more memory.
+PIXELS_AT_ONCE = 2**20
 
 
 @dataclass
@@ -105,6 +109,18 @@ class Encoder(nn.Module):
             flat = torch.where(still[:, None, None, None], picked.mean(dim=2), one)
             out[rest] = adaptive_avg_pool3d(flat[:, :, None], self.view_grid).to(out.dtype)
         return out.flatten(2).transpose(1, 2)
+
+
+def picture_by_picture(layer: Callable[[Tensor], Tensor], pictures: Tensor) -> Tensor:
+    """What a layer that never mixes pictures makes of (N, C, H, W), in groups where no gradient is wanted."""
+    if torch.is_grad_enabled():
+        return layer(pictures)
+    return torch.cat([layer(group) for group in torch.split(pictures, pictures_at_once(*pictures.shape[2:]))])
+
+
+def pictures_at_once(height: int, width: int) -> int:
+    """How many pictures of a size are to be computed together where nothing is learned."""
+    return max(1, PIXELS_AT_ONCE // (height * width))
 
 
 def frames_as_batch(images: Tensor) -> Tensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from monai.networks.blocks.dynunet_block import UnetBasicBlock
 from torch import Tensor, nn
 
-from cmrvlm.encoders.base import Encoded, Encoder, frames_as_batch, frames_to_volume
+from cmrvlm.encoders.base import Encoded, Encoder, frames_as_batch, frames_to_volume, picture_by_picture
 from cmrvlm.encoders.mixing import SliceAndTimeMixing
 
 
@@ -45,7 +45,7 @@ class UnetEncoder(Encoder):
         n, _, z, t, _, _ = images.shape
         pictures, maps = frames_as_batch(images), []
         for block in self.blocks:
-            pictures = block(pictures)
+            pictures = picture_by_picture(block, pictures)
             maps.append(frames_to_volume(pictures, n, z, t))
         grid = self.mix(maps[-1])
         return Encoded(grid=grid, pyramid=[*maps[:-1], grid])

@@ -59,10 +59,11 @@ def surface_distances_mm(predicted: Mask, truth: Mask, spacing_mm: Sequence[floa
 def mask_scores(answers: Sequence[Answer]) -> dict[str, Statistic]:
     """Dice over the frames asked, distances averaged over them, both by phase where known, and the share of masks.
 
-    Slices in which only the prediction, or only the truth, has the structure are counted for each answer. An answer
-    without <SEG> gives no mask: it is scored as an empty one.
+    Slices in which only the prediction, or only the truth, has the structure are counted for each answer. Whether the
+    structure is there at all is a test with a sensitivity and a specificity. An answer that neither gives a mask nor
+    says that there is nothing is scored as an empty mask, and missed in `mask_share`.
     """
-    counted = ("false_positive_slices", "missed_slices")
+    counted = ("false_positive_slices", "missed_slices", "presence_sensitivity", "presence_specificity")
     names = [f"{kind}{phase}{unit}" for kind, unit in (("dice", ""), ("hd95", "_mm"), ("asd", "_mm"))
              for phase in ("", "_ed", "_es")]  # fmt: skip
     columns: dict[str, list[float | None]] = {name: [None] * len(answers) for name in (*names, *counted)}
@@ -76,6 +77,8 @@ def mask_scores(answers: Sequence[Answer]) -> dict[str, Statistic]:
         predicted = np.zeros_like(truth) if answer.mask is None else answer.mask & known
         given[row] = float(answer.mask is not None)
         columns["dice"][row] = dice(predicted, truth)
+        presence = "presence_sensitivity" if truth.any() else "presence_specificity"
+        columns[presence][row] = float(bool(predicted.any()) == bool(truth.any()))
         said, there = predicted.any(axis=(2, 3)), truth.any(axis=(2, 3))  # (Z, F)
         columns["false_positive_slices"][row] = float((said & ~there).sum())
         columns["missed_slices"][row] = float((there & ~said).sum())

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from cmrvlm.batch import Media, TextRows
-from cmrvlm.encoders.base import Encoder
+from cmrvlm.encoders.base import Encoder, pictures_at_once
 from cmrvlm.errors import CmrvlmError
 from cmrvlm.losses.language import IGNORE
 from cmrvlm.models.decoding import Decode, Greedy, Rules
@@ -191,7 +191,8 @@ class CMRVLM(nn.Module):
         """Logits (Z, F, H, W) of the rows that ask for a mask or a box and whose answer holds <SEG> or <DET>.
 
         In training coarser ones may stand behind them, see `MaskDecoder`. Pixel features are decoded once for each
-        study and set of frames, however many structures are asked.
+        study and set of frames, however many structures are asked, and some frames at a time where no gradient is
+        wanted: a whole cycle's would not fit into memory.
         """
         index = torch.arange(rows.ids.shape[1], device=rows.ids.device)[None]
         boxes = torch.tensor([i.case.mask is not None and i.case.mask.as_box for i in instructions],
@@ -213,16 +214,22 @@ class CMRVLM(nn.Module):
             assert isinstance(decoder, MaskDecoder)
             at = torch.tensor([place for place, _ in unique], device=hidden.device)[:, None]
             frames = torch.tensor([frames for _, frames in unique], device=hidden.device)  # (G, F)
-            # Indexing two axes that a slice divides puts the indexed axes first: (G, F, C, Z, h, w).
-            pyramid = [
-                level[at, :, :, frames].permute(0, 2, 3, 1, 4, 5) for level in features.stacks[name][stack].pyramid
-            ]
             which = torch.tensor([unique.index((place, frames)) for _, place, frames in asked], device=hidden.device)
             own = torch.tensor([row for row, _, _ in asked], device=hidden.device)
             first = hidden[own, marks[own].float().argmax(dim=1)]  # first mark of each answer
             share = said[own].to(hidden.dtype) / said[own].sum(dim=1, keepdim=True)  # (M, L)
             words = torch.einsum("ml,mld->md", share, self.llm.embed(rows.ids[own]).to(hidden.dtype))
-            scales = [decoder(pixels, which, first, words, boxes[own]) for pixels in decoder.pixels(pyramid)]
+            levels = features.stacks[name][stack].pyramid
+            pictures = len(unique) * levels[0].shape[2]  # of a frame
+            together = max(1, pictures_at_once(*levels[0].shape[4:]) // pictures)
+            if torch.is_grad_enabled():
+                together = frames.shape[1]
+            parts = []
+            for part in torch.split(frames, together, dim=1):
+                # Indexing two axes that a slice divides puts the indexed axes first: (G, F, C, Z, h, w).
+                pyramid = [level[at, :, :, part].permute(0, 2, 3, 1, 4, 5) for level in levels]
+                parts.append([decoder(one, which, first, words, boxes[own]) for one in decoder.pixels(pyramid)])
+            scales = [torch.cat(scale, dim=2) for scale in zip(*parts, strict=True)]
             result |= {row: list(logits) for (row, _, _), *logits in zip(asked, *scales, strict=True)}
         return result
 

@@ -159,7 +159,7 @@ def generate(
         llm: Language model.
         prompts: R prompts.
         end_id: Token that ends an answer.
-        max_new_tokens: Longest answer.
+        max_new_tokens: Longest answer of a row whose rule does not say how long it is.
         rules: What each row may say, None for anything; they are used up.
         choose: Next tokens (R,) from logits (R, V).
 
@@ -169,12 +169,15 @@ def generate(
     decoding = Decoding(llm, prompts)
     active = torch.arange(len(prompts.groups), device=prompts.groups.device)
     answers: list[list[int]] = [[] for _ in range(len(active))]
-    for step in range(max_new_tokens):
+    longest = [rule.longest if rule else None for rule in rules] or [None] * len(answers)
+    limits = torch.tensor([max_new_tokens if one is None else one for one in longest], device=active.device)
+    for step in range(int(limits.max())):
         bound = {index: rule for index, row in enumerate(active.tolist()) if rules and (rule := rules[row])}
         chosen = _ruled(decoding.logits, bound, max_new_tokens - step, choose)
         going = chosen != end_id
         for row, token in zip(active[going].tolist(), chosen[going].tolist(), strict=True):
             answers[row].append(token)
+        going &= limits[active] > step + 1
         if not bool(going.any()):
             break
         if not bool(going.all()):

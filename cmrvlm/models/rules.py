@@ -10,7 +10,13 @@ from torch import Tensor
 
 
 class Rule(ABC):
-    """What may come next in one answer; it is told each token."""
+    """What may come next in one answer; it is told each token.
+
+    Attributes:
+        longest: Tokens that the answer has at most, the end among them; None where the limit of new tokens cuts it.
+    """
+
+    longest: int | None = None
 
     @abstractmethod
     def narrow(self, logits: Tensor, left: int) -> Tensor:
@@ -31,7 +37,7 @@ class Rule(ABC):
 
 
 class OneOf(Rule):
-    """One of the listed answers, whole.
+    """One of the listed answers, whole: half of one could be taken for another.
 
     Args:
         answers: Token ids of each, with the end token.
@@ -39,6 +45,7 @@ class OneOf(Rule):
 
     def __init__(self, answers: Sequence[Sequence[int]]) -> None:
         self.answers = [list(one) for one in answers]
+        self.longest = max(len(one) for one in answers)
         self.said = 0
 
     def narrow(self, logits: Tensor, left: int) -> Tensor:

@@ -13,7 +13,7 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from PIL import Image
 
-from cmrvlm.figures import COLORS, save
+from cmrvlm.figures import COLORS, outline, save
 from cmrvlm.labels import STRUCTURES
 from cmrvlm.quantification.segments import CENTRES
 from cmrvlm.quantification.ventricles import Quantities
@@ -92,10 +92,7 @@ def _drawn(series: Series, frame: int, slices: Sequence[int]) -> Image.Image:
         assert series.mask is not None
         picture = np.asarray(series.image[index], dtype=np.float32)  # (T, H, W): all frames under one window
         axis.imshow(picture[frame], cmap="gray", vmin=0, vmax=max(1e-6, float(np.quantile(picture, 0.995))))
-        for name, color in COLORS.items():
-            inside = series.mask[index, frame] == STRUCTURES[name]
-            if inside.any():
-                axis.contour(inside, levels=[0.5], colors=color, linewidths=0.9)
+        outline(axis, {name: series.mask[index, frame] == STRUCTURES[name] for name in COLORS})
         axis.axis("off")
     figure.subplots_adjust(0, 0, 1, 1, 0.02, 0)
     canvas.draw()

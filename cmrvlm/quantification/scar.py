@@ -1,11 +1,8 @@
-"""Scar on late enhancement: mass, share of the wall, and transmurality by AHA segment, from masks that show it."""
+"""Scar on late enhancement: its mass and its share of the wall, from masks in which it was looked for."""
 
 from __future__ import annotations
 
-import numpy as np
-from numpy.typing import NDArray
-
-from cmrvlm.quantification.segments import SCAR, transmurality_percent
+from cmrvlm.quantification.segments import SCAR
 from cmrvlm.quantification.ventricles import (
     MYOCARDIAL_DENSITY_G_PER_ML,
     WALL,
@@ -30,16 +27,3 @@ def quantify_scar(series: Series) -> Quantities:
     scar_ml, wall_ml = (float(volume_curve_ml(series, structures)[0]) for structures in (SCAR, WALL))
     return Quantities({"scar_mass_g": scar_ml * MYOCARDIAL_DENSITY_G_PER_ML,
                        "scar_share_percent": 100 * scar_ml / wall_ml})  # fmt: skip
-
-
-def scar_by_segment(series: Series, septum: NDArray[np.float64] | None = None) -> tuple[dict[int, float], str | None]:
-    """Segment to the share of its wall that is scar, in percent; and why there is none when it is empty.
-
-    Segments are counted from the right ventricle. Where the mask does not show it, another series of the study can.
-
-    Args:
-        series: Late enhancement with masks.
-        septum: World direction from the left ventricle to the right one by another series.
-    """
-    found = transmurality_percent(series, septum=septum)
-    return found, None if found else "the mask shows no slice with a closed wall beside a right ventricle"

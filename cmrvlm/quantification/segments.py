@@ -3,6 +3,9 @@
 Seventeen-segment model of Cerqueira et al., Circulation 2002;105:539, without the apex itself (17), which short-axis
 slices do not show: six segments each at the base and the middle, four at the apex. A slice belongs to a level by its
 place among those with a wall: thirds from base to apex.
+
+Anterior and inferior are told apart by the scanner's orientation. Files that have lost it, as those of ACDC, are taken
+to show their pictures as a scanner does, seen from the apex: with the septum left, anterior is on top.
 """
 
 from __future__ import annotations
@@ -111,8 +114,7 @@ def sectors(
     Angles are taken in world mm about the centre of the left ventricle, from the direction of the right one; both are
     those of the reference frame, so that a segment is the same piece of wall at end-diastole and at end-systole. Slices
     without both ventricles take the direction of the nearest slice that has them, without any that of another series of
-    the study; without that there is no sector, nor where neither levels nor affine say at which end the apex is:
-    anterior and inferior could not be told apart.
+    the study; without that there is no sector.
 
     Args:
         series: With masks; slices go from base to apex in the direction of the affine or against it.
@@ -128,7 +130,7 @@ def sectors(
     for index, level in enumerate(levels):
         mask = series.mask[index, frame]
         points, right = _world(series, np.argwhere(series.mask[index, at] == STRUCTURES["lv"])), septal[index]
-        if level is None or right is None or to_apex is None or not len(points) or not _closed(mask):
+        if level is None or right is None or not len(points) or not _closed(mask):
             continue
         inferior = np.cross(to_apex, right)
         rows = np.argwhere(np.isin(mask, (*WALL, STRUCTURES["lv"])))
@@ -155,12 +157,19 @@ def _world(series: Series, rows: NDArray[np.intp]) -> FloatArray:
     return np.asarray(rows @ series.affine[:3, [1, 0]].T)
 
 
-def _to_apex(series: Series, levels: list[str | None]) -> FloatArray | None:
-    """Unit vector from base to apex, by the levels, else by the affine; None where neither says."""
-    along = series.affine[:3, 2] / np.linalg.norm(series.affine[:3, 2])
+def _to_apex(series: Series, levels: list[str | None]) -> FloatArray:
+    """Unit vector from base to apex: along the slices, or out of the pictures where the scanner's orientation is lost.
+
+    The levels tell which way along the slices, else the affine does. Without an orientation neither tells a left hand
+    from a right one, so that whoever looks at the pictures is taken to stand at the apex.
+    """
+    columns, rows, slices = series.affine[:3, :3].T
+    forward = runs_to_apex(series)
     known = [LEVELS.index(level) for level in levels if level is not None]
-    forward = known[0] < known[-1] if known and known[0] != known[-1] else runs_to_apex(series)
-    return None if forward is None else np.asarray(along if forward else -along)
+    if forward is not None and known and known[0] != known[-1]:
+        forward = known[0] < known[-1]
+    way = -np.cross(columns, rows) if forward is None else slices if forward else -slices
+    return np.asarray(way / np.linalg.norm(way))
 
 
 def septum_direction(series: Series, frame: int) -> FloatArray | None:

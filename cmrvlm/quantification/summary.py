@@ -10,13 +10,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cmrvlm.quantification.figures import bulls_eye, contour_cine, volume_curves
-from cmrvlm.quantification.scar import SCAR_VALUES, quantify_scar, scar_by_segment
-from cmrvlm.quantification.segments import thickening_percent, thickness_mm
+from cmrvlm.quantification.scar import SCAR_VALUES, quantify_scar
+from cmrvlm.quantification.segments import NAMES, thickening_percent, thickness_mm, transmurality_percent
 from cmrvlm.quantification.ventricles import quantify
 from cmrvlm.study import Series
 
 _NOT_ASKED = "the model was not asked for both wall and scar on late enhancement"
-_NO_SEGMENTS = "no slice with a closed wall beside a right ventricle, or nothing says where the apex is"
+_OF_WALL = ("wall_thickness_mm", "wall_thickness_es_mm", "wall_thickening_percent")
+_NO_PHASES = "no frame is known to be ed, or none es"
+_NO_SEGMENTS = "no slice at a known level has a closed wall, or none shows where the right ventricle lies"
+_NO_SEGMENT = "no slice shows it with a closed wall"
 
 
 def of_ventricles(series: Series, person: Mapping[str, float | str], out: Path) -> dict[str, Any]:
@@ -34,20 +37,44 @@ def of_ventricles(series: Series, person: Mapping[str, float | str], out: Path) 
     result: dict[str, Any] = {name: round(value, 1) for name, value in found.values.items()}
     result["not_computable"] = dict(found.not_computable)
     result["frames"] = {**found.phases, "seen": len(series.known_frames()), "of": series.image.shape[1]}
+    by_segment, reasons = _of_wall(series, found.phases)
+    result["not_computable"] |= reasons
+    result |= {name: {str(segment): round(value, 1) for segment, value in own.items()}
+               for name, own in by_segment.items() if own}  # fmt: skip
     if not series.annotated_frames():
         return result
-    volume_curves(found, series.frame_times_ms, out / "volumes.png")
+    if any(not np.isnan(curve).all() for curve in found.curves_ml.values()):
+        volume_curves(found, series.frame_times_ms, out / "volumes.png")
     contour_cine(series, out / "contours.webp")
-    ed, es = (found.phases.get(phase) for phase in ("ed", "es"))
-    thick = thickness_mm(series, ed) if ed is not None else {}
-    if not thick:
-        result["not_computable"] |= dict.fromkeys(("wall_thickness_mm", "wall_thickening_percent"), _NO_SEGMENTS)
-    if ed is not None and es is not None and thick:
-        result["wall_thickness_mm"] = {str(segment): round(value, 1) for segment, value in thick.items()}
-        more = thickening_percent(series, ed, es)
-        result["wall_thickening_percent"] = {str(segment): round(value) for segment, value in more.items()}
+    thick = by_segment["wall_thickness_mm"]
+    if thick:
         bulls_eye(thick, out / "wall_thickness.png", "end-diastolic wall thickness (mm)", (4, 16))
     return result
+
+
+def _of_wall(series: Series, phases: Mapping[str, int]) -> tuple[dict[str, dict[int, float]], dict[str, str]]:
+    """Thickness and thickening of the wall by name and AHA segment, and why there are none."""
+    ed, es = phases.get("ed"), phases.get("es")
+    values: dict[str, dict[int, float]] = {name: {} for name in _OF_WALL}
+    known = set()
+    if ed is not None:
+        known = {"wall_thickness_mm"}
+        values["wall_thickness_mm"] = thickness_mm(series, ed)
+    if ed is not None and es is not None:
+        known = set(_OF_WALL)
+        values["wall_thickness_es_mm"] = thickness_mm(series, es, ed)
+        values["wall_thickening_percent"] = thickening_percent(series, ed, es)
+    reasons: dict[str, str] = {}
+    for name, own in values.items():
+        reasons |= _why_no_segments(name, own) if name in known else {name: _NO_PHASES}
+    return values, reasons
+
+
+def _why_no_segments(name: str, values: Mapping[int, float]) -> dict[str, str]:
+    """A reason under the name where no segment has a value, else under `<name>.<segment>` for those without one."""
+    if not values:
+        return {name: _NO_SEGMENTS}
+    return {f"{name}.{segment}": _NO_SEGMENT for segment in NAMES if segment not in values}
 
 
 def of_scar(
@@ -66,9 +93,9 @@ def of_scar(
     found = quantify_scar(series)
     result: dict[str, Any] = {name: round(value, 1) for name, value in found.values.items()}
     result["not_computable"] = dict(found.not_computable)
-    by_segment, reason = scar_by_segment(series, septum)
-    if reason is not None:
-        result["not_computable"]["scar_by_segment_percent"] = reason
+    by_segment = transmurality_percent(series, septum=septum)
+    result["not_computable"] |= _why_no_segments("scar_by_segment_percent", by_segment)
+    if not by_segment:
         return result
     result["scar_by_segment_percent"] = {str(segment): round(value) for segment, value in by_segment.items()}
     bulls_eye(by_segment, out / "scar.png", "share of the wall that is scar (%)", (0, 100))

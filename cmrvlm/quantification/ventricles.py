@@ -2,17 +2,20 @@
 
 Volumes are discs: voxels counted in each slice, times the volume of that slice's voxel. Slices count as they are
 labelled: a basal slice in which the mask shows a ventricle belongs to it, the apex ends with the last labelled slice,
-and papillary muscles are what the mask says they are. Nothing is interpolated and nothing is guessed: what cannot be
-computed is absent, with the reason.
+and papillary muscles are what the mask says they are. A slice that is a little further from the next one than others
+are counts for the way between them; where one is missing, or a structure runs into what is not annotated, there is no
+volume. Nothing is interpolated and nothing is guessed: what cannot be computed is absent, with the reason.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from statistics import median_low
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import ndimage
 
 from cmrvlm.labels import NOT_ANNOTATED, STRUCTURES
 from cmrvlm.measurements import FEWEST_SLICES
@@ -20,7 +23,9 @@ from cmrvlm.study import Series
 
 MYOCARDIAL_DENSITY_G_PER_ML = 1.05  # Schulz-Menger et al., JCMR 2020;22:19
 CAVITIES = ("lv", "rv")
-RATES = ("lv_peak_ejection_rate_ml_per_s", "lv_peak_filling_rate_ml_per_s")
+RATES = ("peak_ejection_rate_ml_per_s", "peak_filling_rate_ml_per_s")
+_SLICE_MISSING = 1.75  # times the usual distance: twice as far is a lost slice, half as far again an uneven stack
+_NEIGHBOURS = np.ones((1, 3, 3), dtype=bool)  # in the plane of a slice
 WALL = tuple(STRUCTURES[name] for name in ("myo", "scar", "no_reflow"))  # scar is myocardium too
 FloatArray = NDArray[np.float64]
 
@@ -33,7 +38,7 @@ class Quantities:
         values: Name with unit to value.
         not_computable: Name to the reason why there is none.
         phases: Frame of `ed` and of `es`.
-        curves_ml: Cavity to its volume in each frame (T,), NaN where the frame is not annotated.
+        curves_ml: Cavity to its volume in each frame (T,), NaN where it cannot be counted.
     """
 
     values: Mapping[str, float] = field(default_factory=dict)
@@ -46,7 +51,7 @@ def quantify(series: Series, height_cm: float | None = None, weight_kg: float | 
     """All that a short-axis series' masks say of the ventricles.
 
     ED and ES are those of the series where they are known, else the frames with the largest and the smallest left
-    ventricle.
+    ventricle, of those whose volume can be counted. Where none can, as in a single slice, its area decides.
 
     Args:
         series: With masks.
@@ -54,20 +59,21 @@ def quantify(series: Series, height_cm: float | None = None, weight_kg: float | 
         weight_kg: Of the patient.
     """
     assert series.mask is not None
-    curves = {name: volume_curve_ml(series, (STRUCTURES[name],)) for name in CAVITIES}
-    phases = dict(series.phases) or phases_of(curves["lv"])
+    problems = {name: list(_why_no_volumes(series, (STRUCTURES[name],), range(series.image.shape[1])))
+                for name in CAVITIES}  # fmt: skip
+    areas = {name: volume_curve_ml(series, (STRUCTURES[name],)) for name in CAVITIES}
+    curves = {name: np.where([one is None for one in problems[name]], areas[name], np.nan) for name in CAVITIES}
+    phases = dict(series.phases) or phases_of(areas["lv"] if np.isnan(curves["lv"]).all() else curves["lv"])
     values: dict[str, float] = {}
     missing: dict[str, str] = {}
     for name in CAVITIES:
-        own, reasons = _of_cavity(series, name, curves[name], phases)
-        values |= own
-        missing |= reasons
+        for own, reasons in (_of_cavity(series, name, curves[name], phases),
+                             _rates(series, name, curves[name], problems[name])):  # fmt: skip
+            values |= own
+            missing |= reasons
     mass, reason = _mass_g(series, phases)
     values |= {"lv_mass_g": mass} if mass is not None else {}
     missing |= {"lv_mass_g": reason} if mass is None else {}
-    rates, reason = _rates(series, curves["lv"])
-    values |= rates
-    missing |= {name: reason for name in RATES if name not in rates}
     values |= by_body_surface(values, height_cm, weight_kg)
     return Quantities(values, missing, phases, curves)
 
@@ -112,6 +118,9 @@ def _of_cavity(
     if reasons:
         return values, reasons | dict.fromkeys((f"{cavity}sv_ml", f"{cavity}ef_percent"), next(iter(reasons.values())))
     diastole, systole = values[f"{cavity}edv_ml"], values[f"{cavity}esv_ml"]
+    if systole > diastole:
+        larger = "the volume at es is larger than at ed"
+        return values, dict.fromkeys((f"{cavity}sv_ml", f"{cavity}ef_percent"), larger)
     return values | {f"{cavity}sv_ml": diastole - systole,
                      f"{cavity}ef_percent": 100 * (diastole - systole) / diastole}, {}  # fmt: skip
 
@@ -125,9 +134,23 @@ def _why_no_volumes(series: Series, structures: tuple[int, ...], frames: Iterabl
     """`why_no_volume` of each frame; what is the same for all of them is looked up once."""
     assert series.mask is not None
     few, unannotated = _too_few(series), _unannotated(series)
-    shown = int(np.isin(series.mask, structures).any(axis=(1, 2, 3)).sum())  # slices; at end-systole they may be fewer
+    shown = np.flatnonzero(np.isin(series.mask, structures).any(axis=(1, 2, 3)))  # at end-systole they may be fewer
+    lost = _slice_missing(series, shown) if len(shown) >= FEWEST_SLICES else None
     for frame in frames:
-        yield few or _problem_of(series.mask[:, frame], structures, unannotated[:, frame], shown)
+        yield few or _problem_of(series.mask[:, frame], structures, unannotated[:, frame], len(shown)) or lost
+
+
+def _slice_missing(series: Series, shown: NDArray[np.intp]) -> str | None:
+    """Why a stack is not whole where a structure is shown, the slices next to its ends among them; None if it is."""
+    if series.slice_places_mm is None:
+        return None
+    gaps = np.diff(series.slice_places_mm)
+    first, last = max(0, int(shown[0]) - 1), int(shown[-1])
+    wide = np.flatnonzero(gaps[first : last + 1] > _SLICE_MISSING * median_low(gaps.tolist()))
+    if not len(wide):
+        return None
+    at = first + int(wide[0])
+    return f"a slice is missing: {gaps[at]:.1f} mm lie between slices {at} and {at + 1}"
 
 
 def _problem_of(
@@ -148,12 +171,19 @@ def _problem_of(
         return "the structure is in no slice"
     if shown < FEWEST_SLICES:
         return f"the structure is in {shown} of the slices, at least {FEWEST_SLICES} are needed"
-    within = mask[there[0] : there[-1] + 1]
-    unknown = (within == NOT_ANNOTATED).all(axis=(1, 2))
-    absent = ~np.isin(within, structures).any(axis=(1, 2))
-    for found, what in ((unknown, "is not annotated"), (absent, "lacks it")):
+    unknown = mask == NOT_ANNOTATED
+    within = slice(there[0], there[-1] + 1)
+    absent = ~np.isin(mask[within], structures).any(axis=(1, 2))
+    for found, what in ((unknown[within].all(axis=(1, 2)), "is not annotated"), (absent, "lacks it")):
         if found.any():
             return f"slice {int(there[0] + found.argmax())} between others {what}"
+    for beside in (there[0] - 1, there[-1] + 1):
+        if 0 <= beside < len(mask) and unknown[beside].all():
+            return f"slice {int(beside)} beside the structure is not annotated"
+    if unknown[within].any():
+        runs_out = (ndimage.binary_dilation(np.isin(mask, structures), _NEIGHBOURS) & unknown).any(axis=(1, 2))
+        if runs_out.any():
+            return f"in slice {int(runs_out.argmax())} the structure runs into what is not annotated"
     return None
 
 
@@ -172,21 +202,26 @@ def _mass_g(series: Series, phases: Mapping[str, int]) -> tuple[float | None, st
     return float(volume_curve_ml(series, WALL)[phases["ed"]]) * MYOCARDIAL_DENSITY_G_PER_ML, ""
 
 
-def _rates(series: Series, curve_ml: FloatArray) -> tuple[dict[str, float], str]:
-    """Peak rates, or why there are none: they need times, and a volume in every frame."""
-    times = series.frame_times_ms
+def _rates(
+    series: Series, cavity: str, curve_ml: FloatArray, problems: Sequence[str | None]
+) -> tuple[dict[str, float], dict[str, str]]:
+    """Peak rates, and why there are none: they need times, and a volume in every frame."""
+    times, found, reason = series.frame_times_ms, dict[str, float](), "the volume does not change so between the frames"
+    lost = next((f"frame {frame}: {one}" for frame, one in enumerate(problems) if one is not None), None)
     if times is None or len(times) < 3:
-        return {}, "the times of at least three frames are needed"
-    if not (np.diff(times) > 0).all():
-        return {}, "the frame times do not ascend"
-    for frame, problem in enumerate(_why_no_volumes(series, (STRUCTURES["lv"],), range(len(times)))):
-        if problem is not None:
-            return {}, f"frame {frame}: {problem}"
-    return rates_ml_per_s(curve_ml, times), "the volume does not change so between the frames"
+        reason = "the times of at least three frames are needed"
+    elif not (np.diff(times) > 0).all():
+        reason = "the frame times do not ascend"
+    elif lost is not None:
+        reason = lost
+    else:
+        found = {f"{cavity}_{name}": rate for name, rate in rates_ml_per_s(curve_ml, times).items()}
+    names = [f"{cavity}_{name}" for name in RATES]
+    return found, {name: reason for name in names if name not in found}
 
 
 def rates_ml_per_s(curve_ml: FloatArray, times_ms: tuple[float, ...]) -> dict[str, float]:
-    """Peak ejection and peak filling rate of the left ventricle: the steepest fall and rise of its volume.
+    """Peak ejection and peak filling rate of a ventricle: the steepest fall and rise of its volume.
 
     Slopes are those of each frame between its neighbours. From the last frame to the first there is none: a cine that
     was gated prospectively ends before the cycle does.
@@ -196,7 +231,7 @@ def rates_ml_per_s(curve_ml: FloatArray, times_ms: tuple[float, ...]) -> dict[st
         times_ms: Their times, ascending, at least three.
 
     Returns:
-        Without a rate of a volume that never falls, or never rises.
+        Name of `RATES` to rate; without that of a volume that never falls, or never rises.
     """
     slopes = np.gradient(curve_ml, np.asarray(times_ms) / 1000)[1:-1]
     rates = zip(RATES, (float(-slopes.min()), float(slopes.max())), strict=True)

@@ -20,6 +20,7 @@ from cmrvlm.models.dual_encoder import DualEncoder
 from cmrvlm.models.features import MarkIds
 from cmrvlm.models.language_model import LanguageModel
 from cmrvlm.targets import TARGET_NAMES
+from cmrvlm.tasks.segmentation import DetectTask, SegmentTask
 from cmrvlm.text.collate import Collator
 from cmrvlm.text.tokenizer import load_tokenizer
 from cmrvlm.text.tokens import DETECT, IMAGE, SEGMENT
@@ -85,6 +86,23 @@ def _ids_of_name(tokenizer: PreTrainedTokenizerBase, name: Mapping[str, str]) ->
     """Token ids of a name in all languages, each as it stands inside a sentence."""
     words = [name["en"], f" {name['en']}", name["zh"]]
     return [token for one in words for token in tokenizer.encode(one, add_special_tokens=False)]
+
+
+def check_masks(model: nn.Module, tasks: Mapping[str, Any]) -> None:
+    """Refuse tasks that ask for masks on a sequence that the model reads and has no mask decoder for.
+
+    Raises:
+        CmrvlmError: There is one.
+    """
+    if not isinstance(model, CMRVLM):
+        return
+    for name, task in tasks.items():
+        if isinstance(task, SegmentTask | DetectTask) and task.sequence in {*model.encoders} - {*model.mask_head}:
+            raise CmrvlmError(
+                f"the task {name} asks for masks on '{task.sequence}', which has no mask decoder",
+                field="model.mask_sequences",
+                remedy=f"Add {task.sequence} to it, or take the task out with mix.tasks.{name}=null.",
+            )
 
 
 def build_collator(model: nn.Module, tokenizer: PreTrainedTokenizerBase) -> Collator:

@@ -120,7 +120,8 @@ class Answer:
     Attributes:
         instruction: The question.
         text: The generated answer, with the numbers that heads read out in place of their marks.
-        mask: Predicted structure (Z, F, H, W) for the frames asked, None when no mask was given.
+        mask: Predicted structure (Z, F, H, W) for the frames asked, empty where it was said not to be there, None
+            when neither was said.
         truth_mask: Values on the model's grid (Z, F, H, W), 255 not annotated.
         spacing_mm: Spacing of the mask along (Z, H, W).
         read_outs: Name of a head to its values; probabilities for `disease`, `findings` and `hazard`, standardised

@@ -51,6 +51,14 @@ def structures_asked(question: str) -> list[str]:
     return terms_named(question, STRUCTURE_TERMS) if _ASKS_FOR_MASKS.search(question) else []
 
 
+_ABSENT = {"en": "There is no {name}.", "zh": "未见{name}。"}
+
+
+def said_absent(structure: str, language: str) -> str:
+    """The sentence that a structure is not there; its mask is empty."""
+    return _ABSENT[language].format(name=STRUCTURE_TERMS[structure].name(language))
+
+
 class SegmentTask(Task):
     """Segment one structure on the annotated frames of a series, or say that it is not there.
 
@@ -84,7 +92,6 @@ class SegmentTask(Task):
     }
     primary = "dice"
     answers = {"en": f"The {{name}} is {SEGMENT}.", "zh": f"{{name}}在{SEGMENT}。"}
-    absent = {"en": "There is no {name}.", "zh": "未见{name}。"}
 
     def __init__(self, structure: str, sequence: str | None = None) -> None:
         if structure not in STRUCTURE_VALUES:
@@ -148,14 +155,14 @@ class SegmentTask(Task):
     def answer(self, study: Study, case: Case, language: str) -> str:
         """The sentence that carries the <SEG> token, or that says that the structure is not there."""
         assert case.mask is not None
-        there = self._there(study, case.mask.frames)
-        return (self.answers if there else self.absent)[language].format(**self.fields(study, case, language))
+        if not self._there(study, case.mask.frames):
+            return said_absent(self.structure, language)
+        return self.answers[language].format(**self.fields(study, case, language))
 
     def allowed(self, study: Study, case: Case, language: str) -> tuple[str, ...]:
         """That sentence and no other; both where the structure may be absent."""
-        fields = self.fields(study, case, language)
-        both = (self.answers, self.absent) if self.structure in MAY_BE_ABSENT else (self.answers,)
-        return tuple(one[language].format(**fields) for one in both)
+        there = self.answers[language].format(**self.fields(study, case, language))
+        return (there, said_absent(self.structure, language)) if self.structure in MAY_BE_ABSENT else (there,)
 
     def score(self, answers: Sequence[Answer]) -> dict[str, Statistic]:
         """Dice and distances over the frames asked, and by phase where the phase is known."""

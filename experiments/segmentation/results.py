@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 
 from cmrvlm.figures import save
 from cmrvlm.label_maps import to_native
-from cmrvlm.metrics.statistic import Statistic
+from cmrvlm.metrics.statistic import Mean, Statistic
 from cmrvlm.study import Study
 from experiments.commands import CONSOLE
 from experiments.segmentation.data import DataSet
@@ -58,7 +58,8 @@ def keep(name: str, chosen: DataSet, folds: Sequence[Fold], minutes: float, to: 
     for other in baselines:
         content[name][f"ours_less_{other}"] = {
             metric: difference(one, scored[other][metric], studies)
-            for metric, one in scored.get("ours", {}).items() if "dice" in metric}  # fmt: skip
+            for metric, one in scored.get("ours", {}).items()
+            if isinstance(one, Mean) and isinstance(scored[other][metric], Mean)}  # fmt: skip
     spent = {model: round(sum(fold.minutes[model] for fold in folds) / len(folds), 2) for model in models}
     content[name]["training"] = {"minutes": minutes, "minutes_taken": spent, "folds": len(folds),
                                  "test_studies": len(studies), "cores": os.cpu_count(), "seed": 0}  # fmt: skip

@@ -26,6 +26,7 @@ LabelMap = NDArray[np.uint8]
 COUNTED = {"sax": ("lvedv_ml", "lvesv_ml", "lvef_percent", "rvedv_ml", "rvesv_ml", "rvef_percent", "lv_mass_g"),
            "lge": ("scar_mass_g", "scar_share_percent")}  # fmt: skip
 _PHASE_BEHIND, _PHASE_FIRST = re.compile(r"^(dice|hd95|asd)_(ed|es)"), r"\2_\1"
+_PRESENCE = re.compile(r"^presence_")  # of ventricles, which are in every study
 _IN_UNITS = re.compile(r"_(mm|ml|g)$|_mass_")
 
 
@@ -48,7 +49,7 @@ def statistics(maps: Mapping[str, LabelMap], studies: Sequence[Study], chosen: D
 
 def overlaps(maps: Mapping[str, LabelMap], studies: Sequence[Study], sequence: str, structures: Sequence[str]
              ) -> dict[str, Statistic]:  # fmt: skip
-    """Dice and distances by structure, and by phase on the short axis: `lv_dice`, `lv_ed_dice`.
+    """Dice and distances by structure, by phase on the short axis and by presence on late enhancement: `lv_ed_dice`.
 
     Frames without any label are those that the models did not see.
     """
@@ -66,7 +67,8 @@ def overlaps(maps: Mapping[str, LabelMap], studies: Sequence[Study], sequence: s
             answers.append(Answer(task.word(study, case, "en"), "", inside, series.mask[:, list(frames)],
                                   series.spacing_mm))  # fmt: skip
         for name, one in mask_scores(answers).items():
-            if name != "mask_share" and (sequence == "sax" or not _PHASE_BEHIND.match(name)):
+            shown = not (_PHASE_BEHIND if sequence == "lge" else _PRESENCE).match(name)
+            if name != "mask_share" and shown:
                 found[f"{structure}_{_PHASE_BEHIND.sub(_PHASE_FIRST, name)}"] = one
     return found
 

@@ -1,6 +1,7 @@
 import pytest
 import torch
 
+from cmrvlm.encoders import base
 from cmrvlm.encoders.conv import ConvEncoder
 from cmrvlm.encoders.swin import Swin3D, Swin4D
 from cmrvlm.encoders.unet import UnetEncoder
@@ -43,6 +44,15 @@ def test_batch_of_two_equals_two_of_one(encoder, size):
         assert (
             encoder.tokens_of_series(both.grid)[index] - encoder.tokens_of_series(alone.grid)[0]
         ).abs().max() <= 1e-5
+
+
+@torch.no_grad()
+def test_pictures_in_groups_are_pictures_all_at_once(encoder, monkeypatch):
+    images = torch.rand(2, 1, 4, 5, 48, 48)
+    whole = encoder(images)
+    monkeypatch.setattr(base, "PIXELS_AT_ONCE", 7 * 48 * 48)
+    for together, in_groups in zip(whole.pyramid, encoder(images).pyramid, strict=True):
+        assert (together - in_groups).abs().max() <= 1e-5
 
 
 @pytest.mark.parametrize("size", SIZES)

@@ -140,6 +140,17 @@ def test_both_empty_is_undefined_and_no_mask_is_an_empty_one():
     assert scores["mask_share"].value == 0.5
 
 
+def test_whether_a_structure_is_there_is_a_test_of_its_own():
+    """Sensitivity over those who have it, specificity over those who do not; 255 is neither."""
+    there, nothing = np.ones((1, 1, 4, 4), np.uint8), np.zeros((1, 1, 4, 4), np.uint8)
+    unknown = np.where(np.eye(4) > 0, 255, 0).astype(np.uint8)[None, None]
+    scores = mask_scores([mask_answer(said > 0, truth) for truth, said in (
+        (there, there), (there, nothing), (there, there), (nothing, there), (nothing, nothing),
+        (unknown, unknown))])  # fmt: skip
+    assert (scores["presence_sensitivity"].value, scores["presence_sensitivity"].n) == (pytest.approx(2 / 3), 3)
+    assert (scores["presence_specificity"].value, scores["presence_specificity"].n) == (pytest.approx(2 / 3), 3)
+
+
 @pytest.mark.parametrize(
     ("language", "text"), [("en", "normal LV function"), ("zh", "正常"), ("zh", "左心室射血分数正常。")]
 )

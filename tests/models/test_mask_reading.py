@@ -6,10 +6,12 @@ import numpy as np
 import torch
 
 from cmrvlm import inference
+from cmrvlm.encoders import base
 from cmrvlm.inference import answer_batch
+from cmrvlm.models.mask_decoder import MaskDecoder
 from cmrvlm.models.mask_reading import MaskReading
 from cmrvlm.tasks.base import Case, Instruction, MaskTarget
-from cmrvlm.tasks.segmentation import SegmentTask
+from cmrvlm.tasks.segmentation import SegmentTask, said_absent
 from cmrvlm.text.tokens import SEGMENT
 
 
@@ -76,23 +78,91 @@ def test_a_mirrored_study_has_the_mirrored_mask(parts):
     assert (one - two.flip(-1)).abs().max() < 1e-4
 
 
-def test_a_mask_without_a_voxel_is_answered_as_absence(parts, monkeypatch):
-    """Although the words say that it is there; the cavity cannot be absent and keeps its one sentence."""
+def test_what_is_nowhere_is_said_to_be_absent_and_has_an_empty_mask(parts, monkeypatch):
+    """Whatever the words said, and of every structure: in words alone, or for want of a voxel."""
     data, _, model, collator = parts
     study = data.cache.load(data.split["train"][0])
     tasks = [SegmentTask(one, "sax") for one in ("scar", "no_reflow", "lv")]
     asked = [task.on_all_frames(study, language) for task in tasks for language in ("en", "zh")]
     batch = collator([(study, asked)])
-    rule = inference._rule
-    monkeypatch.setattr(inference, "_rule",
-                        lambda collator, one, end: rule(collator, replace(one, allowed=one.allowed[:1]), end))  # fmt: skip
-    monkeypatch.setattr(MaskReading, "mask", lambda _self, logits, _asked: np.ones(logits.shape, dtype=bool))
-    assert all(SEGMENT in one.text for one in answer_batch(model, collator, batch, 40))
-    monkeypatch.setattr(MaskReading, "mask", lambda _self, logits, _asked: np.zeros(logits.shape, dtype=bool))
-    for answer in answer_batch(model, collator, batch, 40):
-        if answer.instruction.case.mask.structure == "lv":
-            assert answer.text == answer.instruction.allowed[0]
-            assert answer.mask is not None
+    shape, rule = study.series["sax"].image.shape, inference._rule
+
+    def answers(chosen, filled):
+        monkeypatch.setattr(inference, "_rule",
+                            lambda collator, one, end: rule(collator, replace(one, allowed=one.allowed[chosen:][:1]), end))  # fmt: skip
+        monkeypatch.setattr(MaskReading, "mask", lambda _self, logits, _asked: np.full(logits.shape, filled))
+        return answer_batch(model, collator, batch, 40)
+
+    for one in answers(0, True):
+        assert SEGMENT in one.text
+        assert one.mask.shape == shape
+        assert one.mask.all()
+    for one in answers(0, False):
+        target = one.instruction.case.mask
+        assert one.text == said_absent(target.structure, one.instruction.language)
+        assert one.mask.shape == shape
+        assert not one.mask.any()
+    monkeypatch.setattr(MaskReading, "logits", lambda *_: {})  # no mark was said
+    for one in answers(-1, True):
+        if one.instruction.case.mask.structure == "lv":
+            assert one.mask is None  # neither a mask nor a word of absence
         else:
-            assert answer.text == answer.instruction.allowed[1]
-            assert answer.mask is None
+            assert one.mask.shape == shape
+            assert not one.mask.any()
+
+
+def test_closed_answers_are_whole_however_short_answers_are_to_be(parts):
+    data, _, model, collator = parts
+    study = data.cache.load(data.split["train"][0])
+    asked = [one for one in data.mixture.all(study) if one.allowed or one.task in ("report", "caption")]
+    assert {bool(one.allowed) for one in asked} == {True, False}
+    for one in answer_batch(model, collator, collator([(study, asked)]), 2):
+        if one.instruction.allowed:
+            assert one.text in one.instruction.allowed
+            assert not one.truncated
+        else:
+            assert len(collator.tokenizer.encode(one.text, add_special_tokens=False)) <= 2
+
+
+def test_masks_asked_together_are_those_asked_one_by_one(parts):
+    data, _, model, collator = parts
+    study = data.cache.load(data.split["train"][0])
+    asked = [SegmentTask(one).on_all_frames(study, "en") for one in ("lv", "myo", "rv")]
+    together = answer_batch(model, collator, collator([(study, asked)]), 40)
+    for one, other in zip(together, asked, strict=True):
+        [alone] = answer_batch(model, collator, collator([(study, [other])]), 40)
+        assert alone.text == one.text
+        assert np.array_equal(alone.mask, one.mask)
+    assert not np.array_equal(together[0].mask, together[2].mask)
+
+
+def test_masks_of_a_cycle_are_decoded_some_frames_at_a_time(parts, monkeypatch):
+    """The same logits, and no more pictures at once than are allowed, but for those of one frame."""
+    data, _, model, collator = parts
+    studies = [data.cache.load(one) for one in data.split["train"][:2]]
+    asked = [(study, [SegmentTask(one).on_all_frames(study, "en") for one in ("lv", "rv")]) for study in studies]
+    batch = collator(asked)
+    instructions = [one for _, own in asked for one in own]
+    hidden = torch.randn(4, batch.rows.ids.shape[1], model.llm.width)
+    slices, frames, height, width = studies[0].series["sax"].image.shape
+    decode, sizes = MaskDecoder.pixels, []
+
+    def pixels(self, pyramid):
+        sizes.append(len(pyramid[0]) * pyramid[0].shape[2] * pyramid[0].shape[3])
+        return decode(self, pyramid)
+
+    def logits(at_once):
+        monkeypatch.setattr(base, "PIXELS_AT_ONCE", at_once * height * width)
+        sizes.clear()
+        with torch.no_grad():
+            found = model.mask_logits(model.encode(batch.media), hidden, batch.rows, instructions, [0, 0, 1, 1])
+        return torch.stack([found[row][0] for row in range(4)])
+
+    monkeypatch.setattr(MaskDecoder, "pixels", pixels)
+    whole = logits(1000)
+    assert sizes == [2 * slices * frames]
+    parted = logits(4 * slices + 1)
+    assert max(sizes) == 4 * slices
+    assert sum(sizes) == 2 * slices * frames
+    assert whole.shape == (4, slices, frames, height, width)
+    assert (whole - parted).abs().max() < 1e-4

@@ -8,7 +8,7 @@ from PIL import Image
 
 from cmrvlm.labels import STRUCTURES
 from cmrvlm.quantification.figures import bulls_eye, contour_cine, volume_curves
-from cmrvlm.quantification.scar import quantify_scar, scar_by_segment
+from cmrvlm.quantification.scar import quantify_scar
 from cmrvlm.quantification.segments import (
     CENTRES,
     NAMES,
@@ -96,12 +96,36 @@ def test_a_ring_is_as_thick_as_it_was_drawn(spacing, rotate, tilt):
 @pytest.mark.parametrize("to_apex", [1, -1])
 def test_segments_lie_where_the_guideline_draws_them(to_apex):
     """Septum towards the right ventricle; seen from the apex anterior, lateral, inferior and septum go clockwise."""
-    series, degrees = ring(18, 27)
+    series, degrees = ring(18, 27, tilt=0.4)
     if to_apex < 0:
         series = replace(series, levels=series.levels[::-1])
-    thick = {}
     # In this frame the septum lies at 180 degrees; with slices going up, inferior is where the cross product points.
-    inferior = 270 if to_apex > 0 else 90
+    assert walls_at(series, degrees, inferior=270 if to_apex > 0 else 90)
+
+
+@pytest.mark.parametrize("levels", [("basal", "mid", "apical"), ("apical", "mid", "basal"), ()])
+@pytest.mark.parametrize("signs", [(1, 1, 1), (-1, -1, 1), (-1, -1, -1), (1, 1, -1)])
+def test_pictures_that_lost_their_orientation_are_taken_as_a_scanner_shows_them(levels, signs):
+    """Septum left, anterior on top, whatever the order of the slices and the made-up axes."""
+    series, degrees = ring(18, 27)
+    lost = replace(series, levels=levels, affine=series.affine @ np.diag([*signs, 1.0]))
+    assert walls_at(lost, degrees, inferior=90)  # rows, and so degrees, go down
+
+
+def test_a_heart_has_the_same_segments_with_and_without_its_orientation():
+    source = PhantomSource(count=6, seed=3, size=96, slices=8, frames=4, spacing_mm=(2.0, 2.0))
+    for study_id in source.study_ids():
+        sax = source.load(study_id).series["sax"]
+        whole = thickness_mm(sax, sax.phases["ed"])
+        assert len(whole) > 10
+        for made_up in ((-2.0, -2.0, 10.0), (2.0, 2.0, 10.0)):
+            lost = replace(sax, affine=np.diag([*made_up, 1.0]))
+            assert thickness_mm(lost, sax.phases["ed"]) == pytest.approx(whole, abs=0.2)
+
+
+def walls_at(series, degrees, inferior):
+    """Whether a scar in each wall of the apical slice is found in the segment of its name."""
+    thick = {}
     for name, at in (("inferior", inferior), ("lateral", 0), ("septal", 180), ("anterior", (inferior + 180) % 360)):
         mask = series.mask.copy()
         near = np.abs((degrees - at + 180) % 360 - 180) < 20
@@ -109,7 +133,7 @@ def test_segments_lie_where_the_guideline_draws_them(to_apex):
         share = transmurality_percent(replace(series, mask=mask))
         apical = {segment: share[segment] for segment in CENTRES["apical"]}
         thick[name] = max(apical, key=apical.get)
-    assert {name: NAMES[segment][0].split()[1] for name, segment in thick.items()} == {
+    return {name: NAMES[segment][0].split()[1] for name, segment in thick.items()} == {
         name: name for name in ("inferior", "lateral", "septal", "anterior")}  # fmt: skip
 
 
@@ -138,12 +162,10 @@ def test_scar_is_weighed_and_found_in_its_segment():
     assert found["scar_mass_g"] == pytest.approx(area_mm2 / 4 * 8 / 1000 * 1.05, rel=0.03)
     assert quantify(series).values["lv_mass_g"] == pytest.approx(3 * area_mm2 * 8 / 1000 * 1.05, rel=0.02)
     no_right = replace(series, mask=np.where(series.mask == RV, 0, series.mask).astype(np.uint8))
-    assert scar_by_segment(no_right) == ({}, "the mask shows no slice with a closed wall beside a right ventricle")
+    assert transmurality_percent(no_right) == {}
     # The short axis of the same study, of another size, turned and tilted, tells where the right ventricle lies.
     cine, _ = ring(18, 27, (5, 1, 90, 100), (1.1, 1.1, 9.0), rotate=0.7, tilt=0.1)
-    told, reason = scar_by_segment(no_right, septum_direction(cine, 0))
-    assert reason is None
-    assert told == pytest.approx(share, abs=3)
+    assert transmurality_percent(no_right, septum=septum_direction(cine, 0)) == pytest.approx(share, abs=3)
     assert septum_direction(no_right, 0) is None
 
 
@@ -197,8 +219,22 @@ def test_a_slice_missing_between_others_gives_no_number(value, reason):
     assert found.not_computable["lvedv_ml"] == f"slice 2 between others {reason}"
     assert not found.values
     outside = series.mask.copy()
-    outside[4] = value  # beyond the apex nothing is missed
-    assert "lvedv_ml" in quantify(replace(series, mask=outside)).values
+    outside[4] = value  # beyond the apex there is nothing, or nobody knows
+    found = quantify(replace(series, mask=outside))
+    assert ("lvedv_ml" in found.values) == (value == 0)
+    assert value == 0 or found.not_computable["lvedv_ml"] == "slice 4 beside the structure is not annotated"
+
+
+def test_a_structure_that_runs_into_the_unknown_gives_no_number():
+    """What is not annotated far away does not matter, beside the structure it does."""
+    series, _ = ring(18, 27, (5, 1, 80, 80))
+    series, mask = replace(series, levels=()), series.mask.copy()
+    mask[:, :, :, 70:] = 255
+    assert quantify(replace(series, mask=mask)).values == quantify(series).values
+    mask[3, 0][(mask[3, 0] == RV) & (np.mgrid[:80, :80][1] < 12)] = 255
+    found = quantify(replace(series, mask=mask))
+    assert found.not_computable["rvedv_ml"] == "in slice 3 the structure runs into what is not annotated"
+    assert found.values["lvedv_ml"] == quantify(series).values["lvedv_ml"]
 
 
 def test_one_phase_alone_gives_a_volume_and_no_ejection_fraction():
@@ -210,9 +246,26 @@ def test_one_phase_alone_gives_a_volume_and_no_ejection_fraction():
 
 def test_slices_unevenly_apart_count_as_they_lie():
     series, _ = ring(18, 27)
-    even, uneven = quantify(series), quantify(replace(series, slice_places_mm=(0.0, 8.0, 24.0)))
-    # Half way to the neighbours, and as far outwards as inwards: 8, 12 and 16 mm in place of 8 each.
-    assert uneven.values["lvedv_ml"] == pytest.approx(even.values["lvedv_ml"] * (8 + 12 + 16) / 24, rel=1e-6)
+    even, uneven = quantify(series), quantify(replace(series, slice_places_mm=(0.0, 8.0, 20.0)))
+    # Half way to the neighbours, and as far outwards as inwards: 8, 10 and 12 mm in place of 8 each.
+    assert uneven.values["lvedv_ml"] == pytest.approx(even.values["lvedv_ml"] * (8 + 10 + 12) / 24, rel=1e-6)
+
+
+@pytest.mark.parametrize("at", range(6))
+def test_a_stack_that_lost_a_slice_gives_no_number(at):
+    """Where the ventricle is, or next to it; far from it nothing is missed."""
+    series, _ = ring(18, 27, (8, 1, 80, 80))
+    mask = series.mask.copy()
+    mask[5:] = 0
+    places = np.arange(8) * 8.0
+    places[at + 1 :] += 8.0
+    series = replace(series, mask=mask, levels=(), slice_places_mm=tuple(places))
+    found = quantify(series)
+    if at < 5:
+        assert found.not_computable["lvedv_ml"] == f"a slice is missing: 16.0 mm lie between slices {at} and {at + 1}"
+        assert not found.values
+    else:
+        assert found.values["lvedv_ml"] == pytest.approx(5 * np.pi * 18**2 * 8 / 1000, rel=0.02)
 
 
 def test_rates_of_a_known_curve():
@@ -221,8 +274,8 @@ def test_rates_of_a_known_curve():
     curve = 100 + 40 * np.cos(phase)
     rates = rates_ml_per_s(curve, tuple(times_ms))
     steepest = 40 * 2 * np.pi / 0.8
-    assert rates["lv_peak_ejection_rate_ml_per_s"] == pytest.approx(steepest, rel=0.01)
-    assert rates["lv_peak_filling_rate_ml_per_s"] == pytest.approx(steepest, rel=0.01)
+    assert rates["peak_ejection_rate_ml_per_s"] == pytest.approx(steepest, rel=0.01)
+    assert rates["peak_filling_rate_ml_per_s"] == pytest.approx(steepest, rel=0.01)
 
 
 def test_rates_do_not_close_a_cycle_that_the_cine_leaves_open():
@@ -231,10 +284,10 @@ def test_rates_do_not_close_a_cycle_that_the_cine_leaves_open():
     curve = 100 + 40 * np.cos(2 * np.pi * np.array(times_ms) / 900)
     steepest = 40 * 2 * np.pi / 0.9
     rates = rates_ml_per_s(curve, times_ms)
-    assert rates["lv_peak_ejection_rate_ml_per_s"] == pytest.approx(steepest, rel=0.01)
-    assert rates["lv_peak_filling_rate_ml_per_s"] < steepest
+    assert rates["peak_ejection_rate_ml_per_s"] == pytest.approx(steepest, rel=0.01)
+    assert rates["peak_filling_rate_ml_per_s"] < steepest
     falling = rates_ml_per_s(curve[:20], times_ms[:20])
-    assert list(falling) == ["lv_peak_ejection_rate_ml_per_s"]
+    assert list(falling) == ["peak_ejection_rate_ml_per_s"]
 
 
 def cine(frames=4, slices=8, times=(0.0, 200.0, 400.0, 600.0)):
@@ -260,7 +313,13 @@ def test_a_frame_that_is_annotated_in_part_is_no_end_systole():
 
 def test_rates_need_every_frame_and_their_times():
     whole = cine()
-    assert quantify(whole).values["lv_peak_ejection_rate_ml_per_s"] > 0
+    values = quantify(whole).values
+    assert values["lv_peak_ejection_rate_ml_per_s"] > 0
+    assert not {"rv_peak_ejection_rate_ml_per_s"} & set(values)  # the drawn right ventricle does not change
+    swapped = np.where(whole.mask == LV, RV, np.where(whole.mask == RV, LV, whole.mask)).astype(np.uint8)
+    other = quantify(replace(whole, mask=swapped)).values
+    for name in ("peak_ejection_rate_ml_per_s", "peak_filling_rate_ml_per_s"):
+        assert other[f"rv_{name}"] == pytest.approx(values[f"lv_{name}"])
     lost = whole.mask.copy()
     lost[:, 2][lost[:, 2] == LV] = 0
     for series, reason in ((replace(whole, mask=lost), "frame 2: the structure is in no slice"),
@@ -282,10 +341,7 @@ def test_thickening_is_that_of_slices_that_show_both_times():
     assert all(found[segment] == pytest.approx(25, abs=9) for segment in range(1, 7))
 
 
-def test_walls_are_not_named_where_the_apex_is_unknown():
-    series, _ = ring(18, 27)
-    alike = replace(series, levels=("mid",) * 3)
-    assert not list(sectors(alike, 0))  # the slice axis lies along a world axis, which says nothing
+def test_where_levels_do_not_tell_the_order_of_the_slices_the_affine_does():
     oblique, _ = ring(18, 27, tilt=0.4)
     one, two = (thickness_mm(replace(own, levels=("mid",) * 3), 0) for own in (oblique, flip_slices(oblique)))
     assert one.keys() == two.keys() == set(range(7, 13))
@@ -328,5 +384,36 @@ def test_pictures_are_written(tmp_path):
         contour_cine(sax, tmp_path / name)
         with Image.open(tmp_path / name) as animation:
             assert animation.n_frames == 6
-    assert (tmp_path / "thickness.png").stat().st_size > 5000
     assert (tmp_path / "curve.png").stat().st_size > 5000
+
+
+def place_of(path, color, within=1.0, away=30):
+    """Middle (row, column) of the pixels of a colour, over the height and the width; what lies right is left out."""
+    pixels = np.asarray(Image.open(path).convert("RGB"), dtype=float)
+    near = np.abs(pixels - np.array(color)).max(axis=-1) < away
+    places = np.argwhere(near[:, : int(within * near.shape[1])])
+    return (places.min(axis=0) + places.max(axis=0)) / 2 / near.shape
+
+
+def test_a_bulls_eye_has_anterior_on_top_and_the_septum_left(tmp_path):
+    path, yellow = tmp_path / "eye.png", (253, 231, 37)  # the last colour of the scale, which stands right of it
+    bulls_eye(dict.fromkeys(NAMES, 1.0), path, "all", (0, 1))
+    centre = place_of(path, yellow, 0.75)
+    for segments, way in (((1, 7, 13), (-1, 0)), ((4, 10, 15), (1, 0)), ((2, 3, 8, 9, 14), (0, -1)),
+                          ((5, 6, 11, 12, 16), (0, 1)), ((2, 8), (-1, -1)), ((5, 11), (1, 1))):  # fmt: skip
+        bulls_eye(dict.fromkeys(segments, 1.0), path, "some", (0, 1))
+        moved = place_of(path, yellow, 0.75) - centre
+        assert [0 if abs(one) < 0.03 else np.sign(one) for one in moved] == list(way), segments
+
+
+def test_contours_lie_where_the_masks_are(tmp_path):
+    mask = np.zeros((1, 2, 48, 48), np.uint8)
+    mask[0, 0, 6:14, 30:42] = LV
+    mask[0, 1, 34:44, 4:16] = LV
+    contour_cine(Series(np.zeros(mask.shape, np.float32), np.eye(4), mask=mask), tmp_path / "cine.gif")
+    with Image.open(tmp_path / "cine.gif") as animation:
+        for frame, place in ((0, (9.5, 35.5)), (1, (38.5, 9.5))):
+            animation.seek(frame)
+            animation.convert("RGB").save(tmp_path / "frame.png")
+            found = place_of(tmp_path / "frame.png", (230, 25, 75), away=90)  # thin lines are paler
+            assert found == pytest.approx((np.array(place) + 0.5) / 48, abs=0.05)

@@ -3,14 +3,16 @@
 import csv
 import itertools
 import json
+from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from lightning.pytorch import Trainer
 from safetensors.torch import load_file, save_file
 
 from cmrvlm.errors import CmrvlmError
-from cmrvlm.labels import DISEASES
+from cmrvlm.labels import DISEASES, STRUCTURES
 from cmrvlm.models.cmrvlm import CMRVLM
 from cmrvlm.models.rows import rows_by_series, rows_of
 from cmrvlm.stages.base import Stage
@@ -22,6 +24,7 @@ from cmrvlm.train import train
 from cmrvlm.transforms.intensity import PercentileIntensity
 from cmrvlm.transforms.preprocessing import Preprocessing
 from data_modules.accumulation import AccumulationWindows
+from data_modules.sources.phantom.source import PhantomSource
 from tests.conftest import composed
 
 QUIET = ("callbacks.samples=null", "callbacks.learning_rate=null", "logger=[]")
@@ -79,6 +82,31 @@ def test_what_a_stage_does_not_train_stays(stage, small_config):
     assert stage != "stage2" or read_out == {"read_out.tell.labels", "read_out.tell.directions"}
     module.total(module.means(batch)).backward()
     assert all(p.grad is None for p in module.model.parameters() if not p.requires_grad)
+
+
+def test_twenty_steps_in_bf16_on_hearts_without_a_right_ventricle(small_config, tmp_path, monkeypatch):
+    """Case P39: half of the studies have none, the others at end-diastole alone; no loss is not a number."""
+    load = PhantomSource.load
+
+    def without(self, study_id):
+        study = load(self, study_id)
+        sax = study.series["sax"]
+        mask = sax.mask.copy()
+        kept = {sax.phases["ed"]} if int(study_id[-1]) % 2 else set()
+        for frame in set(range(mask.shape[1])) - kept:
+            mask[:, frame][mask[:, frame] == STRUCTURES["rv"]] = 0
+        return study.with_series({**study.series, "sax": replace(sax, mask=mask)})
+
+    monkeypatch.setattr(PhantomSource, "load", without)
+    config = small_config("+experiment=stage3", "mix=masks", "hardware=cpu_bf16", "trainer.max_steps=20",
+                          "callbacks.samples=null", f"paths.cache={tmp_path / 'cache'}")  # fmt: skip
+    train(config, _folder(config))
+    rows = [row for path in _folder(config).rglob("metrics.csv") for row in csv.DictReader(path.open())]
+    losses = [float(row["train/loss_mask_dice"]) for row in rows if row.get("train/loss_mask_dice")]
+    assert len(losses) == 20
+    assert all(np.isfinite(losses))
+    weights = load_file(_folder(config) / "model.safetensors")
+    assert all(torch.isfinite(one).all() for one in weights.values())
 
 
 @pytest.mark.parametrize("stop_at", [2, 4])
