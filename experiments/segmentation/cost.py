@@ -2,7 +2,9 @@
 
     python -m experiments.segmentation.cost run=<run> [size=<pixels>]
 
-Each size is a process of its own, so that its peak memory is its own. Writes `cost.json` and `table_cost.md` here.
+All frames are asked at once, on the model's grid, in words and masks. `cmrvlm.predict` also writes a report, and shows
+a cine of more frames than the run was trained with several times. Each size is a process of its own, so that its peak
+memory is its own. Writes `cost.json` and `table_cost.md` here.
 """
 
 from __future__ import annotations

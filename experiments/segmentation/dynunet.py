@@ -1,8 +1,9 @@
 """The baseline: MONAI's DynUNet as nnU-Net plans it, on the very images, augmentation and split of our model.
 
 What differs from nnU-Net: images, augmentation and the time of training are those of the comparison, and nothing is
-mirrored when masks are made. A third of the 3D patches is not forced to hold foreground: every stack here is centred
-on a heart. Its optimizer is made for a quarter of a million steps; in the minutes of this comparison AdamW does better.
+mirrored when masks are made. What lies outside the image is background for its loss, and nothing for ours. A third of
+the 3D patches is not forced to hold foreground: every stack here is centred on a heart. Its optimizer is made for a
+quarter of a million steps; in the minutes of this comparison AdamW does better.
 """
 
 from __future__ import annotations

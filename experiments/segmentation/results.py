@@ -60,6 +60,8 @@ def keep(name: str, chosen: DataSet, folds: Sequence[Fold], minutes: float, to: 
             metric: difference(one, scored[other][metric], studies)
             for metric, one in scored.get("ours", {}).items()
             if isinstance(one, Mean) and isinstance(scored[other][metric], Mean)}  # fmt: skip
+    if len(folds) > 1:
+        content[name]["but_first_fold"] = _but_first_fold(scored, len(folds[0].studies))
     spent = {model: round(sum(fold.minutes[model] for fold in folds) / len(folds), 2) for model in models}
     content[name]["training"] = {"minutes": minutes, "minutes_taken": spent, "folds": len(folds),
                                  "test_studies": len(studies), "cores": os.cpu_count(), "seed": 0}  # fmt: skip
@@ -75,6 +77,16 @@ def keep(name: str, chosen: DataSet, folds: Sequence[Fold], minutes: float, to: 
         there = next(one for one in native if one.study_id == median.study_id)
         moved = to_native(maps["ours"][median.study_id], median, there, "sax")
         thickness_of(moved, there, to / f"wall_thickness_{name}.png")
+
+
+def _but_first_fold(scored: Mapping[str, Mapping[str, Statistic]], first: int) -> dict[str, dict[str, float]]:
+    """Mean Dice over the studies behind the first fold's, on which settings were chosen."""
+    means: dict[str, dict[str, float]] = {}
+    for model, own in scored.items():
+        dice = {metric: one.values[first:] for metric, one in own.items() if "dice" in metric and isinstance(one, Mean)}
+        means[model] = {metric: round(float(np.nanmean(values)), 4) for metric, values in dice.items()
+                        if not np.isnan(values).all()}  # fmt: skip
+    return means
 
 
 def _scores(maps: Mapping[str, LabelMap], studies: Sequence[Study], native: Sequence[Study], chosen: DataSet

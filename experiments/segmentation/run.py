@@ -32,6 +32,7 @@ from experiments.segmentation.results import Fold, keep
 from experiments.segmentation.scores import LabelMap
 
 BASELINES = {"dynunet_2d": (2, "adamw"), "dynunet_3d": (3, "adamw"), "dynunet_2d_sgd": (2, "sgd")}
+_ALIKE = 0.05  # by how much of its time the training of a kept baseline may differ from that of ours
 KEPT_BASELINES = ("dynunet_2d", "dynunet_3d")
 
 
@@ -52,9 +53,15 @@ def made(
 
     Returns:
         The minutes that training took.
+
+    Raises:
+        SystemExit: The folder holds a baseline that was trained for another time.
     """
     if (folder / "done.json").is_file():
-        return float(json.loads((folder / "done.json").read_text())["minutes"])
+        kept = float(json.loads((folder / "done.json").read_text())["minutes"])
+        if model in BASELINES and abs(kept / minutes - 1) > _ALIKE:
+            sys.exit(f"{folder} was trained for {kept:.1f} minutes, ours for {minutes:.1f}: delete it")
+        return kept
     CONSOLE.print(f"\n{folder.name}: {len(data.split['train'])} studies, {minutes:g} minutes", style="bold")
     maps: dict[str, LabelMap]
     if model in BASELINES:
