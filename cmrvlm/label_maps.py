@@ -12,12 +12,11 @@ from scipy import ndimage
 
 from cmrvlm.errors import CmrvlmError
 from cmrvlm.labels import NOT_ANNOTATED, STRUCTURES
+from cmrvlm.quantification.ventricles import NEIGHBOURS
 from cmrvlm.study import Study
 from cmrvlm.tasks.base import Answer
 from cmrvlm.transforms.frames import frames_to_keep
 from cmrvlm.transforms.geometry import resample_mask
-
-_NEIGHBOURS = np.ones((1, 1, 3, 3), dtype=bool)  # in the plane of a slice and frame
 
 
 def with_empty_masks(study: Study) -> Study:
@@ -56,14 +55,15 @@ def label_map(answers: Sequence[Answer], sequence: str) -> NDArray[np.uint8] | N
 def to_native(labels: NDArray[np.uint8], model_study: Study, native: Study, sequence: str) -> NDArray[np.uint8]:
     """Labels on the native grid; frames that the model did not see are 255 (not annotated).
 
-    What lies outside the model's field of view is background, but 255 beside a structure that runs into its edge.
+    What lies outside the model's field of view is background, but 255 beside a structure that runs into its edge, in
+    the plane or across it.
     """
     here, there = model_study.series[sequence], native.series[sequence]
     z, t, h, w = there.image.shape
     moved = resample_mask(labels, here.affine, there.affine, (z, h, w))
     outside = moved == NOT_ANNOTATED
     if outside.any():
-        beside = ndimage.binary_dilation((moved != STRUCTURES["background"]) & ~outside, _NEIGHBOURS)
+        beside = ndimage.binary_dilation((moved != STRUCTURES["background"]) & ~outside, NEIGHBOURS[:, None])
         moved[outside & ~beside] = STRUCTURES["background"]
     result = np.full(there.image.shape, NOT_ANNOTATED, dtype=np.uint8)
     result[:, frames_to_keep(t, labels.shape[1], dict(there.phases))] = moved

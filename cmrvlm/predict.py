@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,10 +24,10 @@ from cmrvlm.figures import COLORS, overlay, save
 from cmrvlm.inference import answer_batch, device_of, quoted_values
 from cmrvlm.instantiate import build
 from cmrvlm.label_maps import check_coding, coded, label_map, to_native, turned, with_empty_masks
-from cmrvlm.labels import DISEASES, LANGUAGES, NOT_ANNOTATED, STRUCTURE_TERMS, STRUCTURES
+from cmrvlm.labels import DISEASES, LANGUAGES, NOT_ANNOTATED, SEQUENCES, STRUCTURE_TERMS, STRUCTURES
 from cmrvlm.measurements import MEASUREMENTS
 from cmrvlm.quantification.segments import septum_direction
-from cmrvlm.quantification.summary import of_scar, of_ventricles
+from cmrvlm.quantification.summary import PICTURES, of_scar, of_ventricles
 from cmrvlm.stages.run_folder import TrainedRun, load_run
 from cmrvlm.stages.wiring import Config, plain
 from cmrvlm.study import Series, Study
@@ -35,10 +35,13 @@ from cmrvlm.study_io import read_study, write_nifti
 from cmrvlm.tasks.base import Answer, Case, Instruction, whole_views
 from cmrvlm.tasks.diagnosis import DiseaseTask
 from cmrvlm.tasks.reporting import ReportTask
-from cmrvlm.tasks.segmentation import SHOWN_BY, SegmentTask, structures_asked
+from cmrvlm.tasks.segmentation import SHOWN_BY, SegmentTask, said_absent, structures_asked
 from cmrvlm.text.report_writer import not_assessed, split_sections
 
 log = logging.getLogger(__name__)
+_MASK = "{}_mask.nii.gz"
+_PANEL = {name: "panel.png" if name == "sax" else f"panel_{name}.png" for name in SEQUENCES}
+_WRITTEN = ("prediction.json", *PICTURES, *_PANEL.values(), *(_MASK.format(name) for name in SEQUENCES))
 
 
 def questions(study: Study, language: str, ask: str | None, report: ReportTask) -> list[Instruction]:
@@ -92,13 +95,15 @@ def predict(config: Config) -> dict[str, Any]:
     native = native.with_series(known)
     out = Path(config["out"])
     out.mkdir(parents=True, exist_ok=True)
+    for name in _WRITTEN:  # what is not written for this study must not be left of another one
+        (out / name).unlink(missing_ok=True)
     study, answers = _answers(run, native, config, list(run.model.mask_head), with_words=True)
-    result = _texts(answers, config["ask"])
     maps = _label_maps(run, native, study, answers, config)
+    result = _texts(answers, config["ask"], maps)
     measured = {name: replace(native.series[name], mask=labels, phases={}, levels=()) for name, labels in maps.items()}
     for sequence, one in measured.items():
-        write_nifti(out / f"{sequence}_mask.nii.gz", coded(maps[sequence], config["mask_values"]), one.affine)
-        panel(one, out / ("panel.png" if sequence == "sax" else f"panel_{sequence}.png"))
+        write_nifti(out / _MASK.format(sequence), coded(maps[sequence], config["mask_values"]), one.affine)
+        panel(one, out / _PANEL[sequence])
     if "sax" in measured:
         result["from_masks"] = of_ventricles(measured["sax"], native.labels.demographics, out)
     if "lge" in measured:
@@ -144,17 +149,28 @@ def _label_maps(
     times = [math.ceil(native.series[name].image.shape[1] / study.series[name].image.shape[1]) for name in found]
     for later in range(1, max(times, default=1) if config["whole_cycle"] else 1):
         begun_later = turned(native, later)
-        unfinished = {name: labels for name, labels in found.items() if (labels == NOT_ANNOTATED).any()}
+        unseen = {name: (labels == NOT_ANNOTATED).all(axis=(0, 2, 3)) for name, labels in found.items()}
+        unfinished = [name for name, frames in unseen.items() if frames.any()]
         own, more = _answers(run, begun_later, config, unfinished, with_words=False)
-        for sequence, labels in unfinished.items():
+        for sequence in unfinished:
             seen = label_map(more, sequence)
             if seen is not None:
                 moved = np.roll(to_native(seen, own, begun_later, sequence), later, axis=1)
-                found[sequence] = np.where(labels == NOT_ANNOTATED, moved, labels)
+                found[sequence][:, unseen[sequence]] = moved[:, unseen[sequence]]
     return found
 
 
-def _texts(answers: list[Answer], ask: str | None) -> dict[str, Any]:
+def _of_structure(answer: Answer, maps: Mapping[str, NDArray[np.uint8]]) -> str:
+    """What was said of a structure; what is not in the frames that were seen first may be in the others."""
+    target, language = answer.instruction.case.mask, answer.instruction.language
+    assert target is not None
+    labels = maps.get(target.sequence)
+    found = labels is not None and bool(np.isin(labels, target.values).any())
+    missed = found and answer.text == said_absent(target.structure, language)
+    return answer.instruction.allowed[0] if missed else answer.text
+
+
+def _texts(answers: list[Answer], ask: str | None, maps: Mapping[str, NDArray[np.uint8]]) -> dict[str, Any]:
     by_task = {answer.instruction.task: answer for answer in answers}
     report, truncated = by_task["report"].text, by_task["report"].truncated
     read_outs = by_task["disease"].read_outs
@@ -172,7 +188,7 @@ def _texts(answers: list[Answer], ask: str | None) -> dict[str, Any]:
             result["not_computable"] = dict.fromkeys(withheld, "insufficient slices")
     if ask:
         # Where a structure was looked for on two series, the one that it is usually drawn on answers.
-        masks = [(mask, one.text) for one in answers if (mask := one.instruction.case.mask)]
+        masks = [(mask, _of_structure(one, maps)) for one in answers if (mask := one.instruction.case.mask)]
         said = {mask.structure: text for mask, text in masks}
         said |= {mask.structure: text for mask, text in masks if mask.sequence == SHOWN_BY[mask.structure]}
         language = by_task["report"].instruction.language

@@ -22,7 +22,7 @@ from cmrvlm.models.cmrvlm import CMRVLM
 from cmrvlm.stages.callbacks.sweep_table import write_result
 from cmrvlm.stages.foresight import foretold
 from cmrvlm.stages.handover import hand_over, moved_table
-from cmrvlm.stages.run_folder import save_run
+from cmrvlm.stages.run_folder import SPLIT, TOKENIZER, save_run
 from cmrvlm.stages.wiring import Config, build_collator, build_data, build_model, build_tokenizer, check_masks, plain
 
 log = logging.getLogger(__name__)
@@ -42,9 +42,11 @@ def train(config: Config, run: Path) -> float | None:
     stage_config = dict(config["stage"])
     init_from = stage_config.pop("init_from")
     earlier = Path(init_from) if init_from else None
-    data = build_data(config)
+    resumed = _run_of(config["ckpt_path"])
+    keep = {"split_file": str(resumed / SPLIT)} if resumed and config["data"].get("split_file") is None else {}
+    data = build_data(config, **keep)
     data.prepare_data()
-    tokenizer = build_tokenizer(config, data, earlier)
+    tokenizer = build_tokenizer(config, data, resumed or earlier)
     model = build_model(config, tokenizer)
     check_masks(model, data.mixture.tasks)
     if earlier:
@@ -63,16 +65,25 @@ def train(config: Config, run: Path) -> float | None:
     _describe(model, data)
     trainer = _trainer(config, run)
     # Saved before the fit too, so that a run that is stopped can be resumed with its own tokenizer and split.
-    save_run(run, config, model, tokenizer, data.preprocessing)
-    data.save_split(run / "split.json")
-    trainer.fit(stage, datamodule=data, ckpt_path=config["ckpt_path"], weights_only=True)
-    if trainer.interrupted:
-        raise CmrvlmError(
-            "the training was interrupted", file=run, remedy="Go on with ckpt_path=<run>/checkpoints/last.ckpt."
+    save_run(run, config, model, tokenizer, data.preprocessing, trained=False)
+    data.save_split(run / SPLIT)
+    try:
+        trainer.fit(stage, datamodule=data, ckpt_path=config["ckpt_path"], weights_only=True)
+    except SystemExit as error:  # how Lightning ends after Ctrl-C
+        last = run / "checkpoints" / "last.ckpt"
+        remedy = (
+            f"Go on with the same command and ckpt_path={last}." if last.is_file() else "There is no checkpoint yet."
         )
+        raise CmrvlmError("the training was interrupted", file=run, remedy=remedy) from error
     save_run(run, config, model, tokenizer, data.preprocessing)
     metric = trainer.callback_metrics.get(config["optimized_metric"])
     return None if metric is None or math.isnan(float(metric)) else float(metric)
+
+
+def _run_of(checkpoint: str | None) -> Path | None:
+    """The run folder that a checkpoint lies in: what is resumed goes on with its tokenizer and split."""
+    folder = Path(checkpoint).parent.parent if checkpoint else None
+    return folder if folder and (folder / TOKENIZER).is_dir() and (folder / SPLIT).is_file() else None
 
 
 def _trainer(config: Config, run: Path) -> Trainer:

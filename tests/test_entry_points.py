@@ -9,17 +9,19 @@ from dataclasses import replace
 import nibabel as nib
 import numpy as np
 import pytest
+from scipy import ndimage
 
 from cmrvlm.errors import CmrvlmError
 from cmrvlm.label_maps import check_coding, coded, label_map, to_native
 from cmrvlm.labels import DISEASES, STRUCTURES
 from cmrvlm.metrics.segmentation import dice
-from cmrvlm.predict import predict
+from cmrvlm.predict import _of_structure, predict
 from cmrvlm.quantification.summary import of_scar, of_ventricles
 from cmrvlm.quantification.ventricles import quantify
 from cmrvlm.stages.run_folder import load_run
 from cmrvlm.study_io import read_study, write_study
 from cmrvlm.tasks.base import Answer, Case, Instruction, MaskTarget
+from cmrvlm.tasks.segmentation import SegmentTask, said_absent
 from cmrvlm.text.tokens import SEGMENT
 from cmrvlm.train import train
 from cmrvlm.transforms.grid import ToGrid
@@ -162,7 +164,10 @@ def test_a_mask_of_a_real_frame_lies_on_the_experts_and_has_their_values(
     assert written.shape == expert.shape
     np.testing.assert_allclose(written.header.get_zooms(), expert.header.get_zooms(), atol=1e-4)
     assert np.allclose(written.affine, expert.affine, atol=1e-4) == states_spacing
-    assert set(np.unique(written.get_fdata())) <= {0, 1, 2, 3, 255}
+    labels = written.get_fdata()
+    assert set(np.unique(labels)) <= {0, 1, 2, 3, 255}
+    near = ndimage.binary_dilation(np.isin(labels, (1, 2, 3)), np.ones((3, 3, 3)))
+    assert near[labels == 255].all()  # beside a structure that runs out of the field of view, and nowhere else
 
 
 def test_dice_on_the_grid_of_the_files_is_that_on_the_model_s(real_data):
@@ -210,8 +215,9 @@ def test_masks_on_all_three_sequences(tmp_path, cache, study_folder):
                                                            "segment_lv_lax_4ch")]  # fmt: skip
     overrides = ["+experiment=stage3", "+debug=fast", "mix=segmentation_lge", *tasks, f"paths.cache={cache}",
                  f"out={folder}", f"run_dir={folder}"]  # fmt: skip
-    with pytest.raises(CmrvlmError, match=r"model\.mask_sequences.*segment_lv_lge"):
-        train(composed(*overrides), folder)
+    for head, missing in (([], "lax_4ch, lge"), (["head.mask=null"], "lax_4ch, lge, sax")):
+        with pytest.raises(CmrvlmError, match=rf"no mask decoder for {missing}, .*segment_lv_lge.*head\.mask"):
+            train(composed(*overrides, *head), folder)
     train(composed(*overrides, "model.mask_sequences=[sax,lax_4ch,lge]"), folder)
     result = prediction(folder, study_folder, tmp_path / "out")
     for name in ("sax", "lax_4ch", "lge"):
@@ -240,6 +246,54 @@ def test_every_frame_of_a_long_cine_has_masks(run, tmp_path):
     assert not (masks[True] == 255).any()
     first = masks[False] != 255
     assert np.array_equal(masks[True][first], masks[False][first])
+
+
+def test_a_heart_that_ran_out_of_view_still_does_when_the_other_frames_are_filled_in(run, tmp_path, monkeypatch):
+    """Later looks, which see nothing here, fill in whole frames that were not seen, and change no other."""
+    from cmrvlm import predict as module
+
+    wide = PhantomSource(count=16, size=64, slices=4, frames=13, spacing_mm=(3.9, 4.1))
+    study = wide.load(wide.study_ids()[2])
+    write_study(study.with_series({"sax": study.series["sax"]}), tmp_path / "study")
+    looks = []
+
+    def labels(answers, _sequence):
+        mask = np.zeros_like(answers[-1].mask, dtype=np.uint8)
+        mask[:, :, 20:30, : 0 if looks else 10] = LV
+        looks.append(mask.shape[1])
+        return mask
+
+    monkeypatch.setattr(module, "label_map", labels)
+    result = prediction(run, tmp_path / "study", tmp_path / "out", "ask='Segment the left ventricle'")
+    written = nib.load(tmp_path / "out" / "sax_mask.nii.gz").get_fdata()
+    seen = (written == LV).any(axis=(0, 1, 2))
+    assert seen.sum() == looks[0] < 13
+    assert len(looks) > 1
+    assert np.array_equal((written == 255).any(axis=(0, 1, 2)), seen)
+    assert not (written == 255).all(axis=(0, 1, 2)).any()
+    assert result["from_masks"]["frames"]["seen"] == 13
+    assert SEGMENT in result["answer"]
+
+
+def test_what_is_found_in_later_frames_is_not_said_to_be_absent(source):
+    study = source.load(source.study_ids()[3])
+    for language in ("en", "zh"):
+        asked = SegmentTask("rv").on_all_frames(study, language)
+        answer = Answer(asked, said_absent("rv", language), np.zeros((1, 1, 2, 2), bool))
+        for value, text in (("rv", asked.allowed[0]), ("lv", answer.text)):
+            assert _of_structure(answer, {"sax": np.full((1, 2, 2, 2), STRUCTURES[value])}) == text
+        assert _of_structure(answer, {}) == answer.text
+
+
+def test_nothing_of_an_earlier_prediction_is_left(run, study_folder, tmp_path):
+    prediction(run, study_folder, tmp_path)
+    (tmp_path / "notes.txt").write_text("of the user")
+    assert (tmp_path / "sax_mask.nii.gz").is_file()
+    lge = tmp_path / "only" / "lge.nii.gz"
+    lge.parent.mkdir()
+    lge.write_bytes((study_folder / "lge.nii.gz").read_bytes())
+    prediction(run, lge.parent, tmp_path)
+    assert {path.name for path in tmp_path.iterdir() if path.is_file()} == {"notes.txt", "prediction.json"}
 
 
 def test_masks_in_another_coding():

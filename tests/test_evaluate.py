@@ -167,8 +167,10 @@ def test_two_processes_ask_about_each_study_once(run, tmp_path):
                  "max_new_tokens=12", "bootstrap=40", "cases_per_task=2"]  # fmt: skip
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # as each of the two has: sums over several threads are rounded otherwise
-    one = evaluate(composed(*arguments, f"out={tmp_path / 'one'}", name="evaluate"))
-    torch.set_num_threads(threads)
+    try:
+        one = evaluate(composed(*arguments, f"out={tmp_path / 'one'}", name="evaluate"))
+    finally:
+        torch.set_num_threads(threads)
     done = subprocess.run([sys.executable, "-W", "ignore", "-m", "torch.distributed.run", "--nproc_per_node=2", "--standalone",
                            "-m", "cmrvlm.evaluate", *arguments, f"out={tmp_path / 'two'}"], cwd=ROOT, check=False,
                           capture_output=True, text=True, timeout=500, env={**os.environ, "OMP_NUM_THREADS": "1"})  # fmt: skip

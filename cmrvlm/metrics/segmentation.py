@@ -78,7 +78,7 @@ def mask_scores(answers: Sequence[Answer]) -> dict[str, Statistic]:
         given[row] = float(answer.mask is not None)
         columns["dice"][row] = dice(predicted, truth)
         presence = "presence_sensitivity" if truth.any() else "presence_specificity"
-        columns[presence][row] = float(bool(predicted.any()) == bool(truth.any()))
+        columns[presence][row] = float(bool(predicted.any()) == bool(truth.any())) if known.any() else None
         said, there = predicted.any(axis=(2, 3)), truth.any(axis=(2, 3))  # (Z, F)
         columns["false_positive_slices"][row] = float((said & ~there).sum())
         columns["missed_slices"][row] = float((there & ~said).sum())

@@ -269,7 +269,7 @@ class CMRVLM(nn.Module):
             prompts: Token ids.
             groups: What images each prompt is about; prompts of a group have the same image tokens.
             end_id: Token that ends an answer.
-            max_new_tokens: Longest answer.
+            max_new_tokens: Longest answer of those whose rule does not say how long it is.
             rules: What each answer may say, None for anything.
             decode: How; None takes the likeliest token each time.
         """

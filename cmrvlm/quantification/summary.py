@@ -15,11 +15,13 @@ from cmrvlm.quantification.segments import NAMES, thickening_percent, thickness_
 from cmrvlm.quantification.ventricles import quantify
 from cmrvlm.study import Series
 
+PICTURES = ("volumes.png", "contours.webp", "wall_thickness.png", "scar.png")
 _NOT_ASKED = "the model was not asked for both wall and scar on late enhancement"
 _OF_WALL = ("wall_thickness_mm", "wall_thickness_es_mm", "wall_thickening_percent")
 _NO_PHASES = "no frame is known to be ed, or none es"
-_NO_SEGMENTS = "no slice at a known level has a closed wall, or none shows where the right ventricle lies"
+_NO_SEGMENTS = "no slice at a known level has a closed wall at the time, or none shows where the right ventricle lies"
 _NO_SEGMENT = "no slice shows it with a closed wall"
+_NOT_BOTH = "no slice shows it with a closed wall both at ed and at es"
 
 
 def of_ventricles(series: Series, person: Mapping[str, float | str], out: Path) -> dict[str, Any]:
@@ -66,15 +68,16 @@ def _of_wall(series: Series, phases: Mapping[str, int]) -> tuple[dict[str, dict[
         values["wall_thickening_percent"] = thickening_percent(series, ed, es)
     reasons: dict[str, str] = {}
     for name, own in values.items():
-        reasons |= _why_no_segments(name, own) if name in known else {name: _NO_PHASES}
+        reason = _NOT_BOTH if name == "wall_thickening_percent" else _NO_SEGMENT
+        reasons |= _why_no_segments(name, own, reason) if name in known else {name: _NO_PHASES}
     return values, reasons
 
 
-def _why_no_segments(name: str, values: Mapping[int, float]) -> dict[str, str]:
+def _why_no_segments(name: str, values: Mapping[int, float], reason: str = _NO_SEGMENT) -> dict[str, str]:
     """A reason under the name where no segment has a value, else under `<name>.<segment>` for those without one."""
     if not values:
         return {name: _NO_SEGMENTS}
-    return {f"{name}.{segment}": _NO_SEGMENT for segment in NAMES if segment not in values}
+    return {f"{name}.{segment}": reason for segment in NAMES if segment not in values}
 
 
 def of_scar(

@@ -25,7 +25,8 @@ MYOCARDIAL_DENSITY_G_PER_ML = 1.05  # Schulz-Menger et al., JCMR 2020;22:19
 CAVITIES = ("lv", "rv")
 RATES = ("peak_ejection_rate_ml_per_s", "peak_filling_rate_ml_per_s")
 _SLICE_MISSING = 1.75  # times the usual distance: twice as far is a lost slice, half as far again an uneven stack
-_NEIGHBOURS = np.ones((1, 3, 3), dtype=bool)  # in the plane of a slice
+_ITSELF = np.pad(np.ones((1, 1), dtype=bool), 1)
+NEIGHBOURS = np.stack([_ITSELF, np.ones((3, 3), dtype=bool), _ITSELF])  # of a voxel, in its slice and across it
 WALL = tuple(STRUCTURES[name] for name in ("myo", "scar", "no_reflow"))  # scar is myocardium too
 FloatArray = NDArray[np.float64]
 
@@ -51,7 +52,7 @@ def quantify(series: Series, height_cm: float | None = None, weight_kg: float | 
     """All that a short-axis series' masks say of the ventricles.
 
     ED and ES are those of the series where they are known, else the frames with the largest and the smallest left
-    ventricle, of those whose volume can be counted. Where none can, as in a single slice, its area decides.
+    ventricle as far as it is shown; if its volume cannot be counted there, there is none.
 
     Args:
         series: With masks.
@@ -63,7 +64,7 @@ def quantify(series: Series, height_cm: float | None = None, weight_kg: float | 
                 for name in CAVITIES}  # fmt: skip
     areas = {name: volume_curve_ml(series, (STRUCTURES[name],)) for name in CAVITIES}
     curves = {name: np.where([one is None for one in problems[name]], areas[name], np.nan) for name in CAVITIES}
-    phases = dict(series.phases) or phases_of(areas["lv"] if np.isnan(curves["lv"]).all() else curves["lv"])
+    phases = dict(series.phases) or phases_of(areas["lv"])
     values: dict[str, float] = {}
     missing: dict[str, str] = {}
     for name in CAVITIES:
@@ -180,10 +181,10 @@ def _problem_of(
     for beside in (there[0] - 1, there[-1] + 1):
         if 0 <= beside < len(mask) and unknown[beside].all():
             return f"slice {int(beside)} beside the structure is not annotated"
-    if unknown[within].any():
-        runs_out = (ndimage.binary_dilation(np.isin(mask, structures), _NEIGHBOURS) & unknown).any(axis=(1, 2))
-        if runs_out.any():
-            return f"in slice {int(runs_out.argmax())} the structure runs into what is not annotated"
+    if unknown.any():
+        beyond = (ndimage.binary_dilation(np.isin(mask, structures), NEIGHBOURS) & unknown).any(axis=(1, 2))
+        if beyond.any():
+            return f"in slice {int(beyond.argmax())} the structure runs into what is not annotated"
     return None
 
 

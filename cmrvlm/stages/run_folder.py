@@ -26,6 +26,7 @@ from cmrvlm.transforms.preprocessing import Preprocessing
 CONFIG, WEIGHTS, TOKENIZER, LABELS, PREPROCESSING = (
     "config.yaml", "model.safetensors", "tokenizer", "labels.json", "preprocessing.json",
 )  # fmt: skip
+SPLIT = "split.json"
 BASE, ARCHITECTURE = "language_model.json", "language_model"
 
 
@@ -48,11 +49,17 @@ def label_schema() -> dict[str, Any]:
 
 
 def save_run(run: Path, config: Config, model: nn.Module, tokenizer: PreTrainedTokenizerBase,
-             preprocessing: Preprocessing) -> None:  # fmt: skip
-    """Write configuration, weights, tokenizer, label schema and preprocessing into a run folder."""
+             preprocessing: Preprocessing, *, trained: bool = True) -> None:  # fmt: skip
+    """Write configuration, weights, tokenizer, label schema and preprocessing into a run folder.
+
+    A model that is yet to be trained leaves no weights, nor those of an earlier training: they could be taken for its.
+    """
     run.mkdir(parents=True, exist_ok=True)
     (run / CONFIG).write_text(yaml.safe_dump(config, allow_unicode=True, sort_keys=False))
-    save_file({key: value.detach().cpu().contiguous() for key, value in own_weights(model).items()}, run / WEIGHTS)
+    if trained:
+        save_file({key: value.detach().cpu().contiguous() for key, value in own_weights(model).items()}, run / WEIGHTS)
+    else:
+        (run / WEIGHTS).unlink(missing_ok=True)
     tokenizer.save_pretrained(run / TOKENIZER)
     llm = getattr(model, "llm", None)
     if isinstance(llm, LanguageModel) and llm.borrows:
@@ -160,7 +167,8 @@ def load_weights(model: nn.Module, path: Path) -> None:
         CmrvlmError: Names or shapes differ; the first is named.
     """
     if not path.is_file():
-        raise CmrvlmError("the run has no weights", file=path, remedy="Let the training finish.")
+        raise CmrvlmError("the run has no weights", file=path,
+                          remedy="Let the training finish; one that was stopped goes on with ckpt_path=….")  # fmt: skip
     weights = load_file(path)
     wanted = own_weights(model)
     odd = sorted(weights.keys() ^ wanted.keys())

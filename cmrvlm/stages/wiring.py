@@ -58,10 +58,10 @@ def build_data(config: Config, **changes: Any) -> Any:
     )
 
 
-def build_tokenizer(config: Config, data: Any, init_from: Path | None) -> PreTrainedTokenizerBase:
+def build_tokenizer(config: Config, data: Any, earlier: Path | None) -> PreTrainedTokenizerBase:
     """The earlier run's tokenizer, or a new one: trained on the training texts of the data, or a pretrained model's."""
-    if init_from is not None:
-        return load_tokenizer(init_from / "tokenizer")
+    if earlier is not None:
+        return load_tokenizer(earlier / "tokenizer")
     tokenizer: PreTrainedTokenizerBase = build(config["llm"]["tokenizer"], "llm.tokenizer", corpus=data.corpus())
     return tokenizer
 
@@ -96,13 +96,14 @@ def check_masks(model: nn.Module, tasks: Mapping[str, Any]) -> None:
     """
     if not isinstance(model, CMRVLM):
         return
-    for name, task in tasks.items():
-        if isinstance(task, SegmentTask | DetectTask) and task.sequence in {*model.encoders} - {*model.mask_head}:
-            raise CmrvlmError(
-                f"the task {name} asks for masks on '{task.sequence}', which has no mask decoder",
-                field="model.mask_sequences",
-                remedy=f"Add {task.sequence} to it, or take the task out with mix.tasks.{name}=null.",
-            )
+    without = {*model.encoders} - {*model.mask_head}
+    asking = {name: task.sequence for name, task in tasks.items()
+              if isinstance(task, SegmentTask | DetectTask) and task.sequence in without}  # fmt: skip
+    if asking:
+        missing = ", ".join(sorted(set(asking.values())))
+        raise CmrvlmError(f"there is no mask decoder for {missing}, which {', '.join(asking)} ask for",
+                          field="model.mask_sequences",
+                          remedy=f"Add {missing} to it and keep head.mask, or leave the tasks out.")  # fmt: skip
 
 
 def build_collator(model: nn.Module, tokenizer: PreTrainedTokenizerBase) -> Collator:

@@ -76,7 +76,9 @@ def main() -> None:
         (study,) = (one.parent for one in (place / "studies").rglob("sax.nii.gz"))
         run("cmrvlm.predict", f"run={settings['run']}", f"study={study}", f"out={place / 'prediction'}")
         for name, kept in KEPT.items():
-            shutil.copyfile(place / "prediction" / name, HERE / kept)
+            (HERE / kept).unlink(missing_ok=True)  # where there is no volume, there is no picture of it
+            if (place / "prediction" / name).is_file():
+                shutil.copyfile(place / "prediction" / name, HERE / kept)
         native = read_study(study).series["sax"]
         labels = np.asarray(nib.load(place / "prediction" / "sax_mask.nii.gz").dataobj, dtype=np.uint8)
         masked = replace(native, mask=labels.transpose(2, 3, 1, 0))  # (x, y, z, t) to (Z, T, H, W)

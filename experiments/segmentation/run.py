@@ -57,8 +57,8 @@ def made(
     Raises:
         SystemExit: The folder holds a baseline that was trained for another time.
     """
-    if (folder / "done.json").is_file():
-        kept = float(json.loads((folder / "done.json").read_text())["minutes"])
+    kept = _minutes_of(folder)
+    if kept is not None:
         if model in BASELINES and abs(kept / minutes - 1) > _ALIKE:
             sys.exit(f"{folder} was trained for {kept:.1f} minutes, ours for {minutes:.1f}: delete it")
         return kept
@@ -78,6 +78,12 @@ def made(
     np.savez_compressed(folder / "labels.npz", **maps)
     (folder / "done.json").write_text(json.dumps({"curve": curve, "minutes": took, "split": data.split}))
     return took
+
+
+def _minutes_of(folder: Path) -> float | None:
+    """Minutes of the training that a folder keeps, None where it keeps none."""
+    path = folder / "done.json"
+    return float(json.loads(path.read_text())["minutes"]) if path.is_file() else None
 
 
 def read(folders: dict[str, Path], source: Source, studies: list[Study]) -> Fold:
@@ -127,7 +133,7 @@ def main() -> None:
         folders = {model: out / f"{model}_fold{fold}" for model in models}
         took: dict[str, float] = {}
         for model, folder in sorted(folders.items(), key=lambda one: one[0] in BASELINES):
-            has = took.get("ours", minutes) if model in BASELINES else minutes
+            has = took.get("ours", _minutes_of(out / f"ours_fold{fold}") or minutes) if model in BASELINES else minutes
             took[model] = made(model, chosen, own, data, studies, folder, has)
         folds.append(read(folders, source, studies))
     keep(name, chosen, folds, minutes, Path(settings["to"]))

@@ -149,6 +149,8 @@ def test_whether_a_structure_is_there_is_a_test_of_its_own():
         (unknown, unknown))])  # fmt: skip
     assert (scores["presence_sensitivity"].value, scores["presence_sensitivity"].n) == (pytest.approx(2 / 3), 3)
     assert (scores["presence_specificity"].value, scores["presence_specificity"].n) == (pytest.approx(2 / 3), 3)
+    scores = mask_scores([mask_answer(nothing > 0, np.full_like(nothing, 255))])
+    assert scores["presence_specificity"].value is None
 
 
 @pytest.mark.parametrize(

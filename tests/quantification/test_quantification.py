@@ -227,14 +227,31 @@ def test_a_slice_missing_between_others_gives_no_number(value, reason):
 
 def test_a_structure_that_runs_into_the_unknown_gives_no_number():
     """What is not annotated far away does not matter, beside the structure it does."""
-    series, _ = ring(18, 27, (5, 1, 80, 80))
+    series, _ = ring(18, 27, (5, 1, 96, 96))
     series, mask = replace(series, levels=()), series.mask.copy()
-    mask[:, :, :, 70:] = 255
+    mask[:, :, :, 84:] = 255
     assert quantify(replace(series, mask=mask)).values == quantify(series).values
-    mask[3, 0][(mask[3, 0] == RV) & (np.mgrid[:80, :80][1] < 12)] = 255
+    mask[3, 0][(mask[3, 0] == RV) & (np.mgrid[:96, :96][1] < 12)] = 255
     found = quantify(replace(series, mask=mask))
     assert found.not_computable["rvedv_ml"] == "in slice 3 the structure runs into what is not annotated"
     assert found.values["lvedv_ml"] == quantify(series).values["lvedv_ml"]
+    across = series.mask.copy()
+    across[4, 0, 30:50, 30:50] = 255  # what is beyond the last slice but one is not known
+    across[4, 0][across[4, 0] != 255] = 0
+    assert "runs into" in quantify(replace(series, mask=across)).not_computable["lvedv_ml"]
+
+
+def test_a_frame_that_cannot_be_counted_is_not_passed_over_for_another():
+    """The largest ventricle is that of end-diastole although a part of it is not known: there is no volume then."""
+    whole = cine()
+    mask = whole.mask.copy()
+    mask[4, 0][(mask[4, 0] == LV) & (np.mgrid[:80, :80][1] < 30)] = 255
+    found = quantify(replace(whole, mask=mask))
+    assert found.phases["ed"] == 0
+    assert "runs into" in found.not_computable["lvedv_ml"]
+    assert "lvesv_ml" in found.values
+    assert "lvef_percent" not in found.values
+    assert np.flatnonzero(np.isnan(found.curves_ml["lv"])).tolist() == [0]
 
 
 def test_one_phase_alone_gives_a_volume_and_no_ejection_fraction():
@@ -342,9 +359,15 @@ def test_thickening_is_that_of_slices_that_show_both_times():
 
 
 def test_where_levels_do_not_tell_the_order_of_the_slices_the_affine_does():
-    oblique, _ = ring(18, 27, tilt=0.4)
-    one, two = (thickness_mm(replace(own, levels=("mid",) * 3), 0) for own in (oblique, flip_slices(oblique)))
-    assert one.keys() == two.keys() == set(range(7, 13))
+    oblique, degrees = ring(18, 27, tilt=0.4)
+    mask = oblique.mask.copy()
+    mask[:, 0][(mask[:, 0] == MYO) & (np.abs(degrees - 90) < 20)[None]] = SCAR
+    oblique = replace(oblique, mask=mask)
+    one, two = (transmurality_percent(replace(own, levels=("mid",) * 3)) for own in (oblique, flip_slices(oblique)))
+    assert one == pytest.approx(two)
+    assert set(one) == set(range(7, 13))
+    # Slices go up, so the apex is against them; that way crossed with the right ventricle's, -x, is +y, at 90 degrees.
+    assert max(one, key=one.get) == 10
 
 
 def test_a_speck_of_cavity_outside_the_wall_changes_nothing():

@@ -85,7 +85,7 @@ def test_what_a_stage_does_not_train_stays(stage, small_config):
 
 
 def test_twenty_steps_in_bf16_on_hearts_without_a_right_ventricle(small_config, tmp_path, monkeypatch):
-    """Case P39: half of the studies have none, the others at end-diastole alone; no loss is not a number."""
+    """Half of the studies have none, the others at end-diastole alone; no loss is not a number."""
     load = PhantomSource.load
 
     def without(self, study_id):
@@ -134,6 +134,46 @@ def test_resumed_run_equals_an_unbroken_one_bit_for_bit(stop_at, small_config):
     assert all(torch.equal(one[key], two[key]) for key in one)
     assert any(not torch.equal(one[key], stopped[key]) for key in one)
     assert not [p.name for p in checkpoint.parent.iterdir() if "=" in p.name or " " in p.name]
+
+
+def test_what_is_resumed_has_the_tokenizer_and_split_of_its_run(small_config, tmp_path):
+    """Although nothing but the checkpoint is named: not those that the data would give now."""
+    steps = ("+experiment=stage3", *QUIET, "callbacks.checkpoint.every_n_train_steps=1", "trainer.limit_val_batches=0",
+             "trainer.max_steps=2")  # fmt: skip
+    first = small_config(*steps, "llm.tokenizer.vocab_size=700", "seed=1", folder="first")
+    train(first, _folder(first))
+    checkpoint = _folder(first) / "checkpoints" / "last.ckpt"
+    again = small_config(*steps, f"ckpt_path={checkpoint}", "trainer.max_steps=3", folder="again")
+    train(again, _folder(again))
+    for name in ("tokenizer/tokenizer.json", "split.json"):
+        texts = [(_folder(one) / name).read_text() for one in (first, again)]
+        assert texts[0] == texts[1]
+    other = small_config(*steps, folder="other")
+    train(other, _folder(other))
+    for name in ("tokenizer/tokenizer.json", "split.json"):
+        assert (_folder(other) / name).read_text() != (_folder(first) / name).read_text()
+
+
+@pytest.mark.parametrize("every", [1, 200])
+def test_an_interrupted_run_says_how_to_go_on_and_is_no_trained_one(every, small_config, monkeypatch):
+    """Its weights are those that training began with, which nobody may take for learned ones."""
+    config = small_config("+experiment=stage3", *QUIET, f"callbacks.checkpoint.every_n_train_steps={every}",
+                          "trainer.max_steps=4")  # fmt: skip
+    train(config, _folder(config))
+    load_run(_folder(config))
+
+    def stop(self, *unused):
+        if self.trainer.global_step == 2:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr("cmrvlm.stages.base.Stage.on_train_batch_start", stop, raising=False)
+    (_folder(config) / "checkpoints" / "last.ckpt").unlink(missing_ok=True)
+    with pytest.raises(
+        CmrvlmError, match=r"interrupted.*last\.ckpt" if every == 1 else "interrupted.*no checkpoint yet"
+    ):
+        train(config, _folder(config))
+    with pytest.raises(CmrvlmError, match="no weights"):
+        load_run(_folder(config))
 
 
 def _stop_after(steps):
