@@ -22,7 +22,8 @@ class MaskReading:
     """How the masks of an answer are read.
 
     Args:
-        flips: Average the logits with those of the images mirrored left to right.
+        flips: Average the logits with those of the images mirrored left to right. For a model that has learned from
+            mirrored hearts: augmentation here mirrors none, and masks become worse (experiments/segmentation).
         largest: Keep the largest connected part of each frame's stack, of structures that are in one piece.
         fill: Fill holes within slices, of cavities: the wall has one that belongs there.
     """
