@@ -40,7 +40,7 @@ from cmrvlm.metrics.statistic import Weights
 from cmrvlm.metrics.text import BLEU_TOKENIZERS, meteor_missing
 from cmrvlm.models.decoding import Decode
 from cmrvlm.models.mask_reading import MaskReading
-from cmrvlm.stages.run_folder import TrainedRun, load_run, weights_hash
+from cmrvlm.stages.run_folder import SPLIT, TrainedRun, load_run, weights_hash
 from cmrvlm.stages.wiring import Config, build_data, plain
 from cmrvlm.tasks.base import Task
 
@@ -61,7 +61,7 @@ def evaluation_data(run: TrainedRun, changes: Config) -> Any:
     other_source = bool({"source", "root", "path", "_target_", "split_file", "shares"} & set(changes))
     if "root" in changes and "root" in config["data"].get("source", {}):
         config["data"]["source"]["root"] = changes["root"]
-    split = run.folder / "split.json"
+    split = run.folder / SPLIT
     if not other_source and split.is_file():
         config["data"]["split_file"] = str(split)
     data = build_data(config)

@@ -116,21 +116,19 @@ def _add_masks(
     hidden = model.read(rows, [tokens[row] for row in asked])
     logits = reading.logits(model, batch.media, features, hidden, rows, instructions, owners)
     for position, row in enumerate(asked):
-        truth = batch.masks[row]
-        answers[row].truth_mask = None if truth is None else truth.cpu().numpy()
-        answers[row].spacing_mm = batch.spacings_mm[row]
-        target = instructions[position].case.mask
+        answer, truth, target = answers[row], batch.masks[row], instructions[position].case.mask
         assert target is not None
+        answer.truth_mask = None if truth is None else truth.cpu().numpy()
+        answer.spacing_mm = batch.spacings_mm[row]
         absent = None if target.as_box else said_absent(target.structure, instructions[position].language)
         if position in logits:
-            answers[row].mask = reading.mask(logits[position], instructions[position])
-        elif answers[row].text == absent and (owners[position], target.sequence) in features.place:
+            answer.mask = reading.mask(logits[position], instructions[position])
+        elif answer.text == absent and (owners[position], target.sequence) in features.place:
             stack, _ = features.place[owners[position], target.sequence]
             _, _, z, _, h, w = features.stacks[target.sequence][stack].pyramid[0].shape
-            answers[row].mask = np.zeros((z, len(target.frames), h, w), dtype=bool)
-        mask = answers[row].mask
-        if absent and mask is not None and not mask.any():
-            answers[row].text = absent  # what is nowhere is not there, whatever the words said
+            answer.mask = np.zeros((z, len(target.frames), h, w), dtype=bool)
+        if absent and answer.mask is not None and not answer.mask.any():
+            answer.text = absent  # what is nowhere is not there, whatever the words said
 
 
 def _add_read_outs(model: CMRVLM, features: Features, answers: list[Answer], owners: list[int]) -> None:

@@ -162,11 +162,10 @@ def _label_maps(
 
 def _of_structure(answer: Answer, maps: Mapping[str, NDArray[np.uint8]]) -> str:
     """What was said of a structure; what is not in the frames that were seen first may be in the others."""
-    target, language = answer.instruction.case.mask, answer.instruction.language
+    target = answer.instruction.case.mask
     assert target is not None
-    labels = maps.get(target.sequence)
-    found = labels is not None and bool(np.isin(labels, target.values).any())
-    missed = found and answer.text == said_absent(target.structure, language)
+    absent, labels = said_absent(target.structure, answer.instruction.language), maps.get(target.sequence)
+    missed = answer.text == absent and labels is not None and bool(np.isin(labels, target.values).any())
     return answer.instruction.allowed[0] if missed else answer.text
 
 

@@ -102,9 +102,8 @@ def test_masks_are_measured_and_drawn(source, tmp_path):
         assert set(untold) == {"not_computable"}
         assert "scar_mass_g" in untold["not_computable"]
     assert "1 slices" in of_ventricles(alone, {}, tmp_path / "alone")["not_computable"]["lvef_percent"]
-    assert {path.name for path in (tmp_path / "alone").iterdir()} == {
-        "contours.webp"
-    }  # no curve, for there is no volume
+    # No curve, for there is no volume.
+    assert {path.name for path in (tmp_path / "alone").iterdir()} == {"contours.webp"}
 
 
 def test_prediction_of_any_subset_and_twice_the_same(run, study_folder, tmp_path):

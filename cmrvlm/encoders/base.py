@@ -113,14 +113,15 @@ class Encoder(nn.Module):
 
 def picture_by_picture(layer: Callable[[Tensor], Tensor], pictures: Tensor) -> Tensor:
     """What a layer that never mixes pictures makes of (N, C, H, W), in groups where no gradient is wanted."""
-    if torch.is_grad_enabled():
+    together = pictures_at_once(len(pictures), *pictures.shape[2:])
+    if len(pictures) <= together:
         return layer(pictures)
-    return torch.cat([layer(group) for group in torch.split(pictures, pictures_at_once(*pictures.shape[2:]))])
+    return torch.cat([layer(group) for group in torch.split(pictures, together)])
 
 
-def pictures_at_once(height: int, width: int) -> int:
-    """How many pictures of a size are to be computed together where nothing is learned."""
-    return max(1, PIXELS_AT_ONCE // (height * width))
+def pictures_at_once(count: int, height: int, width: int) -> int:
+    """How many of so many pictures are to be computed together: all of them where a gradient is wanted."""
+    return count if torch.is_grad_enabled() else max(1, PIXELS_AT_ONCE // (height * width))
 
 
 def frames_as_batch(images: Tensor) -> Tensor:

@@ -221,9 +221,7 @@ class CMRVLM(nn.Module):
             words = torch.einsum("ml,mld->md", share, self.llm.embed(rows.ids[own]).to(hidden.dtype))
             levels = features.stacks[name][stack].pyramid
             pictures = len(unique) * levels[0].shape[2]  # of a frame
-            together = max(1, pictures_at_once(*levels[0].shape[4:]) // pictures)
-            if torch.is_grad_enabled():
-                together = frames.shape[1]
+            together = max(1, pictures_at_once(pictures * frames.shape[1], *levels[0].shape[4:]) // pictures)
             parts = []
             for part in torch.split(frames, together, dim=1):
                 # Indexing two axes that a slice divides puts the indexed axes first: (G, F, C, Z, h, w).

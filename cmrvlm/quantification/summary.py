@@ -48,7 +48,7 @@ def of_ventricles(series: Series, person: Mapping[str, float | str], out: Path) 
     if any(not np.isnan(curve).all() for curve in found.curves_ml.values()):
         volume_curves(found, series.frame_times_ms, out / "volumes.png")
     contour_cine(series, out / "contours.webp")
-    thick = by_segment["wall_thickness_mm"]
+    thick = by_segment.get("wall_thickness_mm")
     if thick:
         bulls_eye(thick, out / "wall_thickness.png", "end-diastolic wall thickness (mm)", (4, 16))
     return result
@@ -57,19 +57,15 @@ def of_ventricles(series: Series, person: Mapping[str, float | str], out: Path) 
 def _of_wall(series: Series, phases: Mapping[str, int]) -> tuple[dict[str, dict[int, float]], dict[str, str]]:
     """Thickness and thickening of the wall by name and AHA segment, and why there are none."""
     ed, es = phases.get("ed"), phases.get("es")
-    values: dict[str, dict[int, float]] = {name: {} for name in _OF_WALL}
-    known = set()
+    values: dict[str, dict[int, float]] = {}
     if ed is not None:
-        known = {"wall_thickness_mm"}
         values["wall_thickness_mm"] = thickness_mm(series, ed)
     if ed is not None and es is not None:
-        known = set(_OF_WALL)
         values["wall_thickness_es_mm"] = thickness_mm(series, es, ed)
         values["wall_thickening_percent"] = thickening_percent(series, ed, es)
-    reasons: dict[str, str] = {}
+    reasons = {name: _NO_PHASES for name in _OF_WALL if name not in values}
     for name, own in values.items():
-        reason = _NOT_BOTH if name == "wall_thickening_percent" else _NO_SEGMENT
-        reasons |= _why_no_segments(name, own, reason) if name in known else {name: _NO_PHASES}
+        reasons |= _why_no_segments(name, own, _NOT_BOTH if name == "wall_thickening_percent" else _NO_SEGMENT)
     return values, reasons
 
 

@@ -68,7 +68,7 @@ def quantify(series: Series, height_cm: float | None = None, weight_kg: float | 
     values: dict[str, float] = {}
     missing: dict[str, str] = {}
     for name in CAVITIES:
-        for own, reasons in (_of_cavity(series, name, curves[name], phases),
+        for own, reasons in (_of_cavity(series, name, curves[name], problems[name], phases),
                              _rates(series, name, curves[name], problems[name])):  # fmt: skip
             values |= own
             missing |= reasons
@@ -103,15 +103,14 @@ def phases_of(curve_ml: FloatArray) -> dict[str, int]:
 
 
 def _of_cavity(
-    series: Series, cavity: str, curve_ml: FloatArray, phases: Mapping[str, int]
+    series: Series, cavity: str, curve_ml: FloatArray, problems: Sequence[str | None], phases: Mapping[str, int]
 ) -> tuple[dict[str, float], dict[str, str]]:
     """EDV, ESV, stroke volume and EF, as far as they can be computed, and for each of the others why not."""
     values: dict[str, float] = {}
     reasons: dict[str, str] = {}
     for phase in ("ed", "es"):
         name, frame = f"{cavity}{phase}v_ml", phases.get(phase)
-        problem = (_too_few(series) or f"no frame is known to be {phase}" if frame is None
-                   else why_no_volume(series, (STRUCTURES[cavity],), frame))  # fmt: skip
+        problem = _too_few(series) or f"no frame is known to be {phase}" if frame is None else problems[frame]
         if problem is not None:
             reasons[name] = problem
         elif frame is not None:

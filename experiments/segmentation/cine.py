@@ -17,7 +17,6 @@ import tempfile
 from dataclasses import replace
 from pathlib import Path
 
-import nibabel as nib
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
@@ -25,7 +24,7 @@ from PIL import Image, ImageDraw
 from cmrvlm.labels import STRUCTURES
 from cmrvlm.metrics.segmentation import dice
 from cmrvlm.study import Series
-from cmrvlm.study_io import read_study
+from cmrvlm.study_io import read_nifti, read_study
 from experiments.commands import CONSOLE, given, run
 from experiments.dicom.run import guide_points
 
@@ -80,10 +79,9 @@ def main() -> None:
             if (place / "prediction" / name).is_file():
                 shutil.copyfile(place / "prediction" / name, HERE / kept)
         native = read_study(study).series["sax"]
-        labels = np.asarray(nib.load(place / "prediction" / "sax_mask.nii.gz").dataobj, dtype=np.uint8)
-        masked = replace(native, mask=labels.transpose(2, 3, 1, 0))  # (x, y, z, t) to (Z, T, H, W)
+        labels, _ = read_nifti(place / "prediction" / "sax_mask.nii.gz")
         told = json.loads((place / "prediction" / "prediction.json").read_text())["from_masks"]
-        told["against_points"] = against_points(masked, place / "points" / "patient1")
+        told["against_points"] = against_points(replace(native, mask=labels), place / "points" / "patient1")
     (HERE / "cine.json").write_text(json.dumps(told, indent=1))
     CONSOLE.print(told)
 

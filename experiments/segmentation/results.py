@@ -81,12 +81,9 @@ def keep(name: str, chosen: DataSet, folds: Sequence[Fold], minutes: float, to: 
 
 def _but_first_fold(scored: Mapping[str, Mapping[str, Statistic]], first: int) -> dict[str, dict[str, float]]:
     """Mean Dice over the studies behind the first fold's, on which settings were chosen."""
-    means: dict[str, dict[str, float]] = {}
-    for model, own in scored.items():
-        dice = {metric: one.values[first:] for metric, one in own.items() if "dice" in metric and isinstance(one, Mean)}
-        means[model] = {metric: round(float(np.nanmean(values)), 4) for metric, values in dice.items()
-                        if not np.isnan(values).all()}  # fmt: skip
-    return means
+    return {model: {metric: round(value, 4) for metric, one in own.items() if "dice" in metric and isinstance(one, Mean)
+                    and (value := Mean(one.values[first:]).value) is not None}
+            for model, own in scored.items()}  # fmt: skip
 
 
 def _scores(maps: Mapping[str, LabelMap], studies: Sequence[Study], native: Sequence[Study], chosen: DataSet

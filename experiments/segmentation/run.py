@@ -39,7 +39,7 @@ KEPT_BASELINES = ("dynunet_2d", "dynunet_3d")
 def made(
     model: str, chosen: DataSet, overrides: list[str], data: StudyDataModule, studies: list[Study], folder: Path,
     minutes: float
-) -> float:  # fmt: skip
+) -> None:  # fmt: skip
     """Keep the label maps of a fold's held-out studies and the learning curve of a model in a folder, unless they are.
 
     Args:
@@ -51,9 +51,6 @@ def made(
         folder: `<out>/<model>_fold<k>`.
         minutes: Of training.
 
-    Returns:
-        The minutes that training took.
-
     Raises:
         SystemExit: The folder holds a baseline that was trained for another time.
     """
@@ -61,7 +58,7 @@ def made(
     if kept is not None:
         if model in BASELINES and abs(kept / minutes - 1) > _ALIKE:
             sys.exit(f"{folder} was trained for {kept:.1f} minutes, ours for {minutes:.1f}: delete it")
-        return kept
+        return
     CONSOLE.print(f"\n{folder.name}: {len(data.split['train'])} studies, {minutes:g} minutes", style="bold")
     maps: dict[str, LabelMap]
     if model in BASELINES:
@@ -77,7 +74,6 @@ def made(
     folder.mkdir(parents=True, exist_ok=True)
     np.savez_compressed(folder / "labels.npz", **maps)
     (folder / "done.json").write_text(json.dumps({"curve": curve, "minutes": took, "split": data.split}))
-    return took
 
 
 def _minutes_of(folder: Path) -> float | None:
@@ -131,10 +127,9 @@ def main() -> None:
         data.prepare_data()
         studies = [data.cache.load(one) for one in data.split["test"]]
         folders = {model: out / f"{model}_fold{fold}" for model in models}
-        took: dict[str, float] = {}
         for model, folder in sorted(folders.items(), key=lambda one: one[0] in BASELINES):
-            has = took.get("ours", _minutes_of(out / f"ours_fold{fold}") or minutes) if model in BASELINES else minutes
-            took[model] = made(model, chosen, own, data, studies, folder, has)
+            ours_took = _minutes_of(out / f"ours_fold{fold}") if model in BASELINES else None
+            made(model, chosen, own, data, studies, folder, ours_took or minutes)
         folds.append(read(folders, source, studies))
     keep(name, chosen, folds, minutes, Path(settings["to"]))
 
