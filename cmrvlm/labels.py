@@ -41,8 +41,8 @@ def _table(*terms: Term) -> dict[str, Term]:
 
 
 SEQUENCE_TERMS = _table(
-    Term("sax", "short-axis cine", "短轴电影", ("SAX",)),
-    Term("lax_4ch", "four-chamber cine", "四腔心电影", ("4CH", "四腔电影")),
+    Term("sax", "short-axis cine", "短轴电影", ("SAX", "short-axis view", "短轴切面")),
+    Term("lax_4ch", "four-chamber cine", "四腔心电影", ("4CH", "four-chamber view", "四腔电影", "四腔心切面")),
     Term("lge", "late gadolinium enhancement", "延迟强化", ("LGE", "钆延迟增强")),
 )
 PHASE_TERMS = _table(
@@ -63,9 +63,11 @@ STRUCTURE_TERMS = _table(
             "left ventricular cavity",
             "LV cavity",
             "LV blood pool",
+            "blood pool",
             "left ventricle",
             "LV",
             "左心室血池",
+            "血池",
             "左室腔",
             "左心室",
             "左室",
@@ -81,7 +83,18 @@ STRUCTURE_TERMS = _table(
         "rv",
         "right ventricular cavity",
         "右心室腔",
-        ("right ventricle", "RV", "RV cavity", "right ventricular blood pool", "右心室", "右室腔", "右室"),
+        (
+            "right ventricle",
+            "RV",
+            "RV cavity",
+            "right ventricular blood pool",
+            "RV blood pool",
+            "右心室",
+            "右心室血池",
+            "右室腔",
+            "右室血池",
+            "右室",
+        ),
     ),
     Term("scar", "myocardial scar", "心肌瘢痕", ("scar", "infarct scar", "LV scar", "瘢痕", "梗死瘢痕")),
     Term(

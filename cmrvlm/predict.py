@@ -24,18 +24,19 @@ from cmrvlm.figures import COLORS, overlay, save
 from cmrvlm.inference import answer_batch, device_of, quoted_values
 from cmrvlm.instantiate import build
 from cmrvlm.label_maps import check_coding, coded, label_map, to_native, turned, with_empty_masks
-from cmrvlm.labels import DISEASES, LANGUAGES, NOT_ANNOTATED, SEQUENCES, STRUCTURE_TERMS, STRUCTURES
+from cmrvlm.labels import DISEASES, LANGUAGES, NOT_ANNOTATED, SEQUENCE_TERMS, SEQUENCES, STRUCTURE_TERMS, STRUCTURES
 from cmrvlm.measurements import MEASUREMENTS
 from cmrvlm.quantification.segments import septum_direction
 from cmrvlm.quantification.summary import PICTURES, of_scar, of_ventricles
 from cmrvlm.stages.run_folder import TrainedRun, load_run
 from cmrvlm.stages.wiring import Config, plain
 from cmrvlm.study import Series, Study
-from cmrvlm.study_io import read_study, write_nifti
+from cmrvlm.study_io import image_files, read_study, write_mask
 from cmrvlm.tasks.base import Answer, Case, Instruction, whole_views
 from cmrvlm.tasks.diagnosis import DiseaseTask
 from cmrvlm.tasks.reporting import ReportTask
 from cmrvlm.tasks.segmentation import SHOWN_BY, SegmentTask, said_absent, structures_asked
+from cmrvlm.text.parse import terms_named
 from cmrvlm.text.report_writer import not_assessed, split_sections
 
 log = logging.getLogger(__name__)
@@ -101,8 +102,10 @@ def predict(config: Config) -> dict[str, Any]:
     maps = _label_maps(run, native, study, answers, config)
     result = _texts(answers, config["ask"], maps)
     measured = {name: replace(native.series[name], mask=labels, phases={}, levels=()) for name, labels in maps.items()}
+    images = image_files(Path(config["study"]), config["sequence"])
     for sequence, one in measured.items():
-        write_nifti(out / _MASK.format(sequence), coded(maps[sequence], config["mask_values"]), one.affine)
+        labels = coded(maps[sequence], config["mask_values"])
+        write_mask(out / _MASK.format(sequence), labels, images[sequence])
         panel(one, out / _PANEL[sequence])
     if "sax" in measured:
         result["from_masks"] = of_ventricles(measured["sax"], native.labels.demographics, out)
@@ -161,12 +164,19 @@ def _label_maps(
 
 
 def _of_structure(answer: Answer, maps: Mapping[str, NDArray[np.uint8]]) -> str:
-    """What was said of a structure; what is not in the frames that were seen first may be in the others."""
+    """What is said of a structure: that it is there where the written mask has it, else that it is not.
+
+    What was answered of the frames that were seen first need not hold of the others, and a scar outside the wall, or a
+    zone without reflow outside the scar, is in no mask.
+    """
     target = answer.instruction.case.mask
     assert target is not None
-    absent, labels = said_absent(target.structure, answer.instruction.language), maps.get(target.sequence)
-    missed = answer.text == absent and labels is not None and bool(np.isin(labels, target.values).any())
-    return answer.instruction.allowed[0] if missed else answer.text
+    labels = maps.get(target.sequence)
+    if labels is None:
+        return answer.text
+    if np.isin(labels, target.values).any():
+        return answer.instruction.allowed[0]
+    return said_absent(target.structure, answer.instruction.language)
 
 
 def _texts(answers: list[Answer], ask: str | None, maps: Mapping[str, NDArray[np.uint8]]) -> dict[str, Any]:
@@ -186,8 +196,10 @@ def _texts(answers: list[Answer], ask: str | None, maps: Mapping[str, NDArray[np
         if withheld:
             result["not_computable"] = dict.fromkeys(withheld, "insufficient slices")
     if ask:
-        # Where a structure was looked for on two series, the one that it is usually drawn on answers.
-        masks = [(mask, _of_structure(one, maps)) for one in answers if (mask := one.instruction.case.mask)]
+        # Where a structure was looked for on two series, the one that is named answers, or that it is usually drawn on.
+        named = terms_named(ask, SEQUENCE_TERMS)
+        masks = [(mask, _of_structure(one, maps)) for one in answers if (mask := one.instruction.case.mask)
+                 and (not named or mask.sequence in named)]  # fmt: skip
         said = {mask.structure: text for mask, text in masks}
         said |= {mask.structure: text for mask, text in masks if mask.sequence == SHOWN_BY[mask.structure]}
         language = by_task["report"].instruction.language

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cmrvlm.errors import CmrvlmError
+from cmrvlm.labels import STRUCTURES
 
 MOST_OPTIONS = 8  # letters A to H
 FloatArray = NDArray[np.floating]
@@ -29,6 +30,8 @@ class Series:
         levels: `basal`, `mid`, `apical` or None for each of the Z slices; empty when unknown.
         slice_places_mm: Place of each of the Z slices along the stack, ascending, where they are not equally far
             apart; None where they are. The affine then holds their mean distance.
+        drawn: Structures that were looked for when the mask was drawn: one that it does not show is absent. Others may
+            be there all the same.
     """
 
     image: FloatArray
@@ -38,6 +41,7 @@ class Series:
     phases: Mapping[str, int] = field(default_factory=dict)
     levels: tuple[str | None, ...] = ()
     slice_places_mm: tuple[float, ...] | None = None
+    drawn: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.image.ndim != 4:
@@ -52,6 +56,10 @@ class Series:
         if places is not None and (len(places) != self.image.shape[0] or list(places) != sorted(set(places))):
             raise CmrvlmError(f"{len(places)} places for {self.image.shape[0]} slices, or not ascending",
                               field="slice_places_mm", remedy="Give one for each slice.")  # fmt: skip
+        unknown = set(self.drawn) - set(STRUCTURES)
+        if unknown:
+            raise CmrvlmError(f"unknown structures {sorted(unknown)}", field="drawn",
+                              remedy=f"Known: {', '.join(STRUCTURES)}.")  # fmt: skip
         for phase, frame in self.phases.items():
             if not 0 <= frame < self.image.shape[1]:
                 raise CmrvlmError(

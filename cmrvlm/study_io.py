@@ -74,6 +74,7 @@ def _series_to_json(series: Series) -> dict[str, Any]:
         "phases": dict(series.phases),
         "levels": list(series.levels),
         "slice_places_mm": series.slice_places_mm,
+        "drawn": list(series.drawn),
     }
 
 
@@ -104,6 +105,7 @@ def _study(meta: Mapping[str, Any], array: Callable[[str], NDArray[Any]]) -> Stu
             phases=data["phases"],
             levels=tuple(data["levels"]),
             slice_places_mm=_places(data),
+            drawn=tuple(data.get("drawn", ())),
         )
     labels = labels_from_json(meta["labels"])
     return Study(meta["study_id"], meta["patient_id"], series, labels, meta["synthetic"])
@@ -179,6 +181,23 @@ def write_nifti(path: Path, array: np.ndarray, affine: np.ndarray) -> None:
     nib.save(image, path)
 
 
+_PLACE = ("pixdim", "xyzt_units", "qform_code", "quatern_b", "quatern_c", "quatern_d", "qoffset_x", "qoffset_y",
+          "qoffset_z", "sform_code", "srow_x", "srow_y", "srow_z")  # fmt: skip
+
+
+def write_mask(path: Path, labels: NDArray[np.uint8], image: Path) -> None:
+    """Write (Z, T, H, W) as a NIfTI file with the axes and the place of an image's file, as its header states it.
+
+    The rest of the header is left behind: it may name the patient.
+    """
+    like = nib.load(image)
+    header = nib.Nifti1Header()
+    for name in _PLACE:
+        header[name] = like.header[name]  # type: ignore[attr-defined]
+    data = labels.transpose(3, 2, 0, 1).reshape(like.shape)  # type: ignore[attr-defined]
+    nib.save(nib.Nifti1Image(data, None, header, dtype=np.uint8), path)
+
+
 def write_study(study: Study, folder: Path) -> None:
     """Write a study for exchange: `<sequence>.nii.gz`, `<sequence>_mask.nii.gz` where known, and `study.json`."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -190,6 +209,22 @@ def write_study(study: Study, folder: Path) -> None:
         if series.mask is not None:
             write_nifti(folder / f"{name}_mask.nii.gz", series.mask, series.affine)
     (folder / "study.json").write_text(json.dumps(meta, indent=1))
+
+
+def image_files(path: Path, sequence: str = "sax") -> dict[str, Path]:
+    """The files that `read_study` reads, by sequence.
+
+    Raises:
+        CmrvlmError: A folder holds none.
+    """
+    if not path.is_dir():
+        return {sequence: path}
+    files = {name: path / f"{name}{end}" for end in (".nii", ".nii.gz") for name in SEQUENCES}
+    found = {name: file for name, file in files.items() if file.is_file()}
+    if not found:
+        raise CmrvlmError("no sax.nii.gz, lax_4ch.nii.gz or lge.nii.gz here", file=path,
+                          remedy="Name the series so, or give one NIfTI file.")  # fmt: skip
+    return found
 
 
 def read_study(path: Path, sequence: str = "sax") -> Study:
@@ -205,14 +240,7 @@ def read_study(path: Path, sequence: str = "sax") -> Study:
     Raises:
         CmrvlmError: Nothing readable is there.
     """
-    if path.is_dir():
-        files = {name: path / f"{name}{end}" for end in (".nii", ".nii.gz") for name in SEQUENCES}
-        files = {name: file for name, file in files.items() if file.is_file()}
-        if not files:
-            raise CmrvlmError("no sax.nii.gz, lax_4ch.nii.gz or lge.nii.gz here", file=path,
-                              remedy="Name the series so, or give one NIfTI file.")  # fmt: skip
-    else:
-        files = {sequence: path}
+    files = image_files(path, sequence)
     told, series = _told_beside(next(iter(files.values()))), {}
     for name in (name for name in SEQUENCES if name in files):
         image, affine = read_nifti(files[name])

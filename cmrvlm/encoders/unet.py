@@ -13,7 +13,8 @@ class UnetEncoder(Encoder):
     """Blocks of MONAI's DynUNet in the plane of each slice and frame, then mixing along slices and along the cycle.
 
     Every frame is computed at full resolution, which for long cines takes much time and memory: it is meant for stacks
-    with few frames. Normalisation is over groups of channels, so that neither size nor neighbours matter.
+    with few frames. Each channel of a picture is normalised by itself, as in nnU-Net: neighbours in a batch do not
+    matter, and masks of the myocardium are better than with groups of channels (experiments/segmentation).
 
     Args:
         channels: Channels at strides 1, 2, 4, 8 and 16.
@@ -30,7 +31,7 @@ class UnetEncoder(Encoder):
         view_grid: tuple[int, int, int] = (2, 3, 3),
     ) -> None:
         super().__init__(spatial_grid, temporal_tokens, view_grid)
-        norm = ("group", {"num_groups": 8})
+        norm = ("instance", {"affine": True})
         inputs, strides = (1, *channels[:-1]), (1, *(2 for _ in channels[1:]))
         self.blocks = nn.ModuleList(
             UnetBasicBlock(2, i, o, 3, stride, norm) for i, o, stride in zip(inputs, channels, strides, strict=True)

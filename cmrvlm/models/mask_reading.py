@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 import numpy as np
+from monai.transforms import FillHoles, KeepLargestConnectedComponent, Transform
 from numpy.typing import NDArray
-from scipy import ndimage
 from torch import Tensor
 
 from cmrvlm.batch import Media, TextRows
@@ -16,6 +16,9 @@ from cmrvlm.models.features import Features
 from cmrvlm.tasks.base import Instruction
 
 _CAVITIES = ("lv", "rv", "la", "ra")
+# Voxels are neighbours through a face: what meets in a corner is another part, and a ring with a corner is closed.
+_LARGEST = KeepLargestConnectedComponent(applied_labels=1, is_onehot=False, connectivity=1)
+_FILL = FillHoles(applied_labels=1, connectivity=1)
 
 
 class MaskReading:
@@ -60,9 +63,12 @@ class MaskReading:
     def _tidied(self, stack: NDArray[np.bool_], structure: str) -> NDArray[np.bool_]:
         """A structure's stack (Z, H, W), tidied up as asked and as far as it makes sense for it."""
         if self.largest and structure in (*_CAVITIES, "myo"):
-            parts, count = ndimage.label(stack)
-            sizes = np.bincount(parts.ravel(), minlength=count + 1)[1:]
-            stack = parts == 1 + sizes.argmax() if count else stack
+            stack = _tidied_by(_LARGEST, stack)
         if self.fill and structure in _CAVITIES:
-            stack = np.stack([ndimage.binary_fill_holes(picture) for picture in stack])
+            stack = np.stack([_tidied_by(_FILL, picture) for picture in stack])
         return stack
+
+
+def _tidied_by(transform: Transform, mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """A mask after a transform of MONAI, which wants a channel in front and writes into what it is given."""
+    return np.asarray(transform(mask[None].astype(np.uint8))[0]) > 0

@@ -27,7 +27,8 @@ _NOT_BOTH = "no slice shows it with a closed wall both at ed and at es"
 def of_ventricles(series: Series, person: Mapping[str, float | str], out: Path) -> dict[str, Any]:
     """Volumes, ejection fraction and wall thickness of predicted masks on the native grid, with their pictures.
 
-    `frames` tells the frames taken for `ed` and `es`, and among how many of how many they were looked for.
+    `frames` tells the frames taken for `ed` and `es`, and among how many of how many they were looked for;
+    `volume_curves_ml` the volume in each frame, null where it cannot be counted.
 
     Args:
         series: Short-axis cine with the masks.
@@ -45,8 +46,12 @@ def of_ventricles(series: Series, person: Mapping[str, float | str], out: Path) 
                for name, own in by_segment.items() if own}  # fmt: skip
     if not series.annotated_frames():
         return result
+    result["volume_curves_ml"] = {cavity: [None if np.isnan(volume) else round(float(volume), 1) for volume in curve]
+                                  for cavity, curve in found.curves_ml.items()}  # fmt: skip
+    times = series.frame_times_ms
+    result["frame_times_ms"] = None if times is None else list(times)
     if any(not np.isnan(curve).all() for curve in found.curves_ml.values()):
-        volume_curves(found, series.frame_times_ms, out / "volumes.png")
+        volume_curves(found, times, out / "volumes.png")
     contour_cine(series, out / "contours.webp")
     thick = by_segment.get("wall_thickness_mm")
     if thick:

@@ -17,7 +17,7 @@ from cmrvlm.metrics.segmentation import box_scores, mask_scores
 from cmrvlm.metrics.statistic import Statistic
 from cmrvlm.study import Study
 from cmrvlm.tasks.base import Answer, Case, Instruction, MaskTarget, Task, whole_views
-from cmrvlm.text.parse import terms_named
+from cmrvlm.text.parse import any_of, terms_named
 from cmrvlm.text.tokens import DETECT, SEGMENT
 
 # What counts as the structure: the myocardium includes its scar, and the scar its core without reflow.
@@ -43,12 +43,28 @@ _ASKS_FOR_MASKS = re.compile(
 )
 
 
+def _named(*structures: str) -> str:
+    """A pattern for any name of the structures."""
+    terms = [STRUCTURE_TERMS[one] for one in structures]
+    return f"(?:{any_of(tuple(name for one in terms for name in (one.en, one.zh, *one.synonyms))).pattern})"
+
+
+# "The scar of the LV wall" and "左心室的心肌" name one structure and where it lies.
+_WHERE_IT_LIES = re.compile(
+    rf"(?P<what>{_named(*STRUCTURE_TERMS)})\s+(?:of|in|within|inside)\s+(?:the\s+)?{_named('lv', 'myo')}"
+    rf"|{_named('lv', 'myo')}[中内里]?的(?P<own>{_named(*STRUCTURE_TERMS)})",
+    re.IGNORECASE,
+)
+
+
 def structures_asked(question: str) -> list[str]:
     """Structures that a question in a user's words wants masks of; empty when it asks for something else.
 
     Each is then asked for by itself, so that a question for several gives what a question for each would.
     """
-    return terms_named(question, STRUCTURE_TERMS) if _ASKS_FOR_MASKS.search(question) else []
+    if not _ASKS_FOR_MASKS.search(question):
+        return []
+    return terms_named(_WHERE_IT_LIES.sub(lambda one: one["what"] or one["own"], question), STRUCTURE_TERMS)
 
 
 _ABSENT = {"en": "There is no {name}.", "zh": "未见{name}。"}
@@ -131,11 +147,10 @@ class SegmentTask(Task):
     def _annotated(self, study: Study, frames: Sequence[int]) -> bool:
         """Whether the mask says where the structure is, or that it is not there.
 
-        A mask without scar says so only where the study is known to have none: elsewhere nobody may have drawn it.
+        A mask without scar says so only where scars were drawn, or the study is known to have none.
         """
-        return self._there(study, frames) or (
-            self.structure in MAY_BE_ABSENT and study.labels.findings.get("lv_lge") is False
-        )
+        known = self.structure in study.series[self.sequence].drawn or study.labels.findings.get("lv_lge") is False
+        return self._there(study, frames) or (self.structure in MAY_BE_ABSENT and known)
 
     def fields(self, study: Study, case: Case, language: str) -> Mapping[str, str]:
         """The structure's name, and the series where it is not the usual one."""

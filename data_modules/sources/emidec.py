@@ -55,7 +55,7 @@ class EmidecSource(Source):
         image, affine = read_nifti(self.root / study_id / "Images" / f"{study_id}.nii.gz")
         path = self.root / study_id / "Contours" / f"{study_id}.nii.gz"
         mask = canonical(read_mask(path, image.shape, affine), LABEL_MAP, path)
-        series = base_first(Series(image.astype(np.float32), affine, None, mask))
+        series = base_first(Series(image.astype(np.float32), affine, None, mask, drawn=("scar", "no_reflow")))
         scarred = bool((mask >= 4).any())
         group = _group(study_id)
         text = self._text(study_id)

@@ -51,6 +51,5 @@ class Myops2020Source(Source):
         values = read_mask(path, image.shape, affine)
         mask = canonical(values, LABEL_MAP, path)
         labels = StudyLabels(findings={"lv_lge": bool((values == 2221).any())})
-        return Study(
-            study_id, study_id, {"lge": base_first(Series(image.astype(np.float32), affine, None, mask))}, labels
-        )
+        series = base_first(Series(image.astype(np.float32), affine, None, mask, drawn=("scar",)))
+        return Study(study_id, study_id, {"lge": series}, labels)

@@ -80,7 +80,7 @@ class NiftiSource(Source):
         times, places = told.get("frame_times_ms"), told.get("slice_places_mm")
         return Series(
             image.astype(np.float32), affine, None if times is None else tuple(times), mask, told.get("phases", {}),
-            tuple(told.get("levels", ())), None if places is None else tuple(places),
+            tuple(told.get("levels", ())), None if places is None else tuple(places), tuple(told.get("drawn", ())),
         )  # fmt: skip
 
     def _read(self, place: Path) -> tuple[NDArray[np.generic], NDArray[np.float64]]:

@@ -2,9 +2,10 @@
 
     python -m experiments.segmentation.cost run=<run> [size=<pixels>]
 
-All frames are asked at once, on the model's grid, in words and masks. `cmrvlm.predict` also writes a report, and shows
-a cine of more frames than the run was trained with several times. Each size is a process of its own, so that its peak
-memory is its own. Writes `cost.json` and `table_cost.md` here.
+Masks: all frames are asked at once, on the model's grid. Predict: `cmrvlm.predict` as a user runs it, which starts,
+loads the run, writes a report, measures and draws, and shows a cine of more frames than the run was trained with
+several times. Each size is a process of its own, so that its peak memory is its own. Writes `cost.json` and
+`table_cost.md` here.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import json
 import resource
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -21,6 +23,8 @@ import numpy as np
 
 from cmrvlm.inference import answer_batch
 from cmrvlm.stages.run_folder import load_run
+from cmrvlm.study import Study
+from cmrvlm.study_io import write_study
 from cmrvlm.tasks.segmentation import SegmentTask
 from data_modules.sources.phantom.source import PhantomSource
 from experiments.commands import CONSOLE, given
@@ -30,13 +34,17 @@ SLICES, FRAMES = (6, 10, 14), (10, 25, 50)
 ROUNDS = 3
 
 
-def measured(run: Path, size: int, slices: int, frames: int) -> dict[str, float]:
+def cine(size: int, slices: int, frames: int) -> Study:
+    """A synthetic short-axis cine."""
+    source = PhantomSource(1, size=size, slices=slices, frames=frames)
+    study = source.load(source.study_ids()[0])
+    return study.with_series({"sax": study.series["sax"]})
+
+
+def of_masks(run: Path, study: Study) -> dict[str, float]:
     """Seconds of three masks in all frames of one study, median of a few, and the memory of the process."""
     trained = load_run(run)
     loaded_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    source = PhantomSource(1, size=size, slices=slices, frames=frames)
-    study = source.load(source.study_ids()[0])
-    study = study.with_series({"sax": study.series["sax"]})
     asked = [SegmentTask(structure).on_all_frames(study, "en") for structure in ("lv", "myo", "rv")]
     seconds = []
     for _ in range(ROUNDS):
@@ -48,29 +56,48 @@ def measured(run: Path, size: int, slices: int, frames: int) -> dict[str, float]
     return {"seconds": float(np.median(seconds)), "peak_mb": peak_mb, "above_loaded_mb": peak_mb - loaded_mb}
 
 
+def of_predict(run: Path, study: Study) -> dict[str, float]:
+    """Seconds and memory of the whole command."""
+    with tempfile.TemporaryDirectory() as folder:
+        write_study(study, Path(folder) / "study")
+        started = time.perf_counter()
+        subprocess.run([sys.executable, "-W", "ignore", "-m", "cmrvlm.predict", f"run={run}", f"study={folder}/study",
+                        f"out={folder}/prediction"], check=True, capture_output=True)  # fmt: skip
+        seconds = time.perf_counter() - started
+    return {"predict_seconds": seconds,
+            "predict_mb": resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024}  # fmt: skip
+
+
+KINDS = {"masks": of_masks, "predict": of_predict}
+
+
 def main() -> None:
     """Measure every size and keep the table."""
-    settings = given({"run": "runs/benchmark/stage3", "size": "128", "one": ""})
+    settings = given({"run": "runs/benchmark/stage3", "size": "128", "one": "", "kind": "masks"})
     run, size = Path(settings["run"]), int(settings["size"])
     if settings["one"]:
         slices, frames = (int(one) for one in settings["one"].split("x"))
-        sys.stdout.write(json.dumps(measured(run, size, slices, frames)))
+        sys.stdout.write(json.dumps(KINDS[settings["kind"]](run, cine(size, slices, frames))))
         return
-    rows = []
+    rows: list[dict[str, float]] = []
     for slices, frames in itertools.product(SLICES, FRAMES):
-        command = [sys.executable, "-W", "ignore", "-m", "experiments.segmentation.cost", f"run={run}", f"size={size}"]
-        done = subprocess.run([*command, f"one={slices}x{frames}"], check=True, capture_output=True, text=True)
-        rows.append({"slices": slices, "frames": frames, **json.loads(done.stdout)})
+        rows.append({"slices": slices, "frames": frames})
+        for kind in KINDS:
+            command = [sys.executable, "-W", "ignore", "-m", "experiments.segmentation.cost", f"run={run}",
+                       f"size={size}", f"one={slices}x{frames}", f"kind={kind}"]  # fmt: skip
+            rows[-1] |= json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
         CONSOLE.print(rows[-1])
     (HERE / "cost.json").write_text(json.dumps({"size": size, "rows": rows}, indent=1))
     lines = [
-        "| slices | frames | seconds | a picture, ms | memory above the loaded model, MB |",
-        "|---:|---:|---:|---:|---:|",
+        "| slices | frames | masks, seconds | a picture, ms | memory above the loaded model, MB "
+        "| `cmrvlm.predict`, seconds | its whole memory, MB |",
+        "|---:|---:|---:|---:|---:|---:|---:|",
     ]
     for row in rows:
         each = 1000 * row["seconds"] / (row["slices"] * row["frames"])
         lines.append(f"| {row['slices']} | {row['frames']} | {row['seconds']:.2f} | {each:.1f} | "
-                     f"{row['above_loaded_mb']:.0f} |")  # fmt: skip
+                     f"{row['above_loaded_mb']:.0f} | {row['predict_seconds']:.1f} | {row['predict_mb']:.0f} |"
+                     )  # fmt: skip
     (HERE / "table_cost.md").write_text("\n".join(lines) + "\n")
     CONSOLE.print("\n".join(lines), markup=False)
 

@@ -136,6 +136,14 @@ def write_folds(source: Source, folder: Path) -> list[Path]:
     return paths
 
 
+def median_stack(data: StudyDataModule, sequence: str) -> tuple[list[int], list[float]]:
+    """Median size and spacing in mm along (Z, H, W) of the training series."""
+    series = [data.cache.load(one, [sequence]).series[sequence] for one in data.split["train"]]
+    sizes = [(len(one.image), *one.image.shape[2:]) for one in series]
+    return (np.median(sizes, axis=0).round().astype(int).tolist(),
+            np.median([one.spacing_mm for one in series], axis=0).tolist())  # fmt: skip
+
+
 def endless(data: StudyDataModule, sequence: str, slices: int | None) -> Iterator[Series]:
     """Single annotated frames of the training series, epoch after epoch, chosen first and then augmented.
 

@@ -11,10 +11,10 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from functools import partial
-from typing import Any
 
 import numpy as np
 import torch
+from monai.inferers import sliding_window_inference
 from monai.losses import DiceCELoss
 from monai.networks.nets import DynUNet
 from torch import Tensor, nn
@@ -30,27 +30,35 @@ _OPTIMIZERS = {  # that of nnU-Net (Isensee et al., Nature Methods 2021), and th
 }
 _STUDIES = {2: 4, 3: 2}  # of a batch
 _SLICES = 3  # of each study of a batch in 2D
-_DEPTH = 10  # slices of a 3D patch: the median of the data
-_SLICES_MULTIPLE = 2  # the 3D plan halves the slices once
-_DEEP = 3  # of the five decoder levels, those with a loss of their own beside the finest
+_DEEP = 3  # of the decoder's levels, those with a loss of their own beside the finest
+_LEFT, _LEFT_ALONE = 4, 6  # voxels that are left at least of an axis that is halved, with others or by itself
+_ALIKE = 2  # the factor within which spacings count as alike
+_FIRST, _MOST = 32, {2: 512, 3: 320}  # filters
 
 
-def planned(dimensions: int, classes: int) -> DynUNet:
-    """The network that nnU-Net's rules give for stacks of ten slices of 128 x 128 at 1.5 x 1.5 x 10 mm.
+def planned(size: Sequence[int], spacing_mm: Sequence[float]) -> tuple[list[list[int]], list[list[int]]]:
+    """Kernels and strides of the levels that nnU-Net's rules give for images of a size and spacing.
 
-    In the plane it halves while at least four pixels are left, five times. Slices take part in convolutions and are
-    halved once the plane's spacing has come within a factor of two of theirs, and only while four of them are left.
+    An axis is halved while at least four voxels are left of it (six, if none goes with it) and its spacing is less than
+    twice the finest among those. It takes part in convolutions from the level on where its spacing is less than twice
+    the finest of all.
+
+    Args:
+        size: (H, W) or (Z, H, W).
+        spacing_mm: The same axes.
     """
-    if dimensions == 2:
-        kernels: list[Any] = [3] * 6
-        strides: list[Any] = [1, 2, 2, 2, 2, 2]
-        filters = [32, 64, 128, 256, 512, 512]
-    else:
-        kernels = [(1, 3, 3), (1, 3, 3), 3, 3, 3, 3]
-        strides = [1, (1, 2, 2), (1, 2, 2), 2, (1, 2, 2), (1, 2, 2)]
-        filters = [32, 64, 128, 256, 320, 320]
-    return DynUNet(dimensions, 1, classes, kernels, strides, strides[1:], filters=filters, deep_supervision=True,
-                   deep_supr_num=_DEEP)  # fmt: skip
+    left, spacing = np.array(size), np.array(spacing_mm, dtype=float)
+    convolved = np.zeros(len(size), dtype=bool)
+    kernels, strides = [], [[1] * len(size)]
+    while (halved := left >= 2 * _LEFT).any():
+        halved &= spacing < _ALIKE * spacing[halved].min()
+        if halved.sum() == 1 and left[halved].item() < 2 * _LEFT_ALONE:
+            break
+        convolved |= spacing < _ALIKE * spacing.min()
+        kernels.append(np.where(convolved, 3, 1).tolist())
+        strides.append(np.where(halved, 2, 1).tolist())
+        left, spacing = np.where(halved, -(-left // 2), left), np.where(halved, 2 * spacing, spacing)
+    return [*kernels, [3] * len(size)], strides
 
 
 class Baseline:
@@ -58,15 +66,25 @@ class Baseline:
 
     Args:
         dimensions: 2 for slices, 3 for stacks.
+        size: (Z, H, W) of the median stack.
+        spacing_mm: Along (Z, H, W).
         structures: Names of the structures, in the order of the classes behind the background.
         optimizer: `sgd` as in nnU-Net, or `adamw` as for our model.
         seed: Of weights and draws.
     """
 
-    def __init__(self, dimensions: int, structures: Sequence[str], optimizer: str = "sgd", seed: int = 0) -> None:
+    def __init__(
+        self, dimensions: int, size: Sequence[int], spacing_mm: Sequence[float], structures: Sequence[str],
+        optimizer: str = "sgd", seed: int = 0,
+    ) -> None:  # fmt: skip
         torch.manual_seed(seed)
         self.dimensions, self.values = dimensions, [STRUCTURES[name] for name in structures]
-        self.network = planned(dimensions, 1 + len(structures))
+        kernels, strides = planned(size[-dimensions:], spacing_mm[-dimensions:])
+        multiple = np.prod(strides, axis=0)
+        self.patch = tuple((-(-np.array(size[-dimensions:]) // multiple) * multiple).tolist())
+        filters = [min(_FIRST * 2**level, _MOST[dimensions]) for level in range(len(kernels))]
+        self.network = DynUNet(dimensions, 1, 1 + len(structures), kernels, strides, strides[1:], filters=filters,
+                               deep_supervision=True, deep_supr_num=_DEEP)  # fmt: skip
         self.optimizer: torch.optim.Optimizer = _OPTIMIZERS[optimizer](self.network.parameters())
         self.rng = np.random.default_rng(seed)
         self.loss = DiceCELoss(to_onehot_y=True, softmax=True, batch=dimensions == 2, include_background=False)
@@ -108,7 +126,7 @@ class Baseline:
                            ).sum()  # fmt: skip
 
     def _batch(self, frames: Iterator[Series]) -> tuple[Tensor, Tensor]:
-        """Images and classes (B, 1, H, W), or (B, 1, Z, H, W) of a fixed depth, cut out at random or padded."""
+        """Images and classes (B, 1, H, W), or (B, 1, Z, H, W) of the patch's depth, cut out at random or padded."""
         images, labels = [], []
         for _ in range(_STUDIES[self.dimensions]):
             image, classes = self._stack(next(frames), 0)
@@ -116,10 +134,12 @@ class Baseline:
                 images.append(image[:, None])
                 labels.append(classes[:, None])
                 continue
-            start = int(self.rng.integers(max(0, len(image) - _DEPTH) + 1))
-            pad = (0, 0, 0, 0, 0, max(0, _DEPTH - len(image)))
-            images.append(nn.functional.pad(image[start : start + _DEPTH], pad)[None, None])
-            labels.append(nn.functional.pad(classes[start : start + _DEPTH], pad)[None, None])
+            depth = self.patch[0]
+            start = int(self.rng.integers(max(0, len(image) - depth) + 1))
+            missing = max(0, depth - len(image))
+            pad = (0, 0, 0, 0, missing // 2, missing - missing // 2)  # as the sliding window pads
+            images.append(nn.functional.pad(image[start : start + depth], pad)[None, None])
+            labels.append(nn.functional.pad(classes[start : start + depth], pad)[None, None])
         return torch.cat(images), torch.cat(labels)
 
     def _stack(self, series: Series, frame: int) -> tuple[Tensor, Tensor]:
@@ -143,7 +163,7 @@ class Baseline:
             if self.dimensions == 2:
                 classes = self.network(image[:, None]).argmax(dim=1)
             else:
-                whole = nn.functional.pad(image, (0, 0, 0, 0, 0, -len(image) % _SLICES_MULTIPLE))
-                classes = self.network(whole[None, None]).argmax(dim=1)[0, : len(image)]
+                scores = sliding_window_inference(image[None, None], self.patch, 1, self.network, 0.5, "gaussian")
+                classes = scores.argmax(dim=1)[0]
             result[:, frame] = table[classes.numpy()]
         return result

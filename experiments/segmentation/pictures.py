@@ -1,4 +1,4 @@
-"""The best, the median and the worst case, a bull's eye, and the cine with contours."""
+"""The best, the median and the worst case, and a bull's eye."""
 
 from __future__ import annotations
 
@@ -45,7 +45,10 @@ def cases_of(maps: Mapping[str, LabelMap], ordered: Sequence[tuple[float, Study]
         assert series.mask is not None
         frame = series.annotated_frames()[-1]  # end-systole, the harder one
         drawn = (series.mask[:, frame] > 0).any(axis=(1, 2)).nonzero()[0]
-        for column, index in enumerate(np.linspace(drawn[0], drawn[-1], _SLICES).round().astype(int)):
+        indices = np.unique(np.linspace(drawn[0], drawn[-1], _SLICES).round().astype(int))
+        for axis in axes[2 * row : 2 * row + 2, len(indices) :].flat:  # a stack may have fewer slices
+            axis.axis("off")
+        for column, index in enumerate(indices):
             for offset, values in enumerate((labels, series.mask)):
                 masks = {one: values[index, frame] == STRUCTURES[one] for one in COLORS}
                 title = f"{name}, {score:.3f}" if offset == 0 else "truth"

@@ -7,7 +7,6 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -20,6 +19,7 @@ from experiments.commands import CONSOLE
 from experiments.segmentation.data import DataSet
 from experiments.segmentation.pictures import by_dice, cases_of, thickness_of
 from experiments.segmentation.scores import LabelMap, as_rows, difference, overlaps, statistics
+from experiments.segmentation.tables import all_metrics, summary
 
 _SPANS = 30  # of a learning curve
 
@@ -44,7 +44,10 @@ class Fold:
 
 
 def keep(name: str, chosen: DataSet, folds: Sequence[Fold], minutes: float, to: Path) -> None:
-    """Write the table, the numbers and the curves of this data set beside those of others into a folder."""
+    """Write the tables, the numbers and the curves of this data set beside those of others into a folder.
+
+    `dynunet` is the baseline with the larger mean Dice on these patients: nnU-Net too keeps the better of its plans.
+    """
     studies = [one for fold in folds for one in fold.studies]
     native = [one for fold in folds for one in fold.native]
     models = list(folds[0].maps)
@@ -60,13 +63,18 @@ def keep(name: str, chosen: DataSet, folds: Sequence[Fold], minutes: float, to: 
             metric: difference(one, scored[other][metric], studies)
             for metric, one in scored.get("ours", {}).items()
             if isinstance(one, Mean) and isinstance(scored[other][metric], Mean)}  # fmt: skip
+    if baselines:
+        best = max(baselines, key=lambda model: _mean_dice(scored[model], chosen))
+        content[name]["dynunet"] = content[name][best] | {"plan": best}
     if len(folds) > 1:
         content[name]["but_first_fold"] = _but_first_fold(scored, len(folds[0].studies))
     spent = {model: round(sum(fold.minutes[model] for fold in folds) / len(folds), 2) for model in models}
     content[name]["training"] = {"minutes": minutes, "minutes_taken": spent, "folds": len(folds),
                                  "test_studies": len(studies), "cores": os.cpu_count(), "seed": 0}  # fmt: skip
     path.write_text(json.dumps(content, indent=1))
-    _table(name, len(studies), scored, content[name], to)
+    for kind, lines in (("table", all_metrics(models, content[name])), ("summary", summary(models, content[name]))):
+        (to / f"{kind}_{name}.md").write_text("\n".join(lines) + "\n")
+        CONSOLE.print("\n".join(lines), markup=False)
     _curves(folds, to / f"curves_{name}.png")
     if "ours" not in maps:
         return
@@ -77,6 +85,11 @@ def keep(name: str, chosen: DataSet, folds: Sequence[Fold], minutes: float, to: 
         there = next(one for one in native if one.study_id == median.study_id)
         moved = to_native(maps["ours"][median.study_id], median, there, "sax")
         thickness_of(moved, there, to / f"wall_thickness_{name}.png")
+
+
+def _mean_dice(scores: Mapping[str, Statistic], chosen: DataSet) -> float:
+    found = [value for one in chosen.structures if (value := scores[f"{one}_dice"].value) is not None]
+    return float(np.mean(found))
 
 
 def _but_first_fold(scored: Mapping[str, Mapping[str, Statistic]], first: int) -> dict[str, dict[str, float]]:
@@ -94,28 +107,6 @@ def _scores(maps: Mapping[str, LabelMap], studies: Sequence[Study], native: Sequ
     there = overlaps(moved, native, chosen.sequence, chosen.structures)
     return statistics(maps, studies, chosen) | {
         f"{name}_native": one for name, one in there.items() if name.endswith("dice")}  # fmt: skip
-
-
-def _table(name: str, count: int, scored: Mapping[str, Mapping[str, Statistic]], content: Mapping[str, Any],
-           to: Path) -> None:  # fmt: skip
-    lines = [f"| {name}, {count} studies held out | {' | '.join(scored)} |", "|---|" + "---:|" * len(scored)]
-    for metric in next(iter(scored.values())):
-        shown = [_shown(content[model][metric], count) for model in scored]
-        lines.append(f"| {metric} | {' | '.join(shown)} |")
-    for other in (key for key in content if key.startswith("ours_less_")):
-        found = {metric: one for metric, one in content[other].items() if one["value"] is not None}
-        lines += ["", f"| {other.replace('_', ' ')} | difference | 95 % interval | n |", "|---|---:|---:|---:|"]
-        lines += [f"| {metric} | {one['value']:+.3f} | {one['low']:+.3f} to {one['high']:+.3f} | {one['n']} |"
-                  for metric, one in found.items()]  # fmt: skip
-    (to / f"table_{name}.md").write_text("\n".join(lines) + "\n")
-    CONSOLE.print("\n".join(lines), markup=False)
-
-
-def _shown(row: Mapping[str, Any], count: int) -> str:
-    """A value, with the number of studies that it is over where those are not all."""
-    if row["value"] is None:
-        return "undefined"
-    return f"{row['value']:.3f}" + ("" if row["n"] == count else f" (n {row['n']})")
 
 
 def _curves(folds: Sequence[Fold], path: Path) -> None:

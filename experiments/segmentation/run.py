@@ -7,7 +7,7 @@
 Ours has the UNet encoder and the fine head and is trained twice: on masks alone, and on everything that the data can
 be asked. `minutes` plans its time, and a baseline has what ours on masks alone took on the same fold. What a fold and
 model gave is kept in `out`, and not made again. Writes `metrics.json`, `table_<data>.md` and pictures here; results of
-other data sets that are in it stay.
+other data sets that are in it stay. With models=… they go into `out`.
 """
 
 from __future__ import annotations
@@ -26,7 +26,16 @@ from data_modules.sources.base import Source
 from data_modules.study_data_module import StudyDataModule
 from experiments.commands import CONSOLE, given
 from experiments.segmentation import ours
-from experiments.segmentation.data import DATA_SETS, FOLDS, DataSet, data_of, endless, stacks_of_slices, write_folds
+from experiments.segmentation.data import (
+    DATA_SETS,
+    FOLDS,
+    DataSet,
+    data_of,
+    endless,
+    median_stack,
+    stacks_of_slices,
+    write_folds,
+)
 from experiments.segmentation.dynunet import Baseline
 from experiments.segmentation.results import Fold, keep
 from experiments.segmentation.scores import LabelMap
@@ -63,7 +72,7 @@ def made(
     maps: dict[str, LabelMap]
     if model in BASELINES:
         dimensions, optimizer = BASELINES[model]
-        baseline = Baseline(dimensions, chosen.structures, optimizer)
+        baseline = Baseline(dimensions, *median_stack(data, chosen.sequence), chosen.structures, optimizer)
         curve, took = baseline.train(endless(data, chosen.sequence, baseline.slices), minutes), minutes
         maps = {one.study_id: baseline.label(one.series[chosen.sequence]) for one in studies}
     else:
@@ -103,7 +112,7 @@ def read(folders: dict[str, Path], source: Source, studies: list[Study]) -> Fold
 def main() -> None:
     """Train all models on every fold, score them on all held-out studies, and keep the result."""
     settings = given({"data": "acdc", "root": "", "minutes": "10", "folds": "5", "models": "", "out": "",
-                      "to": str(Path(__file__).parent)})  # fmt: skip
+                      "to": ""})  # fmt: skip
     name, root = settings["data"], settings["root"]
     if name not in DATA_SETS or (name != "phantom" and not root):
         sys.exit(f"data is one of {', '.join(DATA_SETS)}; acdc and emidec need root=<folder>")
@@ -131,7 +140,7 @@ def main() -> None:
             ours_took = _minutes_of(out / f"ours_fold{fold}") if model in BASELINES else None
             made(model, chosen, own, data, studies, folder, ours_took or minutes)
         folds.append(read(folders, source, studies))
-    keep(name, chosen, folds, minutes, Path(settings["to"]))
+    keep(name, chosen, folds, minutes, Path(settings["to"] or (out if settings["models"] else Path(__file__).parent)))
 
 
 if __name__ == "__main__":

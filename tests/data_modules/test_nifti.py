@@ -124,6 +124,7 @@ def test_what_was_written_is_read_with_everything_that_is_known(tmp_path, study)
         assert np.allclose(own.image, one.image, rtol=1e-3)
         assert (own.mask is None) == (one.mask is None)
         assert one.mask is None or (own.mask == one.mask).all()
+        assert own.drawn == one.drawn
         assert (own.phases, own.levels, own.slice_places_mm) == (one.phases, one.levels, one.slice_places_mm)
 
 

@@ -166,6 +166,7 @@ def test_emidec_cases_with_their_text(emidec):
     lge = scarred.series["lge"]
     assert (lge.mask[0] == STRUCTURES["scar"]).any()
     assert lge.levels[0] == "basal"
+    assert lge.drawn == normal.series["lge"].drawn == ("scar", "no_reflow")
     assert emidec / "Case P002.txt" in source.files("Case_P002")
     with pytest.raises(CmrvlmError, match="no case"):
         EmidecSource(str(emidec / "Case_N001"))

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import torch
+from scipy import ndimage
 
 from cmrvlm import inference
 from cmrvlm.encoders import base
@@ -56,6 +57,23 @@ def test_each_means_does_its_own():
             assert np.array_equal(tidied, plain) != (way in changes), (structure, way)
     assert str(MaskReading()) == "as they are"
     assert str(MaskReading(flips=True, fill=True)) == "flips, fill"
+
+
+def test_parts_and_holes_are_those_of_scipy():
+    """Many small parts that meet in edges and corners; the largest as SciPy counts it, holes as it fills them."""
+    noise = ndimage.gaussian_filter(np.random.default_rng(0).normal(size=(3, 4, 40, 40)), (0, 0, 1, 1)) - 0.1
+    inside = torch.from_numpy(noise)
+    largest = MaskReading(largest=True).mask(inside, asked(False))
+    filled = MaskReading(fill=True).mask(inside, asked(False))
+    for frame in range(4):
+        parts, count = ndimage.label(noise[:, frame] > 0)
+        sizes = np.bincount(parts.ravel())[1:]
+        assert count > 5
+        assert (sizes == sizes.max()).sum() == 1
+        assert np.array_equal(largest[:, frame], parts == 1 + sizes.argmax())
+        for picture, own in zip(noise[:, frame], filled[:, frame], strict=True):
+            assert np.array_equal(own, ndimage.binary_fill_holes(picture > 0))
+    assert filled.sum() > (noise > 0).sum()
 
 
 def test_a_mirrored_study_has_the_mirrored_mask(parts):

@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from PIL import Image
+from scipy.spatial.transform import Rotation
 
 from cmrvlm.labels import STRUCTURES
 from cmrvlm.quantification.figures import bulls_eye, contour_cine, volume_curves
@@ -29,7 +30,7 @@ LV, MYO, RV, SCAR, NO_REFLOW = (STRUCTURES[name] for name in ("lv", "myo", "rv",
 
 @pytest.mark.parametrize(("spacing", "size"), [(2.4, 80), (1.8, 106), (1.4, 136)])
 def test_volumes_and_ejection_fraction_of_analytic_hearts(spacing, size):
-    """Thin slices, so that what is left is the counting: each heart has another orientation, oblique to the axes."""
+    """Thin slices, so that what is left is the counting."""
     source = PhantomSource(count=16, seed=3, size=size, slices=112, frames=10, spacing_mm=(spacing, spacing))
     for index in (1, 7, 12):
         study = source.load(source.study_ids()[index])
@@ -40,6 +41,38 @@ def test_volumes_and_ejection_fraction_of_analytic_hearts(spacing, size):
             assert found[name] == pytest.approx(truth[name], abs=1.0), (index, name)
         assert found["lvsv_ml"] == pytest.approx(truth["lvedv_ml"] - truth["lvesv_ml"], rel=0.03)
         assert found["lv_mass_g"] == pytest.approx(truth["lv_mass_g"], rel=0.04)
+
+
+@pytest.mark.parametrize("spacing", [(1.25, 1.25, 4.0), (1.0, 1.5, 6.0), (0.8, 0.8, 8.0)])
+@pytest.mark.parametrize(("turn", "tilt"), [(0.0, 0.0), (0.8, 0.25), (-2.2, -0.35)])
+def test_volumes_of_ellipsoids_do_not_depend_on_how_they_are_cut(spacing, turn, tilt):
+    """A heart that stays where it is in the patient, under stacks of other pixels, gaps and directions."""
+    cavity, wall, right = {"ed": (26, 23, 46), "es": (18, 16, 40)}, 9, {"ed": (20, 27, 38), "es": (15, 22, 34)}
+    centre, aside = np.array([12.0, -30.0, 55.0]), np.array([-62.0, 0.0, 0.0])  # of the cavities, apart
+    axes = Rotation.from_euler("xyz", [0.5, -0.4, 0.9]).as_matrix()  # of the heart, by column
+    directions = axes @ Rotation.from_euler("zx", [turn, tilt]).as_matrix()
+    shape = tuple(int(np.ceil(size / step)) for size, step in zip((150, 230, 230), spacing[::-1], strict=True))
+    affine = np.eye(4)
+    affine[:3, :3] = directions @ np.diag(spacing)
+    affine[:3, 3] = centre - affine[:3, :3] @ (np.array(shape[::-1]) / 2 - 0.3) + axes @ aside / 2
+    voxels = np.stack(np.meshgrid(*map(np.arange, shape), indexing="ij")[::-1], axis=-1)  # (Z, H, W, whz)
+    place = (voxels @ affine[:3, :3].T + affine[:3, 3] - centre) @ axes
+    mask = np.zeros((shape[0], 2, *shape[1:]), np.uint8)
+    for frame, phase in enumerate(("es", "ed")):
+        mask[:, frame][np.linalg.norm((place - aside) / right[phase], axis=-1) < 1] = RV
+        mask[:, frame][np.linalg.norm(place / (np.array(cavity[phase]) + wall), axis=-1) < 1] = MYO
+        mask[:, frame][np.linalg.norm(place / cavity[phase], axis=-1) < 1] = LV
+    found = quantify(Series(np.zeros(mask.shape, np.float32), affine, mask=mask)).values
+
+    def ml(half_axes_mm):
+        return 4 / 3 * np.pi * np.prod(half_axes_mm) / 1000
+
+    for name, own in (("lv", cavity), ("rv", right)):
+        assert found[f"{name}edv_ml"] == pytest.approx(ml(own["ed"]), rel=0.02)
+        assert found[f"{name}esv_ml"] == pytest.approx(ml(own["es"]), rel=0.02)
+        assert found[f"{name}ef_percent"] == pytest.approx(100 * (1 - ml(own["es"]) / ml(own["ed"])), abs=1.0)
+    shell = ml(np.array(cavity["ed"]) + wall) - ml(cavity["ed"])
+    assert found["lv_mass_g"] == pytest.approx(1.05 * shell, rel=0.02)
 
 
 def test_phases_are_found_where_the_volume_is_largest_and_smallest():

@@ -218,7 +218,24 @@ def test_a_scar_that_is_not_there_is_said_not_to_be_and_one_that_nobody_looked_f
         assert len(one.allowed) == 2
         assert text in one.allowed
     unknown = replace(healthy, labels=replace(healthy.labels, findings={}))
-    assert not task.cases(unknown, ["lge"])
+    assert task.cases(unknown, ["lge"])  # scars were drawn, and there is none
+    undrawn = {"lge": replace(healthy.series["lge"], drawn=())}
+    assert task.cases(healthy.with_series(undrawn), ["lge"])
+    assert not task.cases(unknown.with_series(undrawn), ["lge"])
+
+
+def test_a_zone_without_reflow_is_asked_for_in_scars_without_one(source):
+    """Where somebody would have drawn it; else there may be one."""
+    late = {one.study_id: one.series["lge"] for one in map(source.load, source.study_ids())}
+    scarred = next(study for study, own in late.items() if (own.mask == 4).any() and not (own.mask == 5).any())
+    study, task = source.load(scarred), SegmentTask("no_reflow")
+    (case,) = task.cases(study, ["lge"])
+    assert task.word(study, case, "en").answer == "There is no no-reflow zone."
+    for drawn in ((), ("scar",)):
+        other = study.with_series({"lge": replace(study.series["lge"], drawn=drawn)})
+        assert not task.cases(other, ["lge"])
+    with pytest.raises(CmrvlmError, match="scra"):
+        replace(study.series["lge"], drawn=("scra",))
 
 
 def test_a_structure_on_another_series_is_another_task(study):
@@ -237,7 +254,12 @@ def test_a_structure_on_another_series_is_another_task(study):
     ("左心室心肌在哪里？", ["myo"]), ("Segment the left ventricle", ["lv"]), ("Could you segment the LV?", ["lv"]),
     ("Is the basal anterior segment of the LV wall akinetic?", []), ("Which AHA segments show scar?", []),
     ("图像显示左心室扩大吗？", []), ("Outline the left atrium and the right atrium", ["la", "ra"]),
-    ("请勾画左心房", ["la"])])  # fmt: skip
+    ("请勾画左心房", ["la"]), ("Segment the blood pool", ["lv"]), ("请分割血池", ["lv"]),
+    ("Segment the RV blood pool", ["rv"]), ("请分割右心室血池", ["rv"]),
+    ("Segment the myocardium of the left ventricle", ["myo"]), ("分割左心室的心肌", ["myo"]),
+    ("Outline the scar in the LV wall", ["scar"]), ("请勾画左心室心肌内的瘢痕", ["scar"]),
+    ("Segment the cavity of the left ventricle", ["lv"]), ("Give masks of the left ventricle and of the RV", ["lv", "rv"]),
+    ("Segment the RV and the scar of the LV", ["rv", "scar"])])  # fmt: skip
 def test_masks_are_asked_for_in_a_users_words(question, named):
     assert structures_asked(question) == named
 

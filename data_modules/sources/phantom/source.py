@@ -114,7 +114,8 @@ class PhantomSource(Source):
             image, mask = render(heart, plane, at, self.scanner, rng, lge=name == "lge", atria=False)
             levels = _levels(mask[:, phases["ed"] if name == "sax" else 0], heights, heart)
             made[name] = Series(image, affine, self._times_ms(tau, rr_ms) if name == "sax" else None, mask,
-                                phases if name == "sax" else {}, levels)  # fmt: skip
+                                phases if name == "sax" else {}, levels,
+                                drawn=("scar", "no_reflow") if name == "lge" else ())  # fmt: skip
         plane, affine = _four_chamber(self.size, pixel_mm, angle * 0.5, heart, axes, rng)
         image, mask = render(heart, plane, times, self.scanner, rng, lge=False, atria=True)
         made["lax_4ch"] = Series(image, affine, self._times_ms(tau, rr_ms), mask, phases)
