@@ -7,20 +7,27 @@ from torch import Tensor, nn
 
 from cmrvlm.encoders.base import Encoded, Encoder, frames_as_batch, frames_to_volume, picture_by_picture
 from cmrvlm.encoders.mixing import SliceAndTimeMixing
+from cmrvlm.errors import CmrvlmError
+
+_NORMS = {"instance": ("instance", {"affine": True}), "group": ("group", {"num_groups": 8})}
 
 
 class UnetEncoder(Encoder):
     """Blocks of MONAI's DynUNet in the plane of each slice and frame, then mixing along slices and along the cycle.
 
     Every frame is computed at full resolution, which for long cines takes much time and memory: it is meant for stacks
-    with few frames. Each channel of a picture is normalised by itself, as in nnU-Net: neighbours in a batch do not
-    matter, and masks of the myocardium are better than with groups of channels (experiments/segmentation).
+    with few frames. Normalisation is of each picture by itself, so that its neighbours in a batch do not matter.
 
     Args:
         channels: Channels at strides 1, 2, 4, 8 and 16.
         spatial_grid: See `Encoder`.
         temporal_tokens: See `Encoder`.
         view_grid: See `Encoder`.
+        norm: `instance` normalises each channel, as in nnU-Net, `group` eight groups of channels, as in runs whose
+            configuration does not say.
+
+    Raises:
+        CmrvlmError: The norm is neither.
     """
 
     def __init__(
@@ -29,12 +36,15 @@ class UnetEncoder(Encoder):
         spatial_grid: tuple[int, int, int] = (4, 3, 3),
         temporal_tokens: int = 8,
         view_grid: tuple[int, int, int] = (2, 3, 3),
+        norm: str = "group",
     ) -> None:
         super().__init__(spatial_grid, temporal_tokens, view_grid)
-        norm = ("instance", {"affine": True})
+        if norm not in _NORMS:
+            raise CmrvlmError(f"unknown norm '{norm}'", field="norm", remedy=f"Known: {', '.join(_NORMS)}.")
         inputs, strides = (1, *channels[:-1]), (1, *(2 for _ in channels[1:]))
         self.blocks = nn.ModuleList(
-            UnetBasicBlock(2, i, o, 3, stride, norm) for i, o, stride in zip(inputs, channels, strides, strict=True)
+            UnetBasicBlock(2, i, o, 3, stride, _NORMS[norm])
+            for i, o, stride in zip(inputs, channels, strides, strict=True)
         )
         self.width = channels[-1]
         self.mix = SliceAndTimeMixing(self.width)

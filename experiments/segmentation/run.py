@@ -41,7 +41,7 @@ from experiments.segmentation.results import Fold, keep
 from experiments.segmentation.scores import LabelMap
 
 BASELINES = {"dynunet_2d": (2, "adamw"), "dynunet_3d": (3, "adamw"), "dynunet_2d_sgd": (2, "sgd")}
-_ALIKE = 0.05  # by how much of its time the training of a kept baseline may differ from that of ours
+_LEAST, _MOST = 0.95, 1.1  # of the time of ours: what a kept baseline may have been trained for
 KEPT_BASELINES = ("dynunet_2d", "dynunet_3d")
 
 
@@ -65,7 +65,7 @@ def made(
     """
     kept = _minutes_of(folder)
     if kept is not None:
-        if model in BASELINES and abs(kept / minutes - 1) > _ALIKE:
+        if model in BASELINES and not _LEAST <= kept / minutes <= _MOST:
             sys.exit(f"{folder} was trained for {kept:.1f} minutes, ours for {minutes:.1f}: delete it")
         return
     CONSOLE.print(f"\n{folder.name}: {len(data.split['train'])} studies, {minutes:g} minutes", style="bold")

@@ -6,6 +6,7 @@ from cmrvlm.encoders.conv import ConvEncoder
 from cmrvlm.encoders.swin import Swin3D, Swin4D
 from cmrvlm.encoders.unet import UnetEncoder
 from cmrvlm.encoders.window_attention import WindowAttention, fit_window, partition, relative_offsets, unpartition
+from cmrvlm.errors import CmrvlmError
 
 SMALL = {"stem_channels": (8, 16), "depths": (2, 1), "heads": 2}
 ENCODERS = {
@@ -13,7 +14,8 @@ ENCODERS = {
     "swin3d_stack": lambda: Swin3D(**SMALL, window=(2, 3, 3)),
     "swin3d_cine": lambda: Swin3D(**SMALL, window=(4, 3, 3), temporal_tokens=3, spatial_grid=(1, 3, 3)),
     "conv": lambda: ConvEncoder((8, 16, 16)),
-    "unet": lambda: UnetEncoder((8, 8, 16, 16, 16)),
+    "unet": lambda: UnetEncoder((8, 8, 16, 16, 16), norm="instance"),
+    "unet in groups": lambda: UnetEncoder((8, 8, 16, 16, 16)),
 }
 SIZES = [(4, 5, 48, 48), (1, 7, 40, 56), (3, 1, 33, 47), (6, 2, 64, 64)]
 
@@ -149,3 +151,13 @@ def test_gradients_reach_every_weight(encoder):
     (encoder.tokens_of_series(out.grid).square().mean() + sum(p.square().mean() for p in out.pyramid[1:])).backward()
     silent = [name for name, p in encoder.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
     assert not silent
+
+
+def test_a_unet_normalises_as_its_configuration_says():
+    """Runs from before there was a choice do not say, and have groups."""
+    kinds = {norm: {type(one) for one in UnetEncoder((8, 8, 16, 16, 16), **own).modules() if "Norm" in type(one).__name__}
+             for norm, own in (("group", {}), ("instance", {"norm": "instance"}))}  # fmt: skip
+    layer_norm = torch.nn.LayerNorm  # of the mixing
+    assert kinds == {"group": {torch.nn.GroupNorm, layer_norm}, "instance": {torch.nn.InstanceNorm2d, layer_norm}}
+    with pytest.raises(CmrvlmError, match="batch"):
+        UnetEncoder(norm="batch")
