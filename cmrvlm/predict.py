@@ -102,7 +102,7 @@ def predict(config: Config) -> dict[str, Any]:
     maps = _label_maps(run, native, study, answers, config)
     result = _texts(answers, config["ask"], maps)
     measured = {name: replace(native.series[name], mask=labels, phases={}, levels=()) for name, labels in maps.items()}
-    images = image_files(Path(config["study"]), config["sequence"])
+    images = image_files(Path(config["study"]), config["sequence"])  # for their headers, which a study does not hold
     for sequence, one in measured.items():
         labels = coded(maps[sequence], config["mask_values"])
         write_mask(out / _MASK.format(sequence), labels, images[sequence])

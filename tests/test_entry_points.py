@@ -341,6 +341,8 @@ def test_a_question_for_three_structures_is_three_questions(run, study_folder, t
     asked = "Please segment the left ventricle, the myocardium and the right ventricle"
     together = prediction(run, study_folder, tmp_path / "all", f"ask='{asked}'")
     assert together["answer"] == " ".join(each)
+    masks = [nib.load(tmp_path / name / "sax_mask.nii.gz").get_fdata() for name in (*names, "all")]
+    assert all(np.array_equal(one, masks[0]) for one in masks)
 
 
 def test_a_structure_that_is_not_shown_is_said_to_be_so_and_has_no_mask(run, study_folder, tmp_path):

@@ -6,8 +6,8 @@
 
 Ours has the UNet encoder and the fine head and is trained twice: on masks alone, and on everything that the data can
 be asked. `minutes` plans its time, and a baseline has what ours on masks alone took on the same fold. What a fold and
-model gave is kept in `out`, and not made again. Writes `metrics.json`, `table_<data>.md` and pictures here; results of
-other data sets that are in it stay. With models=… they go into `out`.
+model gave is kept in `out`, and not made again. Writes `metrics.json`, `table_<data>.md`, `summary_<data>.md` and
+pictures here, into `to`, or with models=… into `out`; results of other data sets that are there stay.
 """
 
 from __future__ import annotations

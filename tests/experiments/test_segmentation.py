@@ -19,7 +19,7 @@ from experiments.segmentation.scores import difference
 
 
 @pytest.mark.parametrize(("size", "spacing_mm", "strides", "flat"), [
-    # Of nnU-Net's own plan for ACDC in 3D (Isensee et al., Nature Methods 2021).
+    # ACDC at the size and spacing that nnU-Net takes in 3D; strides and kernels worked out by its rules.
     ((20, 256, 224), (5.0, 1.56, 1.56), ["111", "122", "222", "222", "122", "122"], 1),
     ((10, 128, 128), (10.0, 1.5, 1.5), ["111", "122", "122", "222", "122", "122"], 2),
     ((7, 128, 128), (10.0, 1.0, 1.0), ["111", "122", "122", "122", "122", "122"], 3),
