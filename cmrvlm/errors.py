@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 
@@ -30,3 +32,18 @@ class CmrvlmError(ValueError):
     def without_folders(self) -> str:
         """The message with the file's name in place of its path: folders of an archive can carry names of patients."""
         return str(self) if self.file is None else str(self).replace(str(self.file), Path(self.file).name)
+
+
+@contextmanager
+def told_in(file: Path) -> Iterator[None]:
+    """Errors of what a file says of something else name the file.
+
+    Raises:
+        CmrvlmError: One was raised inside; the file is that which it names, else this one.
+    """
+    try:
+        yield
+    except CmrvlmError as error:
+        if error.file is not None:
+            raise
+        raise CmrvlmError(error.problem, file=file, field=error.field, remedy=error.remedy) from error

@@ -12,11 +12,13 @@ from scipy import ndimage
 
 from cmrvlm.errors import CmrvlmError
 from cmrvlm.labels import NOT_ANNOTATED, STRUCTURES
-from cmrvlm.quantification.ventricles import NEIGHBOURS
-from cmrvlm.study import Study
+from cmrvlm.quantification.ventricles import NEIGHBOURS, phases_of, volume_curve_ml
+from cmrvlm.study import Series, Study
 from cmrvlm.tasks.base import Answer
 from cmrvlm.transforms.frames import frames_to_keep
 from cmrvlm.transforms.geometry import resample_mask
+
+FRAMES = ("all", "seen", "ed_es")
 
 
 def with_empty_masks(study: Study) -> Study:
@@ -100,6 +102,49 @@ def check_coding(values: Mapping[str, Any] | None) -> None:
     if odd or len(set(given.values())) < len(given):
         raise CmrvlmError(f"no coding of masks: {dict(given)}", field="mask_values",
                           remedy=f"Give each of {', '.join(STRUCTURES)} a value of its own, 1 to 254.")  # fmt: skip
+
+
+def frames_wanted(frames: object, native: Study) -> dict[str, NDArray[np.bool_]]:
+    """(T,) of each series: the frames that masks are wanted of, whether the model sees them at first or not.
+
+    Args:
+        frames: `all`; `ed_es`, which are found among all; `seen` for no more than the model sees at a time; or numbers
+            of frames of every cine, from 0. A series of one frame has its mask whatever is given.
+        native: The study on its own grid.
+
+    Raises:
+        CmrvlmError: It is none of these, or a cine has no frame of that number.
+    """
+    lengths = {name: one.image.shape[1] for name, one in native.series.items()}
+    if isinstance(frames, str) and frames in FRAMES:
+        return {name: np.full(length, frames != "seen") for name, length in lengths.items()}
+    if not isinstance(frames, Sequence) or not frames or not all(type(one) is int for one in frames):
+        raise CmrvlmError(f"no choice of frames: {frames}", field="frames",
+                          remedy=f"Use {', '.join(FRAMES)} or numbers such as [0,8].")  # fmt: skip
+    shortest = min((length for length in lengths.values() if length > 1), default=None)
+    if shortest is not None and not 0 <= min(frames) <= max(frames) < shortest:
+        raise CmrvlmError(f"frames are {list(frames)}, the shortest cine has {shortest}", field="frames",
+                          remedy=f"Give numbers from 0 to {shortest - 1}.")  # fmt: skip
+    return {name: np.isin(np.arange(length), frames) | (length == 1) for name, length in lengths.items()}
+
+
+def shown_frames(count: int, seen: int, later: int) -> NDArray[np.bool_]:
+    """(T,) frames of a cine that a model sees which sees so many, of the cine begun so many frames later."""
+    shown = np.zeros(count, dtype=bool)
+    shown[[(frame + later) % count for frame in frames_to_keep(count, seen, {})]] = True
+    return shown
+
+
+def at_ed_and_es(series: Series) -> NDArray[np.uint8]:
+    """Labels of a series at the largest and the smallest left ventricle, 255 in other frames; all where it has none."""
+    assert series.mask is not None
+    phases = phases_of(volume_curve_ml(series, (STRUCTURES["lv"],)))
+    if not phases:
+        return series.mask
+    labels = np.full_like(series.mask, NOT_ANNOTATED)
+    for frame in phases.values():
+        labels[:, frame] = series.mask[:, frame]
+    return labels
 
 
 def turned(study: Study, frames: int) -> Study:

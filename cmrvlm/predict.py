@@ -23,11 +23,22 @@ from cmrvlm.errors import CmrvlmError
 from cmrvlm.figures import COLORS, overlay, save
 from cmrvlm.inference import answer_batch, device_of, quoted_values
 from cmrvlm.instantiate import build
-from cmrvlm.label_maps import check_coding, coded, label_map, to_native, turned, with_empty_masks
+from cmrvlm.label_maps import (
+    at_ed_and_es,
+    check_coding,
+    coded,
+    frames_wanted,
+    label_map,
+    shown_frames,
+    to_native,
+    turned,
+    with_empty_masks,
+)
 from cmrvlm.labels import DISEASES, LANGUAGES, NOT_ANNOTATED, SEQUENCE_TERMS, SEQUENCES, STRUCTURE_TERMS, STRUCTURES
 from cmrvlm.measurements import MEASUREMENTS
 from cmrvlm.quantification.segments import septum_direction
 from cmrvlm.quantification.summary import PICTURES, of_scar, of_ventricles
+from cmrvlm.quantification.ventricles import phases_of, volume_curve_ml
 from cmrvlm.stages.run_folder import TrainedRun, load_run
 from cmrvlm.stages.wiring import Config, plain
 from cmrvlm.study import Series, Study
@@ -58,13 +69,11 @@ def questions(study: Study, language: str, ask: str | None, report: ReportTask) 
 
 
 def panel(series: Series, path: Path) -> None:
-    """Slices at the largest and the smallest left ventricle with the structures; of one frame once."""
+    """Slices at the largest and the smallest left ventricle with the structures, or of the first frame with masks."""
     assert series.mask is not None
-    annotated = series.known_frames()
-    volume = {frame: int((series.mask[:, frame] == STRUCTURES["lv"]).sum()) for frame in annotated}
-    rows = {"largest LV": max(annotated, key=lambda one: volume[one])}
-    if len(annotated) > 1:
-        rows["smallest LV"] = min(annotated, key=lambda one: volume[one])
+    phases = phases_of(volume_curve_ml(series, (STRUCTURES["lv"],)))
+    rows = {{"ed": "largest LV", "es": "smallest LV"}[phase]: frame for phase, frame in phases.items()}
+    rows = rows or {"": series.known_frames()[0]}
     slices = np.linspace(0, len(series.mask) - 1, min(6, len(series.mask))).round().astype(int)
     figure = Figure(figsize=(1.9 * len(slices), 2.1 * len(rows)))
     axes = figure.subplots(len(rows), len(slices), squeeze=False)
@@ -94,26 +103,33 @@ def predict(config: Config) -> dict[str, Any]:
         raise CmrvlmError(f"the run reads {', '.join(run.model.encoders)}, the study has {', '.join(native.series)}",
                           field="study", remedy="Use a run that was trained with this sequence.")  # fmt: skip
     native = native.with_series(known)
+    wanted = frames_wanted(config["frames"], native)
     out = Path(config["out"])
     out.mkdir(parents=True, exist_ok=True)
     for name in _WRITTEN:  # what is not written for this study must not be left of another one
         (out / name).unlink(missing_ok=True)
     study, answers = _answers(run, native, config, list(run.model.mask_head), with_words=True)
-    maps = _label_maps(run, native, study, answers, config)
-    result = _texts(answers, config["ask"], maps)
+    maps = _label_maps(run, native, study, answers, config, wanted)
     measured = {name: replace(native.series[name], mask=labels, phases={}, levels=()) for name, labels in maps.items()}
+    written = {name: at_ed_and_es(one) for name, one in measured.items()} if config["frames"] == "ed_es" else maps
+    result = _texts(answers, config["ask"], written)
     images = image_files(Path(config["study"]), config["sequence"])  # for their headers, which a study does not hold
     for sequence, one in measured.items():
-        labels = coded(maps[sequence], config["mask_values"])
+        labels = coded(written[sequence], config["mask_values"])
         write_mask(out / _MASK.format(sequence), labels, images[sequence])
         panel(one, out / _PANEL[sequence])
+    if config["frames"] != "all":
+        result["mask_frames"] = {sequence: list(replace(one, mask=written[sequence]).known_frames())
+                                 for sequence, one in measured.items()}  # fmt: skip
     if "sax" in measured:
-        result["from_masks"] = of_ventricles(measured["sax"], native.labels.demographics, out)
+        result["from_masks"] = of_ventricles(measured["sax"], native.labels.demographics, out,
+                                             find_phases=isinstance(config["frames"], str))  # fmt: skip
     if "lge" in measured:
         asked = {mask.structure for answer in answers if answer.mask is not None
                  and (mask := answer.instruction.case.mask) and mask.sequence == "lge"}  # fmt: skip
         cine = measured.get("sax")
-        septum = None if cine is None else septum_direction(cine, result["from_masks"]["frames"].get("ed", 0))
+        septum = None if cine is None else septum_direction(
+            cine, result["from_masks"]["frames"].get("ed", cine.known_frames()[0]))  # fmt: skip
         result["from_lge_masks"] = of_scar(measured["lge"], asked, out, septum)
     (out / "prediction.json").write_text(json.dumps(result, indent=1, ensure_ascii=False))
     return result
@@ -137,29 +153,36 @@ def _answers(
 
 
 def _label_maps(
-    run: TrainedRun, native: Study, study: Study, answers: Sequence[Answer], config: Config
-) -> dict[str, NDArray[np.uint8]]:
-    """Sequence to labels (Z, T, H, W) on the native grid, 255 in frames that the model did not see.
+    run: TrainedRun, native: Study, study: Study, answers: Sequence[Answer], config: Config,
+    wanted: Mapping[str, NDArray[np.bool_]],
+) -> dict[str, NDArray[np.uint8]]:  # fmt: skip
+    """Sequence to labels (Z, T, H, W) on the native grid, 255 in frames that are not wanted or were not seen.
 
-    A model sees so many frames of a cine at a time. For the whole cycle the cine is shown several times, each time
-    begun one frame later, until every frame was among those that are seen.
+    A model sees so many frames of a cine at a time. For others the cine is shown again, begun some frames later, until
+    every frame that is wanted was among those that are seen.
     """
     found = {}
     for sequence in run.model.mask_head:
         labels = label_map(answers, sequence) if sequence in study.series else None
         if labels is not None:
             found[sequence] = to_native(labels, study, native, sequence)
-    times = [math.ceil(native.series[name].image.shape[1] / study.series[name].image.shape[1]) for name in found]
-    for later in range(1, max(times, default=1) if config["whole_cycle"] else 1):
-        begun_later = turned(native, later)
+    counts = {name: (native.series[name].image.shape[1], study.series[name].image.shape[1]) for name in found}
+    for later in range(1, max((math.ceil(count / seen) for count, seen in counts.values()), default=1)):
         unseen = {name: (labels == NOT_ANNOTATED).all(axis=(0, 2, 3)) for name, labels in found.items()}
-        unfinished = [name for name, frames in unseen.items() if frames.any()]
+        owed = {name: unseen[name] & wanted[name] & shown_frames(*counts[name], later) for name in found}
+        unfinished = [name for name, frames in owed.items() if frames.any()]
+        if not unfinished:
+            continue
+        begun_later = turned(native, later)
         own, more = _answers(run, begun_later, config, unfinished, with_words=False)
         for sequence in unfinished:
             seen = label_map(more, sequence)
             if seen is not None:
                 moved = np.roll(to_native(seen, own, begun_later, sequence), later, axis=1)
                 found[sequence][:, unseen[sequence]] = moved[:, unseen[sequence]]
+    if not isinstance(config["frames"], str):
+        for name, labels in found.items():
+            labels[:, ~wanted[name]] = NOT_ANNOTATED
     return found
 
 

@@ -52,6 +52,10 @@ class Series:
             raise CmrvlmError(f"affine has shape {self.affine.shape}, (4, 4) is needed", field="affine")
         if self.levels and len(self.levels) != self.image.shape[0]:
             raise CmrvlmError(f"{len(self.levels)} levels for {self.image.shape[0]} slices", field="levels")
+        times = self.frame_times_ms
+        if times is not None and len(times) != self.image.shape[1]:
+            raise CmrvlmError(f"{len(times)} times for {self.image.shape[1]} frames", field="frame_times_ms",
+                              remedy="Give one for each frame, or null.")  # fmt: skip
         places = self.slice_places_mm
         if places is not None and (len(places) != self.image.shape[0] or list(places) != sorted(set(places))):
             raise CmrvlmError(f"{len(places)} places for {self.image.shape[0]} slices, or not ascending",

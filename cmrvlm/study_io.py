@@ -15,7 +15,7 @@ import numpy as np
 from nibabel.filebasedimages import ImageFileError
 from numpy.typing import NDArray
 
-from cmrvlm.errors import CmrvlmError
+from cmrvlm.errors import CmrvlmError, told_in
 from cmrvlm.labels import SEQUENCES
 from cmrvlm.study import Series, Study, StudyLabels, UserQuestion
 
@@ -246,8 +246,9 @@ def read_study(path: Path, sequence: str = "sax") -> Study:
         image, affine = read_nifti(files[name])
         own = _told_of(files[name], told)
         times = own.get("frame_times_ms")
-        series[name] = Series(image.astype(np.float32), affine, None if times is None else tuple(times),
-                              slice_places_mm=_places(own))  # fmt: skip
+        with told_in(files[name].with_name("study.json")):
+            series[name] = Series(image.astype(np.float32), affine, None if times is None else tuple(times),
+                                  slice_places_mm=_places(own))  # fmt: skip
     labels = StudyLabels(demographics=dict(told.get("labels", {}).get("demographics", {})))
     name = path.name.removesuffix(".gz").removesuffix(".nii")
     return Study(name, name, series, labels)

@@ -235,7 +235,7 @@ def test_a_heart_that_runs_out_of_the_field_of_view_has_no_volume(run, source):
         assert cut == 0 or "runs into what is not annotated" in found.not_computable["lvedv_ml"]
 
 
-def test_masks_on_all_three_sequences(tmp_path, cache, study_folder):
+def test_masks_on_all_three_sequences(tmp_path, cache, study_folder, monkeypatch):
     """Trained, asked and measured: wall and scar on late enhancement, atria on the long axis."""
     folder = tmp_path / "run"
     tasks = [f"+task@mix.tasks.{name}={name}" for name in ("segment_lv", "segment_rv", "segment_la", "segment_ra",
@@ -255,6 +255,10 @@ def test_masks_on_all_three_sequences(tmp_path, cache, study_folder):
     for name in ("scar_mass_g", "scar_share_percent"):
         assert (name in found) != (name in found["not_computable"])
     assert "the model was not asked" not in str(found)
+    septum_in = []
+    monkeypatch.setattr("cmrvlm.predict.septum_direction", lambda _series, frame: septum_in.append(frame))
+    prediction(folder, study_folder, tmp_path / "out", "frames=[2]")
+    assert septum_in == [2]
 
 
 def test_every_frame_of_a_long_cine_has_masks(run, tmp_path):
@@ -262,17 +266,31 @@ def test_every_frame_of_a_long_cine_has_masks(run, tmp_path):
     long = PhantomSource(count=16, size=48, slices=4, frames=13, spacing_mm=(3.9, 4.1))
     study = long.load(long.study_ids()[2])
     write_study(study.with_series({"sax": study.series["sax"]}), tmp_path / "study")
-    masks = {}
-    for whole in (True, False):
-        out = tmp_path / str(whole)
-        result = prediction(run, tmp_path / "study", out, f"whole_cycle={whole}")
-        masks[whole] = nib.load(out / "sax_mask.nii.gz").get_fdata()
-        seen = int((masks[whole] != 255).any(axis=(0, 1, 2)).sum())
-        assert (result["from_masks"]["frames"]["seen"], result["from_masks"]["frames"]["of"]) == (seen, 13)
-        assert (seen == 13) == whole
-    assert not (masks[True] == 255).any()
-    first = masks[False] != 255
-    assert np.array_equal(masks[True][first], masks[False][first])
+    masks, told, written = {}, {}, {}
+    for frames in ("all", "seen", "ed_es", "[4]", "[12,1]"):
+        result = prediction(run, tmp_path / "study", tmp_path / "out", f"frames={frames}")
+        masks[frames] = nib.load(tmp_path / "out" / "sax_mask.nii.gz").get_fdata()
+        told[frames] = result["from_masks"]["frames"]
+        assert ("ed" in told[frames]) == ("[" not in frames)  # two frames that somebody chose are not ED and ES
+        assert (
+            "[" not in frames or result["from_masks"]["not_computable"]["lvef_percent"] == "no frame is known to be ed"
+        )
+        written[frames] = result.get("mask_frames")
+        known = masks[frames] != 255
+        assert np.array_equal(masks["all"][known], masks[frames][known])
+    known = {name: np.flatnonzero((one != 255).any(axis=(0, 1, 2))).tolist() for name, one in masks.items()}
+    assert not (masks["all"] == 255).any()
+    assert 1 < len(known["seen"]) < 13
+    assert (known["[4]"], known["[12,1]"]) == ([4], [1, 12])
+    assert {name: one["seen"] for name, one in told.items()} == {
+        "all": 13, "seen": len(known["seen"]), "ed_es": 13, "[4]": 1, "[12,1]": 2}  # fmt: skip
+    assert {one["of"] for one in told.values()} == {13}
+    assert told["ed_es"] == told["all"]
+    assert written == {name: None if name == "all" else {"sax": frames} for name, frames in known.items()}
+    assert known["ed_es"] == sorted(told["all"][phase] for phase in ("ed", "es"))
+    for odd in ("[13]", "[-1]", "[0.5]", "some", "[]", "null", "4", "true"):
+        with pytest.raises(CmrvlmError, match=r"frames"):
+            prediction(run, tmp_path / "study", tmp_path / "out", f"frames={odd}")
 
 
 def test_a_heart_that_ran_out_of_view_still_does_when_the_other_frames_are_filled_in(run, tmp_path, monkeypatch):

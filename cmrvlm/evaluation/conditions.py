@@ -95,9 +95,11 @@ def with_images_of(study: Study, other: Study) -> Study:
     series = {}
     for name, own in study.series.items():
         if name in other.series:
-            image = other.series[name].image
-            fits = own.mask is not None and own.mask.shape == image.shape
-            series[name] = replace(own, image=image, mask=own.mask if fits else None, phases={}, levels=())
+            given = other.series[name]
+            fits = own.mask is not None and own.mask.shape == given.image.shape
+            series[name] = replace(own, image=given.image, mask=own.mask if fits else None, phases={}, levels=(),
+                                   frame_times_ms=given.frame_times_ms,
+                                   slice_places_mm=given.slice_places_mm)  # fmt: skip
     return study.with_series(series)
 
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from cmrvlm.quantification.figures import bulls_eye, contour_cine, volume_curves
 from cmrvlm.quantification.scar import SCAR_VALUES, quantify_scar
 from cmrvlm.quantification.segments import NAMES, thickening_percent, thickness_mm, transmurality_percent
-from cmrvlm.quantification.ventricles import quantify
+from cmrvlm.quantification.ventricles import WALL, quantify, why_no_volume
 from cmrvlm.study import Series
 
 PICTURES = ("volumes.png", "contours.webp", "wall_thickness.png", "scar.png")
@@ -24,7 +24,9 @@ _NO_SEGMENT = "no slice shows it with a closed wall"
 _NOT_BOTH = "no slice shows it with a closed wall both at ed and at es"
 
 
-def of_ventricles(series: Series, person: Mapping[str, float | str], out: Path) -> dict[str, Any]:
+def of_ventricles(
+    series: Series, person: Mapping[str, float | str], out: Path, *, find_phases: bool = True
+) -> dict[str, Any]:
     """Volumes, ejection fraction and wall thickness of predicted masks on the native grid, with their pictures.
 
     `frames` tells the frames taken for `ed` and `es`, and among how many of how many they were looked for;
@@ -34,9 +36,10 @@ def of_ventricles(series: Series, person: Mapping[str, float | str], out: Path) 
         series: Short-axis cine with the masks.
         person: `height_cm` and `weight_kg`, where known.
         out: Folder of the pictures.
+        find_phases: See `quantify`.
     """
     height, weight = (float(person[name]) if name in person else None for name in ("height_cm", "weight_kg"))
-    found = quantify(series, height, weight)
+    found = quantify(series, height, weight, find_phases=find_phases)
     result: dict[str, Any] = {name: round(value, 1) for name, value in found.values.items()}
     result["not_computable"] = dict(found.not_computable)
     result["frames"] = {**found.phases, "seen": len(series.known_frames()), "of": series.image.shape[1]}
@@ -60,15 +63,20 @@ def of_ventricles(series: Series, person: Mapping[str, float | str], out: Path) 
 
 
 def _of_wall(series: Series, phases: Mapping[str, int]) -> tuple[dict[str, dict[int, float]], dict[str, str]]:
-    """Thickness and thickening of the wall by name and AHA segment, and why there are none."""
-    ed, es = phases.get("ed"), phases.get("es")
+    """Thickness and thickening of the wall by name and AHA segment, and why there are none.
+
+    A wall that cannot be counted, because a slice of it is missing or it runs out of view, has no segments either:
+    what is seen of them is not all of them, and thirds of it are not thirds of the heart.
+    """
+    problems = {phase: why_no_volume(series, WALL, phases[phase]) if phase in phases else _NO_PHASES
+                for phase in ("ed", "es")}  # fmt: skip
     values: dict[str, dict[int, float]] = {}
-    if ed is not None:
-        values["wall_thickness_mm"] = thickness_mm(series, ed)
-    if ed is not None and es is not None:
-        values["wall_thickness_es_mm"] = thickness_mm(series, es, ed)
-        values["wall_thickening_percent"] = thickening_percent(series, ed, es)
-    reasons = {name: _NO_PHASES for name in _OF_WALL if name not in values}
+    if problems["ed"] is None:
+        values["wall_thickness_mm"] = thickness_mm(series, phases["ed"])
+    if problems["ed"] is None and problems["es"] is None:
+        values["wall_thickness_es_mm"] = thickness_mm(series, phases["es"], phases["ed"])
+        values["wall_thickening_percent"] = thickening_percent(series, phases["ed"], phases["es"])
+    reasons = {name: problems["ed"] or problems["es"] or "" for name in _OF_WALL if name not in values}
     for name, own in values.items():
         reasons |= _why_no_segments(name, own, _NOT_BOTH if name == "wall_thickening_percent" else _NO_SEGMENT)
     return values, reasons
@@ -97,6 +105,9 @@ def of_scar(
     found = quantify_scar(series)
     result: dict[str, Any] = {name: round(value, 1) for name, value in found.values.items()}
     result["not_computable"] = dict(found.not_computable)
+    if not found.values:
+        return result | {"not_computable": result["not_computable"] | {
+            "scar_by_segment_percent": result["not_computable"]["scar_share_percent"]}}  # fmt: skip
     by_segment = transmurality_percent(series, septum=septum)
     result["not_computable"] |= _why_no_segments("scar_by_segment_percent", by_segment)
     if not by_segment:

@@ -48,7 +48,9 @@ class Quantities:
     curves_ml: Mapping[str, FloatArray] = field(default_factory=dict)
 
 
-def quantify(series: Series, height_cm: float | None = None, weight_kg: float | None = None) -> Quantities:
+def quantify(
+    series: Series, height_cm: float | None = None, weight_kg: float | None = None, *, find_phases: bool = True
+) -> Quantities:
     """All that a short-axis series' masks say of the ventricles.
 
     ED and ES are those of the series where they are known, else the frames with the largest and the smallest left
@@ -58,13 +60,15 @@ def quantify(series: Series, height_cm: float | None = None, weight_kg: float | 
         series: With masks.
         height_cm: Of the patient, for values by body surface.
         weight_kg: Of the patient.
+        find_phases: False where the frames with masks are not spread over the cycle: the largest and the smallest of
+            them are not ED and ES then, which only the series can tell.
     """
     assert series.mask is not None
     problems = {name: list(_why_no_volumes(series, (STRUCTURES[name],), range(series.image.shape[1])))
                 for name in CAVITIES}  # fmt: skip
     areas = {name: volume_curve_ml(series, (STRUCTURES[name],)) for name in CAVITIES}
     curves = {name: np.where([one is None for one in problems[name]], areas[name], np.nan) for name in CAVITIES}
-    phases = dict(series.phases) or phases_of(areas["lv"])
+    phases = dict(series.phases) or (phases_of(areas["lv"]) if find_phases else {})
     values: dict[str, float] = {}
     missing: dict[str, str] = {}
     for name in CAVITIES:

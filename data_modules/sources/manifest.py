@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from cmrvlm.errors import CmrvlmError
+from cmrvlm.errors import CmrvlmError, told_in
 from cmrvlm.labels import DISEASES, FINDINGS, LANGUAGES, SEQUENCES
 from cmrvlm.measurements import MEASUREMENTS
 from cmrvlm.study import Series, Study, StudyLabels, UserQuestion
@@ -155,8 +155,9 @@ class ManifestSource(Source):
                 raise reader.fail(f"{name}_{phase}_frame", f"{frame:g} is none of the {image.shape[1]} frames",
                                   "Frames count from 0.")  # fmt: skip
             phases[phase] = int(frame)
-        places = stored_places_mm(folder / reader.row[name])
-        return Series(image.astype(np.float32), affine, None, mask, phases, slice_places_mm=places)
+        file = folder / reader.row[name]
+        with told_in(file.with_name("study.json")):
+            return Series(image.astype(np.float32), affine, None, mask, phases, slice_places_mm=stored_places_mm(file))
 
     def _labels(self, reader: _Reader) -> StudyLabels:
         row = reader.row

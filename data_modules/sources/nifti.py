@@ -11,7 +11,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from cmrvlm.errors import CmrvlmError
+from cmrvlm.errors import CmrvlmError, told_in
 from cmrvlm.labels import CINE, SEQUENCES
 from cmrvlm.study import Series, Study, StudyLabels
 from cmrvlm.study_io import labels_from_json, read_nifti
@@ -78,10 +78,10 @@ class NiftiSource(Source):
             check_grid(mask_place, values.shape, own, image.shape, affine)
             mask = canonical_or_unknown(values, self.label_map, mask_place)
         times, places = told.get("frame_times_ms"), told.get("slice_places_mm")
-        return Series(
-            image.astype(np.float32), affine, None if times is None else tuple(times), mask, told.get("phases", {}),
-            tuple(told.get("levels", ())), None if places is None else tuple(places), tuple(told.get("drawn", ())),
-        )  # fmt: skip
+        with told_in(place.with_name("study.json")):
+            return Series(image.astype(np.float32), affine, None if times is None else tuple(times), mask,
+                          told.get("phases", {}), tuple(told.get("levels", ())),
+                          None if places is None else tuple(places), tuple(told.get("drawn", ())))  # fmt: skip
 
     def _read(self, place: Path) -> tuple[NDArray[np.generic], NDArray[np.float64]]:
         """Array (Z, T, H, W) and affine of one file, or of a folder with a file for each frame."""

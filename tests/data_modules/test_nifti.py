@@ -1,5 +1,6 @@
 """NIfTI as people have it: headers of all kinds, series in one file or in one for each frame."""
 
+import json
 from dataclasses import replace
 
 import nibabel as nib
@@ -10,7 +11,7 @@ import SimpleITK
 from cmrvlm.errors import CmrvlmError
 from cmrvlm.labels import STRUCTURES
 from cmrvlm.study import Series
-from cmrvlm.study_io import read_nifti, write_nifti, write_study
+from cmrvlm.study_io import read_nifti, read_study, write_nifti, write_study
 from data_modules.anatomy import measure_masks
 from data_modules.sources.nifti import NiftiSource
 
@@ -126,6 +127,20 @@ def test_what_was_written_is_read_with_everything_that_is_known(tmp_path, study)
         assert one.mask is None or (own.mask == one.mask).all()
         assert own.drawn == one.drawn
         assert (own.phases, own.levels, own.slice_places_mm) == (one.phases, one.levels, one.slice_places_mm)
+
+
+@pytest.mark.parametrize(("field", "value"), [("frame_times_ms", [0.0, 30.0]), ("slice_places_mm", [0.0, 8.0]),
+                                              ("levels", ["basal", "mid"])])  # fmt: skip
+def test_what_is_told_of_another_image_is_refused_with_the_file_that_tells_it(tmp_path, study, field, value):
+    write_study(study, tmp_path / study.study_id)
+    path = tmp_path / study.study_id / "study.json"
+    told = json.loads(path.read_text())
+    told["series"]["sax"][field] = value
+    path.write_text(json.dumps(told))
+    readers = [lambda: study_of(tmp_path)] + [lambda: read_study(path.parent)] * (field != "levels")
+    for read in readers:
+        with pytest.raises(CmrvlmError, match=rf"study\.json, field '{field}': 2 "):
+            read()
 
 
 def test_a_mask_off_the_grid_of_its_image_is_refused_and_rounding_is_not(tmp_path, image):

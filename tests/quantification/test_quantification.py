@@ -20,6 +20,7 @@ from cmrvlm.quantification.segments import (
     thickness_mm,
     transmurality_percent,
 )
+from cmrvlm.quantification.summary import of_scar, of_ventricles
 from cmrvlm.quantification.ventricles import body_surface_m2, phases_of, quantify, rates_ml_per_s
 from cmrvlm.study import Series
 from cmrvlm.transforms.grid import flip_slices
@@ -316,6 +317,37 @@ def test_a_stack_that_lost_a_slice_gives_no_number(at):
         assert not found.values
     else:
         assert found.values["lvedv_ml"] == pytest.approx(5 * np.pi * 18**2 * 8 / 1000, rel=0.02)
+
+
+@pytest.mark.parametrize(
+    ("lost", "reason"),
+    [("mask", "slice 2 between others lacks it"), ("place", "a slice is missing: 16.0 mm lie between slices 2 and 3")],
+)
+def test_a_wall_that_lost_a_slice_has_no_segments(lost, reason, tmp_path):
+    whole, _ = ring(18, 27, (6, 1, 80, 80))
+    assert len(of_ventricles(whole, {}, tmp_path)["wall_thickness_mm"]) == 16
+    assert len(of_scar(whole, ("myo", "scar"), tmp_path)["scar_by_segment_percent"]) == 16
+    mask = whole.mask.copy()
+    mask[2] = 0
+    series = (replace(whole, mask=mask) if lost == "mask"
+              else replace(whole, slice_places_mm=(0.0, 8.0, 16.0, 32.0, 40.0, 48.0)))  # fmt: skip
+    for found, names in ((of_ventricles(series, {}, tmp_path / "lost"), ("wall_thickness_mm", "lvedv_ml")),
+                         (of_scar(series, ("myo", "scar"), tmp_path / "lost"),
+                          ("scar_mass_g", "scar_share_percent", "scar_by_segment_percent"))):  # fmt: skip
+        assert {name: found["not_computable"].get(name) for name in names} == dict.fromkeys(names, reason)
+        assert not set(found) & set(names)
+    assert not {"wall_thickness.png", "scar.png"} & {path.name for path in (tmp_path / "lost").iterdir()}
+
+
+def test_a_wall_that_lost_a_slice_at_end_systole_has_segments_at_end_diastole(tmp_path):
+    series = cine()
+    mask = series.mask.copy()
+    mask[3, 1] = 0
+    found = of_ventricles(replace(series, mask=mask), {}, tmp_path)
+    assert len(found["wall_thickness_mm"]) == 16
+    for name in ("wall_thickness_es_mm", "wall_thickening_percent"):
+        assert name not in found
+        assert found["not_computable"][name] == "slice 3 between others lacks it"
 
 
 def test_rates_of_a_known_curve():

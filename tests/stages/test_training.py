@@ -387,6 +387,30 @@ def test_accumulated_batches_weigh_tokens_and_studies_as_one_batch_does(small_co
     assert max((value - naive[name]).abs().max().item() for name, value in joint.items()) > 1e-3 * scale
 
 
+def test_every_scale_of_a_mask_is_supervised_and_what_is_not_annotated_at_none(small_config, monkeypatch):
+    module, batch = stage_of(small_config("+experiment=stage3", "encoder@encoders.sax=unet", "head=fine"))
+    rows = [row for row, one in enumerate(batch.instructions) if one.task.startswith("segment_")]
+    for row in rows:
+        batch.masks[row][..., : batch.masks[row].shape[-1] // 2] = 255
+    found, mask_logits = {}, module.model.mask_logits
+
+    def kept(*arguments):
+        found.update(mask_logits(*arguments))
+        for one in (scale for scales in found.values() for scale in scales):
+            one.retain_grad()
+        return found
+
+    monkeypatch.setattr(module.model, "mask_logits", kept)
+    losses = module.losses(batch)
+    (losses["mask_dice"].total + losses["mask_ce"].total).backward()
+    assert rows
+    for scale in (scale for row in rows for scale in found[row]):
+        half = scale.shape[-1] // 2
+        assert not scale.grad[..., :half].any()
+        assert scale.grad[..., half:].any()
+    assert {len(found[row]) for row in rows} == {3}
+
+
 def test_weight_of_a_task_counts_its_words_masks_and_boxes(small_config):
     """Twice the weight is what twice the loss of those rows would be; the other rows stay as they are."""
     config = small_config("+experiment=stage3")

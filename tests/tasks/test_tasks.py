@@ -1,5 +1,6 @@
 """Contract that every task of conf/task keeps, and the mixture."""
 
+import itertools
 import re
 import zlib
 from collections import Counter
@@ -259,9 +260,28 @@ def test_a_structure_on_another_series_is_another_task(study):
     ("Segment the myocardium of the left ventricle", ["myo"]), ("分割左心室的心肌", ["myo"]),
     ("Outline the scar in the LV wall", ["scar"]), ("请勾画左心室心肌内的瘢痕", ["scar"]),
     ("Segment the cavity of the left ventricle", ["lv"]), ("Give masks of the left ventricle and of the RV", ["lv", "rv"]),
-    ("Segment the RV and the scar of the LV", ["rv", "scar"])])  # fmt: skip
+    ("Segment the RV and the scar of the LV", ["rv", "scar"]),
+    ("Show me the endocardial border of the LV", ["lv"]), ("Show me where the scar is", ["scar"]),
+    ("Mark every pixel that belongs to the RV.", ["rv"]), ("Where is the scar on the LGE?", ["scar"]),
+    ("请在四腔心电影上显示左心房。", ["la"]), ("请标出属于左心室腔的所有像素。", ["lv"]), ("显示左心室和右心室的轮廓", ["lv", "rv"]),
+    ("请显示左心室心肌内的瘢痕", ["scar"]),
+    ("Show me the ejection fraction of the left ventricle", []), ("Mark whether the RV is dilated", []),
+    ("Show the left ventricle's function", []), ("Show me the left ventricular mass", []), ("Where is the LV dilated?", []),
+    ("Draw a conclusion about the myocardium", []), ("Outline the findings in the LV", []),
+    ("请显示左心室射血分数", []), ("请显示左心室的射血分数", []), ("左心室轮廓光滑吗？", []), ("请给出左心室的容积", [])])  # fmt: skip
 def test_masks_are_asked_for_in_a_users_words(question, named):
     assert structures_asked(question) == named
+
+
+@pytest.mark.parametrize("sequence", [None, "lax_4ch"])
+@pytest.mark.parametrize("structure", ["lv", "myo", "rv", "scar", "no_reflow", "la", "ra"])
+def test_all_that_the_tasks_ask_is_a_question_for_their_structure(study, structure, sequence):
+    task = SegmentTask(structure, sequence)
+    case = task.case_on(SEQUENCES, (0,))
+    for language, paraphrased in itertools.product(("en", "zh"), (False, True)):
+        for wording in range(100):
+            prompt = task.word(study, case, language, wording, paraphrased=paraphrased).prompt
+            assert structures_asked(prompt) == [structure], prompt
 
 
 def mixture(**changes):
