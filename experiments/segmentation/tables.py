@@ -34,26 +34,37 @@ def all_metrics(models: Sequence[str], content: Content) -> list[str]:
 
 
 def summary(models: Sequence[str], content: Content) -> list[str]:
-    """Lines of the README's table."""
+    """Lines of the README's table, with the differences from DynUNet 2D in pairs where it was trained."""
     count, known = content["training"]["test_studies"], content[models[0]]
-    lines = [f"| {count} held out | {' | '.join(_NAMES[one] for one in models)} |", "|---|" + "---:|" * len(models)]
+    pairs = content.get("ours_less_dynunet_2d", {})
+    columns = [_NAMES[one] for one in models] + ["ours less DynUNet 2D"] * bool(pairs)
+    lines = [f"| {count} held out | {' | '.join(columns)} |", "|---|" + "---:|" * len(columns)]
 
-    def row(title: str, cells: Sequence[str]) -> None:
-        lines.append(f"| {title} | {' | '.join(cells)} |")
+    def row(title: str, cells: Sequence[str], metric: str, digits: int) -> None:
+        last = [_in_pairs(pairs.get(metric), digits)] * bool(pairs)
+        lines.append(f"| {title} | {' | '.join([*cells, *last])} |")
 
     for metric, title in _OF_STRUCTURES.items():
         for structure, name in _STRUCTURES.items():
             if (key := metric.format(structure)) in known:
                 digits = 1 if key.endswith("mm") else 3
-                row(title.format(name), [_shown(content[model][key], count, digits) for model in models])
+                row(title.format(name), [_shown(content[model][key], count, digits) for model in models], key, digits)
     for measurement, title in _AGREEMENT.items():
         base, unit = measurement.rsplit("_", 1)
         if f"{base}_bias_{unit}" in known:
-            row(title, [_agreement(content[model], base, unit, count) for model in models])
+            row(title, [_agreement(content[model], base, unit, count) for model in models], f"{base}_bias_{unit}", 1)
     for metric, title in _ERRORS.items():
         if metric in known:
-            row(title, [_shown(content[model][metric], count, 1) for model in models])
+            row(title, [_shown(content[model][metric], count, 1) for model in models], metric, 1)
     return lines
+
+
+def _in_pairs(row: Mapping[str, Any] | None, digits: int) -> str:
+    """A difference with its interval; empty where there is none."""
+    if row is None or row["value"] is None:
+        return ""
+    value, low, high = (f"{row[name]:+.{digits}f}" for name in ("value", "low", "high"))
+    return f"{value} ({low} to {high})"
 
 
 def _shown(row: Mapping[str, Any], count: int, digits: int) -> str:

@@ -119,8 +119,11 @@ def test_what_is_kept_of_a_comparison(fold, tmp_path):
     assert found["training"]["test_studies"] == 6
     assert "| lv_ed_dice | 1.000 |" in (tmp_path / "table_phantom.md").read_text()
     shown = (tmp_path / "summary_phantom.md").read_text()
-    assert "| 6 held out | ours | DynUNet 2D | DynUNet 3D |" in shown
+    assert "| 6 held out | ours | DynUNet 2D | DynUNet 3D | ours less DynUNet 2D |" in shown
     assert "| LVEF, points | +0.0 (0.0 to 0.0) |" in shown
+    less = found["ours_less_dynunet_2d"]["rv_dice"]
+    (line,) = (one for one in shown.splitlines() if one.startswith("| RV Dice |"))
+    assert line.endswith(f"| {less['value']:+.3f} ({less['low']:+.3f} to {less['high']:+.3f}) |")
     for picture in ("curves_phantom.png", "cases_phantom.png", "wall_thickness_phantom.png"):
         assert (tmp_path / picture).is_file()
 
