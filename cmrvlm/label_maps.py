@@ -12,7 +12,7 @@ from scipy import ndimage
 
 from cmrvlm.errors import CmrvlmError
 from cmrvlm.labels import NOT_ANNOTATED, STRUCTURES
-from cmrvlm.quantification.ventricles import NEIGHBOURS, phases_of, volume_curve_ml
+from cmrvlm.quantification.ventricles import NEIGHBOURS, phases_of_masks
 from cmrvlm.study import Series, Study
 from cmrvlm.tasks.base import Answer
 from cmrvlm.transforms.frames import frames_to_keep
@@ -138,7 +138,7 @@ def shown_frames(count: int, seen: int, later: int) -> NDArray[np.bool_]:
 def at_ed_and_es(series: Series) -> NDArray[np.uint8]:
     """Labels of a series at the largest and the smallest left ventricle, 255 in other frames; all where it has none."""
     assert series.mask is not None
-    phases = phases_of(volume_curve_ml(series, (STRUCTURES["lv"],)))
+    phases = phases_of_masks(series)
     if not phases:
         return series.mask
     labels = np.full_like(series.mask, NOT_ANNOTATED)

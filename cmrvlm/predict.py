@@ -38,7 +38,7 @@ from cmrvlm.labels import DISEASES, LANGUAGES, NOT_ANNOTATED, SEQUENCE_TERMS, SE
 from cmrvlm.measurements import MEASUREMENTS
 from cmrvlm.quantification.segments import septum_direction
 from cmrvlm.quantification.summary import PICTURES, of_scar, of_ventricles
-from cmrvlm.quantification.ventricles import phases_of, volume_curve_ml
+from cmrvlm.quantification.ventricles import phases_of_masks
 from cmrvlm.stages.run_folder import TrainedRun, load_run
 from cmrvlm.stages.wiring import Config, plain
 from cmrvlm.study import Series, Study
@@ -71,9 +71,9 @@ def questions(study: Study, language: str, ask: str | None, report: ReportTask) 
 def panel(series: Series, path: Path) -> None:
     """Slices at the largest and the smallest left ventricle with the structures, or of the first frame with masks."""
     assert series.mask is not None
-    phases = phases_of(volume_curve_ml(series, (STRUCTURES["lv"],)))
-    rows = {{"ed": "largest LV", "es": "smallest LV"}[phase]: frame for phase, frame in phases.items()}
-    rows = rows or {"": series.known_frames()[0]}
+    phases = phases_of_masks(series)
+    rows = ({"largest LV": phases["ed"], "smallest LV": phases["es"]} if phases
+            else {"": series.known_frames()[0]})  # fmt: skip
     slices = np.linspace(0, len(series.mask) - 1, min(6, len(series.mask))).round().astype(int)
     figure = Figure(figsize=(1.9 * len(slices), 2.1 * len(rows)))
     axes = figure.subplots(len(rows), len(slices), squeeze=False)

@@ -106,8 +106,8 @@ def of_scar(
     result: dict[str, Any] = {name: round(value, 1) for name, value in found.values.items()}
     result["not_computable"] = dict(found.not_computable)
     if not found.values:
-        return result | {"not_computable": result["not_computable"] | {
-            "scar_by_segment_percent": result["not_computable"]["scar_share_percent"]}}  # fmt: skip
+        result["not_computable"]["scar_by_segment_percent"] = found.not_computable["scar_share_percent"]
+        return result
     by_segment = transmurality_percent(series, septum=septum)
     result["not_computable"] |= _why_no_segments("scar_by_segment_percent", by_segment)
     if not by_segment:

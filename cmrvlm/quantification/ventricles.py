@@ -106,6 +106,11 @@ def phases_of(curve_ml: FloatArray) -> dict[str, int]:
     return {"ed": int(np.nanargmax(curve_ml)), "es": int(np.nanargmin(curve_ml))}
 
 
+def phases_of_masks(series: Series) -> dict[str, int]:
+    """`phases_of` the left ventricle as a series' masks show it, whatever the series says of its phases."""
+    return phases_of(volume_curve_ml(series, (STRUCTURES["lv"],)))
+
+
 def _of_cavity(
     series: Series, cavity: str, curve_ml: FloatArray, problems: Sequence[str | None], phases: Mapping[str, int]
 ) -> tuple[dict[str, float], dict[str, str]]:
