@@ -12,10 +12,8 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from cmrvlm.entry import CONFIG_PATH, explained
+from cmrvlm.entry import CONFIG_PATH, Config, explained, plain
 from cmrvlm.instantiate import build
-from cmrvlm.stages.run_folder import load_run
-from cmrvlm.stages.wiring import Config, plain
 
 MOST_SHOWN = 40
 
@@ -29,7 +27,7 @@ def check(config: Config, console: Console) -> dict[str, Any]:
     """
     source = build(config["data"]["source"], "data.source")
     mixture = build(config["mix"], "mix")
-    collator = load_run(Path(config["run"])).collator if config["run"] else None
+    collator = _collator_of(Path(config["run"])) if config["run"] else None
     run = build(config["check"], "check", source=source, mixture=mixture, out=Path(config["out"]), collator=collator)
     ids = source.study_ids()
     checked = list(track(run.run(), "Checking studies", len(ids), console=console))
@@ -46,6 +44,13 @@ def check(config: Config, console: Console) -> dict[str, Any]:
         console.print(f"Longest prompt with its answer: {content['longest_row']} of {collator.max_length} tokens")
     console.print(f"Page with pictures: {run.out / 'check.html'}", markup=False)
     return content
+
+
+def _collator_of(run: Path) -> Any:
+    """The collator of a run, whose tokenizer counts the lengths of prompts."""
+    from cmrvlm.stages.run_folder import load_run  # loads the language model's libraries, which other checks do without
+
+    return load_run(run).collator
 
 
 @hydra.main(version_base="1.3", config_path=CONFIG_PATH, config_name="check")

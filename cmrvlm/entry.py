@@ -1,4 +1,8 @@
-"""What the entry points share: one readable error, and where the configs are."""
+"""What the entry points share: one readable error, the configuration as plain data, and where the configs are.
+
+Nothing here loads PyTorch, so that the entry points which import no more at once answer `--help` and a misspelled key
+in a second.
+"""
 
 from __future__ import annotations
 
@@ -10,12 +14,20 @@ from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import InterpolationResolutionError, MissingMandatoryValue
 from rich.console import Console
 
 from cmrvlm.errors import CmrvlmError
 
 CONFIG_PATH = "../conf"
+Config = dict[str, Any]
+
+
+def quieten() -> None:
+    """Let libraries log nothing below a warning. Lightning sets its own level when it is imported: call this after."""
+    for noisy in ("lightning.pytorch", "matplotlib", "fontTools", "numexpr"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
 
 
 def explained(main: Callable[[DictConfig], Any]) -> Callable[[DictConfig], Any]:
@@ -23,8 +35,7 @@ def explained(main: Callable[[DictConfig], Any]) -> Callable[[DictConfig], Any]:
 
     @wraps(main)
     def run(config: DictConfig) -> Any:
-        for noisy in ("lightning.pytorch", "matplotlib", "fontTools", "numexpr"):
-            logging.getLogger(noisy).setLevel(logging.WARNING)
+        quieten()
         try:
             return main(config)
         except CmrvlmError as error:
@@ -34,3 +45,18 @@ def explained(main: Callable[[DictConfig], Any]) -> Callable[[DictConfig], Any]:
             sys.exit(1)
 
     return run
+
+
+def plain(config: DictConfig) -> Config:
+    """The configuration as plain data with everything resolved.
+
+    Raises:
+        CmrvlmError: A required value is missing, or an interpolation leads nowhere.
+    """
+    try:
+        resolved = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+    except (MissingMandatoryValue, InterpolationResolutionError) as error:
+        raise CmrvlmError(f"a value is missing: {str(error).splitlines()[0]}", field=str(error.full_key),
+                          remedy="Set it on the command line.") from error  # fmt: skip
+    assert isinstance(resolved, dict)
+    return {str(key): value for key, value in resolved.items()}

@@ -15,11 +15,10 @@ from peft import LoraConfig, get_peft_model_state_dict
 from rich.console import Console
 from safetensors.torch import save_file
 
-from cmrvlm.entry import CONFIG_PATH, explained
+from cmrvlm.entry import CONFIG_PATH, explained, plain
 from cmrvlm.errors import CmrvlmError
 from cmrvlm.models.merge import merge_additions, with_own_tokens
 from cmrvlm.stages.run_folder import TrainedRun, load_run, save_run
-from cmrvlm.stages.wiring import plain
 
 KINDS = ("merged", "adapter", "language_model")
 

@@ -13,9 +13,8 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from cmrvlm.entry import CONFIG_PATH, explained
+from cmrvlm.entry import CONFIG_PATH, Config, explained, plain
 from cmrvlm.instantiate import build
-from cmrvlm.stages.wiring import Config, plain
 
 PARTIAL = 3  # exit status when something that should have been read could not be
 

@@ -6,9 +6,8 @@ import hydra
 from omegaconf import DictConfig
 from rich.console import Console
 
-from cmrvlm.entry import CONFIG_PATH, explained
+from cmrvlm.entry import CONFIG_PATH, Config, explained, plain
 from cmrvlm.instantiate import build
-from cmrvlm.stages.wiring import Config, plain
 
 
 def shard(config: Config) -> int:

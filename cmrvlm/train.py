@@ -3,105 +3,16 @@
 from __future__ import annotations
 
 import logging
-import math
 from pathlib import Path
-from typing import Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
-from lightning.pytorch import Trainer, seed_everything
-from lightning.pytorch.callbacks import ProgressBar
 from omegaconf import DictConfig
-from rich.console import Console
 
-from cmrvlm.entry import CONFIG_PATH, explained
-from cmrvlm.errors import CmrvlmError
-from cmrvlm.instantiate import build
-from cmrvlm.models.card import card
-from cmrvlm.models.cmrvlm import CMRVLM
+from cmrvlm.entry import CONFIG_PATH, explained, plain, quieten
 from cmrvlm.stages.callbacks.sweep_table import write_result
-from cmrvlm.stages.foresight import foretold
-from cmrvlm.stages.handover import hand_over, moved_table
-from cmrvlm.stages.run_folder import SPLIT, TOKENIZER, save_run
-from cmrvlm.stages.wiring import Config, build_collator, build_data, build_model, build_tokenizer, check_masks, plain
 
 log = logging.getLogger(__name__)
-
-
-def train(config: Config, run: Path) -> float | None:
-    """Train as a resolved configuration says and fill the run folder.
-
-    Args:
-        config: Plain configuration of `conf/train.yaml`.
-        run: Run folder.
-
-    Returns:
-        The value of `optimized_metric`, None when the run did not log it.
-    """
-    seed_everything(config["seed"], workers=True, verbose=False)
-    stage_config = dict(config["stage"])
-    init_from = stage_config.pop("init_from")
-    earlier = Path(init_from) if init_from else None
-    resumed = _run_of(config["ckpt_path"])
-    keep = {"split_file": str(resumed / SPLIT)} if resumed and config["data"].get("split_file") is None else {}
-    data = build_data(config, **keep)
-    data.prepare_data()
-    tokenizer = build_tokenizer(config, data, resumed or earlier)
-    model = build_model(config, tokenizer)
-    check_masks(model, data.mixture.tasks)
-    if earlier:
-        Console().print(moved_table(hand_over(model, earlier)))
-    data.collator = build_collator(model, tokenizer)
-    stage = build(
-        stage_config,
-        "stage",
-        model=model,
-        optimizer=build(config["optimizer"], "optimizer"),
-        schedule=build(config["schedule"], "schedule"),
-        task_weights=data.mixture.loss_weights,
-        seed=config["seed"],
-        **({"class_shares": data.class_shares()} if any((stage_config.get("balance") or {}).values()) else {}),
-    )
-    _describe(model, data)
-    trainer = _trainer(config, run)
-    # Saved before the fit too, so that a run that is stopped can be resumed with its own tokenizer and split.
-    save_run(run, config, model, tokenizer, data.preprocessing, trained=False)
-    data.save_split(run / SPLIT)
-    try:
-        trainer.fit(stage, datamodule=data, ckpt_path=config["ckpt_path"], weights_only=True)
-    except SystemExit as error:  # how Lightning ends after Ctrl-C
-        last = run / "checkpoints" / "last.ckpt"
-        remedy = (
-            f"Go on with the same command and ckpt_path={last}." if last.is_file() else "There is no checkpoint yet."
-        )
-        raise CmrvlmError("the training was interrupted", file=run, remedy=remedy) from error
-    save_run(run, config, model, tokenizer, data.preprocessing)
-    metric = trainer.callback_metrics.get(config["optimized_metric"])
-    return None if metric is None or math.isnan(float(metric)) else float(metric)
-
-
-def _run_of(checkpoint: str | None) -> Path | None:
-    """The run folder that a checkpoint lies in: what is resumed goes on with its tokenizer and split."""
-    folder = Path(checkpoint).parent.parent if checkpoint else None
-    return folder if folder and (folder / TOKENIZER).is_dir() and (folder / SPLIT).is_file() else None
-
-
-def _trainer(config: Config, run: Path) -> Trainer:
-    callbacks = [build(one, f"callbacks.{name}") for name, one in config["callbacks"].items() if one]
-    loggers = [build(one, f"logger.{name}") for name, one in (config.get("logger") or {}).items() if one]
-    bar = any(isinstance(one, ProgressBar) for one in callbacks)
-    trainer: Trainer = build(config["trainer"], "trainer", callbacks=callbacks, logger=loggers,
-                             default_root_dir=str(run), enable_progress_bar=bar)  # fmt: skip
-    return trainer
-
-
-def _describe(model: Any, data: Any) -> None:
-    Console().print(card(model))
-    if isinstance(model, CMRVLM) and model.llm.source is not None:
-        log.info(foretold(model, next(iter(data.train_dataloader()))))
-    log.info("studies: %s", ", ".join(f"{len(studies)} {part}" for part, studies in data.split.items()))
-    if data.failures:
-        log.warning("left out %d broken studies: %s", len(data.failures), "; ".join(data.failures.values()))
 
 
 @hydra.main(version_base="1.3", config_path=CONFIG_PATH, config_name="train")
@@ -111,7 +22,11 @@ def main(config: DictConfig) -> float | None:
     hydra_config = HydraConfig.get()
     run, overrides = Path(hydra_config.runtime.output_dir), list(hydra_config.overrides.task)
     write_result(run, overrides, "failed", None)
-    metric = train(plain(config), run)
+    settings = plain(config)
+    from cmrvlm.stages.training import train  # loads PyTorch and Lightning, which a misspelled key need not wait for
+
+    quieten()
+    metric = train(settings, run)
     write_result(run, overrides, "done", metric)
     log.info("run folder: %s", run)
     return metric

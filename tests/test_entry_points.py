@@ -15,15 +15,15 @@ from cmrvlm.errors import CmrvlmError
 from cmrvlm.label_maps import check_coding, coded, label_map, to_native
 from cmrvlm.labels import DISEASES, STRUCTURES
 from cmrvlm.metrics.segmentation import dice
-from cmrvlm.predict import _of_structure, predict
+from cmrvlm.prediction import _of_structure, predict
 from cmrvlm.quantification.summary import of_scar, of_ventricles
 from cmrvlm.quantification.ventricles import quantify
 from cmrvlm.stages.run_folder import load_run
+from cmrvlm.stages.training import train
 from cmrvlm.study_io import read_study, write_mask, write_study
 from cmrvlm.tasks.base import Answer, Case, Instruction, MaskTarget
 from cmrvlm.tasks.segmentation import SegmentTask, said_absent
 from cmrvlm.text.tokens import SEGMENT
-from cmrvlm.train import train
 from cmrvlm.transforms.grid import ToGrid
 from data_modules.sources.phantom.source import PhantomSource
 from experiments.segmentation.data import DATA_SETS, data_of
@@ -141,7 +141,7 @@ def test_masks_return_to_the_native_grid(run, source):
 
 def test_written_mask_lies_on_the_image(run, study_folder, tmp_path, monkeypatch):
     """With the true masks in place of the predicted ones, file and image share shape, affine and place."""
-    from cmrvlm import predict as module
+    from cmrvlm import prediction as module
 
     study = read_study(study_folder)
     truth = nib.load(study_folder / "sax_mask.nii.gz")
@@ -256,7 +256,7 @@ def test_masks_on_all_three_sequences(tmp_path, cache, study_folder, monkeypatch
         assert (name in found) != (name in found["not_computable"])
     assert "the model was not asked" not in str(found)
     septum_in = []
-    monkeypatch.setattr("cmrvlm.predict.septum_direction", lambda _series, frame: septum_in.append(frame))
+    monkeypatch.setattr("cmrvlm.prediction.septum_direction", lambda _series, frame: septum_in.append(frame))
     prediction(folder, study_folder, tmp_path / "out", "frames=[2]")
     assert septum_in == [2]
 
@@ -295,7 +295,7 @@ def test_every_frame_of_a_long_cine_has_masks(run, tmp_path):
 
 def test_a_heart_that_ran_out_of_view_still_does_when_the_other_frames_are_filled_in(run, tmp_path, monkeypatch):
     """Later looks, which see nothing here, fill in whole frames that were not seen, and change no other."""
-    from cmrvlm import predict as module
+    from cmrvlm import prediction as module
 
     wide = PhantomSource(count=16, size=64, slices=4, frames=13, spacing_mm=(3.9, 4.1))
     study = wide.load(wide.study_ids()[2])
@@ -450,6 +450,18 @@ def test_wrong_group_key_path_or_value_is_one_readable_error(overrides, words, t
     assert done.returncode != 0
     assert words in done.stderr + done.stdout
     assert "Traceback" not in done.stderr + done.stdout
+
+
+def test_help_and_a_misspelled_key_wait_for_no_heavy_library():
+    entries = ("train", "evaluate", "predict", "ingest", "check", "shard")
+    code = f"""
+import importlib, sys
+for name in {entries}:
+    importlib.import_module(f"cmrvlm.{{name}}")
+print(sorted({{"torch", "lightning", "monai", "transformers", "peft", "matplotlib", "scipy"}} & set(sys.modules)))
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
 
 
 def test_training_from_the_shell_prints_few_plain_lines_and_its_folder(tmp_path, cache):

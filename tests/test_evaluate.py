@@ -13,17 +13,17 @@ import torch
 
 from cmrvlm import compare as compare_module
 from cmrvlm.errors import CmrvlmError
-from cmrvlm.evaluate import evaluate, evaluation_data
 from cmrvlm.evaluation.asking import Asked, unchanged
 from cmrvlm.evaluation.conditions import PROBES, Condition, all_subsets, conditions, partners, with_images_of
+from cmrvlm.evaluation.evaluate import evaluate, evaluation_data
 from cmrvlm.evaluation.results import Bootstrap, interval
 from cmrvlm.evaluation.tables import shown
 from cmrvlm.inference import device_of
 from cmrvlm.labels import SEQUENCES
 from cmrvlm.metrics.statistic import Mean
 from cmrvlm.stages.run_folder import load_run, read_config
+from cmrvlm.stages.training import train
 from cmrvlm.tasks.base import Answer
-from cmrvlm.train import train
 from tests.conftest import ROOT, composed
 
 TASKS = set(composed("+experiment=stage3", "out=none", "run_dir=none")["mix"]["tasks"])

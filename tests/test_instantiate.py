@@ -9,7 +9,7 @@ from cmrvlm.transforms.frames import SampleFrames
 @pytest.mark.parametrize(
     "target",
     ["webbrowser.open", "os.system", "code.InteractiveConsole", "torch.hub.load", "builtins.eval", "cmrvlm.train.Path",
-     "cmrvlm.stages.run_folder.yaml.unsafe_load", "cmrvlm.evaluate.json.loads", "cmrvlm", "lightning.pytorch.callbacks.nothing"],
+     "cmrvlm.stages.run_folder.yaml.unsafe_load", "cmrvlm.prediction.json.loads", "cmrvlm", "lightning.pytorch.callbacks.nothing"],
 )  # fmt: skip
 def test_only_objects_defined_in_allowed_modules_are_built(target):
     with pytest.raises(CmrvlmError, match=r"model\._target_"):

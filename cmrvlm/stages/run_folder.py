@@ -13,12 +13,13 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
+from cmrvlm.entry import Config
 from cmrvlm.errors import CmrvlmError
 from cmrvlm.instantiate import build
 from cmrvlm.labels import DISEASES, FINDINGS, STRUCTURES
 from cmrvlm.models.cmrvlm import CMRVLM
 from cmrvlm.models.language_model import LanguageModel, borrowed_keys
-from cmrvlm.stages.wiring import Config, build_collator, build_model
+from cmrvlm.stages.wiring import build_collator, build_model
 from cmrvlm.text.collate import Collator
 from cmrvlm.text.tokenizer import load_tokenizer
 from cmrvlm.transforms.preprocessing import Preprocessing

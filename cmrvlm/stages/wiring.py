@@ -6,12 +6,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import InterpolationResolutionError, MissingMandatoryValue
 from torch import nn
 from transformers import PreTrainedTokenizerBase
 
 from cmrvlm.encoders.base import Encoder
+from cmrvlm.entry import Config
 from cmrvlm.errors import CmrvlmError
 from cmrvlm.instantiate import build
 from cmrvlm.models.assemble import Parts
@@ -25,23 +24,7 @@ from cmrvlm.text.collate import Collator
 from cmrvlm.text.tokenizer import load_tokenizer
 from cmrvlm.text.tokens import DETECT, IMAGE, SEGMENT
 
-Config = dict[str, Any]
 _DATA_ONLY = ("root", "path")  # read by sources through interpolation, no arguments of the data module
-
-
-def plain(config: DictConfig) -> Config:
-    """The configuration as plain data with everything resolved.
-
-    Raises:
-        CmrvlmError: A required value is missing, or an interpolation leads nowhere.
-    """
-    try:
-        resolved = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
-    except (MissingMandatoryValue, InterpolationResolutionError) as error:
-        raise CmrvlmError(f"a value is missing: {str(error).splitlines()[0]}", field=str(error.full_key),
-                          remedy="Set it on the command line.") from error  # fmt: skip
-    assert isinstance(resolved, dict)
-    return {str(key): value for key, value in resolved.items()}
 
 
 def build_data(config: Config, **changes: Any) -> Any:

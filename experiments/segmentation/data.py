@@ -19,8 +19,9 @@ from hydra import compose, initialize_config_dir
 from PIL import Image
 from sklearn.model_selection import StratifiedKFold
 
+from cmrvlm.entry import plain
 from cmrvlm.errors import CmrvlmError
-from cmrvlm.stages.wiring import build_data, plain
+from cmrvlm.stages.wiring import build_data
 from cmrvlm.study import Series
 from cmrvlm.study_io import write_nifti
 from data_modules.sources.base import Source

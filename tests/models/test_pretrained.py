@@ -28,10 +28,10 @@ from cmrvlm.models.merge import merge_additions
 from cmrvlm.models.pretrained import pretrained_language_model
 from cmrvlm.stages.foresight import foretold, memory_of
 from cmrvlm.stages.run_folder import load_run
+from cmrvlm.stages.training import train
 from cmrvlm.stages.wiring import build_collator, build_data, build_model, build_tokenizer
 from cmrvlm.text.tokenizer import pretrained_tokenizer
 from cmrvlm.text.tokens import SPECIAL_TOKENS
-from cmrvlm.train import train
 from tests.conftest import ROOT, composed
 
 TEXTS = ["The left ventricle is dilated.", "Late enhancement of the septum.", "左心室扩大。", "ejection fraction 35 %"]

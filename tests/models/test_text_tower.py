@@ -9,7 +9,7 @@ from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 
 from cmrvlm.errors import CmrvlmError
 from cmrvlm.models.text_tower import SentenceTower, TinyTower
-from cmrvlm.train import train
+from cmrvlm.stages.training import train
 from tests.conftest import composed
 from tests.models.test_pretrained import TEXTS, published_tokenizer
 

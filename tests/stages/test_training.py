@@ -19,8 +19,8 @@ from cmrvlm.stages.base import Stage
 from cmrvlm.stages.handover import hand_over, load_parts, moved_table, part_of
 from cmrvlm.stages.run_folder import check_preprocessing, load_run, load_weights, own_weights, weights_hash
 from cmrvlm.stages.schedule import constant, warmup_cosine
+from cmrvlm.stages.training import train
 from cmrvlm.stages.wiring import build_collator, build_data, build_model, build_tokenizer
-from cmrvlm.train import train
 from cmrvlm.transforms.intensity import PercentileIntensity
 from cmrvlm.transforms.preprocessing import Preprocessing
 from data_modules.accumulation import AccumulationWindows

@@ -1,0 +1,246 @@
+"""A run scored on the test part of its own data: tasks, probes and subsets, with tables, answers and figures."""
+
+from __future__ import annotations
+
+import datetime
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+from rich.console import Console
+
+from cmrvlm.entry import Config
+from cmrvlm.errors import CmrvlmError
+from cmrvlm.evaluation import figures, tables
+from cmrvlm.evaluation.asking import Asked, Questioner
+from cmrvlm.evaluation.conditions import PROBES, Condition, conditions, partners
+from cmrvlm.evaluation.processes import gathered, own_device, own_share, rank_and_count
+from cmrvlm.evaluation.results import (
+    Bootstrap,
+    Tree,
+    add_differences,
+    answer_rows,
+    as_tree,
+    statistics,
+    write_answers,
+    write_replicates,
+)
+from cmrvlm.inference import device_of
+from cmrvlm.instantiate import build
+from cmrvlm.metrics.bert_score import bert_scores, check_bert_model
+from cmrvlm.metrics.statistic import Weights
+from cmrvlm.metrics.text import BLEU_TOKENIZERS, meteor_missing
+from cmrvlm.models.decoding import Decode
+from cmrvlm.models.mask_reading import MaskReading
+from cmrvlm.stages.run_folder import SPLIT, TrainedRun, load_run, weights_hash
+from cmrvlm.stages.wiring import build_data
+from cmrvlm.tasks.base import Task
+
+TEXT_TASKS = ("vqa_open", "caption", "report", "summary")
+
+
+def evaluation_data(run: TrainedRun, changes: Config) -> Any:
+    """The run's data module on the run's own split, with `changes` to its settings.
+
+    A change of the source, its root or its path means other data: the split is then made anew. Broken studies are
+    left out and counted, however many there are.
+    """
+    config = json.loads(json.dumps(run.config))
+    if "_target_" in (changes.get("source") or {}):
+        config["data"].pop("source")  # another source has other settings
+    config["data"] = _merge(config["data"], changes)
+    other_source = bool({"source", "root", "path", "_target_", "split_file", "shares"} & set(changes))
+    if "root" in changes and "root" in config["data"].get("source", {}):
+        config["data"]["source"]["root"] = changes["root"]
+    split = run.folder / SPLIT
+    if not other_source and split.is_file():
+        config["data"]["split_file"] = str(split)
+    data = build_data(config)
+    data.allowed_failures = len(data.source.study_ids())
+    data.prepare_data()
+    data.collator = run.collator
+    return data
+
+
+def _merge(base: Config, changes: Config) -> Config:
+    merged = OmegaConf.to_container(OmegaConf.merge(base, changes))
+    assert isinstance(merged, dict)
+    return {str(key): value for key, value in merged.items()}
+
+
+def chosen_tasks(tasks: Mapping[str, Task], names: Sequence[str] | None) -> dict[str, Task]:
+    """The tasks to ask.
+
+    Raises:
+        CmrvlmError: A name is none of the mix's tasks.
+    """
+    unknown = [name for name in names or () if name not in tasks]
+    if unknown:
+        raise CmrvlmError(f"unknown task '{unknown[0]}'", field="tasks",
+                          remedy=f"Tasks of this run: {', '.join(tasks)}.")  # fmt: skip
+    return {name: task for name, task in tasks.items() if not names or name in names}
+
+
+@dataclass
+class Scored:
+    """Answers under one condition with their scores."""
+
+    asked: Asked
+    tree: Tree
+    replicates: dict[str, Weights]
+    rows: list[dict[str, Any]]
+
+
+class Evaluation:
+    """One run asked under several conditions.
+
+    Args:
+        config: Plain configuration of `conf/evaluate.yaml`.
+
+    Raises:
+        CmrvlmError: The part of the split is empty, or a setting is unknown.
+    """
+
+    def __init__(self, config: Config) -> None:
+        self.config, self.out = config, Path(config["out"])
+        self.bert = {name: value for name, value in (config.get("bert_score") or {}).items() if value is not None}
+        if self.bert:
+            check_bert_model(**self.bert)
+        self.device = own_device(device_of(config["device"]))
+        self.run = load_run(Path(config["run"]))
+        self.run.model.to(self.device)
+        self.conditions = conditions(config["subsets"], config["probes"], list(self.run.model.encoders))
+        self.data = evaluation_data(self.run, config["data"])
+        self.studies: list[str] = self.data.split.get(config["part"], [])
+        if not self.studies:
+            raise CmrvlmError(f"part '{config['part']}' holds no study", field="part",
+                              remedy="Set data.shares, or choose another part.")  # fmt: skip
+        self.broken: dict[str, str] = self.data.failures_of(config["part"])
+        self.tasks = chosen_tasks(self.data.mixture.tasks, config["tasks"])
+        ids, patients = self.data.source.study_ids(), self.data.source.patient_ids()
+        patient_of = dict(zip(ids, patients, strict=True))
+        self.decode: Decode = build(config["decoding"], "decoding")
+        self.reading: MaskReading = build(config["masks"], "masks")
+        self.questioner = Questioner(self.run.model, self.run.collator, self.tasks, config["max_new_tokens"],
+                                     config["cases_per_task"], partial(self.data.cache.load, sequences=None),
+                                     partners(patient_of, self.studies), config["studies_at_once"],
+                                     self.decode, self.reading)  # fmt: skip
+        self.bootstrap = Bootstrap.of([patient_of[study] for study in self.studies], config["bootstrap"])
+        self.synthetic = bool(self.data.cache.load(self.studies[0]).synthetic)
+
+    def score(self, condition: Condition, full: Asked | None) -> Scored:
+        """Ask under one condition and score."""
+        loader = self.data.question_loader(own_share(self.studies), condition.shown,
+                                           paraphrased=condition.probe == "paraphrase")  # fmt: skip
+        panel = self.out / "panel.png" if full is None and rank_and_count()[0] == 0 else None
+        asked = gathered(self.questioner.ask(loader, condition, full, panel), self.studies)
+        for answer in asked.answers:
+            answer.lowercase = self.config["lowercase"]
+        extra = {name: partial(bert_scores, **self.bert) for name in TEXT_TASKS} if self.bert else None
+        found = statistics(asked, self.tasks, full, extra)
+        tree, replicates = as_tree(found, asked, self.bootstrap)
+        return Scored(asked, tree, replicates, answer_rows(asked, self.tasks, found))
+
+    def settings(self) -> dict[str, Any]:
+        """Everything that the numbers depend on."""
+        config = self.config
+        return {
+            "part": config["part"],
+            "studies": len(self.studies),
+            "patients": len(self.bootstrap.patients),
+            "synthetic": self.synthetic,
+            "weights": weights_hash(self.run.folder),
+            "data": self.data.cache.content_hash(self.studies),
+            "study_ids": hashlib.sha256("/".join(self.studies).encode()).hexdigest()[:16],
+            "preprocessing": self.run.preprocessing.spec(),
+            "languages": list(self.data.mixture.languages),
+            "context": list(self.data.mixture.context),
+            "tasks": list(self.tasks),
+            "decoding": f"{self.decode}; closed questions among the answers that they allow, reports in their outline",
+            "masks": str(self.reading),
+            "max_new_tokens": config["max_new_tokens"],
+            "cases_per_task": config["cases_per_task"],
+            "studies_at_once": config["studies_at_once"],
+            "cleaning": "lower case" if config["lowercase"] else "none",
+            "text_scale": "0 to 1",
+            "bleu_tokenizers": BLEU_TOKENIZERS,
+            "rouge_and_meteor_tokenizer": "words, single characters for Chinese",
+            "meteor": meteor_missing() or "WordNet of nltk",
+            "bert_score": self.bert or "off",
+            "intervals": f"2.5 to 97.5 %, {config['bootstrap']} resamples of patients, seed 0",
+            "probes": {one.probe: PROBES[one.probe] for one in self.conditions if one.probe},
+            "device": self.device.type,
+            "versions": {name: version(name) for name in ("cmrvlm", "torch", "transformers", "monai")},
+        }
+
+
+def evaluate(config: Config) -> dict[str, Any]:
+    """Evaluate as `conf/evaluate.yaml` says, write what it found, and return the content of `metrics.json`.
+
+    Args:
+        config: Plain configuration.
+    """
+    one = Evaluation(config)
+    one.out.mkdir(parents=True, exist_ok=True)
+    full = one.score(one.conditions[0], None)
+    probes: dict[str, Tree] = {}
+    subsets: dict[str, Tree] = {}
+    rows = list(full.rows)
+    failures = one.broken | full.asked.failures
+    for condition in one.conditions[1:]:
+        scored = one.score(condition, full.asked)
+        if not condition.probe:
+            add_differences(scored.tree, scored.asked, full.asked, one.tasks, one.bootstrap)
+        (probes if condition.probe else subsets)[condition.name] = scored.tree
+        rows += scored.rows
+        for study, reason in scored.asked.failures.items():
+            failures.setdefault(study, f"{condition.name}: {reason}")
+    rows += [{"study": study, "subset": "full", "probe": "", "failure": reason}
+             for study, reason in one.broken.items()]  # fmt: skip
+    content = {
+        "time": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "tasks": full.tree,
+        "probes": probes,
+        "subsets": subsets,
+        "failures": failures,
+        "settings": one.settings(),
+    }
+    if rank_and_count()[0] > 0:
+        return content
+    (one.out / "metrics.json").write_text(json.dumps(content, indent=1, ensure_ascii=False))
+    write_answers(rows, one.out / "answers.parquet")
+    write_replicates(one.out / "replicates.parquet", one.bootstrap, full.replicates)
+    _figures(one, full, subsets)
+    _tables(one, full, probes, subsets, failures)
+    return content
+
+
+def _figures(one: Evaluation, full: Scored, subsets: Mapping[str, Tree]) -> None:
+    by_task = {name: [full.asked.answers[row] for row in rows] for name, rows in full.asked.by_task().items()}
+    figures.bland_altman(by_task.get("volume", []), one.out / "bland_altman.png")
+    figures.reliability(by_task.get("disease", []), by_task.get("abnormality", []), one.out / "reliability.png")
+    figures.subset_map(subsets, one.out / "subsets.png")
+
+
+def _tables(one: Evaluation, full: Scored, probes: Mapping[str, Tree], subsets: Mapping[str, Tree],
+            failures: Mapping[str, str]) -> None:  # fmt: skip
+    kind = "synthetic phantoms" if one.synthetic else "studies"
+    parts = [(*tables.score_rows(full.tree, probes), f"{len(one.studies)} {kind} of the {one.config['part']} part")]
+    if probes:
+        parts.append((*tables.probe_rows(probes), "Answers that probes leave unchanged"))
+    if subsets:
+        primary = {name: task.primary for name, task in one.tasks.items()} | (
+            {"disease": "macro_auroc"} if "disease" in one.tasks else {})  # fmt: skip
+        parts.append((*tables.subset_rows(full.tree, subsets, primary), "Sequences shown (difference from all)"))
+    console = Console(width=150)
+    for head, rows, title in parts:
+        console.print(tables.rich_table(head, rows, title))
+    for study, reason in failures.items():
+        console.print(f"failed: {study}: {reason}", markup=False)
+    (one.out / "metrics.md").write_text("\n".join(tables.markdown(*part) for part in parts))
