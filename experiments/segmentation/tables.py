@@ -75,9 +75,10 @@ def _shown(row: Mapping[str, Any], count: int, digits: int) -> str:
 
 
 def _agreement(rows: Content, base: str, unit: str, count: int) -> str:
-    """Bias, and its limits."""
+    """Bias, and its limits, which one study alone does not have."""
     bias, low, high = (rows[f"{base}_{kind}_{unit}"] for kind in ("bias", "lower_limit", "upper_limit"))
     if bias["value"] is None:
         return "undefined"
     known = "" if bias["n"] == count else f", n {bias['n']}"
-    return f"{bias['value']:+.1f} ({low['value']:.1f} to {high['value']:.1f}){known}"
+    limits = "no limits" if low["value"] is None else f"{low['value']:.1f} to {high['value']:.1f}"
+    return f"{bias['value']:+.1f} ({limits}){known}"

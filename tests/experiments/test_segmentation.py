@@ -128,6 +128,20 @@ def test_what_is_kept_of_a_comparison(fold, tmp_path):
         assert (tmp_path / picture).is_file()
 
 
+def test_models_that_find_next_to_nothing_are_told_as_such(fold, tmp_path):
+    """One patient with an ejection fraction has a bias without limits, none has neither; nothing else is lost."""
+    first = fold.studies[0].study_id
+    nothing = {name: np.zeros_like(mask) for name, mask in fold.maps["ours"].items()}
+    maps = {"ours": {**nothing, first: fold.maps["ours"][first]}, "dynunet_2d": nothing}
+    curves, minutes = ({name: one[name] for name in maps} for one in (fold.curves, fold.minutes))
+    keep("phantom", DATA_SETS["phantom"], [replace(fold, maps=maps, curves=curves, minutes=minutes)], 0.3, tmp_path)
+    found = json.loads((tmp_path / "metrics.json").read_text())["phantom"]
+    assert found["ours"]["lv_dice"]["value"] == pytest.approx(1 / 3, abs=1e-4)
+    assert found["dynunet_2d"]["lv_dice"]["value"] == 0
+    assert "| LVEF, points | +0.0 (no limits), n 1 | undefined |  |" in (tmp_path / "summary_phantom.md").read_text()
+    assert (tmp_path / "cases_phantom.png").is_file()
+
+
 def test_means_without_the_folds_on_which_settings_were_chosen(fold, tmp_path):
     folds = [replace(fold, studies=[one], native=[one]) for one in fold.studies]
     folds[-1] = replace(folds[-1], maps={**fold.maps, "dynunet_3d": fold.maps["ours"]})
