@@ -24,18 +24,13 @@ CONFIG_PATH = "../conf"
 Config = dict[str, Any]
 
 
-def quieten() -> None:
-    """Let libraries log nothing below a warning. Lightning sets its own level when it is imported: call this after."""
-    for noisy in ("lightning.pytorch", "matplotlib", "fontTools", "numexpr"):
-        logging.getLogger(noisy).setLevel(logging.WARNING)
-
-
 def explained(main: Callable[[DictConfig], Any]) -> Callable[[DictConfig], Any]:
     """An entry point whose user errors end in one line and exit status 1; a sweep goes on with its other jobs."""
 
     @wraps(main)
     def run(config: DictConfig) -> Any:
-        quieten()
+        for noisy in ("matplotlib", "fontTools", "numexpr"):
+            logging.getLogger(noisy).setLevel(logging.WARNING)
         try:
             return main(config)
         except CmrvlmError as error:
@@ -60,3 +55,10 @@ def plain(config: DictConfig) -> Config:
                           remedy="Set it on the command line.") from error  # fmt: skip
     assert isinstance(resolved, dict)
     return {str(key): value for key, value in resolved.items()}
+
+
+def merged(base: Config, changes: Config) -> Config:
+    """A plain configuration with changes to it, which may be nested."""
+    whole = OmegaConf.to_container(OmegaConf.merge(base, changes))
+    assert isinstance(whole, dict)
+    return {str(key): value for key, value in whole.items()}

@@ -18,11 +18,8 @@ log = logging.getLogger(__name__)
 def main(config: DictConfig) -> None:
     """Entry point."""
     settings = plain(config)
-    # These load PyTorch, which a misspelled key need not wait for.
-    from cmrvlm.evaluation.evaluate import evaluate
-    from cmrvlm.evaluation.processes import join_processes
+    from cmrvlm.evaluation.evaluate import evaluate  # loads PyTorch, which a misspelled key need not wait for
 
-    join_processes()
     evaluate(settings)
     log.info("scores: %s", Path(settings["out"]) / "metrics.json")
 

@@ -9,7 +9,7 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from cmrvlm.entry import CONFIG_PATH, explained, plain, quieten
+from cmrvlm.entry import CONFIG_PATH, explained, plain
 from cmrvlm.stages.callbacks.sweep_table import write_result
 
 log = logging.getLogger(__name__)
@@ -25,7 +25,6 @@ def main(config: DictConfig) -> float | None:
     settings = plain(config)
     from cmrvlm.stages.training import train  # loads PyTorch and Lightning, which a misspelled key need not wait for
 
-    quieten()
     metric = train(settings, run)
     write_result(run, overrides, "done", metric)
     log.info("run folder: %s", run)

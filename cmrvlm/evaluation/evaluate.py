@@ -12,15 +12,14 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from omegaconf import OmegaConf
 from rich.console import Console
 
-from cmrvlm.entry import Config
+from cmrvlm.entry import Config, merged
 from cmrvlm.errors import CmrvlmError
 from cmrvlm.evaluation import figures, tables
 from cmrvlm.evaluation.asking import Asked, Questioner
 from cmrvlm.evaluation.conditions import PROBES, Condition, conditions, partners
-from cmrvlm.evaluation.processes import gathered, own_device, own_share, rank_and_count
+from cmrvlm.evaluation.processes import gathered, join_processes, own_device, own_share, rank_and_count
 from cmrvlm.evaluation.results import (
     Bootstrap,
     Tree,
@@ -54,7 +53,7 @@ def evaluation_data(run: TrainedRun, changes: Config) -> Any:
     config = json.loads(json.dumps(run.config))
     if "_target_" in (changes.get("source") or {}):
         config["data"].pop("source")  # another source has other settings
-    config["data"] = _merge(config["data"], changes)
+    config["data"] = merged(config["data"], changes)
     other_source = bool({"source", "root", "path", "_target_", "split_file", "shares"} & set(changes))
     if "root" in changes and "root" in config["data"].get("source", {}):
         config["data"]["source"]["root"] = changes["root"]
@@ -66,12 +65,6 @@ def evaluation_data(run: TrainedRun, changes: Config) -> Any:
     data.prepare_data()
     data.collator = run.collator
     return data
-
-
-def _merge(base: Config, changes: Config) -> Config:
-    merged = OmegaConf.to_container(OmegaConf.merge(base, changes))
-    assert isinstance(merged, dict)
-    return {str(key): value for key, value in merged.items()}
 
 
 def chosen_tasks(tasks: Mapping[str, Task], names: Sequence[str] | None) -> dict[str, Task]:
@@ -186,6 +179,7 @@ def evaluate(config: Config) -> dict[str, Any]:
     Args:
         config: Plain configuration.
     """
+    join_processes()
     one = Evaluation(config)
     one.out.mkdir(parents=True, exist_ok=True)
     full = one.score(one.conditions[0], None)

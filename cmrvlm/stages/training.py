@@ -19,7 +19,7 @@ from cmrvlm.models.cmrvlm import CMRVLM
 from cmrvlm.stages.foresight import foretold
 from cmrvlm.stages.handover import hand_over, moved_table
 from cmrvlm.stages.run_folder import SPLIT, TOKENIZER, save_run
-from cmrvlm.stages.wiring import build_collator, build_data, build_model, build_tokenizer, check_masks
+from cmrvlm.stages.wiring import build_collator, build_data, build_model, build_stage, build_tokenizer, check_masks
 
 log = logging.getLogger(__name__)
 
@@ -34,9 +34,9 @@ def train(config: Config, run: Path) -> float | None:
     Returns:
         The value of `optimized_metric`, None when the run did not log it.
     """
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # its import has set another
     seed_everything(config["seed"], workers=True, verbose=False)
-    stage_config = dict(config["stage"])
-    init_from = stage_config.pop("init_from")
+    init_from = config["stage"]["init_from"]
     earlier = Path(init_from) if init_from else None
     resumed = _run_of(config["ckpt_path"])
     keep = {"split_file": str(resumed / SPLIT)} if resumed and config["data"].get("split_file") is None else {}
@@ -48,16 +48,9 @@ def train(config: Config, run: Path) -> float | None:
     if earlier:
         Console().print(moved_table(hand_over(model, earlier)))
     data.collator = build_collator(model, tokenizer)
-    stage = build(
-        stage_config,
-        "stage",
-        model=model,
-        optimizer=build(config["optimizer"], "optimizer"),
-        schedule=build(config["schedule"], "schedule"),
-        task_weights=data.mixture.loss_weights,
-        seed=config["seed"],
-        **({"class_shares": data.class_shares()} if any((stage_config.get("balance") or {}).values()) else {}),
-    )
+    balanced = any((config["stage"].get("balance") or {}).values())
+    shares = {"class_shares": data.class_shares()} if balanced else {}
+    stage = build_stage(config, model, task_weights=data.mixture.loss_weights, seed=config["seed"], **shares)
     _describe(model, data)
     trainer = _trainer(config, run)
     # Saved before the fit too, so that a run that is stopped can be resumed with its own tokenizer and split.

@@ -100,3 +100,21 @@ def build_collator(model: nn.Module, tokenizer: PreTrainedTokenizerBase) -> Coll
         max_length=model.llm.max_length,
         read_out_tokens=model.read_out_tokens if isinstance(model, CMRVLM) else 0,
     )
+
+
+def build_stage(config: Config, model: nn.Module, **of_the_data: Any) -> Any:
+    """The stage around a model, with its optimizer and schedule.
+
+    Args:
+        config: Plain configuration.
+        model: What it trains.
+        **of_the_data: What the stage takes from the data: weights of the tasks, shares of the classes.
+    """
+    return build(
+        {key: value for key, value in config["stage"].items() if key != "init_from"},
+        "stage",
+        model=model,
+        optimizer=build(config["optimizer"], "optimizer"),
+        schedule=build(config["schedule"], "schedule"),
+        **of_the_data,
+    )

@@ -20,7 +20,7 @@ from cmrvlm.stages.handover import hand_over, load_parts, moved_table, part_of
 from cmrvlm.stages.run_folder import check_preprocessing, load_run, load_weights, own_weights, weights_hash
 from cmrvlm.stages.schedule import constant, warmup_cosine
 from cmrvlm.stages.training import train
-from cmrvlm.stages.wiring import build_collator, build_data, build_model, build_tokenizer
+from cmrvlm.stages.wiring import build_collator, build_data, build_model, build_stage, build_tokenizer
 from cmrvlm.transforms.intensity import PercentileIntensity
 from cmrvlm.transforms.preprocessing import Preprocessing
 from data_modules.accumulation import AccumulationWindows
@@ -32,23 +32,13 @@ QUIET = ("callbacks.samples=null", "callbacks.learning_rate=null", "logger=[]")
 
 def stage_of(config):
     """Stage and one training batch of a configuration."""
-    from cmrvlm.instantiate import build
-
     torch.manual_seed(0)
     data = build_data(config)
     data.prepare_data()
     tokenizer = build_tokenizer(config, data, None)
     model = build_model(config, tokenizer)
     data.collator = build_collator(model, tokenizer)
-    settings = {k: v for k, v in config["stage"].items() if k != "init_from"}
-    stage = build(
-        settings,
-        "stage",
-        model=model,
-        optimizer=build(config["optimizer"], "o"),
-        schedule=build(config["schedule"], "s"),
-    )
-    return stage, next(iter(data.train_dataloader()))
+    return build_stage(config, model), next(iter(data.train_dataloader()))
 
 
 @pytest.mark.parametrize(("stage", "steps", "share"), [("stage1", 60, 0.4), ("stage2", 60, 0.9), ("stage3", 60, 0.4)])
