@@ -16,6 +16,7 @@ from cmrvlm.models.cmrvlm import CMRVLM
 from cmrvlm.models.decoding import Decode
 from cmrvlm.models.features import Features
 from cmrvlm.models.mask_reading import MaskReading
+from cmrvlm.models.precision import autocast_of
 from cmrvlm.models.rows import rows_by_series, rows_of
 from cmrvlm.models.rules import OneOf, Outline, Rule
 from cmrvlm.targets import measurements_of, risk_of, without_volumes
@@ -46,7 +47,7 @@ def answer_batch(
     model: CMRVLM, collator: Collator, batch: Batch, max_new_tokens: int, decode: Decode | None = None,
     reading: MaskReading | None = None,
 ) -> list[Answer]:  # fmt: skip
-    """Ask a model every instruction of a batch; images are encoded once.
+    """Ask a model every instruction of a batch, in the precision that it was trained in; images are encoded once.
 
     Args:
         model: In evaluation mode; the batch is moved to where it is.
@@ -59,7 +60,15 @@ def answer_batch(
     Returns:
         One answer for each instruction, in their order.
     """
-    batch = batch.to(next(model.parameters()).device)
+    device = next(model.parameters()).device
+    with autocast_of(model.precision, device):
+        return _answers(model, collator, batch.to(device), max_new_tokens, decode, reading or MaskReading())
+
+
+def _answers(
+    model: CMRVLM, collator: Collator, batch: Batch, max_new_tokens: int, decode: Decode | None, reading: MaskReading
+) -> list[Answer]:
+    """Answer as `answer_batch` says, with the batch where the model is."""
     owners = rows_of(batch)
     features = model.encode(batch.media)
     tokens = model.image_tokens(features, batch.instructions, owners)
@@ -72,7 +81,7 @@ def answer_batch(
     texts = [collator.tokenizer.decode([t for t in ids if t != collator.image_id]).strip() for ids in new]
     answers = [Answer(one, text, truncated=not one.allowed and len(ids) >= max_new_tokens)
                for one, text, ids in zip(batch.instructions, texts, new, strict=True)]  # fmt: skip
-    _add_masks(model, collator, batch, features, tokens, answers, reading or MaskReading())
+    _add_masks(model, collator, batch, features, tokens, answers, reading)
     _add_read_outs(model, features, answers, owners)
     for answer in answers:
         answer.text = fill_quotes(answer.text, quoted_values(answer.read_outs), answer.instruction.language)

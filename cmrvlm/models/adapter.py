@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from peft import LoraConfig, inject_adapter_in_model
+from peft.functional import cast_adapter_dtype
 from torch import nn
 
 from cmrvlm.errors import CmrvlmError
@@ -62,6 +63,8 @@ def lora(
     _freeze(llm)
     config = LoraConfig(r=rank, lora_alpha=alpha, lora_dropout=dropout, target_modules=wanted, use_dora=dora)
     inject_adapter_in_model(config, llm.network)
+    # Steps of an optimizer are too small for the digits of bfloat16: what is trained is kept in float32.
+    cast_adapter_dtype(llm.network, "default")
     for name, parameter in llm.network.named_parameters():
         parameter.requires_grad = "lora_" in name
     return llm

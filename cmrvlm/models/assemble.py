@@ -30,6 +30,7 @@ class Parts:
             `counts`, `widths`, `names` and `token_width`).
         names: Output of the read-out to the token ids of the name of each of its values.
         ids: What the model must recognise in a text.
+        precision: Numeric precision in which the model answers.
     """
 
     encoders: Mapping[str, Encoder]
@@ -38,6 +39,7 @@ class Parts:
     heads: Mapping[str, Callable[..., Any] | None]
     names: Mapping[str, Sequence[Sequence[int]]]
     ids: MarkIds
+    precision: str = "32-true"
 
     def projectors(self) -> dict[str, Projector]:
         """A projector for each encoder."""
@@ -81,6 +83,7 @@ def vision_language(parts: Parts, mask_sequences: Sequence[str] = ("sax",)) -> C
         if read_out
         else None,
         ids=parts.ids,
+        precision=parts.precision,
     )
 
 

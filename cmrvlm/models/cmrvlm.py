@@ -38,6 +38,7 @@ class CMRVLM(nn.Module):
         mask_head: Decoder of <SEG> for each sequence that can be segmented.
         read_out: Head over the encoders' tokens, or None.
         ids: Token ids that the model must recognise.
+        precision: Numeric precision in which it answers, as `cmrvlm.models.precision` names it.
     """
 
     def __init__(
@@ -48,6 +49,7 @@ class CMRVLM(nn.Module):
         mask_head: Mapping[str, MaskDecoder],
         read_out: ReadOut | None,
         ids: MarkIds,
+        precision: str = "32-true",
     ) -> None:
         super().__init__()
         self.encoders = nn.ModuleDict(encoders)
@@ -56,6 +58,7 @@ class CMRVLM(nn.Module):
         self.mask_head = nn.ModuleDict(mask_head)
         self.read_out = read_out
         self.ids = ids
+        self.precision = precision
 
     @classmethod
     def from_pretrained(cls, run: str | Path) -> CMRVLM:
@@ -168,7 +171,7 @@ class CMRVLM(nn.Module):
         return 0 if self.read_out is None else self.read_out.tell.count
 
     def read(self, rows: TextRows, tokens: list[Tensor]) -> Tensor:
-        """Hidden states (R, L, D) of the language model over rows with their image tokens.
+        """Hidden states (R, L, D) of the language model over rows with their image tokens, in float32 as heads are.
 
         Instructions about the same images are read behind one copy of them where the language model can; what comes out
         is what each row by itself would give.
@@ -176,7 +179,7 @@ class CMRVLM(nn.Module):
         packed = arrange(rows, self.llm)
         images = [torch.cat([tokens[row] for row in own]) for own in packed.firsts]
         embeddings = fill_image_places(self.llm.embed(packed.ids), packed.ids, self.ids.image, images)
-        return self.llm.hidden(embeddings, packed.layout).flatten(0, 1)[packed.where]
+        return self.llm.hidden(embeddings, packed.layout).flatten(0, 1)[packed.where].float()
 
     def answer_logits(self, hidden: Tensor, rows: TextRows) -> tuple[Tensor, Tensor]:
         """Logits (K, V) before each answer token, the end token included, and those tokens (K,)."""

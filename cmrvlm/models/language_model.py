@@ -83,9 +83,11 @@ class LanguageModel(nn.Module):
         return torch.where(own[..., None], rows, embeddings)
 
     def logits(self, hidden: Tensor) -> Tensor:
-        """Hidden states (..., D) to logits (..., V)."""
+        """Return logits (..., V) of hidden states (..., D), which may be in another precision than the head."""
+        head = self.network.get_output_embeddings()
         hidden = hidden / getattr(self.network.config, "logits_scaling", 1.0)  # MiniCPM3 divides by it before the head
-        logits: Tensor = self.network.get_output_embeddings()(hidden)  # type: ignore[misc]
+        hidden = hidden.to(head.weight.dtype)  # type: ignore[union-attr]
+        logits: Tensor = head(hidden)  # type: ignore[misc]
         rows = self.rows if self.out_rows is None else self.out_rows
         if rows is None:
             return logits

@@ -18,6 +18,7 @@ from cmrvlm.models.cmrvlm import CMRVLM
 from cmrvlm.models.dual_encoder import DualEncoder
 from cmrvlm.models.features import MarkIds
 from cmrvlm.models.language_model import LanguageModel
+from cmrvlm.models.precision import check_precision
 from cmrvlm.targets import TARGET_NAMES
 from cmrvlm.tasks.segmentation import DetectTask, SegmentTask
 from cmrvlm.text.collate import Collator
@@ -59,7 +60,8 @@ def build_model(config: Config, tokenizer: PreTrainedTokenizerBase) -> nn.Module
     ids = MarkIds(*tokenizer.convert_tokens_to_ids([IMAGE, SEGMENT, DETECT]))
     heads = {name: build(one, f"head.{name}") if one else None for name, one in config["head"].items()}
     names = {output: [_ids_of_name(tokenizer, one) for one in own] for output, own in TARGET_NAMES.items()}
-    parts = Parts(encoders, llm, build(config["projector"], "projector"), heads, names, ids)
+    precision = check_precision(config["trainer"]["precision"])
+    parts = Parts(encoders, llm, build(config["projector"], "projector"), heads, names, ids, precision)
     model = build(config["model"], "model", parts=parts)
     assert isinstance(model, nn.Module)
     return model
