@@ -1,8 +1,9 @@
-"""Objects from configuration, with `_target_` limited to this project and its declared libraries."""
+"""Objects from configuration: each place builds what `cmrvlm.slots` allows there, and nothing is looked up later."""
 
 from __future__ import annotations
 
 import importlib
+import inspect
 from functools import partial
 from typing import Any
 
@@ -10,6 +11,7 @@ from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 
 from cmrvlm.errors import CmrvlmError
+from cmrvlm.slots import allowed_in
 
 # Where the object of a `_target_` must be defined. Whole libraries are not open: torch.hub, for one, loads code.
 _ALLOWED_MODULES = (
@@ -20,21 +22,23 @@ _ALLOWED_MODULES = (
     "lightning.pytorch.callbacks.",
     "lightning.pytorch.loggers.",
     "lightning.pytorch.trainer.",
-    "monai.transforms.",
-    "torchio.transforms.",
 )
+_INTERPOLATION = "${"
 
 
 def resolve(target: str, where: str) -> Any:
-    """The object that a `_target_` names.
+    """Return the object that a `_target_` names.
 
     Raises:
         CmrvlmError: It is not allowed or does not exist; the message names the key.
     """
     parts = target.split(".")
     if not target.startswith(_ALLOWED_MODULES):
-        raise CmrvlmError(f"'{target}' may not be built from a configuration", field=where,
-                          remedy="Use a class of this project or of its declared libraries.")  # fmt: skip
+        raise CmrvlmError(
+            f"'{target}' may not be built from a configuration",
+            field=where,
+            remedy="Use a class of this project or of its declared libraries.",
+        )
     for cut in range(len(parts) - 1, 0, -1):
         name = ".".join(parts[:cut])
         try:
@@ -42,8 +46,9 @@ def resolve(target: str, where: str) -> Any:
         except ModuleNotFoundError as error:
             if error.name is not None and name.startswith(error.name):
                 continue
-            raise CmrvlmError(f"'{target}' needs the package {error.name}", field=where,
-                              remedy="Install the extra that brings it.") from error  # fmt: skip
+            raise CmrvlmError(
+                f"'{target}' needs the package {error.name}", field=where, remedy="Install the extra that brings it."
+            ) from error
         for part in parts[cut:]:
             found = getattr(found, part, None)
         home = f"{getattr(found, '__module__', '')}."
@@ -55,34 +60,84 @@ def resolve(target: str, where: str) -> Any:
     )
 
 
-def check_targets(tree: Any, where: str = "config") -> None:
-    """Refuse a configuration tree that names anything outside the allowed modules."""
+def resolve_in_slot(target: str, place: str) -> Any:
+    """Return the object that a `_target_` names, where it fits its place.
+
+    Args:
+        target: Dotted name.
+        place: Keys of the tree that holds it, from the top, joined by dots.
+
+    Raises:
+        CmrvlmError: It is neither a subclass of the place's base class nor one of its factories, or does not exist.
+    """
+    where = f"{place}._target_"
+    found, names = resolve(target, where), allowed_in(place)
+    for name in names:
+        kind = resolve(name, where)
+        if found is kind or (inspect.isclass(found) and inspect.isclass(kind) and issubclass(found, kind)):
+            return found
+    remedy = f"Use a subclass of it, or one of: {', '.join(names)}." if names else "Take the _target_ out."
+    raise CmrvlmError(f"'{target}' is not what is built here", field=where, remedy=remedy)
+
+
+def checked_targets(tree: Any, place: str = "config") -> Any:
+    """Return a plain configuration tree with every `_target_` replaced by the object that it names.
+
+    Args:
+        tree: Nested dicts, lists and values, all interpolations resolved.
+        place: Keys that lead to the tree, joined by dots.
+
+    Raises:
+        CmrvlmError: A target does not fit its place, or a text is still to be interpolated: that could make a target
+            after the check.
+    """
     if isinstance(tree, dict):
+        checked = {key: checked_targets(value, f"{place}.{key}") for key, value in tree.items()}
         if "_target_" in tree:
-            resolve(str(tree["_target_"]), f"{where}._target_")
+            checked["_target_"] = resolve_in_slot(str(tree["_target_"]), place)
+        return checked
+    if isinstance(tree, list):
+        return [checked_targets(value, f"{place}[{index}]") for index, value in enumerate(tree)]
+    check_plain(tree, place)
+    return tree
+
+
+def check_plain(tree: Any, place: str = "config") -> None:
+    """Refuse texts that are still to be interpolated, at any depth.
+
+    Raises:
+        CmrvlmError: There is one; the message names its key.
+    """
+    if isinstance(tree, dict):
         for key, value in tree.items():
-            check_targets(value, f"{where}.{key}")
+            check_plain(value, f"{place}.{key}")
     elif isinstance(tree, list):
         for index, value in enumerate(tree):
-            check_targets(value, f"{where}[{index}]")
+            check_plain(value, f"{place}[{index}]")
+    elif isinstance(tree, str) and _INTERPOLATION in tree:
+        raise CmrvlmError(
+            f"'{tree}' is an interpolation, plain values are needed here", field=place, remedy="Write the value itself."
+        )
 
 
-def build(tree: Any, where: str, **extra: Any) -> Any:
+def build(tree: Any, place: str, **extra: Any) -> Any:
     """Build what a plain configuration tree describes.
 
     Args:
         tree: Dict with `_target_`, settings and possibly nested trees.
-        where: Key of the tree in the configuration, for messages.
+        place: Keys that lead to the tree, joined by dots: they say what may be built.
         **extra: Arguments that are derived and stand in no configuration.
 
     Raises:
-        CmrvlmError: A target is not allowed, or its arguments do not fit.
+        CmrvlmError: A target does not fit its place, or its arguments do not fit.
     """
-    check_targets(tree, where)
+    if not isinstance(tree, dict) or "_target_" not in tree:
+        raise CmrvlmError("nothing says what is built here", field=place, remedy="Give it a _target_.")
+    checked = checked_targets(tree, place)
     stays_partial = bool(tree.get("_partial_", False))
     try:
         # Derived arguments go past Hydra, which would turn dataclasses among them into configurations.
-        factory = instantiate({**tree, "_partial_": True}, _convert_="all")
+        factory = instantiate({**checked, "_partial_": True}, _convert_="all")
         if stays_partial:
             return partial(factory, **extra)
         return factory(**extra)
@@ -90,8 +145,8 @@ def build(tree: Any, where: str, **extra: Any) -> Any:
         cause = error.__cause__
         if isinstance(cause, CmrvlmError):
             raise cause from error
-        raise CmrvlmError(f"it cannot be built: {cause or error}", field=where, remedy="Check its settings.") from error
+        raise CmrvlmError(f"it cannot be built: {cause or error}", field=place, remedy="Check its settings.") from error
     except TypeError as error:
         if "unexpected keyword" in str(error) or "missing" in str(error):
-            raise CmrvlmError(f"the settings do not fit: {error}", field=where, remedy="Check the names.") from error
+            raise CmrvlmError(f"the settings do not fit: {error}", field=place, remedy="Check the names.") from error
         raise

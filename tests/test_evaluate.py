@@ -351,7 +351,7 @@ def test_the_hash_of_the_data_is_that_of_its_content(run, source, tmp_path):
     from cmrvlm.instantiate import build
     from data_modules.cache import StudyCache
 
-    preprocessing = build(read_config(run)["transform"]["preprocessing"], "t")
+    preprocessing = build(read_config(run)["transform"]["preprocessing"], "transform.preprocessing")
     ids = source.study_ids()[:2]
     one, two = StudyCache(tmp_path / "one", source, preprocessing), StudyCache(tmp_path / "two", source, preprocessing)
     for cache in (one, two):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 
 import torch
 from torch import Tensor, nn
@@ -52,7 +53,15 @@ def sig_lip(images: Tensor, texts: Tensor, scale: Tensor, bias: Tensor, same: Te
         return -logsigmoid(signs * logits).sum() / len(images)
 
 
-class InfoNce(nn.Module):
+class ContrastiveLoss(nn.Module, ABC):
+    """Base of the losses of stage 1."""
+
+    @abstractmethod
+    def forward(self, images: Tensor, texts: Tensor, same: Tensor) -> Tensor:
+        """Return the loss of images (N, D) and texts (N, D); `same` (N, N) is true where they fit."""
+
+
+class InfoNce(ContrastiveLoss):
     """`info_nce` with a learned temperature."""
 
     def __init__(self) -> None:
@@ -64,7 +73,7 @@ class InfoNce(nn.Module):
         return info_nce(images, texts, self.log_scale.exp().clamp(max=_STEEPEST), same)
 
 
-class SigLip(nn.Module):
+class SigLip(ContrastiveLoss):
     """`sig_lip` with a learned temperature and bias."""
 
     def __init__(self) -> None:

@@ -36,8 +36,16 @@ def check_bert_model(path: str, layers: int) -> None:
 
 @lru_cache(maxsize=1)
 def _loaded(path: str) -> tuple[Any, Any]:
-    model = AutoModel.from_pretrained(path, local_files_only=True).eval()
-    return model, AutoTokenizer.from_pretrained(path, local_files_only=True)
+    closed = {"local_files_only": True, "trust_remote_code": False}
+    try:
+        return AutoModel.from_pretrained(path, **closed).eval(), AutoTokenizer.from_pretrained(path, **closed)
+    except (OSError, ValueError) as error:
+        raise CmrvlmError(
+            f"the model cannot be loaded ({error})",
+            file=path,
+            field="bert_score.path",
+            remedy="Give a folder that save_pretrained wrote; code that lies in it is never run.",
+        ) from error
 
 
 @torch.no_grad()

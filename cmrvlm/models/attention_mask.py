@@ -12,6 +12,7 @@ from torch.nn.attention.flex_attention import BlockMask, create_block_mask
 from cmrvlm.errors import CmrvlmError
 
 Style = Literal["prefix", "causal"]
+IMPLEMENTATIONS = ("sdpa", "eager", "flex_attention", "flash_attention_2", "flash_attention_3")
 IMAGES, QUESTION, ANSWER = range(3)  # blocks of a row: begin and images, question with its mark, answer with its end
 
 
@@ -94,6 +95,21 @@ def behind_images(images_valid: Tensor, questions_valid: Tensor, style: Style) -
     own = reads[None] & questions_valid[:, None, :]  # (R, Q, Q)
     images = images_valid[:, None, :].expand(-1, count, -1)
     return torch.cat([images, own], dim=2)[:, None]
+
+
+def check_implementation(name: str) -> str:
+    """Return the name of an attention implementation that Transformers itself has.
+
+    Raises:
+        CmrvlmError: It is another one; Transformers would take `owner/name` for a kernel to fetch and run.
+    """
+    if name not in IMPLEMENTATIONS:
+        raise CmrvlmError(
+            f"unknown attention implementation '{name}'",
+            field="llm.network.attention_implementation",
+            remedy=f"Known: {', '.join(IMPLEMENTATIONS)}.",
+        )
+    return name
 
 
 def for_implementation(mask: Tensor, implementation: str, dtype: torch.dtype) -> Any:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel, Qwen3Config, Qwen3ForCausalLM
 from transformers.pytorch_utils import Conv1D
 
-from cmrvlm.models.attention_mask import Layout, Style, allowed, for_implementation
+from cmrvlm.models.attention_mask import Layout, Style, allowed, check_implementation, for_implementation
 
 _SAMPLED = 64  # values of each weight in a fingerprint
 
@@ -195,7 +195,7 @@ def tiny_language_model(
         "intermediate_size": intermediate_size,
         "max_position_embeddings": max_length,
         "tie_word_embeddings": True,
-        "attn_implementation": attention_implementation,
+        "attn_implementation": check_implementation(attention_implementation),
     }
     network = (
         LlamaForCausalLM(LlamaConfig(**settings)) if family == "llama" else Qwen3ForCausalLM(Qwen3Config(**settings))

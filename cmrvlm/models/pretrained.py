@@ -19,7 +19,7 @@ from transformers import (
 )
 
 from cmrvlm.errors import CmrvlmError
-from cmrvlm.models.attention_mask import ANSWER, IMAGES, QUESTION, Layout, Style
+from cmrvlm.models.attention_mask import ANSWER, IMAGES, QUESTION, Layout, Style, check_implementation
 from cmrvlm.models.language_model import LanguageModel
 from cmrvlm.text.pretrained import source_of
 from cmrvlm.text.tokens import SPECIAL_TOKENS
@@ -66,6 +66,7 @@ def pretrained_language_model(
     Raises:
         CmrvlmError: The model cannot be had as asked.
     """
+    check_implementation(attention_implementation)
     where, told = source_of(path, package)
     told |= {"revision": revision} if revision else {}
     try:

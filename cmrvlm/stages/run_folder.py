@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
 from cmrvlm.entry import Config
-from cmrvlm.errors import CmrvlmError
-from cmrvlm.instantiate import build
+from cmrvlm.errors import CmrvlmError, told_in
+from cmrvlm.instantiate import build, check_plain
 from cmrvlm.labels import DISEASES, FINDINGS, STRUCTURES
 from cmrvlm.models.cmrvlm import CMRVLM
 from cmrvlm.models.language_model import LanguageModel, borrowed_keys
@@ -72,17 +72,21 @@ def save_run(run: Path, config: Config, model: nn.Module, tokenizer: PreTrainedT
 
 
 def read_config(run: Path) -> Config:
-    """The resolved configuration of a run.
+    """Read the resolved configuration of a run.
 
     Raises:
-        CmrvlmError: The folder is no run folder.
+        CmrvlmError: The folder is no run folder, or its configuration is not resolved: what is looked up later could
+            be anything, and runs come from other people.
     """
     path = run / CONFIG
     if not path.is_file():
         raise CmrvlmError(
             "there is no run here", file=path, field="run", remedy="Give the folder that training printed."
         )
-    return dict(yaml.safe_load(path.read_text()))
+    config = dict(yaml.safe_load(path.read_text()))
+    with told_in(path):
+        check_plain(config)
+    return config
 
 
 @dataclass

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
+from importlib.metadata import distribution, packages_distributions
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +10,13 @@ from cmrvlm.errors import CmrvlmError
 
 
 def file_of_package(package: str, pattern: str, field: str, extra: str = "") -> Path:
-    """The first file of a pattern that an installed package carries.
+    """Return the first file of a pattern that an installed package carries.
+
+    The package is found in the records that pip keeps. Nothing is imported: a name in somebody else's configuration
+    could be that of a module which lies beside it.
 
     Args:
-        package: Name to import.
+        package: Name under which it would be imported.
         pattern: Such as `*.gguf`.
         field: Of the configuration, for the error.
         extra: Options of pip, for the error.
@@ -21,9 +24,9 @@ def file_of_package(package: str, pattern: str, field: str, extra: str = "") -> 
     Raises:
         CmrvlmError: The package is not installed, or holds none.
     """
-    found = importlib.util.find_spec(package)
-    folders = list(found.submodule_search_locations or []) if found else []
-    files = [path for folder in folders for path in sorted(Path(folder).rglob(pattern))]
+    owners = packages_distributions().get(package, ())
+    recorded = sorted(file for owner in owners for file in distribution(owner).files or ())
+    files = [Path(str(file.locate())) for file in recorded if file.parts[0] == package and file.match(pattern)]
     if not files:
         raise CmrvlmError(f"the package {package.replace('_', '-')} with {pattern} is not installed", field=field,
                           remedy=f"pip install {extra}{package.replace('_', '-')}")  # fmt: skip

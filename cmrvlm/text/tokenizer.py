@@ -72,11 +72,16 @@ def pretrained_tokenizer(
 
 
 def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
-    """Read a tokenizer saved with a run.
+    """Read a tokenizer saved with a run, without any code that lies beside it.
 
     Raises:
-        CmrvlmError: The folder holds none.
+        CmrvlmError: The folder holds none, or one that cannot be read.
     """
     if not (folder / "tokenizer.json").is_file():
         raise CmrvlmError("no tokenizer.json here", file=folder, remedy="Give the folder of a finished run.")
-    return AutoTokenizer.from_pretrained(folder)  # type: ignore[no-any-return]
+    try:
+        return AutoTokenizer.from_pretrained(folder, trust_remote_code=False)  # type: ignore[no-any-return]
+    except (OSError, ValueError, ImportError) as error:
+        raise CmrvlmError(
+            f"the tokenizer cannot be loaded ({error})", file=folder, remedy="Give the folder of a finished run."
+        ) from error

@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 
 from cmrvlm.study import Series, Study
+from cmrvlm.transforms.step import Step
 
 
 def frames_to_keep(count: int, wanted: int, phases: dict[str, int]) -> list[int]:
@@ -24,7 +25,7 @@ def frames_to_keep(count: int, wanted: int, phases: dict[str, int]) -> list[int]
     return sorted(set(picks))
 
 
-class SampleFrames:
+class SampleFrames(Step):
     """Keep at most `frames` frames of every cine.
 
     Args:

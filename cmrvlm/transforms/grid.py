@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from cmrvlm.errors import CmrvlmError
 from cmrvlm.study import FloatArray, Series, Study
 from cmrvlm.transforms.geometry import resample_image, resample_mask, target_grid
+from cmrvlm.transforms.step import Step
 
 Center = Literal["image", "heart"]
 # The apex of a heart in its usual place points to the left, forward and down (RAS axes).
@@ -39,7 +40,7 @@ def runs_to_apex(series: Series) -> bool | None:
     return bool(normal @ _BASE_TO_APEX_RAS >= 0) if np.abs(normal).max() < 0.999 else None
 
 
-class BaseToApex:
+class BaseToApex(Step):
     """Short-axis stacks with the basal slice first, decided by geometry, never by index alone.
 
     Where the affine cannot decide, the order is left as it is.
@@ -56,7 +57,7 @@ class BaseToApex:
         return study.with_series(series)
 
 
-class ToGrid:
+class ToGrid(Step):
     """Resample and crop or pad each series in one interpolation.
 
     Args:

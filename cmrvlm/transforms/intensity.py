@@ -7,9 +7,10 @@ from dataclasses import replace
 import numpy as np
 
 from cmrvlm.study import Series, Study
+from cmrvlm.transforms.step import Step
 
 
-class PercentileIntensity:
+class PercentileIntensity(Step):
     """Scale each series so that two of its percentiles become 0 and 1, and clip beyond them.
 
     Args:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 from cmrvlm.study import Study
-
-Transform = Callable[[Study], Study]
+from cmrvlm.transforms.step import Step
 
 
 class Preprocessing:
@@ -17,7 +16,7 @@ class Preprocessing:
         steps: Name to step; a configuration replaces or drops a step by its name.
     """
 
-    def __init__(self, steps: Mapping[str, Transform | None]) -> None:
+    def __init__(self, steps: Mapping[str, Step | None]) -> None:
         self.steps = {name: step for name, step in steps.items() if step is not None}
 
     def __call__(self, study: Study) -> Study:

@@ -71,7 +71,7 @@ def main() -> None:
     """Write the studies in three ways, time reading them, and keep table and numbers."""
     settings = given({"studies": "8", "rounds": "5"})
     count, rounds = int(settings["studies"]), int(settings["rounds"])
-    preprocessing = build(OmegaConf.to_container(OmegaConf.load(SETTINGS))["preprocessing"], "preprocessing")
+    preprocessing = build(OmegaConf.to_container(OmegaConf.load(SETTINGS))["preprocessing"], "transform.preprocessing")
     phantoms = PhantomSource(count=count, **CLINICAL)
     ids = phantoms.study_ids()
     with tempfile.TemporaryDirectory() as temporary:

@@ -33,7 +33,7 @@ SUBSETS = [s for n in range(8) if (s := tuple(q for i, q in enumerate(SEQUENCES)
 
 @pytest.fixture(params=TASKS)
 def task(request):
-    made = build(TASKS[request.param], f"task.{request.param}")
+    made = build(TASKS[request.param], f"mix.tasks.{request.param}")
     assert made.name == request.param
     return made
 
@@ -285,7 +285,7 @@ def test_all_that_the_tasks_ask_is_a_question_for_their_structure(study, structu
 
 
 def mixture(**changes):
-    tasks = {name: build(TASKS[name], name) for name in ("sequence", "phase", "disease")}
+    tasks = {name: build(TASKS[name], f"mix.tasks.{name}") for name in ("sequence", "phase", "disease")}
     return Mixture(tasks, **changes)
 
 
