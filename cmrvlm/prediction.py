@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
@@ -32,6 +33,7 @@ from cmrvlm.label_maps import (
 )
 from cmrvlm.labels import DISEASES, LANGUAGES, NOT_ANNOTATED, SEQUENCE_TERMS, SEQUENCES, STRUCTURE_TERMS, STRUCTURES
 from cmrvlm.measurements import MEASUREMENTS
+from cmrvlm.orientation import LAYOUT, runs_to_apex
 from cmrvlm.quantification.segments import septum_direction
 from cmrvlm.quantification.summary import PICTURES, of_scar, of_ventricles
 from cmrvlm.quantification.ventricles import phases_of_masks
@@ -44,6 +46,8 @@ from cmrvlm.tasks.reporting import ReportTask
 from cmrvlm.tasks.segmentation import SHOWN_BY, SegmentTask, said_absent, structures_asked
 from cmrvlm.text.parse import terms_named
 from cmrvlm.text.report_writer import not_assessed, split_sections
+
+log = logging.getLogger(__name__)
 
 _MASK = "{}_mask.nii.gz"
 _PANEL = {name: "panel.png" if name == "sax" else f"panel_{name}.png" for name in SEQUENCES}
@@ -106,11 +110,11 @@ def predict(config: Config) -> dict[str, Any]:
     maps = _label_maps(run, native, study, answers, config, wanted)
     measured = {name: replace(native.series[name], mask=labels, phases={}, levels=()) for name, labels in maps.items()}
     written = {name: at_ed_and_es(one) for name, one in measured.items()} if config["frames"] == "ed_es" else maps
-    result = _texts(answers, config["ask"], written)
+    result = _texts(answers, config["ask"], written) | {"layout": _layouts(native)}
     images = image_files(Path(config["study"]), config["sequence"])  # for their headers, which a study does not hold
     for sequence, one in measured.items():
         labels = coded(written[sequence], config["mask_values"])
-        write_mask(out / _MASK.format(sequence), labels, images[sequence])
+        write_mask(out / _MASK.format(sequence), labels, images[sequence], sequence)
         panel(one, out / _PANEL[sequence])
     if config["frames"] != "all":
         result["mask_frames"] = {sequence: list(replace(one, mask=written[sequence]).known_frames())
@@ -127,6 +131,17 @@ def predict(config: Config) -> dict[str, Any]:
         result["from_lge_masks"] = of_scar(measured["lge"], asked, out, septum)
     (out / "prediction.json").write_text(json.dumps(result, indent=1, ensure_ascii=False))
     return result
+
+
+def _layouts(study: Study) -> dict[str, str]:
+    """Return for each series the layout that it was read in, and say of which files it could not be told."""
+    layouts = {}
+    for name, series in study.series.items():
+        layouts[name] = LAYOUT
+        if runs_to_apex(series.affine[:3, 2]) is None:
+            layouts[name] = "as stored: the file has no scanner orientation"
+            log.warning("%s: the file has no scanner orientation, rows, columns and slices stay as stored", name)
+    return layouts
 
 
 @torch.no_grad()

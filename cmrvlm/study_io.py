@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from cmrvlm.errors import CmrvlmError, told_in
 from cmrvlm.labels import SEQUENCES
+from cmrvlm.orientation import from_layout, reversed_places, reverses_slices, to_layout
 from cmrvlm.study import Series, Study, StudyLabels, UserQuestion
 
 log = logging.getLogger(__name__)
@@ -127,9 +128,48 @@ def _told_of(image: Path, told: Mapping[str, Any]) -> dict[str, Any]:
     return dict(told.get("series", {}).get(image.name.removesuffix(".gz").removesuffix(".nii"), {}))
 
 
-def stored_places_mm(image: Path) -> tuple[float, ...] | None:
-    """Places of the slices that a `study.json` beside a NIfTI file states for it; None when it states none."""
-    return _places(_told_of(image, _told_beside(image)))
+def stored_places_mm(image: Path, affine: NDArray[np.float64], sequence: str) -> tuple[float, ...] | None:
+    """Return the places of slices that a `study.json` beside a NIfTI file states for it; None when it states none.
+
+    Args:
+        image: The file.
+        affine: (4, 4) as the file stores it.
+        sequence: What it shows.
+    """
+    return slices_told(_told_of(image, _told_beside(image)), affine, sequence)[1]
+
+
+def slices_told(
+    told: Mapping[str, Any], affine: NDArray[np.float64], sequence: str
+) -> tuple[tuple[str | None, ...], tuple[float, ...] | None]:
+    """Return levels and places in mm of slices, as a `study.json` states them, in the one layout.
+
+    They stand there in the order of the affine beside them, which may be another than that of the file by now.
+
+    Args:
+        told: The part of `study.json` about a series.
+        affine: (4, 4) as the file stores it, for a `study.json` without one.
+        sequence: What it shows.
+
+    Raises:
+        CmrvlmError: The affine in `study.json` is none.
+    """
+    stated = np.array(told.get("affine", affine), dtype=np.float64)
+    if stated.shape != (4, 4) or not np.linalg.norm(stated[:3, 2]) > 0:
+        raise CmrvlmError("this is no affine of four by four numbers", field="affine", remedy="Take it out.")
+    levels, places = tuple(told.get("levels", ())), _places(told)
+    if reverses_slices(stated, sequence):
+        return levels[::-1], reversed_places(places)
+    return levels, places
+
+
+def read_image(path: Path, sequence: str) -> tuple[np.ndarray, np.ndarray]:
+    """Read a NIfTI file as `read_nifti` does, and bring it to the one layout of its sequence.
+
+    Returns:
+        Array (Z, T, H, W) and affine; as they are stored where the affine has no orientation.
+    """
+    return to_layout(*read_nifti(path), sequence)
 
 
 def read_nifti(path: Path) -> tuple[np.ndarray, np.ndarray]:
@@ -185,16 +225,24 @@ _PLACE = ("pixdim", "xyzt_units", "qform_code", "quatern_b", "quatern_c", "quate
           "qoffset_z", "sform_code", "srow_x", "srow_y", "srow_z")  # fmt: skip
 
 
-def write_mask(path: Path, labels: NDArray[np.uint8], image: Path) -> None:
-    """Write (Z, T, H, W) as a NIfTI file with the axes and the place of an image's file, as its header states it.
+def write_mask(path: Path, labels: NDArray[np.uint8], image: Path, sequence: str) -> None:
+    """Write a mask as a NIfTI file with the axes, their order and the place of an image's file, as its header says.
 
     The rest of the header is left behind: it may name the patient.
+
+    Args:
+        path: The file to write.
+        labels: (Z, T, H, W) in the layout of `read_image`.
+        image: The image's file.
+        sequence: What it shows.
     """
     like = nib.load(image)
+    shape = (*like.shape, 1)[:3]  # type: ignore[attr-defined]
     header = nib.Nifti1Header()
     for name in _PLACE:
         header[name] = like.header[name]  # type: ignore[attr-defined]
-    data = labels.transpose(3, 2, 0, 1).reshape(like.shape)  # type: ignore[attr-defined]
+    stored = from_layout(labels, _true_affine(like, image), (shape[0], shape[1], shape[2]), sequence)  # (x, y, z, t)
+    data = stored.reshape(like.shape)  # type: ignore[attr-defined]
     nib.save(nib.Nifti1Image(data, None, header, dtype=np.uint8), path)
 
 
@@ -230,6 +278,8 @@ def image_files(path: Path, sequence: str = "sax") -> dict[str, Path]:
 def read_study(path: Path, sequence: str = "sax") -> Study:
     """Read a study folder with `sax.nii.gz`, `lax_4ch.nii.gz`, `lge.nii.gz` (any of them), or one NIfTI file.
 
+    Series are brought to the one layout of `cmrvlm.orientation`, in whatever order files store their axes.
+
     From a `study.json` beside them come times, places of slices, and what is known of the patient's body; nothing that
     the model is to find out.
 
@@ -243,12 +293,17 @@ def read_study(path: Path, sequence: str = "sax") -> Study:
     files = image_files(path, sequence)
     told, series = _told_beside(next(iter(files.values()))), {}
     for name in (name for name in SEQUENCES if name in files):
-        image, affine = read_nifti(files[name])
+        stored, stored_affine = read_nifti(files[name])
+        image, affine = to_layout(stored, stored_affine, name)
         own = _told_of(files[name], told)
         times = own.get("frame_times_ms")
         with told_in(files[name].with_name("study.json")):
-            series[name] = Series(image.astype(np.float32), affine, None if times is None else tuple(times),
-                                  slice_places_mm=_places(own))  # fmt: skip
+            series[name] = Series(
+                image.astype(np.float32),
+                affine,
+                None if times is None else tuple(times),
+                slice_places_mm=slices_told(own, stored_affine, name)[1],
+            )
     labels = StudyLabels(demographics=dict(told.get("labels", {}).get("demographics", {})))
     name = path.name.removesuffix(".gz").removesuffix(".nii")
     return Study(name, name, series, labels)

@@ -13,11 +13,11 @@ from scipy import ndimage, stats
 from cmrvlm.errors import CmrvlmError
 from cmrvlm.labels import LEVELS, NOT_ANNOTATED, STRUCTURES
 from cmrvlm.measurements import MEASUREMENTS
+from cmrvlm.orientation import flip_slices
 from cmrvlm.quantification.segments import level_of_slices
 from cmrvlm.quantification.ventricles import quantify
 from cmrvlm.study import Series
-from cmrvlm.study_io import read_nifti
-from cmrvlm.transforms.grid import flip_slices
+from cmrvlm.study_io import read_image
 
 _LEFT = ("lv", "myo", "scar", "no_reflow")
 _FEWEST_FOR_AXIS, _DISPLACED_MM = 4, 5.0
@@ -67,18 +67,19 @@ def check_structures(label_map: Mapping[int, str]) -> None:
                           remedy=f"Known: {', '.join(STRUCTURES)}.")  # fmt: skip
 
 
-def read_mask(path: Path, shape: tuple[int, ...], affine: NDArray[np.float64]) -> NDArray[np.generic]:
-    """Values (Z, T, H, W) of a mask file, as they stand there, that lie on the grid of their image.
+def read_mask(path: Path, shape: tuple[int, ...], affine: NDArray[np.float64], sequence: str) -> NDArray[np.generic]:
+    """Read the values (Z, T, H, W) of a mask file, as they stand there, that lie on the grid of their image.
 
     Args:
         path: The file.
-        shape: Of the image.
-        affine: Of the image.
+        shape: Of the image, in the one layout.
+        affine: Of the image, in the one layout.
+        sequence: What the image shows.
 
     Raises:
         CmrvlmError: Shape or affine is another, by more than 1e-3.
     """
-    values, own = read_nifti(path)
+    values, own = read_image(path, sequence)
     check_grid(path, values.shape, own, shape, affine)
     return values
 

@@ -186,7 +186,7 @@ def test_a_mask_has_the_place_that_its_image_states_and_nothing_else_of_its_head
         image.header.set_slope_inter(2.0, 5.0)
         nib.save(image, tmp_path / "image.nii.gz")
         labels = np.random.default_rng(0).choice([0, 1, 2, 255], (4, shape[3] if len(shape) > 3 else 1, 5, 6))
-        write_mask(tmp_path / "mask.nii.gz", labels.astype(np.uint8), tmp_path / "image.nii.gz")
+        write_mask(tmp_path / "mask.nii.gz", labels.astype(np.uint8), tmp_path / "image.nii.gz", "sax")
         one, other = (nib.load(tmp_path / f"{name}.nii.gz") for name in ("image", "mask"))
         assert other.shape == one.shape
         np.testing.assert_array_equal(other.affine, one.affine)

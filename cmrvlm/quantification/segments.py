@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from cmrvlm.labels import LEVELS, STRUCTURES
+from cmrvlm.orientation import runs_to_apex
 from cmrvlm.quantification.ventricles import WALL
 from cmrvlm.study import Series
-from cmrvlm.transforms.grid import runs_to_apex
 
 FloatArray = NDArray[np.float64]
 # Centre of each segment in degrees, from the direction of the right ventricle towards the inferior wall.
@@ -164,7 +164,7 @@ def _to_apex(series: Series, levels: list[str | None]) -> FloatArray:
     from a right one, so that whoever looks at the pictures is taken to stand at the apex.
     """
     columns, rows, slices = series.affine[:3, :3].T
-    forward = runs_to_apex(series)
+    forward = runs_to_apex(slices)
     known = [LEVELS.index(level) for level in levels if level is not None]
     if forward is not None and known and known[0] != known[-1]:
         forward = known[0] < known[-1]

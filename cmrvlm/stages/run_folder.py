@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,10 +20,13 @@ from cmrvlm.instantiate import build, check_plain
 from cmrvlm.labels import DISEASES, FINDINGS, STRUCTURES
 from cmrvlm.models.cmrvlm import CMRVLM
 from cmrvlm.models.language_model import LanguageModel, borrowed_keys
+from cmrvlm.orientation import LAYOUT
 from cmrvlm.stages.wiring import build_collator, build_model
 from cmrvlm.text.collate import Collator
 from cmrvlm.text.tokenizer import load_tokenizer
 from cmrvlm.transforms.preprocessing import Preprocessing
+
+log = logging.getLogger(__name__)
 
 CONFIG, WEIGHTS, TOKENIZER, LABELS, PREPROCESSING = (
     "config.yaml", "model.safetensors", "tokenizer", "labels.json", "preprocessing.json",
@@ -187,13 +191,23 @@ def load_weights(model: nn.Module, path: Path) -> None:
 def check_preprocessing(run: Path, preprocessing: Preprocessing) -> None:
     """Refuse another preprocessing than the training had.
 
+    A run that states no layout was trained on images as their files stored them, which is said.
+
     Raises:
         CmrvlmError: A step differs; both versions are shown.
     """
     path = run / PREPROCESSING
     if not path.is_file():
         raise CmrvlmError("the run does not say how its images were prepared", file=path, remedy="Train it again.")
-    difference = preprocessing.first_difference(json.loads(path.read_text()))
+    made = json.loads(path.read_text())
+    if "layout" not in made:
+        log.warning(
+            "%s: this run was trained on rows, columns and slices as files stored them; it is shown all in one layout "
+            "now, so that answers about files in another order may be better, or worse: train it again",
+            run.name,
+        )
+        made["layout"] = LAYOUT
+    difference = preprocessing.first_difference(made)
     if difference is not None:
         step, trained, current = difference
         raise CmrvlmError(f"trained with {trained}, asked for {current}", file=path,

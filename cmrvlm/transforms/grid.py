@@ -9,35 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cmrvlm.errors import CmrvlmError
+from cmrvlm.orientation import flip_slices, runs_to_apex
 from cmrvlm.study import FloatArray, Series, Study
 from cmrvlm.transforms.geometry import resample_image, resample_mask, target_grid
 from cmrvlm.transforms.step import Step
 
 Center = Literal["image", "heart"]
-# The apex of a heart in its usual place points to the left, forward and down (RAS axes).
-_BASE_TO_APEX_RAS = np.array([-0.66, 0.55, -0.51])
-
-
-def flip_slices(series: Series) -> Series:
-    """The same series with its slices, mask and levels in reverse order and the affine that belongs to it."""
-    affine = series.affine.copy()
-    affine[:3, 3] += affine[:3, 2] * (series.image.shape[0] - 1)
-    affine[:3, 2] *= -1
-    mask = None if series.mask is None else np.ascontiguousarray(series.mask[::-1])
-    image = np.ascontiguousarray(series.image[::-1])
-    places = series.slice_places_mm
-    if places is not None:
-        places = tuple(places[-1] - place for place in reversed(places))
-    return replace(series, image=image, affine=affine, mask=mask, levels=series.levels[::-1], slice_places_mm=places)
-
-
-def runs_to_apex(series: Series) -> bool | None:
-    """Whether the slices of a short-axis stack go from base to apex; None where the affine cannot say.
-
-    That is one without the scanner's orientation: its slice axis lies along a world axis, as in ACDC.
-    """
-    normal = series.affine[:3, 2] / np.linalg.norm(series.affine[:3, 2])
-    return bool(normal @ _BASE_TO_APEX_RAS >= 0) if np.abs(normal).max() < 0.999 else None
 
 
 class BaseToApex(Step):
@@ -51,7 +28,7 @@ class BaseToApex(Step):
     def __call__(self, study: Study) -> Study:
         """Reverse the stacks that run from the apex to the base."""
         series = {
-            name: flip_slices(one) if name in self.stacks and runs_to_apex(one) is False else one
+            name: flip_slices(one) if name in self.stacks and runs_to_apex(one.affine[:3, 2]) is False else one
             for name, one in study.series.items()
         }
         return study.with_series(series)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 
+from cmrvlm.orientation import LAYOUT
 from cmrvlm.study import Study
 from cmrvlm.transforms.step import Step
 
@@ -25,12 +26,16 @@ class Preprocessing:
             study = step(study)
         return study
 
-    def spec(self) -> dict[str, dict[str, object]]:
-        """Each step's class and settings, for the cache key and the comparison with a run's preprocessing."""
-        return {
+    def spec(self) -> dict[str, object]:
+        """Return the layout and each step's class and settings.
+
+        They are a part of the cache key, and a run's are compared with those that it is applied with.
+        """
+        steps = {
             name: {"class": type(step).__qualname__, **{k: _plain(v) for k, v in vars(step).items()}}
             for name, step in self.steps.items()
         }
+        return {"layout": LAYOUT, **steps}
 
     def first_difference(self, made: Mapping[str, object]) -> tuple[str, object, object] | None:
         """The first step by name in which a kept `spec` is another one, with kept and own settings; None for none."""

@@ -9,7 +9,7 @@ import numpy as np
 from cmrvlm.errors import CmrvlmError
 from cmrvlm.labels import NOT_ANNOTATED
 from cmrvlm.study import Series, Study, StudyLabels
-from cmrvlm.study_io import read_nifti
+from cmrvlm.study_io import read_image
 from data_modules.anatomy import base_first, canonical, measure_labelled, read_mask
 from data_modules.sources.base import Source
 
@@ -88,9 +88,9 @@ class AcdcSource(Source):
         images, masks, affine = {}, {}, None
         for frame in sorted(set(frames.values())):
             path = folder / f"{study_id}_frame{frame:02d}.nii.gz"
-            images[frame], affine = read_nifti(path)
+            images[frame], affine = read_image(path, "sax")
             truth = folder / f"{study_id}_frame{frame:02d}_gt.nii.gz"
-            masks[frame] = canonical(read_mask(truth, images[frame].shape, affine), LABEL_MAP, truth)
+            masks[frame] = canonical(read_mask(truth, images[frame].shape, affine, "sax"), LABEL_MAP, truth)
             if not masks[frame].any():
                 raise CmrvlmError(
                     f"frame {frame} has no mask", file=truth, remedy="Frames count from 1; check Info.cfg."
@@ -98,7 +98,7 @@ class AcdcSource(Source):
         assert affine is not None
         whole = folder / f"{study_id}_4d.nii.gz"
         if whole.is_file():
-            image, affine = read_nifti(whole)
+            image, affine = read_image(whole, "sax")
             mask = np.full(image.shape, NOT_ANNOTATED, dtype=np.uint8)
             for frame, values in masks.items():
                 mask[:, frame - 1] = values[:, 0]

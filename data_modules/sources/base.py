@@ -8,6 +8,7 @@ import json
 from abc import ABC, abstractmethod
 from pathlib import Path
 
+import cmrvlm.orientation
 import cmrvlm.study_io
 from cmrvlm.errors import CmrvlmError
 from cmrvlm.study import Study
@@ -15,7 +16,12 @@ from data_modules.split import Split
 
 _PACKAGE = Path(__file__).parents[1]
 # Code that all sources read with.
-_SHARED = (_PACKAGE / "anatomy.py", _PACKAGE / "tables.py", Path(cmrvlm.study_io.__file__))
+_SHARED = (
+    _PACKAGE / "anatomy.py",
+    _PACKAGE / "tables.py",
+    Path(cmrvlm.study_io.__file__),
+    Path(cmrvlm.orientation.__file__),
+)
 
 
 class Source(ABC):

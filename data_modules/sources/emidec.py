@@ -9,7 +9,7 @@ import numpy as np
 
 from cmrvlm.errors import CmrvlmError
 from cmrvlm.study import Series, Study, StudyLabels
-from cmrvlm.study_io import read_nifti
+from cmrvlm.study_io import read_image
 from data_modules.anatomy import base_first, canonical, read_mask
 from data_modules.sources.base import Source
 from data_modules.tables import read_text
@@ -52,9 +52,9 @@ class EmidecSource(Source):
 
     def load(self, study_id: str) -> Study:
         """Read the LGE stack with its mask, base first, and the clinical text."""
-        image, affine = read_nifti(self.root / study_id / "Images" / f"{study_id}.nii.gz")
+        image, affine = read_image(self.root / study_id / "Images" / f"{study_id}.nii.gz", "lge")
         path = self.root / study_id / "Contours" / f"{study_id}.nii.gz"
-        mask = canonical(read_mask(path, image.shape, affine), LABEL_MAP, path)
+        mask = canonical(read_mask(path, image.shape, affine, "lge"), LABEL_MAP, path)
         series = base_first(Series(image.astype(np.float32), affine, None, mask, drawn=("scar", "no_reflow")))
         scarred = bool((mask >= 4).any())
         group = _group(study_id)

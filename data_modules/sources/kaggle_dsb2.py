@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from cmrvlm.errors import CmrvlmError
+from cmrvlm.orientation import study_to_layout
 from cmrvlm.study import Study, StudyLabels
 from data_modules.dicom.recognise import recognise
 from data_modules.dicom.scan import read_file
@@ -56,7 +57,7 @@ class KaggleDsb2Source(Source):
                     if column in row}  # fmt: skip
         if len(measured) == 2 and measured["lvedv_ml"] > 0:
             measured["lvef_percent"] = 100 * (1 - measured["lvesv_ml"] / measured["lvedv_ml"])
-        return Study(study_id, study_id, series, StudyLabels(measurements=measured))
+        return study_to_layout(Study(study_id, study_id, series, StudyLabels(measurements=measured)))
 
 
 def _numeric(name: str) -> tuple[int, str]:

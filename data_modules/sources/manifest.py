@@ -12,6 +12,7 @@ import numpy as np
 from cmrvlm.errors import CmrvlmError, told_in
 from cmrvlm.labels import DISEASES, FINDINGS, LANGUAGES, SEQUENCES
 from cmrvlm.measurements import MEASUREMENTS
+from cmrvlm.orientation import to_layout
 from cmrvlm.study import Series, Study, StudyLabels, UserQuestion
 from cmrvlm.study_io import read_nifti, stored_places_mm
 from cmrvlm.text.report_writer import split_sections
@@ -141,11 +142,13 @@ class ManifestSource(Source):
 
     def _series(self, reader: _Reader, name: str) -> Series:
         folder = self.path.parent
-        image, affine = read_nifti(folder / reader.row[name])
+        file = folder / reader.row[name]
+        stored, stored_affine = read_nifti(file)
+        image, affine = to_layout(stored, stored_affine, name)
         mask = None
         if f"{name}_mask" in reader.row:
             path = folder / reader.row[f"{name}_mask"]
-            mask = canonical_or_unknown(read_mask(path, image.shape, affine), self.label_map, path)
+            mask = canonical_or_unknown(read_mask(path, image.shape, affine, name), self.label_map, path)
         phases = {}
         for phase in PHASES:
             frame = reader.number_of(f"{name}_{phase}_frame")
@@ -155,9 +158,9 @@ class ManifestSource(Source):
                 raise reader.fail(f"{name}_{phase}_frame", f"{frame:g} is none of the {image.shape[1]} frames",
                                   "Frames count from 0.")  # fmt: skip
             phases[phase] = int(frame)
-        file = folder / reader.row[name]
         with told_in(file.with_name("study.json")):
-            return Series(image.astype(np.float32), affine, None, mask, phases, slice_places_mm=stored_places_mm(file))
+            places = stored_places_mm(file, stored_affine, name)
+            return Series(image.astype(np.float32), affine, None, mask, phases, slice_places_mm=places)
 
     def _labels(self, reader: _Reader) -> StudyLabels:
         row = reader.row

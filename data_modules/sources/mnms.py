@@ -9,7 +9,7 @@ import numpy as np
 from cmrvlm.errors import CmrvlmError
 from cmrvlm.labels import NOT_ANNOTATED
 from cmrvlm.study import Series, Study, StudyLabels
-from cmrvlm.study_io import read_nifti
+from cmrvlm.study_io import read_image
 from data_modules.anatomy import base_first, canonical, measure_labelled, read_mask
 from data_modules.sources.base import Source
 from data_modules.tables import Row, read_table
@@ -62,9 +62,9 @@ class MnmsSource(Source):
             CmrvlmError: A stated frame has no mask, or the left ventricle is no larger at ED than at ES.
         """
         row, folder = self._rows[study_id], self._folders[study_id]
-        image, affine = read_nifti(folder / f"{study_id}_sa.nii.gz")
+        image, affine = read_image(folder / f"{study_id}_sa.nii.gz", "sax")
         path = folder / f"{study_id}_sa_gt.nii.gz"
-        mask = canonical(read_mask(path, image.shape, affine), LABEL_MAP, path)
+        mask = canonical(read_mask(path, image.shape, affine, "sax"), LABEL_MAP, path)
         phases = {phase: self._frame(row, phase.upper(), mask, path) for phase in ("ed", "es")}
         mask[:, [frame for frame in range(mask.shape[1]) if frame not in phases.values()]] = NOT_ANNOTATED
         series = base_first(Series(image.astype(np.float32), affine, None, mask, phases))

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from cmrvlm.errors import CmrvlmError
 from cmrvlm.study import Series, Study, StudyLabels
-from cmrvlm.study_io import read_nifti
+from cmrvlm.study_io import read_image
 from data_modules.anatomy import base_first, canonical, measure_labelled, read_mask
 from data_modules.sources.base import Source
 from data_modules.tables import Row, read_table
@@ -57,7 +57,7 @@ class Mnms2Source(Source):
         Raises:
             CmrvlmError: A file is missing, or the left ventricle is no larger at ED than at ES.
         """
-        series = {name: self._series(study_id, view) for name, view in _VIEWS.items()
+        series = {name: self._series(study_id, name, view) for name, view in _VIEWS.items()
                   if (self._folder(study_id) / f"{study_id}_{view}_ED.nii.gz").is_file()}  # fmt: skip
         if not series:
             raise CmrvlmError("no image of either axis is here", file=self._folder(study_id))
@@ -69,14 +69,14 @@ class Mnms2Source(Source):
         labels = StudyLabels(diseases=frozenset({DISEASES[code]}) if code in DISEASES else None, measurements=measured)
         return Study(study_id, study_id, series, labels)
 
-    def _series(self, study_id: str, view: str) -> Series:
+    def _series(self, study_id: str, sequence: str, view: str) -> Series:
         images: list[NDArray[np.float32]] = []
         masks: list[NDArray[np.uint8]] = []
         affine = np.eye(4)
         for phase in ("ED", "ES"):
-            image, affine = read_nifti(self._folder(study_id) / f"{study_id}_{view}_{phase}.nii.gz")
+            image, affine = read_image(self._folder(study_id) / f"{study_id}_{view}_{phase}.nii.gz", sequence)
             path = self._folder(study_id) / f"{study_id}_{view}_{phase}_gt.nii.gz"
             images.append(image.astype(np.float32))
-            masks.append(canonical(read_mask(path, image.shape, affine), LABEL_MAP, path))
+            masks.append(canonical(read_mask(path, image.shape, affine, sequence), LABEL_MAP, path))
         image, mask = np.concatenate(images, axis=1), np.concatenate(masks, axis=1)  # (Z, 2, H, W)
         return Series(image, affine, None, mask, {"ed": 0, "es": 1})

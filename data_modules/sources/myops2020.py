@@ -8,7 +8,7 @@ import numpy as np
 
 from cmrvlm.errors import CmrvlmError
 from cmrvlm.study import Series, Study, StudyLabels
-from cmrvlm.study_io import read_nifti
+from cmrvlm.study_io import read_image
 from data_modules.anatomy import base_first, canonical, read_mask
 from data_modules.sources.base import Source
 
@@ -44,11 +44,11 @@ class Myops2020Source(Source):
 
     def load(self, study_id: str) -> Study:
         """Read the LGE stack; base first where a mask tells it."""
-        image, affine = read_nifti(self._images[study_id])
+        image, affine = read_image(self._images[study_id], "lge")
         path = self._mask(study_id)
         if path is None:
             return Study(study_id, study_id, {"lge": Series(image.astype(np.float32), affine)})
-        values = read_mask(path, image.shape, affine)
+        values = read_mask(path, image.shape, affine, "lge")
         mask = canonical(values, LABEL_MAP, path)
         labels = StudyLabels(findings={"lv_lge": bool((values == 2221).any())})
         series = base_first(Series(image.astype(np.float32), affine, None, mask, drawn=("scar",)))

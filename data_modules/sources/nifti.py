@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 
 from cmrvlm.errors import CmrvlmError, told_in
 from cmrvlm.labels import CINE, SEQUENCES
+from cmrvlm.orientation import to_layout
 from cmrvlm.study import Series, Study, StudyLabels
-from cmrvlm.study_io import labels_from_json, read_nifti
+from cmrvlm.study_io import labels_from_json, read_nifti, slices_told
 from data_modules.anatomy import canonical_or_unknown, check_grid, check_structures
 from data_modules.sources.base import Source
 
@@ -65,23 +66,32 @@ class NiftiSource(Source):
         """Read the series of a study, their masks, and what is told of them."""
         self.index_of(study_id)
         folder, told = self.root / study_id, self._told(study_id)
-        series = {name: self._series(place, _place(folder, f"{name}_mask"), told.get("series", {}).get(name, {}))
+        series = {name: self._series(name, place, _place(folder, f"{name}_mask"), told.get("series", {}).get(name, {}))
                   for name in SEQUENCES if (place := _place(folder, name))}  # fmt: skip
         labels = labels_from_json(told["labels"]) if "labels" in told else StudyLabels()
         return Study(study_id, str(told.get("patient_id", study_id)), series, labels)
 
-    def _series(self, place: Path, mask_place: Path | None, told: Mapping[str, Any]) -> Series:
-        image, affine = self._read(place)
+    def _series(self, sequence: str, place: Path, mask_place: Path | None, told: Mapping[str, Any]) -> Series:
+        stored, stored_affine = self._read(place)
+        image, affine = to_layout(stored, stored_affine, sequence)
         mask = None
         if mask_place is not None:
-            values, own = self._read(mask_place)
+            values, own = to_layout(*self._read(mask_place), sequence)
             check_grid(mask_place, values.shape, own, image.shape, affine)
             mask = canonical_or_unknown(values, self.label_map, mask_place)
-        times, places = told.get("frame_times_ms"), told.get("slice_places_mm")
+        times = told.get("frame_times_ms")
         with told_in(place.with_name("study.json")):
-            return Series(image.astype(np.float32), affine, None if times is None else tuple(times), mask,
-                          told.get("phases", {}), tuple(told.get("levels", ())),
-                          None if places is None else tuple(places), tuple(told.get("drawn", ())))  # fmt: skip
+            levels, places = slices_told(told, stored_affine, sequence)
+            return Series(
+                image.astype(np.float32),
+                affine,
+                None if times is None else tuple(times),
+                mask,
+                told.get("phases", {}),
+                levels,
+                places,
+                tuple(told.get("drawn", ())),
+            )
 
     def _read(self, place: Path) -> tuple[NDArray[np.generic], NDArray[np.float64]]:
         """Array (Z, T, H, W) and affine of one file, or of a folder with a file for each frame."""

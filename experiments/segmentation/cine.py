@@ -24,7 +24,7 @@ from PIL import Image, ImageDraw
 from cmrvlm.labels import STRUCTURES
 from cmrvlm.metrics.segmentation import dice
 from cmrvlm.study import Series
-from cmrvlm.study_io import read_nifti, read_study
+from cmrvlm.study_io import read_image, read_study
 from experiments.commands import CONSOLE, given, run
 from experiments.dicom.run import guide_points
 
@@ -79,7 +79,7 @@ def main() -> None:
             if (place / "prediction" / name).is_file():
                 shutil.copyfile(place / "prediction" / name, HERE / kept)
         native = read_study(study).series["sax"]
-        labels, _ = read_nifti(place / "prediction" / "sax_mask.nii.gz")
+        labels, _ = read_image(place / "prediction" / "sax_mask.nii.gz", "sax")
         told = json.loads((place / "prediction" / "prediction.json").read_text())["from_masks"]
         told["against_points"] = against_points(replace(native, mask=labels), place / "points" / "patient1")
     (HERE / "cine.json").write_text(json.dumps(told, indent=1))

@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 
 from cmrvlm.errors import CmrvlmError
+from cmrvlm.orientation import LAYOUT, flip_slices
 from cmrvlm.study import Series, Study
 from cmrvlm.transforms.augment import Augment
 from cmrvlm.transforms.frames import SampleFrames, frames_to_keep
-from cmrvlm.transforms.grid import BaseToApex, ToGrid, flip_slices, heart_center_voxel
+from cmrvlm.transforms.grid import BaseToApex, ToGrid, heart_center_voxel
 from cmrvlm.transforms.intensity import PercentileIntensity
 from cmrvlm.transforms.preprocessing import Preprocessing
 
@@ -151,6 +152,7 @@ def test_preprocessing_applies_and_describes_its_steps(study):
     assert one.image.shape[1] == 2
     assert one.image.max() <= 1
     assert steps.spec() == {
+        "layout": LAYOUT,
         "frames": {"class": "SampleFrames", "frames": 2},
         "scale": {"class": "PercentileIntensity", "lower": 1.0, "upper": 99.0},
     }

@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 
 from cmrvlm.labels import DISEASES, LEVELS
+from cmrvlm.orientation import BASE_TO_APEX_RAS, SEPTUM_TO_LATERAL_RAS, study_to_layout
 from cmrvlm.study import Series, Study, StudyLabels
 from data_modules.sources.base import Source
 from data_modules.sources.phantom.anatomy import Array, Heart
@@ -16,8 +17,6 @@ from data_modules.sources.phantom.measurements import findings, lv_volume_ml, me
 from data_modules.sources.phantom.render import Plane, Scanner, render
 
 LGE_TIME = 0.8  # LGE is taken in diastasis
-BASE_TO_APEX_RAS = np.array([-0.66, 0.55, -0.51])  # the apex points left, forward and down
-SEPTUM_TO_LATERAL_RAS = np.array([-0.6, -0.78, -0.05])
 
 
 class PhantomSource(Source):
@@ -95,7 +94,8 @@ class PhantomSource(Source):
         boxes = {name: _box_mm(series["sax"], value) for name, value in (("lv", 1), ("myo", 2), ("rv", 3))}
         labels = replace(labels, boxes_mm=boxes)
         kept = {name: one for name, one in series.items() if rng.random() >= self.missing.get(name, 0.0)}
-        return Study(study_id, study_id, kept or {"sax": series["sax"]}, labels, synthetic=True)
+        study = Study(study_id, study_id, kept or {"sax": series["sax"]}, labels, synthetic=True)
+        return study_to_layout(study)
 
     def _series(self, heart: Heart, tau: Array, phases: dict[str, int], rng: np.random.Generator) -> dict[str, Series]:
         pixel_mm = rng.uniform(*self.spacing_mm)
