@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import wraps
 from pathlib import Path
+from typing import ParamSpec, TypeVar
+
+Arguments = ParamSpec("Arguments")
+Made = TypeVar("Made")
 
 
 class CmrvlmError(ValueError):
@@ -32,6 +37,19 @@ class CmrvlmError(ValueError):
     def without_folders(self) -> str:
         """The message with the file's name in place of its path: folders of an archive can carry names of patients."""
         return str(self) if self.file is None else str(self).replace(str(self.file), Path(self.file).name)
+
+
+def ends_loudly(make: Callable[Arguments, Made]) -> Callable[Arguments, Made]:
+    """Let a stray StopIteration of a function be an error: a loop that calls it would take it for the end."""
+
+    @wraps(make)
+    def guarded(*arguments: Arguments.args, **named: Arguments.kwargs) -> Made:
+        try:
+            return make(*arguments, **named)
+        except StopIteration as error:
+            raise RuntimeError(f"{make.__qualname__} ended early") from error
+
+    return guarded
 
 
 @contextmanager

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from rich.table import Table
 
 from cmrvlm.entry import CONFIG_PATH, Config, explained, plain
 from cmrvlm.instantiate import build
+from cmrvlm.json_files import write_json
 
 PARTIAL = 3  # exit status when something that should have been read could not be
 
@@ -32,7 +32,7 @@ def ingest(config: Config, console: Console) -> dict[str, Any]:
     found = list(track(one.run(studies, paths), "Reading studies", len(studies), console=console))
     out = Path(config["out"])
     summary = one.summary(found, left_out, out)
-    (out / "ingest.json").write_text(json.dumps(summary, indent=1))
+    write_json(out / "ingest.json", summary)
     table = Table("study", "sequence", "slices", "phases", "reasons", title=f"{len(found)} studies")
     for study in found:
         for decision in study.decisions:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -73,6 +74,11 @@ def with_derived(values: Mapping[str, float]) -> dict[str, float]:
         if volume in values and fraction in values:
             result[name] = values[volume] * (1 - values[fraction] / 100)
     return result
+
+
+def known_numbers(values: Mapping[str, float | None]) -> dict[str, float]:
+    """Return the numbers that are known: tables write unknown ones as NaN, and JSON files as null."""
+    return {name: value for name, value in values.items() if value is not None and not math.isnan(value)}
 
 
 def quote(name: str) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import math
 from collections.abc import Collection, Mapping, Sequence
@@ -20,6 +19,7 @@ from cmrvlm.errors import CmrvlmError
 from cmrvlm.figures import COLORS, overlay, save
 from cmrvlm.inference import answer_batch, device_of, quoted_values
 from cmrvlm.instantiate import build
+from cmrvlm.json_files import write_json
 from cmrvlm.label_maps import (
     at_ed_and_es,
     check_coding,
@@ -129,7 +129,7 @@ def predict(config: Config) -> dict[str, Any]:
         septum = None if cine is None else septum_direction(
             cine, result["from_masks"]["frames"].get("ed", cine.known_frames()[0]))  # fmt: skip
         result["from_lge_masks"] = of_scar(measured["lge"], asked, out, septum)
-    (out / "prediction.json").write_text(json.dumps(result, indent=1, ensure_ascii=False))
+    write_json(out / "prediction.json", result)
     return result
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
@@ -50,6 +51,13 @@ class Series:
             raise CmrvlmError(f"mask {self.mask.shape} and image {self.image.shape} differ in shape", field="mask")
         if self.affine.shape != (4, 4):
             raise CmrvlmError(f"affine has shape {self.affine.shape}, (4, 4) is needed", field="affine")
+        for field_name, numbers in (
+            ("affine", self.affine),
+            ("frame_times_ms", self.frame_times_ms),
+            ("slice_places_mm", self.slice_places_mm),
+        ):
+            if numbers is not None and not np.isfinite(np.asarray(numbers, dtype=np.float64)).all():
+                raise CmrvlmError("a number in it is not finite", field=field_name, remedy="Give numbers, or null.")
         if self.levels and len(self.levels) != self.image.shape[0]:
             raise CmrvlmError(f"{len(self.levels)} levels for {self.image.shape[0]} slices", field="levels")
         times = self.frame_times_ms
@@ -166,6 +174,12 @@ class StudyLabels:
     follow_up: Mapping[str, float] = field(default_factory=dict)
     questions: tuple[UserQuestion, ...] = ()
 
+    def __post_init__(self) -> None:
+        for numbers in (self.measurements, self.demographics, self.follow_up):
+            for name, value in numbers.items():
+                if isinstance(value, float) and not math.isfinite(value):
+                    raise CmrvlmError(f"{value} is not finite", field=name, remedy="Leave it out when it is unknown.")
+
 
 @dataclass(frozen=True)
 class Study:
@@ -188,3 +202,23 @@ class Study:
     def with_series(self, series: Mapping[str, Series]) -> Study:
         """The same study with other series."""
         return replace(self, series=dict(series))
+
+
+def check_images(study: Study) -> None:
+    """Refuse images that hold no picture.
+
+    Raises:
+        CmrvlmError: An image has NaN or infinity in it, or the same grey value everywhere; study and series are named.
+    """
+    for name, series in study.series.items():
+        low, high = float(series.image.min()), float(series.image.max())  # NaN and infinity come through both
+        if not (math.isfinite(low) and math.isfinite(high)):
+            raise CmrvlmError(
+                f"the image of study {study.study_id} holds NaN or infinity", field=name, remedy="Leave the series out."
+            )
+        if low == high:
+            raise CmrvlmError(
+                f"the image of study {study.study_id} is empty: every voxel is {low:g}",
+                field=name,
+                remedy="Leave the series out.",
+            )

@@ -16,9 +16,11 @@ from nibabel.filebasedimages import ImageFileError
 from numpy.typing import NDArray
 
 from cmrvlm.errors import CmrvlmError, told_in
+from cmrvlm.json_files import json_text, write_json
 from cmrvlm.labels import SEQUENCES
+from cmrvlm.measurements import known_numbers
 from cmrvlm.orientation import from_layout, reversed_places, reverses_slices, to_layout
-from cmrvlm.study import Series, Study, StudyLabels, UserQuestion
+from cmrvlm.study import Series, Study, StudyLabels, UserQuestion, check_images
 
 log = logging.getLogger(__name__)
 
@@ -32,8 +34,11 @@ def labels_to_json(labels: StudyLabels) -> dict[str, Any]:
 
 
 def labels_from_json(data: Mapping[str, Any]) -> StudyLabels:
-    """Inverse of `labels_to_json`."""
+    """Inverse of `labels_to_json`; numbers that are null are unknown."""
     fields = dict(data)
+    for name in ("measurements", "follow_up"):
+        fields[name] = known_numbers(data.get(name, {}))
+    fields["demographics"] = _known(data.get("demographics", {}))
     fields["diseases"] = None if data["diseases"] is None else frozenset(data["diseases"])
     fields["boxes_mm"] = {name: tuple(box) for name, box in data["boxes_mm"].items()}
     fields["questions"] = tuple(
@@ -43,17 +48,29 @@ def labels_from_json(data: Mapping[str, Any]) -> StudyLabels:
     return StudyLabels(**fields)
 
 
+def _known(demographics: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what is known of a patient: what is null is not."""
+    return {name: value for name, value in demographics.items() if value is not None}
+
+
 def study_files(study: Study) -> dict[str, bytes]:
     """A preprocessed study as files: name to content, `.npy` (images in half precision) and `study.json`."""
     files = {}
     meta: dict[str, Any] = {"study_id": study.study_id, "patient_id": study.patient_id, "synthetic": study.synthetic,
                             "labels": labels_to_json(study.labels), "series": {}}  # fmt: skip
     for name, series in study.series.items():
-        files[f"{name}.npy"] = _npy(series.image.astype(np.float16))
+        half = series.image.astype(np.float16)
+        if not np.isfinite(half).all():
+            raise CmrvlmError(
+                f"grey values of study {study.study_id} do not fit half precision",
+                field=f"{name}.image",
+                remedy="Keep a step that scales them in transform.preprocessing.steps.",
+            )
+        files[f"{name}.npy"] = _npy(half)
         if series.mask is not None:
             files[f"{name}_mask.npy"] = _npy(series.mask)
         meta["series"][name] = _series_to_json(series) | {"has_mask": series.mask is not None}
-    return files | {"study.json": json.dumps(meta).encode()}
+    return files | {"study.json": json_text(meta).encode()}
 
 
 def _npy(array: np.ndarray) -> bytes:
@@ -176,7 +193,8 @@ def read_nifti(path: Path) -> tuple[np.ndarray, np.ndarray]:
     """Array (Z, T, H, W) and affine of a 3D or 4D NIfTI file with axes (x, y, z[, t]).
 
     Raises:
-        CmrvlmError: The file is missing, is not NIfTI, or has other than three or four axes.
+        CmrvlmError: The file is missing, is not NIfTI, has other than three or four axes, or holds a value that is not
+            finite.
     """
     if not path.is_file():
         raise CmrvlmError("there is no such file", file=path, remedy="Give the path of a .nii or .nii.gz file.")
@@ -187,6 +205,10 @@ def read_nifti(path: Path) -> tuple[np.ndarray, np.ndarray]:
         raise CmrvlmError(f"the file cannot be read as NIfTI ({error})", file=path, remedy="Check the file.") from error
     if data.ndim not in (3, 4):
         raise CmrvlmError(f"the image has {data.ndim} axes; (x, y, z) or (x, y, z, t) are needed", file=path)
+    if not np.isfinite(data.astype(np.float32)).all():  # what is too large for float32 would become infinite
+        raise CmrvlmError(
+            "a voxel holds NaN or infinity", file=path, remedy="Write the file again without it, or leave it out."
+        )
     four = data[..., None] if data.ndim == 3 else data  # (x, y, z, t)
     return np.ascontiguousarray(four.transpose(2, 3, 1, 0)), _true_affine(image, path)
 
@@ -256,7 +278,7 @@ def write_study(study: Study, folder: Path) -> None:
         write_nifti(folder / f"{name}.nii.gz", series.image.astype(np.float32), series.affine)
         if series.mask is not None:
             write_nifti(folder / f"{name}_mask.nii.gz", series.mask, series.affine)
-    (folder / "study.json").write_text(json.dumps(meta, indent=1))
+    write_json(folder / "study.json", meta)
 
 
 def image_files(path: Path, sequence: str = "sax") -> dict[str, Path]:
@@ -304,6 +326,9 @@ def read_study(path: Path, sequence: str = "sax") -> Study:
                 None if times is None else tuple(times),
                 slice_places_mm=slices_told(own, stored_affine, name)[1],
             )
-    labels = StudyLabels(demographics=dict(told.get("labels", {}).get("demographics", {})))
+    with told_in(next(iter(files.values())).with_name("study.json")):
+        labels = StudyLabels(demographics=_known(told.get("labels", {}).get("demographics", {})))
     name = path.name.removesuffix(".gz").removesuffix(".nii")
-    return Study(name, name, series, labels)
+    study = Study(name, name, series, labels)
+    check_images(study)
+    return study

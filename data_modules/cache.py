@@ -21,7 +21,7 @@ from rich.progress import track
 
 import cmrvlm.transforms
 from cmrvlm.errors import CmrvlmError
-from cmrvlm.study import Study, StudyLabels
+from cmrvlm.study import Study, StudyLabels, check_images
 from cmrvlm.study_io import labels_from_json, load_arrays, read_meta, save_arrays
 from cmrvlm.transforms.preprocessing import Preprocessing
 from data_modules.sources.base import Source
@@ -95,7 +95,9 @@ class StudyCache(StudyStore):
         with tempfile.TemporaryDirectory(dir=self.folder, prefix=".writing-") as temporary:
             inner = Path(temporary) / "study"
             inner.mkdir()
-            save_arrays(self.preprocessing(self.source.load(study_id)), inner)
+            study = self.source.load(study_id)
+            check_images(study)
+            save_arrays(self.preprocessing(study), inner)
             try:
                 os.replace(inner, final)
             except OSError:

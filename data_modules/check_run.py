@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
@@ -12,11 +11,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from cmrvlm.errors import CmrvlmError
+from cmrvlm.errors import CmrvlmError, ends_loudly
+from cmrvlm.json_files import write_json
 from cmrvlm.tasks.mixture import Mixture
 from cmrvlm.text.collate import Collator
 from data_modules.check_page import montage, write_page
-from data_modules.checks import ERROR, Checked, check_set, check_study, counts, unreadable
+from data_modules.checks import ERROR, Checked, Fault, check_set, check_study, counts, unreadable
 from data_modules.sources.base import Source
 from data_modules.split import Split
 
@@ -54,7 +54,10 @@ class CheckRun:
 
     def finish(self, checked: list[Checked], split: Split | None, title: str) -> dict[str, Any]:
         """Write `check.json` and `check.html`, and return what the former holds."""
+        self.out.mkdir(parents=True, exist_ok=True)
         faults = [fault for one in checked for fault in one.faults] + check_set(checked, split)
+        if not checked:
+            faults.append(Fault(ERROR, "empty", "", "the data holds no study"))
         faults.sort(key=lambda one: one.level != ERROR)
         flawed = {one.study for one in faults}
         order = sorted(checked, key=lambda one: one.study not in flawed)[:MOST_PICTURES]
@@ -71,7 +74,7 @@ class CheckRun:
             "counts": tables,
             "faults": [vars(one) for one in faults],
         }
-        (self.out / "check.json").write_text(json.dumps(content, indent=1, ensure_ascii=False))
+        write_json(self.out / "check.json", content)
         return content
 
     def _stem(self, study_id: str) -> Path:
@@ -97,6 +100,7 @@ class CheckRun:
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
 
 
+@ends_loudly
 def check_one(study_id: str, settings: CheckRun) -> Checked:
     """Check one study, or take what an earlier run found."""
     record, mark = settings.record(study_id), settings.mark(study_id)
@@ -113,7 +117,5 @@ def check_one(study_id: str, settings: CheckRun) -> Checked:
     except FileNotFoundError as error:
         missing = CmrvlmError("there is no such file", file=Path(str(error.filename)).name)
         found = unreadable(study_id, missing)
-    temporary = record.with_suffix(f".{os.getpid()}.tmp")
-    temporary.write_text(json.dumps({"mark": mark, "found": found.to_json()}, ensure_ascii=False))
-    os.replace(temporary, record)
+    write_json(record, {"mark": mark, "found": found.to_json()})
     return found

@@ -7,6 +7,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 import numpy as np
 from torch.utils.data import Dataset, Sampler
 
+from cmrvlm.errors import ends_loudly
 from cmrvlm.study import Study
 from cmrvlm.tasks.base import Instruction
 from cmrvlm.tasks.mixture import Mixture
@@ -43,6 +44,7 @@ class TrainingSet(Dataset[Sample]):
     def __len__(self) -> int:
         return len(self.study_ids)
 
+    @ends_loudly
     def __getitem__(self, at: tuple[int, int]) -> Sample:
         """The sample at (epoch, index)."""
         epoch, index = at
@@ -78,6 +80,7 @@ class EvaluationSet(Dataset[Sample]):
     def __len__(self) -> int:
         return len(self.study_ids)
 
+    @ends_loudly
     def __getitem__(self, index: int) -> Sample:
         """The study at `index` with every instruction about it."""
         study = self.cache.load(self.study_ids[index])

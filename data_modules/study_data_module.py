@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from cmrvlm.errors import CmrvlmError
+from cmrvlm.json_files import write_json
 from cmrvlm.targets import study_targets
 from cmrvlm.tasks.mixture import Mixture
 from cmrvlm.text.collate import Collator
@@ -113,7 +113,7 @@ class StudyDataModule(LightningDataModule):
 
     def save_split(self, path: Path) -> None:
         """Write the split for the run folder."""
-        path.write_text(json.dumps(self.split, indent=1))
+        write_json(path, self.split)
 
     def corpus(self) -> Iterator[str]:
         """Questions and answers of the training split in all languages: what a tokenizer may be trained on."""

@@ -15,12 +15,13 @@ from cmrvlm.errors import CmrvlmError
 from cmrvlm.label_maps import check_coding, coded, label_map, to_native
 from cmrvlm.labels import DISEASES, STRUCTURES
 from cmrvlm.metrics.segmentation import dice
+from cmrvlm.orientation import to_layout
 from cmrvlm.prediction import _of_structure, predict
 from cmrvlm.quantification.summary import of_scar, of_ventricles
 from cmrvlm.quantification.ventricles import quantify
 from cmrvlm.stages.run_folder import load_run
 from cmrvlm.stages.training import train
-from cmrvlm.study_io import read_study, write_mask, write_study
+from cmrvlm.study_io import read_nifti, read_study, write_mask, write_study
 from cmrvlm.tasks.base import Answer, Case, Instruction, MaskTarget
 from cmrvlm.tasks.segmentation import SegmentTask, said_absent
 from cmrvlm.text.tokens import SEGMENT
@@ -185,7 +186,8 @@ def test_a_mask_has_the_place_that_its_image_states_and_nothing_else_of_its_head
         image.set_sform(affine, codes[1])
         image.header.set_slope_inter(2.0, 5.0)
         nib.save(image, tmp_path / "image.nii.gz")
-        labels = np.random.default_rng(0).choice([0, 1, 2, 255], (4, shape[3] if len(shape) > 3 else 1, 5, 6))
+        stored = np.random.default_rng(0).choice([0, 1, 2, 255], (4, shape[3] if len(shape) > 3 else 1, 5, 6))
+        labels, _ = to_layout(stored, read_nifti(tmp_path / "image.nii.gz")[1], "sax")
         write_mask(tmp_path / "mask.nii.gz", labels.astype(np.uint8), tmp_path / "image.nii.gz", "sax")
         one, other = (nib.load(tmp_path / f"{name}.nii.gz") for name in ("image", "mask"))
         assert other.shape == one.shape
@@ -194,7 +196,7 @@ def test_a_mask_has_the_place_that_its_image_states_and_nothing_else_of_its_head
         assert (other.get_sform(coded=True)[1], other.get_qform(coded=True)[1]) == codes[::-1]
         assert other.get_data_dtype() == np.uint8
         assert b"Mustermann" not in other.header.binaryblock
-        np.testing.assert_array_equal(np.asarray(other.dataobj).reshape(6, 5, 4, -1), labels.transpose(3, 2, 0, 1))
+        np.testing.assert_array_equal(np.asarray(other.dataobj).reshape(6, 5, 4, -1), stored.transpose(3, 2, 0, 1))
 
 
 def test_dice_on_the_grid_of_the_files_is_that_on_the_model_s(real_data):

@@ -59,7 +59,7 @@ def test_imports_point_downwards(path):
 @pytest.mark.parametrize("path", modules(), ids=lambda p: str(p.relative_to(ROOT)))
 def test_sizes_stay_readable(path):
     text = path.read_text()
-    assert text.count("\n") <= 300
+    assert text.count("\n") <= 350
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             assert node.end_lineno - node.lineno < 60, node.name

@@ -32,6 +32,7 @@ from cmrvlm.evaluation.results import (
 )
 from cmrvlm.inference import device_of
 from cmrvlm.instantiate import build
+from cmrvlm.json_files import write_json
 from cmrvlm.metrics.bert_score import bert_scores, check_bert_model
 from cmrvlm.metrics.statistic import Weights
 from cmrvlm.metrics.text import BLEU_TOKENIZERS, meteor_missing
@@ -207,7 +208,7 @@ def evaluate(config: Config) -> dict[str, Any]:
     }
     if rank_and_count()[0] > 0:
         return content
-    (one.out / "metrics.json").write_text(json.dumps(content, indent=1, ensure_ascii=False))
+    write_json(one.out / "metrics.json", content)
     write_answers(rows, one.out / "answers.parquet")
     write_replicates(one.out / "replicates.parquet", one.bootstrap, full.replicates)
     _figures(one, full, subsets)

@@ -20,6 +20,7 @@ from transformers import (
 
 from cmrvlm.errors import CmrvlmError
 from cmrvlm.models.attention_mask import ANSWER, IMAGES, QUESTION, Layout, Style, check_implementation
+from cmrvlm.models.finite import check_weights
 from cmrvlm.models.language_model import LanguageModel
 from cmrvlm.text.pretrained import source_of
 from cmrvlm.text.tokens import SPECIAL_TOKENS
@@ -83,6 +84,8 @@ def pretrained_language_model(
         raise CmrvlmError(f"the language model cannot be loaded ({error})", file=where, field="llm.network",
                           remedy="Give a folder that save_pretrained wrote, or a name on the hub; gated models need a "
                                  "login, and a machine without network a folder.") from error  # fmt: skip
+    if weights:
+        check_weights(network.named_parameters(), where, "llm.network", "Use the model as it was published.")
     if gradient_checkpointing:
         # Reentrant checkpointing learns nothing when the embeddings that come in need no gradient.
         network.gradient_checkpointing_enable({"use_reentrant": False})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -11,6 +12,7 @@ import torch
 from lightning.pytorch import LightningModule
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor, nn
+from torch.nn.utils import get_total_norm
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
@@ -19,6 +21,7 @@ from cmrvlm.errors import CmrvlmError
 from cmrvlm.losses.gather import mean_over_processes
 from cmrvlm.losses.language import answer_cross_entropy
 from cmrvlm.losses.reduction import Loss
+from cmrvlm.models.finite import check_weights
 from cmrvlm.models.language_model import borrowed_keys
 from cmrvlm.tasks.base import Instruction
 
@@ -92,15 +95,61 @@ class Stage(LightningModule):
         """Weighted sum of the losses."""
         return torch.stack([self.loss_weights.get(name, 1.0) * loss for name, loss in losses.items()]).sum()
 
+    def check_finite(self, losses: Mapping[str, Tensor], batch: Batch) -> None:
+        """Stop a run whose losses are not finite, before weights learn from them; all processes must call it.
+
+        Args:
+            losses: Named losses of this process.
+            batch: What they are of.
+
+        Raises:
+            CmrvlmError: One is NaN or infinite, here or in another process.
+        """
+        values = torch.stack([loss.detach().float() for loss in losses.values()]).tolist()  # one wait for the device
+        odd = {name: value for name, value in zip(losses, values, strict=True) if not math.isfinite(value)}
+        everywhere = mean_over_processes({"odd": float(len(odd))}, batch.owners.device)
+        if not everywhere["odd"]:
+            return
+        named = ", ".join(f"{name} {value}" for name, value in odd.items()) or "one of another process"
+        tasks = ", ".join(sorted({one.task for one in batch.instructions}))
+        raise CmrvlmError(
+            f"loss is not finite at step {self.trainer.global_step}: {named}; "
+            f"studies {', '.join(batch.study_ids)}; tasks {tasks}",
+            field="data",
+            remedy="Check these studies with python -m cmrvlm.check, or lower optimizer.lr; "
+            "the last checkpoint holds the weights before.",
+        )
+
+    def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
+        """Stop a run whose gradients are not finite, while its weights still are.
+
+        Raises:
+            CmrvlmError: One is NaN or infinite; in `16-mixed` such a step is left out by the scaling of the loss.
+        """
+        if str(self.trainer.precision) == "16-mixed":
+            return
+        gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+        if not math.isfinite(float(get_total_norm(gradients))):
+            raise CmrvlmError(
+                f"gradients are not finite at step {self.trainer.global_step}",
+                field="optimizer",
+                remedy="Lower optimizer.lr; the last checkpoint holds the weights before.",
+            )
+
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         """Seed the step, so that a resumed run draws what an unbroken one would."""
         self.progress = self.trainer.global_step / max(1, int(self.trainer.estimated_stepping_batches))
         torch.manual_seed(self.seed * 1_000_003 + self.trainer.fit_loop.epoch_loop.total_batch_idx)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Loss of one batch."""
+        """Return the loss of one batch.
+
+        Raises:
+            CmrvlmError: It is not finite.
+        """
         losses = self.means(batch, together=True)
         total = self.total(losses)
+        self.check_finite(losses, batch)
         size = len(batch.study_ids)
         self.log_dict({f"train/loss_{name}": loss.detach() for name, loss in losses.items()}, batch_size=size)
         self.log("train/loss", total.detach(), prog_bar=True, batch_size=size)
@@ -110,8 +159,13 @@ class Stage(LightningModule):
         return total
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        """Losses of one batch."""
+        """Log the losses of one batch.
+
+        Raises:
+            CmrvlmError: One is not finite.
+        """
         losses = self.means(batch)
+        self.check_finite(losses, batch)
         size = len(batch.study_ids)
         self.log_dict({f"val/loss_{name}": loss for name, loss in losses.items()}, batch_size=size, sync_dist=True)
         self.log("val/loss", self.total(losses), prog_bar=True, batch_size=size, sync_dist=True)
@@ -122,7 +176,13 @@ class Stage(LightningModule):
             del checkpoint["state_dict"][f"model.{key}"]
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Put back what was kept out, for the strict load."""
+        """Put back what was kept out, for the strict load.
+
+        Raises:
+            CmrvlmError: A weight is not finite.
+        """
+        path = str(self.trainer.ckpt_path)
+        check_weights(checkpoint["state_dict"].items(), path, "ckpt_path", "Go on with an earlier checkpoint.")
         own = self.model.state_dict()
         checkpoint["state_dict"] |= {f"model.{key}": own[key] for key in borrowed_keys(self.model)}
 

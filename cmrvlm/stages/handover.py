@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from cmrvlm.errors import CmrvlmError
+from cmrvlm.models.finite import check_weights
 from cmrvlm.stages.run_folder import WEIGHTS, own_weights
 
 _KEYED = ("encoders", "projectors", "mask_head", "image_projection")
@@ -80,7 +81,9 @@ def hand_over(model: nn.Module, run: Path) -> list[Moved]:
     if not path.is_file():
         raise CmrvlmError("there is no model here", file=path, field="stage.init_from",
                           remedy="Give the folder of a finished run.")  # fmt: skip
-    return load_parts(model, load_file(path), path)
+    weights = load_file(path)
+    check_weights(weights.items(), path, "stage.init_from", "Train the earlier stage again.")
+    return load_parts(model, weights, path)
 
 
 def moved_table(rows: list[Moved]) -> Table:

@@ -17,8 +17,10 @@ from transformers import PreTrainedTokenizerBase
 from cmrvlm.entry import Config
 from cmrvlm.errors import CmrvlmError, told_in
 from cmrvlm.instantiate import build, check_plain
+from cmrvlm.json_files import write_json
 from cmrvlm.labels import DISEASES, FINDINGS, STRUCTURES
 from cmrvlm.models.cmrvlm import CMRVLM
+from cmrvlm.models.finite import check_weights
 from cmrvlm.models.language_model import LanguageModel, borrowed_keys
 from cmrvlm.orientation import LAYOUT
 from cmrvlm.stages.wiring import build_collator, build_model
@@ -68,11 +70,11 @@ def save_run(run: Path, config: Config, model: nn.Module, tokenizer: PreTrainedT
     tokenizer.save_pretrained(run / TOKENIZER)
     llm = getattr(model, "llm", None)
     if isinstance(llm, LanguageModel) and llm.borrows:
-        (run / BASE).write_text(json.dumps({"source": llm.source, "fingerprint": llm.fingerprint()}, indent=1))
+        write_json(run / BASE, {"source": llm.source, "fingerprint": llm.fingerprint()})
     elif isinstance(llm, LanguageModel) and llm.source is not None:
         llm.network.config.save_pretrained(run / ARCHITECTURE)
-    (run / LABELS).write_text(json.dumps(label_schema(), indent=1))
-    (run / PREPROCESSING).write_text(json.dumps(preprocessing.spec(), indent=1))
+    write_json(run / LABELS, label_schema())
+    write_json(run / PREPROCESSING, preprocessing.spec())
 
 
 def read_config(run: Path) -> Config:
@@ -173,12 +175,13 @@ def load_weights(model: nn.Module, path: Path) -> None:
     """Strict load: every weight of the model, and no other.
 
     Raises:
-        CmrvlmError: Names or shapes differ; the first is named.
+        CmrvlmError: Names or shapes differ, or a number is not finite; the first is named.
     """
     if not path.is_file():
         raise CmrvlmError("the run has no weights", file=path,
                           remedy="Let the training finish; one that was stopped goes on with ckpt_path=….")  # fmt: skip
     weights = load_file(path)
+    check_weights(weights.items(), path, "run", "Train it again: a training that is stopped by such numbers says why.")
     wanted = own_weights(model)
     odd = sorted(weights.keys() ^ wanted.keys())
     odd += [key for key in sorted(weights.keys() & wanted.keys()) if weights[key].shape != wanted[key].shape]

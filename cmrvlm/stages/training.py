@@ -16,9 +16,10 @@ from cmrvlm.errors import CmrvlmError
 from cmrvlm.instantiate import build
 from cmrvlm.models.card import card
 from cmrvlm.models.cmrvlm import CMRVLM
+from cmrvlm.models.finite import check_weights
 from cmrvlm.stages.foresight import foretold
 from cmrvlm.stages.handover import hand_over, moved_table
-from cmrvlm.stages.run_folder import SPLIT, TOKENIZER, save_run
+from cmrvlm.stages.run_folder import SPLIT, TOKENIZER, own_weights, save_run
 from cmrvlm.stages.wiring import build_collator, build_data, build_model, build_stage, build_tokenizer, check_masks
 
 log = logging.getLogger(__name__)
@@ -64,6 +65,7 @@ def train(config: Config, run: Path) -> float | None:
             f"Go on with the same command and ckpt_path={last}." if last.is_file() else "There is no checkpoint yet."
         )
         raise CmrvlmError("the training was interrupted", file=run, remedy=remedy) from error
+    check_weights(own_weights(model).items(), run, "trainer", "Go on with an earlier checkpoint and a lower rate.")
     save_run(run, config, model, tokenizer, data.preprocessing)
     metric = trainer.callback_metrics.get(config["optimized_metric"])
     return None if metric is None or math.isnan(float(metric)) else float(metric)

@@ -10,7 +10,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from cmrvlm.batch import Batch, TextRows, stack_by_shape
-from cmrvlm.errors import CmrvlmError
+from cmrvlm.errors import CmrvlmError, ends_loudly
 from cmrvlm.study import Study
 from cmrvlm.targets import study_targets
 from cmrvlm.tasks.base import Instruction, View
@@ -97,6 +97,7 @@ class Collator:
         lengths = (groups, images, [len(p) for p in prompts], [len(f) for f in full])
         return TextRows(ids, *(torch.tensor(one) for one in lengths))
 
+    @ends_loudly
     def __call__(self, samples: Sequence[tuple[Study, list[Instruction]]], blind: bool = False) -> Batch:
         """A batch of studies with the instructions about each."""
         instructions = [one for _, asked in samples for one in asked]

@@ -19,6 +19,7 @@ import numpy as np
 import pydicom
 
 from cmrvlm.errors import CmrvlmError
+from cmrvlm.json_files import write_json
 from cmrvlm.labels import SEQUENCES
 from cmrvlm.study import Study, StudyLabels
 from cmrvlm.study_io import write_study
@@ -169,7 +170,7 @@ def ingest_study(job: tuple[tuple[str, str], list[Path], list[int]], settings: I
     with tempfile.TemporaryDirectory(dir=settings.out, prefix=".writing-") as temporary:
         inner = Path(temporary) / study_id
         write_study(Study(study_id, patient_id, ordered, labels), inner)
-        (inner / "ingest.json").write_text(json.dumps({"row": row, "decisions": told}, indent=1))
+        write_json(inner / "ingest.json", {"row": row, "decisions": told})
         shutil.rmtree(final, ignore_errors=True)
         os.replace(inner, final)
     return Ingested(study_id, row, told)

@@ -58,7 +58,15 @@ def read_pixels(images: Sequence[Image]) -> dict[int, NDArray[np.float32]]:
                               remedy="Leave the file out, or install a decoder for it.") from error  # fmt: skip
         for image in own:
             frame = stored if image.frame is None else stored.reshape(-1, *image.shape)[image.frame]
-            found[id(image)] = frame.astype(np.float32) * np.float32(image.slope) + np.float32(image.intercept)
+            grey = frame.astype(np.float32) * np.float32(image.slope) + np.float32(image.intercept)
+            if not np.isfinite(grey).all():
+                raise CmrvlmError(
+                    "pixels hold NaN or infinity",
+                    file=f"file {image.number}",
+                    field="RescaleSlope",
+                    remedy="Leave the file out.",
+                )
+            found[id(image)] = grey
     return found
 
 

@@ -8,6 +8,7 @@ import numpy as np
 
 from cmrvlm.errors import CmrvlmError
 from cmrvlm.labels import NOT_ANNOTATED
+from cmrvlm.measurements import known_numbers
 from cmrvlm.study import Series, Study, StudyLabels
 from cmrvlm.study_io import read_image
 from data_modules.anatomy import base_first, canonical, measure_labelled, read_mask
@@ -70,7 +71,7 @@ class AcdcSource(Source):
         labels = StudyLabels(
             diseases=frozenset({GROUPS[group]}) if group in GROUPS else None,
             measurements=measured,
-            demographics={name: float(info[key]) for name, key in people.items() if key in info},
+            demographics={**known_numbers({name: float(info[key]) for name, key in people.items() if key in info})},
         )
         return Study(study_id, study_id, {"sax": series}, labels)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from cmrvlm.errors import CmrvlmError
+from cmrvlm.measurements import known_numbers
 from cmrvlm.orientation import study_to_layout
 from cmrvlm.study import Study, StudyLabels
 from data_modules.dicom.recognise import recognise
@@ -53,8 +54,8 @@ class KaggleDsb2Source(Source):
         if not series:
             raise CmrvlmError("no cine was recognised", file=self.root / study_id)
         row = self._rows.get(study_id, {})
-        measured = {name: float(row[column]) for name, column in (("lvesv_ml", "Systole"), ("lvedv_ml", "Diastole"))
-                    if column in row}  # fmt: skip
+        columns = {"lvesv_ml": "Systole", "lvedv_ml": "Diastole"}
+        measured = known_numbers({name: float(row[column]) for name, column in columns.items() if column in row})
         if len(measured) == 2 and measured["lvedv_ml"] > 0:
             measured["lvef_percent"] = 100 * (1 - measured["lvesv_ml"] / measured["lvedv_ml"])
         return study_to_layout(Study(study_id, study_id, series, StudyLabels(measurements=measured)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,9 +51,14 @@ class _Reader:
         if text is None:
             return None
         try:
-            return float(text)
+            value = float(text)
         except ValueError:
             raise self.fail(column, f"'{text}' is no number", "Leave it blank when it is unknown.") from None
+        if math.isnan(value):  # how tables that were written by programs say that a number is unknown
+            return None
+        if math.isinf(value):
+            raise self.fail(column, f"'{text}' is not finite", "Leave it blank when it is unknown.")
+        return value
 
     def flag(self, column: str) -> bool | None:
         text = self.row.get(column)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from cmrvlm.batch import Batch
 from cmrvlm.figures import mask_panel
 from cmrvlm.inference import answer_batch
+from cmrvlm.json_files import json_text
 from cmrvlm.models.cmrvlm import CMRVLM
 
 
@@ -43,6 +43,6 @@ class ValidationSamples(Callback):
             path.parent.mkdir(parents=True, exist_ok=True)
             lines = [{"study": a.instruction.study_id, "task": a.instruction.task, "prompt": a.instruction.prompt,
                       "target": a.instruction.reference, "answer": a.text} for a in answers]  # fmt: skip
-            path.write_text("\n".join(json.dumps(line, ensure_ascii=False) for line in lines) + "\n")
+            path.write_text("\n".join(json_text(line) for line in lines) + "\n")
         if self.panels:
             mask_panel([(batch, answers)], self.folder / "panels" / f"step{step:06d}.png")

@@ -11,13 +11,15 @@ from omegaconf import DictConfig
 from rich.console import Console
 from rich.table import Table
 
+from cmrvlm.json_files import write_json
+
 RESULT = "result.json"
 
 
 def write_result(run: Path, overrides: list[str], status: str, metric: float | None) -> None:
     """What one job leaves for the table."""
     run.mkdir(parents=True, exist_ok=True)
-    (run / RESULT).write_text(json.dumps({"overrides": overrides, "status": status, "metric": metric}))
+    write_json(run / RESULT, {"overrides": overrides, "status": status, "metric": metric})
 
 
 def sweep_table(folder: Path) -> Table:
