@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from lightning.pytorch import LightningDataModule
+from lightning.pytorch import LightningDataModule, Trainer
 from numpy import ma
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
@@ -147,9 +147,22 @@ class StudyDataModule(LightningDataModule):
         return loader if accumulated == 1 else AccumulationWindows(loader, accumulated)
 
     def _position(self) -> tuple[int, int]:
+        """Return the epoch of the next batch and the number of its batches that are done.
+
+        Both follow from the number of batches that were ever trained on. The trainer's own counters of an epoch are in
+        flux while a run is resumed, and workers ask before they are settled.
+        """
         if not self.trainer:
             return 0, 0
-        return self.trainer.current_epoch, self.trainer.fit_loop.epoch_loop.batch_progress.current.completed
+        done = self.trainer.fit_loop.epoch_loop.batch_progress.total.processed  # type: ignore[attr-defined]
+        return divmod(done, self._batches_in_epoch(self.trainer))
+
+    def _batches_in_epoch(self, trainer: Trainer) -> int:
+        """Return how many batches each process trains on in an epoch."""
+        batches = len(self.split["train"]) // trainer.world_size // self.batch_size
+        limit = trainer.limit_train_batches
+        limited = min(batches, limit) if isinstance(limit, int) else int(batches * limit)
+        return max(1, limited)
 
     def val_dataloader(self) -> DataLoader[Any] | list[Any]:
         """Every instruction of the validation split; none when the split has no validation part."""

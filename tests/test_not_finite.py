@@ -25,9 +25,10 @@ from data_modules.sources.nifti import NiftiSource
 from data_modules.sources.phantom.source import PhantomSource
 from tests.conftest import composed
 from tests.models.test_pretrained import FAMILIES, published_tokenizer
+from tests.stages.test_training import SMALL
 from tests.test_entry_points import python
 
-QUIET = ("callbacks.samples=null", "callbacks.learning_rate=null", "callbacks.checkpoint.every_n_train_steps=1")
+QUIET = (*SMALL, "callbacks.samples=null", "callbacks.learning_rate=null", "callbacks.checkpoint.every_n_train_steps=1")
 
 
 @pytest.fixture(scope="module")

@@ -27,6 +27,8 @@ from data_modules.accumulation import AccumulationWindows
 from data_modules.sources.phantom.source import PhantomSource
 from tests.conftest import composed
 
+SMALL = ("projector.hidden=16", "head.read_out.hidden=16", "llm.network.hidden_size=32", "llm.network.layers=1",
+         "llm.network.intermediate_size=48")  # fmt: skip
 QUIET = ("callbacks.samples=null", "callbacks.learning_rate=null", "logger=[]")
 
 
@@ -99,31 +101,92 @@ def test_twenty_steps_in_bf16_on_hearts_without_a_right_ventricle(small_config, 
     assert all(torch.isfinite(one).all() for one in weights.values())
 
 
-@pytest.mark.parametrize("stop_at", [2, 4])
-def test_resumed_run_equals_an_unbroken_one_bit_for_bit(stop_at, small_config):
-    """Three batches an epoch: step 2 is within the first one, step 4 within the second."""
-    steps = ("+experiment=stage3", *QUIET, "data.source.count=16", "data.batch_size=4", "data.shares={val:0,test:0.25}",
+TRAINING_STEP = Stage.training_step
+
+
+def _noted(trained):
+    def noting(self, batch, index):
+        trained.append(
+            (self.trainer.global_step, tuple(batch.study_ids), tuple(one.prompt for one in batch.instructions))
+        )
+        return TRAINING_STEP(self, batch, index)
+
+    return noting
+
+
+@pytest.mark.parametrize(
+    ("stop_at", "workers", "accumulated"),
+    [
+        (2, 0, 1),
+        (4, 0, 1),
+        (2, 2, 1),
+        (3, 2, 1),
+        (1, 2, 2),
+        (2, 0, 2),
+        *(
+            pytest.param(*one, marks=pytest.mark.slow)
+            for one in ((3, 0, 1), (4, 2, 1), (1, 0, 2), (2, 2, 2), (3, 2, 2))
+        ),
+    ],
+)
+def test_resumed_run_equals_an_unbroken_one_bit_for_bit(stop_at, workers, accumulated, small_config, monkeypatch):
+    """Three batches an epoch: step 2 is within the first one, step 3 its end, step 4 within the second.
+
+    With two batches a step, step 1 is within an epoch, and step 2, of one batch, its end.
+    """
+    steps = ("+experiment=stage3", *QUIET, *SMALL, "data.source.count=16", "data.batch_size=4", "data.shares={val:0,test:0.25}",
              "callbacks.checkpoint.every_n_train_steps=1", "trainer.limit_val_batches=0", "trainer.val_check_interval=null",
-             "trainer.check_val_every_n_epoch=1")  # fmt: skip
-    whole = small_config(*steps, "trainer.max_steps=6", folder="whole")
+             "trainer.check_val_every_n_epoch=1", "trainer.max_steps=6", f"data.num_workers={workers}",
+             f"trainer.accumulate_grad_batches={accumulated}")  # fmt: skip
+    trained = {"whole": [], "halted": [], "resumed": []}
+    whole = small_config(*steps, folder="whole")
+    monkeypatch.setattr(Stage, "training_step", _noted(trained["whole"]))
     train(whole, _folder(whole))
-    halted = small_config(*steps, "trainer.max_steps=6", folder="halted")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("cmrvlm.stages.base.Stage.on_train_batch_end", _stop_after(stop_at), raising=False)
+    halted = small_config(*steps, folder="halted")
+    with monkeypatch.context() as patch:
+        patch.setattr(Stage, "training_step", _noted(trained["halted"]))
+        patch.setattr(Stage, "on_train_batch_end", _stop_after(stop_at), raising=False)
         train(halted, _folder(halted))
+    trained["halted"] = [one for one in trained["halted"] if one[0] < stop_at]
     checkpoint = _folder(halted) / "checkpoints" / "last.ckpt"
-    resumed = small_config(*steps, "trainer.max_steps=6", f"ckpt_path={checkpoint}", folder="resumed")
+    resumed = small_config(*steps, f"ckpt_path={checkpoint}", folder="resumed")
     loads = []
     real_load = torch.load
-    with pytest.MonkeyPatch.context() as patch:
+    with monkeypatch.context() as patch:
+        patch.setattr(Stage, "training_step", _noted(trained["resumed"]))
         patch.setattr(torch, "load", lambda *a, **k: loads.append(k.get("weights_only")) or real_load(*a, **k))
         train(resumed, _folder(resumed))
     assert loads == [True]
+    assert trained["whole"] == trained["halted"] + trained["resumed"]
     one, two = (load_file(_folder(c) / "model.safetensors") for c in (whole, resumed))
     stopped = load_file(_folder(halted) / "model.safetensors")
     assert all(torch.equal(one[key], two[key]) for key in one)
     assert any(not torch.equal(one[key], stopped[key]) for key in one)
     assert not [p.name for p in checkpoint.parent.iterdir() if "=" in p.name or " " in p.name]
+
+
+@pytest.mark.parametrize(
+    ("first", "workers"),
+    [(2, 0), (3, 2), *(pytest.param(*one, marks=pytest.mark.slow) for one in ((2, 2), (3, 0), (4, 0), (4, 2)))],
+)
+def test_a_run_that_reached_its_steps_goes_on_with_the_next_batch(first, workers, small_config, monkeypatch):
+    """Epochs are cut short by a limit here, and validation comes between steps; no batch is repeated or left out."""
+    steps = ("+experiment=stage3", *QUIET, *SMALL, "data.source.count=32", "data.batch_size=4", "schedule=constant",
+             "callbacks.checkpoint.every_n_train_steps=1", "trainer.limit_train_batches=3", "trainer.val_check_interval=2",
+             f"data.num_workers={workers}")  # fmt: skip
+    trained = {"whole": [], "parts": []}
+    monkeypatch.setattr(Stage, "training_step", _noted(trained["whole"]))
+    whole = small_config(*steps, "trainer.max_steps=7", folder="whole")
+    train(whole, _folder(whole))
+    monkeypatch.setattr(Stage, "training_step", _noted(trained["parts"]))
+    begun = small_config(*steps, f"trainer.max_steps={first}", folder="begun")
+    train(begun, _folder(begun))
+    on = small_config(
+        *steps, "trainer.max_steps=7", f"ckpt_path={_folder(begun) / 'checkpoints' / 'last.ckpt'}", folder="on"
+    )
+    train(on, _folder(on))
+    assert [one[0] for one in trained["whole"]] == list(range(7))
+    assert trained["parts"] == trained["whole"]
 
 
 def test_what_is_resumed_has_the_tokenizer_and_split_of_its_run(small_config, tmp_path):
