@@ -13,8 +13,8 @@ from rich.progress import track
 from rich.table import Table
 
 from cmrvlm.entry import CONFIG_PATH, Config, explained, plain
+from cmrvlm.files import write_json
 from cmrvlm.instantiate import build
-from cmrvlm.json_files import write_json
 
 PARTIAL = 3  # exit status when something that should have been read could not be
 

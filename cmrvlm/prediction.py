@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 from cmrvlm.entry import Config
 from cmrvlm.errors import CmrvlmError
 from cmrvlm.figures import COLORS, overlay, save
+from cmrvlm.files import write_json
 from cmrvlm.inference import answer_batch, device_of, quoted_values
 from cmrvlm.instantiate import build
-from cmrvlm.json_files import write_json
 from cmrvlm.label_maps import (
     at_ed_and_es,
     check_coding,

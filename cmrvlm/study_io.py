@@ -16,7 +16,7 @@ from nibabel.filebasedimages import ImageFileError
 from numpy.typing import NDArray
 
 from cmrvlm.errors import CmrvlmError, told_in
-from cmrvlm.json_files import json_text, write_json
+from cmrvlm.files import json_text, write_json
 from cmrvlm.labels import SEQUENCES
 from cmrvlm.measurements import known_numbers
 from cmrvlm.orientation import from_layout, reversed_places, reverses_slices, to_layout

@@ -10,7 +10,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from cmrvlm.entry import CONFIG_PATH, explained, plain
-from cmrvlm.stages.callbacks.sweep_table import write_result
+from cmrvlm.stages.callbacks.sweep_table import recorded
 
 log = logging.getLogger(__name__)
 
@@ -21,14 +21,15 @@ def main(config: DictConfig) -> float | None:
     """Entry point."""
     hydra_config = HydraConfig.get()
     run, overrides = Path(hydra_config.runtime.output_dir), list(hydra_config.overrides.task)
-    write_result(run, overrides, "failed", None)
-    settings = plain(config)
-    from cmrvlm.stages.training import train  # loads PyTorch and Lightning, which a misspelled key need not wait for
+    with recorded(run, overrides) as result:
+        settings = plain(config)
+        from cmrvlm.stages.training import (
+            train,  # loads PyTorch and Lightning, which a misspelled key need not wait for
+        )
 
-    metric = train(settings, run)
-    write_result(run, overrides, "done", metric)
+        result["metric"] = train(settings, run)
     log.info("run folder: %s", run)
-    return metric
+    return result["metric"]
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from cmrvlm.errors import CmrvlmError, ends_loudly
-from cmrvlm.json_files import write_json
+from cmrvlm.files import write_json
 from cmrvlm.tasks.mixture import Mixture
 from cmrvlm.text.collate import Collator
 from data_modules.check_page import montage, write_page

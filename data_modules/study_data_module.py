@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from cmrvlm.errors import CmrvlmError
-from cmrvlm.json_files import write_json
+from cmrvlm.files import write_json
 from cmrvlm.targets import study_targets
 from cmrvlm.tasks.mixture import Mixture
 from cmrvlm.text.collate import Collator

@@ -23,6 +23,11 @@ def run(*arguments: str) -> None:
     subprocess.run([sys.executable, "-W", "ignore", "-m", *arguments], check=True)
 
 
+def train_anew(*arguments: str) -> None:
+    """Train a stage; what an earlier try left in the same folder is replaced, so that experiments can be repeated."""
+    run("cmrvlm.train", *arguments, "overwrite=true")
+
+
 def given(defaults: dict[str, str]) -> dict[str, str]:
     """`name=value` arguments of the command line over their defaults.
 

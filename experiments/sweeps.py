@@ -11,7 +11,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from cmrvlm.figures import save
-from experiments.commands import CONSOLE, metrics, run
+from experiments.commands import CONSOLE, metrics, run, train_anew
 from experiments.phantom.demo import SHARED
 
 Shown = Sequence[tuple[str, str, str]]  # task, metric, label
@@ -32,7 +32,7 @@ def sweep(jobs: Mapping[str, Sequence[str]], out: Path, steps: str, asked: Seque
     results = {}
     for name, overrides in jobs.items():
         folder = out / name.replace(" ", "_")
-        run("cmrvlm.train", "+experiment=stage3", f"out={folder}", *SHARED, "trainer.limit_val_batches=1",
+        train_anew("+experiment=stage3", f"out={folder}", *SHARED, "trainer.limit_val_batches=1",
             "data.batch_size=8", f"trainer.max_steps={steps}", *overrides)  # fmt: skip
         run("cmrvlm.evaluate", f"run={folder}", "+data=phantom_test", "probes=null", *asked)
         results[name] = metrics(folder / "evaluation")

@@ -250,7 +250,7 @@ def test_a_check_of_nothing_does_not_pass(tmp_path, archive):
 
 
 def test_json_holds_no_number_that_is_not_finite(tmp_path):
-    from cmrvlm.json_files import write_json
+    from cmrvlm.files import write_json
 
     write_json(tmp_path / "a.json", {"a": [math.nan, {"b": (math.inf, 1.5, "左", None, True)}]})
     text = (tmp_path / "a.json").read_text()

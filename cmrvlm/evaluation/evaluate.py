@@ -30,9 +30,9 @@ from cmrvlm.evaluation.results import (
     write_answers,
     write_replicates,
 )
+from cmrvlm.files import write_json
 from cmrvlm.inference import device_of
 from cmrvlm.instantiate import build
-from cmrvlm.json_files import write_json
 from cmrvlm.metrics.bert_score import bert_scores, check_bert_model
 from cmrvlm.metrics.statistic import Weights
 from cmrvlm.metrics.text import BLEU_TOKENIZERS, meteor_missing

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from cmrvlm.errors import CmrvlmError
 from cmrvlm.models.finite import check_weights
-from cmrvlm.stages.run_folder import WEIGHTS, own_weights
+from cmrvlm.stages.run_claim import WEIGHTS
+from cmrvlm.stages.run_folder import own_weights
 
 _KEYED = ("encoders", "projectors", "mask_head", "image_projection")
 

@@ -16,13 +16,14 @@ from transformers import PreTrainedTokenizerBase
 
 from cmrvlm.entry import Config
 from cmrvlm.errors import CmrvlmError, told_in
+from cmrvlm.files import write_json, written_beside
 from cmrvlm.instantiate import build, check_plain
-from cmrvlm.json_files import write_json
 from cmrvlm.labels import DISEASES, FINDINGS, STRUCTURES
 from cmrvlm.models.cmrvlm import CMRVLM
 from cmrvlm.models.finite import check_weights
 from cmrvlm.models.language_model import LanguageModel, borrowed_keys
 from cmrvlm.orientation import LAYOUT
+from cmrvlm.stages.run_claim import WEIGHTS
 from cmrvlm.stages.wiring import build_collator, build_model
 from cmrvlm.text.collate import Collator
 from cmrvlm.text.tokenizer import load_tokenizer
@@ -30,9 +31,7 @@ from cmrvlm.transforms.preprocessing import Preprocessing
 
 log = logging.getLogger(__name__)
 
-CONFIG, WEIGHTS, TOKENIZER, LABELS, PREPROCESSING = (
-    "config.yaml", "model.safetensors", "tokenizer", "labels.json", "preprocessing.json",
-)  # fmt: skip
+CONFIG, TOKENIZER, LABELS, PREPROCESSING = "config.yaml", "tokenizer", "labels.json", "preprocessing.json"
 SPLIT = "split.json"
 BASE, ARCHITECTURE = "language_model.json", "language_model"
 
@@ -59,14 +58,14 @@ def save_run(run: Path, config: Config, model: nn.Module, tokenizer: PreTrainedT
              preprocessing: Preprocessing, *, trained: bool = True) -> None:  # fmt: skip
     """Write configuration, weights, tokenizer, label schema and preprocessing into a run folder.
 
-    A model that is yet to be trained leaves no weights, nor those of an earlier training: they could be taken for its.
+    A model that is yet to be trained leaves no weights: they could be taken for its.
     """
     run.mkdir(parents=True, exist_ok=True)
     (run / CONFIG).write_text(yaml.safe_dump(config, allow_unicode=True, sort_keys=False))
     if trained:
-        save_file({key: value.detach().cpu().contiguous() for key, value in own_weights(model).items()}, run / WEIGHTS)
-    else:
-        (run / WEIGHTS).unlink(missing_ok=True)
+        weights = {key: value.detach().cpu().contiguous() for key, value in own_weights(model).items()}
+        with written_beside(run / WEIGHTS) as temporary:
+            save_file(weights, temporary)
     tokenizer.save_pretrained(run / TOKENIZER)
     llm = getattr(model, "llm", None)
     if isinstance(llm, LanguageModel) and llm.borrows:

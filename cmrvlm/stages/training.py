@@ -7,6 +7,7 @@ import math
 from pathlib import Path
 from typing import Any
 
+from lightning.fabric.utilities.rank_zero import rank_zero_only
 from lightning.pytorch import Trainer, seed_everything
 from lightning.pytorch.callbacks import ProgressBar
 from rich.console import Console
@@ -17,8 +18,10 @@ from cmrvlm.instantiate import build
 from cmrvlm.models.card import card
 from cmrvlm.models.cmrvlm import CMRVLM
 from cmrvlm.models.finite import check_weights
+from cmrvlm.stages.checkpoint_files import CheckpointFiles
 from cmrvlm.stages.foresight import foretold
 from cmrvlm.stages.handover import hand_over, moved_table
+from cmrvlm.stages.run_claim import CHECKPOINTS, claimed, placed_in
 from cmrvlm.stages.run_folder import SPLIT, TOKENIZER, own_weights, save_run
 from cmrvlm.stages.wiring import build_collator, build_data, build_model, build_stage, build_tokenizer, check_masks
 
@@ -34,7 +37,19 @@ def train(config: Config, run: Path) -> float | None:
 
     Returns:
         The value of `optimized_metric`, None when the run did not log it.
+
+    Raises:
+        FolderTakenError: The folder holds a run and `overwrite` is not set, or another training writes into it.
     """
+    checkpoint = config["ckpt_path"]
+    resumed = Path(checkpoint).parent.parent if checkpoint else None
+    first = first_process()
+    with claimed(run, overwrite=config["overwrite"], resumed=resumed, first_process=first) as folder:
+        return _train(config, run, folder)
+
+
+def _train(config: Config, run: Path, folder: Path) -> float | None:
+    """Train into a folder that belongs to this training, which becomes the run folder."""
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # its import has set another
     seed_everything(config["seed"], workers=True, verbose=False)
     init_from = config["stage"]["init_from"]
@@ -53,22 +68,31 @@ def train(config: Config, run: Path) -> float | None:
     shares = {"class_shares": data.class_shares()} if balanced else {}
     stage = build_stage(config, model, task_weights=data.mixture.loss_weights, seed=config["seed"], **shares)
     _describe(model, data)
-    trainer = _trainer(config, run)
+    placed = placed_in(config, run, folder)
+    assert isinstance(placed, dict)
+    trainer = _trainer(placed, folder)
     # Saved before the fit too, so that a run that is stopped can be resumed with its own tokenizer and split.
-    save_run(run, config, model, tokenizer, data.preprocessing, trained=False)
-    data.save_split(run / SPLIT)
+    if first_process():
+        save_run(folder, config, model, tokenizer, data.preprocessing, trained=False)
+        data.save_split(folder / SPLIT)
     try:
         trainer.fit(stage, datamodule=data, ckpt_path=config["ckpt_path"], weights_only=True)
     except SystemExit as error:  # how Lightning ends after Ctrl-C
-        last = run / "checkpoints" / "last.ckpt"
+        last = folder / CHECKPOINTS / "last.ckpt"
         remedy = (
             f"Go on with the same command and ckpt_path={last}." if last.is_file() else "There is no checkpoint yet."
         )
-        raise CmrvlmError("the training was interrupted", file=run, remedy=remedy) from error
-    check_weights(own_weights(model).items(), run, "trainer", "Go on with an earlier checkpoint and a lower rate.")
-    save_run(run, config, model, tokenizer, data.preprocessing)
+        raise CmrvlmError("the training was interrupted", file=folder, remedy=remedy) from error
+    check_weights(own_weights(model).items(), folder, "trainer", "Go on with an earlier checkpoint and a lower rate.")
+    if first_process():
+        save_run(folder, config, model, tokenizer, data.preprocessing)
     metric = trainer.callback_metrics.get(config["optimized_metric"])
     return None if metric is None or math.isnan(float(metric)) else float(metric)
+
+
+def first_process() -> bool:
+    """Return whether this is the process that writes files."""
+    return int(rank_zero_only.rank or 0) == 0  # type: ignore[attr-defined]
 
 
 def _run_of(checkpoint: str | None) -> Path | None:
@@ -77,12 +101,19 @@ def _run_of(checkpoint: str | None) -> Path | None:
     return folder if folder and (folder / TOKENIZER).is_dir() and (folder / SPLIT).is_file() else None
 
 
-def _trainer(config: Config, run: Path) -> Trainer:
+def _trainer(config: Config, folder: Path) -> Trainer:
     callbacks = [build(one, f"callbacks.{name}") for name, one in config["callbacks"].items() if one]
     loggers = [build(one, f"logger.{name}") for name, one in (config.get("logger") or {}).items() if one]
     bar = any(isinstance(one, ProgressBar) for one in callbacks)
-    trainer: Trainer = build(config["trainer"], "trainer", callbacks=callbacks, logger=loggers,
-                             default_root_dir=str(run), enable_progress_bar=bar)  # fmt: skip
+    trainer: Trainer = build(
+        config["trainer"],
+        "trainer",
+        callbacks=callbacks,
+        logger=loggers,
+        plugins=[CheckpointFiles()],
+        default_root_dir=str(folder),
+        enable_progress_bar=bar,
+    )
     return trainer
 
 

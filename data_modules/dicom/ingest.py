@@ -19,7 +19,7 @@ import numpy as np
 import pydicom
 
 from cmrvlm.errors import CmrvlmError
-from cmrvlm.json_files import write_json
+from cmrvlm.files import write_json
 from cmrvlm.labels import SEQUENCES
 from cmrvlm.study import Study, StudyLabels
 from cmrvlm.study_io import write_study

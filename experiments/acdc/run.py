@@ -13,7 +13,7 @@ import sys
 import time
 from pathlib import Path
 
-from experiments.commands import CONSOLE, given, metrics, run, training_facts
+from experiments.commands import CONSOLE, given, metrics, run, train_anew, training_facts
 
 HERE = Path(__file__).parent
 
@@ -24,7 +24,7 @@ def main() -> None:
     if not settings["root"]:
         sys.exit("root=<folder with patient001, patient002, ...> is missing")
     started = time.monotonic()
-    run("cmrvlm.train", "+experiment=acdc", f"data.root={settings['root']}", f"stage.init_from={settings['init']}",
+    train_anew("+experiment=acdc", f"data.root={settings['root']}", f"stage.init_from={settings['init']}",
         f"out={settings['out']}", "hardware=cpu_bf16", f"trainer.max_steps={settings['steps']}")  # fmt: skip
     training = training_facts(started, settings["steps"])
     run("cmrvlm.evaluate", f"run={settings['out']}", "probes=[blind]")

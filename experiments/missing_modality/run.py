@@ -22,7 +22,7 @@ from cmrvlm.figures import save
 from cmrvlm.labels import DISEASES, SEQUENCES
 from cmrvlm.metrics.statistic import Auroc, MeanOf
 from cmrvlm.text.parse import terms_named
-from experiments.commands import CONSOLE, given, metrics, run
+from experiments.commands import CONSOLE, given, metrics, run, train_anew
 from experiments.phantom.demo import SHARED
 
 HERE = Path(__file__).parent
@@ -103,7 +103,7 @@ def main() -> None:
     out = Path(settings["out"])
     training = [*SHARED, "trainer.limit_val_batches=1", "data.batch_size=8", f"trainer.max_steps={settings['steps']}",
                 f"stage.init_from={settings['init']}", f"hydra.sweep.dir={out}"]  # fmt: skip
-    run("cmrvlm.train", "-m", "+experiment=stage3", "+sweep=mix", *training)
+    train_anew("-m", "+experiment=stage3", "+sweep=mix", *training)
     asked = ["+data=phantom_test", TASKS, "probes=null", "subsets=all", "cases_per_task=4"]
     results = {}
     for number, job in enumerate(JOBS):

@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from experiments.commands import CONSOLE, given, metrics, run, training_facts
+from experiments.commands import CONSOLE, given, metrics, run, train_anew, training_facts
 from experiments.phantom.table import aims, table
 
 HERE = Path(__file__).parent
@@ -41,7 +41,14 @@ def train(out: Path, steps: str) -> None:
         "stage3": [f"trainer.max_steps={steps}"],
     }
     for stage, settings in stages.items():
-        run("cmrvlm.train", f"+experiment={stage}", f"out={out / stage}", *SHARED, *AUGMENTATION, *settings, *earlier)
+        train_anew(
+            f"+experiment={stage}",
+            f"out={out / stage}",
+            *SHARED,
+            *AUGMENTATION,
+            *settings,
+            *earlier,
+        )
         earlier = [f"stage.init_from={out / stage}"]
 
 

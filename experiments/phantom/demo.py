@@ -15,7 +15,7 @@ from rich.table import Table
 
 from cmrvlm.study_io import write_study
 from data_modules.sources.phantom.source import PhantomSource
-from experiments.commands import CONSOLE, given, metrics, run
+from experiments.commands import CONSOLE, given, metrics, run, train_anew
 
 STEPS = "transform.preprocessing.steps"
 # Coarser pixels and fewer frames than the full experiments, so that two cores are done in minutes.
@@ -58,7 +58,7 @@ def main() -> None:
     started = time.monotonic()
     earlier: list[str] = []
     for stage, settings in STAGES.items():
-        run("cmrvlm.train", f"+experiment={stage}", f"out={out / stage}", *SHARED, *settings, *earlier)
+        train_anew(f"+experiment={stage}", f"out={out / stage}", *SHARED, *settings, *earlier)
         earlier = [f"stage.init_from={out / stage}"]
     model = out / "stage3"
     run("cmrvlm.evaluate", f"run={model}", "cases_per_task=8")

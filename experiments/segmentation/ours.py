@@ -16,7 +16,7 @@ from cmrvlm.labels import NOT_ANNOTATED
 from cmrvlm.stages.run_folder import TrainedRun
 from cmrvlm.study import Study
 from cmrvlm.tasks.segmentation import SegmentTask
-from experiments.commands import logged, run
+from experiments.commands import logged, train_anew
 from experiments.segmentation.scores import LabelMap
 
 _TIMED = (15, 60)  # steps of two short runs; what they differ by is the time of a step
@@ -29,7 +29,7 @@ def timed(overrides: Sequence[str], folder: Path) -> tuple[float, float]:
         took = []
         for steps in _TIMED:
             started = time.monotonic()
-            run("cmrvlm.train", *overrides, f"out={folder / str(steps)}", f"trainer.max_steps={steps}")
+            train_anew(*overrides, f"out={folder / str(steps)}", f"trainer.max_steps={steps}")
             took.append(time.monotonic() - started)
         each = (took[1] - took[0]) / (_TIMED[1] - _TIMED[0])
         if each <= 0:
@@ -48,7 +48,7 @@ def train(overrides: Sequence[str], out: Path, minutes: float, timing: Path) -> 
     start, each = timed(overrides, timing)
     steps = max(1, int((60 * minutes - start) / each))
     started = time.monotonic()
-    run("cmrvlm.train", *overrides, f"out={out}", f"trainer.max_steps={steps}")
+    train_anew(*overrides, f"out={out}", f"trainer.max_steps={steps}")
     took = (time.monotonic() - started) / 60
     dice, entropy = (logged(out, f"train/loss_{name}") for name in ("mask_dice", "mask_ce"))
     return [(took * step / steps, one + entropy[step]) for step, one in dice.items()], took

@@ -21,7 +21,7 @@ from safetensors.torch import load_file
 
 from cmrvlm.figures import save
 from cmrvlm.stages.run_folder import load_run
-from experiments.commands import CONSOLE, given, logged, run
+from experiments.commands import CONSOLE, given, logged, train_anew
 from experiments.smollm2.logits import logits_of
 
 HERE = Path(__file__).parent
@@ -54,8 +54,7 @@ def main() -> None:
     """Train, reload, weigh, and keep the result."""
     settings = given({"out": "runs/smollm2", "steps": "50"})
     out, steps = Path(settings["out"]), int(settings["steps"])
-    run(
-        "cmrvlm.train",
+    train_anew(
         "+experiment=stage1",
         f"out={out / 'stage1'}",
         *SHARED,
@@ -63,9 +62,9 @@ def main() -> None:
         "text_encoder=tiny",
         "adapter=lora",
     )
-    run("cmrvlm.train", "+experiment=stage2", f"out={out / 'stage2'}", *SHARED, f"trainer.max_steps={steps}",
+    train_anew("+experiment=stage2", f"out={out / 'stage2'}", *SHARED, f"trainer.max_steps={steps}",
         f"stage.init_from={out / 'stage1'}", "adapter=lora", "data.batch_size=2")  # fmt: skip
-    run("cmrvlm.train", "+experiment=stage3", f"out={out / 'stage3'}", *SHARED, f"trainer.max_steps={steps}",
+    train_anew("+experiment=stage3", f"out={out / 'stage3'}", *SHARED, f"trainer.max_steps={steps}",
         f"stage.init_from={out / 'stage2'}", "adapter=lora", "data.batch_size=2")  # fmt: skip
     found = {stage: list(logged(out / stage, "train/loss").values()) for stage in ("stage2", "stage3")}
     ends = {stage: {"first_ten": mean(own[:10]), "last_ten": mean(own[-10:])} for stage, own in found.items()}

@@ -9,8 +9,8 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 
 from cmrvlm.batch import Batch
 from cmrvlm.figures import mask_panel
+from cmrvlm.files import json_text
 from cmrvlm.inference import answer_batch
-from cmrvlm.json_files import json_text
 from cmrvlm.models.cmrvlm import CMRVLM
 
 

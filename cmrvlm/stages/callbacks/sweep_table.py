@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -11,15 +14,44 @@ from omegaconf import DictConfig
 from rich.console import Console
 from rich.table import Table
 
-from cmrvlm.json_files import write_json
+from cmrvlm.files import write_json
+from cmrvlm.stages.run_claim import FolderTakenError
 
-RESULT = "result.json"
+RESULT, TRACEBACK = "result.json", "traceback.txt"
 
 
 def write_result(run: Path, overrides: list[str], status: str, metric: float | None) -> None:
-    """What one job leaves for the table."""
+    """Write what one job leaves for the table."""
     run.mkdir(parents=True, exist_ok=True)
     write_json(run / RESULT, {"overrides": overrides, "status": status, "metric": metric})
+
+
+@contextmanager
+def recorded(run: Path, overrides: list[str]) -> Iterator[dict[str, float | None]]:
+    """Leave the result of a job in its folder, however it ends, and the traceback of one that failed.
+
+    A folder that belongs to another run is left as it is.
+
+    Args:
+        run: Run folder.
+        overrides: What the job was asked for.
+
+    Returns:
+        Where the job puts its `metric`.
+    """
+    result: dict[str, float | None] = {"metric": None}
+    status, taken = "failed", False
+    try:
+        yield result
+        status = "done"
+    except FolderTakenError:
+        taken = True
+        raise
+    finally:
+        if not taken:
+            write_result(run, overrides, status, result["metric"])
+            if status == "failed":
+                (run / TRACEBACK).write_text(traceback.format_exc(), encoding="utf-8")
 
 
 def sweep_table(folder: Path) -> Table:
