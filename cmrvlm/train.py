@@ -7,10 +7,12 @@ from pathlib import Path
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from cmrvlm.entry import CONFIG_PATH, explained, plain
 from cmrvlm.stages.callbacks.sweep_table import recorded
+from cmrvlm.stages.sweep_job import run_job
 
 log = logging.getLogger(__name__)
 
@@ -18,14 +20,14 @@ log = logging.getLogger(__name__)
 @hydra.main(version_base="1.3", config_path=CONFIG_PATH, config_name="train")
 @explained
 def main(config: DictConfig) -> float | None:
-    """Entry point."""
+    """Train as the configuration says; a job of a sweep has a process of its own."""
     hydra_config = HydraConfig.get()
     run, overrides = Path(hydra_config.runtime.output_dir), list(hydra_config.overrides.task)
+    if hydra_config.mode == RunMode.MULTIRUN:
+        return run_job(run, hydra_config)
     with recorded(run, overrides) as result:
         settings = plain(config)
-        from cmrvlm.stages.training import (
-            train,  # loads PyTorch and Lightning, which a misspelled key need not wait for
-        )
+        from cmrvlm.stages.training import train  # loads PyTorch, which a misspelled key need not wait for
 
         result["metric"] = train(settings, run)
     log.info("run folder: %s", run)

@@ -1,39 +1,132 @@
-"""Multirun: equal jobs are equal, jobs do not share folders, and the sweep ends with a table."""
+"""Multirun: equal jobs are equal, no job ends another, and a sweep ends with a table and a status."""
 
+import io
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
 
-from cmrvlm.stages.callbacks.sweep_table import sweep_table, write_result
-from tests.conftest import CONF
+import pytest
+from hydra.core.utils import JobReturn, JobStatus
+from hydra.types import RunMode
+from omegaconf import OmegaConf
+from rich.console import Console
+
+from cmrvlm.stages.callbacks.sweep_table import SweepTable, jobs_of, recorded, sweep_table
+from tests.conftest import CONF, ROOT
+from tests.stages.test_training import SMALL
 from tests.test_entry_points import python
 
-FAST = ("+experiment=stage3", "+debug=fast", "callbacks.samples=null")
+FAST = ("+experiment=stage3", "+debug=fast", "callbacks.samples=null", *SMALL)
+
+
+def result(folder, job):
+    return json.loads((folder / str(job) / "result.json").read_text())
 
 
 def test_equal_jobs_are_equal_and_the_table_lists_them(tmp_path, cache):
     done = python("cmrvlm.train", "-m", *FAST, "seed=1,1,2", f"paths.cache={cache}", f"hydra.sweep.dir={tmp_path}")
     assert done.returncode == 0, done.stderr
-    metrics = [json.loads((tmp_path / str(job) / "result.json").read_text())["metric"] for job in range(3)]
+    metrics = [result(tmp_path, job)["metric"] for job in range(3)]
     assert metrics[0] == metrics[1] != metrics[2]
     losses = [(tmp_path / str(job) / "logs" / "metrics.csv").read_text() for job in range(2)]
     assert losses[0] == losses[1]
     assert "seed=2" in done.stdout
     assert "done" in (tmp_path / "jobs.txt").read_text()
+    assert (tmp_path / "0" / "train.log").read_text()
 
 
-def test_optuna_searches_and_finds_a_best_value(tmp_path, cache):
-    done = python("cmrvlm.train", "-m", *FAST, "+sweep=optuna", "hydra.sweeper.n_trials=2", f"paths.cache={cache}",
+def holder(path):
+    """The process that holds a file open, as a training does with the lock of its run folder; None where none does."""
+    for link in Path("/proc").glob("[0-9]*/fd/*"):
+        try:
+            if link.readlink() == path:
+                return int(link.parts[2])
+        except OSError:  # the process, or its file, is gone
+            continue
+    return None
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="processes are found by their open files")
+@pytest.mark.parametrize("launcher", ["basic", "joblib"])
+def test_jobs_that_fail_or_are_killed_end_no_other_and_are_all_named(tmp_path, cache, launcher):
+    """The first two fail, each by itself, the third is killed, and the last is done."""
+    extra = ["+sweep=joblib"] if launcher == "joblib" else []
+    command = [sys.executable, "-W", "ignore", "-m", "cmrvlm.train", "-m", *FAST, *extra, "data.batch_size=1000,4",
+               "seed=1,2", f"paths.cache={cache}", f"hydra.sweep.dir={tmp_path}"]  # fmt: skip
+    with (tmp_path / "output.txt").open("w") as output:
+        process = subprocess.Popen(command, cwd=ROOT, stdout=output, stderr=output,
+                                   env={**os.environ, "PYTHONPATH": str(ROOT)})  # fmt: skip
+        end, found = time.monotonic() + 200, None
+        while found is None and process.poll() is None and time.monotonic() < end:
+            found = holder(tmp_path / "2" / ".lock") if (tmp_path / "2" / ".lock").exists() else None
+            time.sleep(0.01)
+        assert found is not None
+        os.kill(found, signal.SIGKILL)
+        assert process.wait(timeout=200) == 1
+    text = (tmp_path / "output.txt").read_text()
+    jobs = jobs_of(tmp_path)
+    assert [job["status"] for job in jobs] == ["failed", "failed", "failed", "done"], text[-3000:]
+    assert all("fewer than one batch of 1000" in job["error"] for job in jobs[:2])
+    assert "process of this job was killed by signal 9" in jobs[2]["error"]
+    table = (tmp_path / "jobs.txt").read_text()
+    for words in (table, text):
+        assert all(word in words for word in ("data.batch_size=1000", "seed=2", "failed", "done", "killed"))
+    for job, cause in enumerate(("CmrvlmError", "CmrvlmError", "killed by signal 9")):
+        assert result(tmp_path, job)["status"] == "failed"
+        assert cause in (tmp_path / str(job) / "traceback.txt").read_text()
+        assert not (tmp_path / str(job) / "model.safetensors").exists()
+    assert (tmp_path / "3" / "model.safetensors").exists()
+    assert not (tmp_path / "3" / "traceback.txt").exists()
+    assert "3 jobs failed: 0, 1, 2" in text
+
+
+def test_optuna_searches_and_finds_a_best_value_though_a_trial_fails(tmp_path, cache):
+    done = python("cmrvlm.train", "-m", *FAST, "+sweep=optuna", "hydra.sweeper.n_trials=3",
+                  "data.batch_size=choice(4,1000)", f"paths.cache={cache}",
                   f"hydra.sweep.dir={tmp_path}")  # fmt: skip
-    assert done.returncode == 0, done.stderr
+    jobs = jobs_of(tmp_path)
+    assert len(jobs) == 3
+    assert done.returncode == int(any(job["status"] == "failed" for job in jobs)), done.stderr
     assert "best_value" in (tmp_path / "optimization_results.yaml").read_text()
 
 
-def test_failed_job_is_in_the_table(tmp_path):
-    write_result(tmp_path / "0", ["a=1"], "done", 0.25)
-    (tmp_path / "1").mkdir()
+def job_end(folder, number, overrides, value):
+    config = OmegaConf.create({"hydra": {"mode": RunMode.MULTIRUN, "job": {"num": number}, "overrides": {"task": overrides},
+                                         "sweep": {"dir": "."}, "runtime": {"cwd": str(folder)}}})  # fmt: skip
+    failed = isinstance(value, Exception)
+    job = JobReturn()
+    job.status, job.return_value = (JobStatus.FAILED if failed else JobStatus.COMPLETED), value
+    SweepTable().on_job_end(config, job)
+    return job
+
+
+def test_a_job_that_failed_returns_nothing_and_what_users_wrote_is_no_markup(tmp_path):
+    assert job_end(tmp_path, 0, ["a=1", "b=[/red]"], 0.25).return_value == 0.25
+    assert job_end(tmp_path, 1, ["c=[bold]x"], ValueError("no [/red] here\nmore")).return_value is None
     table = sweep_table(tmp_path)
     assert list(table.columns[2].cells) == ["done", "failed"]
     assert list(table.columns[3].cells) == ["0.2500", ""]
+    console = Console(width=200, record=True, file=io.StringIO())
+    console.print(table)
+    text = console.export_text()
+    assert "b=[/red]" in text
+    assert "no [/red] here" in text
     assert sweep_table(tmp_path / "none").row_count == 0
+
+
+def test_a_job_leaves_its_traceback_and_a_later_one_takes_it_away(tmp_path):
+    with pytest.raises(ValueError, match="broken"), recorded(tmp_path, ["a=1"]):
+        raise ValueError("broken")
+    assert json.loads((tmp_path / "result.json").read_text())["status"] == "failed"
+    assert "broken" in (tmp_path / "traceback.txt").read_text()
+    with recorded(tmp_path, ["a=1"]) as found:
+        found["metric"] = 1.0
+    assert json.loads((tmp_path / "result.json").read_text()) == {"overrides": ["a=1"], "status": "done", "metric": 1.0}
+    assert not (tmp_path / "traceback.txt").exists()
 
 
 def test_every_experiment_runs(tmp_path, cache):

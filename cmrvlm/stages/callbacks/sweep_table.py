@@ -1,36 +1,40 @@
-"""A sweep ends with a table of its jobs."""
+"""A sweep ends with a table of its jobs, however many of them fail."""
 
 from __future__ import annotations
 
 import json
+import logging
+import os
+import shutil
+import sys
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from hydra.core.utils import JobReturn, JobStatus
 from hydra.experimental.callback import Callback
+from hydra.types import RunMode
 from omegaconf import DictConfig
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from cmrvlm.files import write_json
 from cmrvlm.stages.run_claim import FolderTakenError
 
-RESULT, TRACEBACK = "result.json", "traceback.txt"
-
-
-def write_result(run: Path, overrides: list[str], status: str, metric: float | None) -> None:
-    """Write what one job leaves for the table."""
-    run.mkdir(parents=True, exist_ok=True)
-    write_json(run / RESULT, {"overrides": overrides, "status": status, "metric": metric})
+RESULT, TRACEBACK, JOBS = "result.json", "traceback.txt", "jobs"
+DONE, FAILED = "done", "failed"
+REPORT = "CMRVLM_JOB_REPORT"  # variable with the file that tells the process of a sweep how a job ended
+log = logging.getLogger(__name__)
 
 
 @contextmanager
 def recorded(run: Path, overrides: list[str]) -> Iterator[dict[str, float | None]]:
     """Leave the result of a job in its folder, however it ends, and the traceback of one that failed.
 
-    A folder that belongs to another run is left as it is.
+    A folder that belongs to another run is left as it is. The process of a sweep is told the result too.
 
     Args:
         run: Run folder.
@@ -40,41 +44,82 @@ def recorded(run: Path, overrides: list[str]) -> Iterator[dict[str, float | None
         Where the job puts its `metric`.
     """
     result: dict[str, float | None] = {"metric": None}
-    status, taken = "failed", False
+    status, taken = FAILED, False
     try:
         yield result
-        status = "done"
+        status = DONE
     except FolderTakenError:
         taken = True
         raise
     finally:
+        told = {"overrides": overrides, "status": status, "metric": result["metric"]}
+        if REPORT in os.environ:
+            write_json(Path(os.environ[REPORT]), told | {"error": str(sys.exc_info()[1] or "")})
         if not taken:
-            write_result(run, overrides, status, result["metric"])
-            if status == "failed":
+            run.mkdir(parents=True, exist_ok=True)
+            write_json(run / RESULT, told)
+            if status == FAILED:
                 (run / TRACEBACK).write_text(traceback.format_exc(), encoding="utf-8")
+            else:
+                (run / TRACEBACK).unlink(missing_ok=True)
+
+
+def jobs_of(folder: Path) -> list[dict[str, Any]]:
+    """Return what the jobs of a sweep folder left behind, by their numbers."""
+    paths = sorted((folder / JOBS).glob("*.json"), key=lambda path: int(path.stem))
+    return [json.loads(path.read_text()) for path in paths]
 
 
 def sweep_table(folder: Path) -> Table:
-    """Jobs of a sweep folder with what they changed and what they reached; those without a result have failed."""
-    table = Table("job", "overrides", "status", "metric", title=f"Jobs of {folder}")
-    jobs = [path for path in folder.iterdir() if path.is_dir() and path.name.isdigit()] if folder.is_dir() else []
-    for job in sorted(jobs, key=lambda path: int(path.name)):
-        path = job / RESULT
-        found = (
-            json.loads(path.read_text()) if path.is_file() else {"overrides": [], "status": "failed", "metric": None}
-        )
-        metric = "" if found["metric"] is None else f"{found['metric']:.4f}"
-        table.add_row(job.name, " ".join(found["overrides"]), found["status"], metric)
+    """Return the jobs of a sweep folder with what they changed, what they reached, and why some of them failed."""
+    table = Table("job", "overrides", "status", "metric", "error", title=escape(f"Jobs of {folder}"))
+    for job in jobs_of(folder):
+        metric = "" if job["metric"] is None else f"{job['metric']:.4f}"
+        texts = (" ".join(job["overrides"]), job["status"], metric, job["error"])
+        table.add_row(str(job["job"]), *(escape(text) for text in texts))
     return table
 
 
 class SweepTable(Callback):
-    """Prints the table at the end of a multirun and keeps it in the sweep folder."""
+    """Keeps a record of each job of a multirun, lets none of them end the others, and prints the table at the end."""
+
+    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
+        """Remove the records of an earlier sweep in the same folder."""
+        shutil.rmtree(_sweep_folder(config) / JOBS, ignore_errors=True)
+
+    def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: Any) -> None:
+        """Record a job of a sweep; one that failed returns nothing, so that the sweep goes on."""
+        if config.hydra.mode != RunMode.MULTIRUN:
+            return
+        failed = job_return.status == JobStatus.FAILED
+        error = str(job_return._return_value) if failed else ""
+        record = {
+            "job": int(config.hydra.job.num),
+            "overrides": list(config.hydra.overrides.task),
+            "status": FAILED if failed else DONE,
+            "metric": None if failed else job_return.return_value,
+            "error": error.splitlines()[0] if error else "",
+        }
+        folder = _sweep_folder(config) / JOBS
+        folder.mkdir(parents=True, exist_ok=True)
+        write_json(folder / f"{record['job']}.json", record)
+        if failed:
+            log.error("job %d failed: %s", record["job"], error)
+            job_return.status, job_return.return_value = JobStatus.COMPLETED, None
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
-        """Print and write the table."""
-        folder = Path(config.hydra.sweep.dir)
+        """Print and write the table; a sweep with a job that failed ends with status 1."""
+        folder = _sweep_folder(config)
         table = sweep_table(folder)
         Console(width=160).print(table)
-        with (folder / "jobs.txt").open("w") as file:
+        with (folder / "jobs.txt").open("w", encoding="utf-8") as file:
             Console(file=file, width=160).print(table)
+        failed = [str(job["job"]) for job in jobs_of(folder) if job["status"] == FAILED]
+        if failed:
+            log.error("%d jobs failed: %s", len(failed), ", ".join(failed))
+            sys.exit(1)
+
+
+def _sweep_folder(config: DictConfig) -> Path:
+    """Return the folder of a sweep, wherever the job has gone to."""
+    return Path(config.hydra.runtime.cwd) / str(config.hydra.sweep.dir)
