@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import hydra
@@ -18,6 +19,7 @@ from safetensors.torch import save_file
 from cmrvlm.entry import CONFIG_PATH, explained, plain
 from cmrvlm.errors import CmrvlmError
 from cmrvlm.models.merge import merge_additions, with_own_tokens
+from cmrvlm.stages.lineage import LINEAGE, SPLIT
 from cmrvlm.stages.run_folder import TrainedRun, load_run, save_run
 
 KINDS = ("merged", "adapter", "language_model")
@@ -47,6 +49,9 @@ def export(run: Path, to: str, out: Path) -> None:
         return
     trained.config["adapter"] = {"_target_": "cmrvlm.models.adapter.full"}
     save_run(out, trained.config, trained.model, trained.collator.tokenizer, trained.preprocessing)
+    for name in (SPLIT, LINEAGE):  # whom it was trained on does not change
+        if (run / name).is_file():
+            shutil.copyfile(run / name, out / name)
 
 
 def _write_adapter(trained: TrainedRun, out: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,6 +11,9 @@ from pathlib import Path
 import numpy as np
 
 from cmrvlm.errors import CmrvlmError
+from cmrvlm.stages.lineage import Parts, patient_hash
+
+log = logging.getLogger(__name__)
 
 Split = dict[str, list[str]]
 PARTS = ("train", "val", "test")
@@ -51,6 +55,56 @@ def split_by_patient(
             order = order[count:]
         part_of |= {study: "train" for patient in order for study in studies[patient]}
     return {part: [study for study in study_ids if part_of[study] == part] for part in PARTS}
+
+
+def split_with_earlier(
+    patient_of: Mapping[str, str], strata: Sequence[str], shares: Mapping[str, float], seed: int, earlier: Parts
+) -> Split:
+    """Divide studies as `split_by_patient` does, but for patients whom earlier runs knew: they stay where they were.
+
+    Args:
+        patient_of: Study to patient, all studies in order.
+        strata: Label of each study.
+        shares: Part to share of the new patients.
+        seed: Order within a stratum.
+        earlier: Hash of a patient to the part that it had.
+    """
+    hashes = {patient: patient_hash(patient) for patient in set(patient_of.values())}
+    rows = list(zip(patient_of.items(), strata, strict=True))
+    new = [((study, patient), label) for (study, patient), label in rows if hashes[patient] not in earlier]
+    split = split_by_patient(
+        [study for (study, _), _ in new],
+        [patient for (_, patient), _ in new],
+        [label for _, label in new],
+        shares,
+        seed,
+    )
+    part_of = {study: part for part, studies in split.items() for study in studies}
+    for study, patient in patient_of.items():
+        part_of.setdefault(study, earlier.get(hashes[patient], "train"))
+    whole = {part: [study for study in patient_of if part_of[study] == part] for part in PARTS}
+    for part in ("val", "test"):
+        if shares.get(part, 0.0) > 0 and not whole[part] and earlier:
+            log.warning("no patient is left for part %s: the earlier runs knew all of them in other parts", part)
+    return whole
+
+
+def check_earlier(split: Mapping[str, Sequence[str]], patient_of: Mapping[str, str], earlier: Parts) -> None:
+    """Refuse a split that validates or tests on patients whom the runs before were trained on.
+
+    Raises:
+        CmrvlmError: It does; how many of how many patients are named.
+    """
+    for part in ("val", "test"):
+        patients = {patient_of[study] for study in split.get(part, ())}
+        known = [patient for patient in patients if earlier.get(patient_hash(patient)) == "train"]
+        if known:
+            raise CmrvlmError(
+                f"{len(known)} of {len(patients)} patients of part {part} are among those that the runs before were "
+                "trained on",
+                field="split",
+                remedy="Use the split of the run that this one begins from, or leave these patients out.",
+            )
 
 
 def check_leak(split: Mapping[str, Sequence[str]], patient_of: Mapping[str, str]) -> None:

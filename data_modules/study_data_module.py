@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from cmrvlm.errors import CmrvlmError
 from cmrvlm.files import write_json
+from cmrvlm.stages.lineage import Parts
 from cmrvlm.targets import study_targets
 from cmrvlm.tasks.mixture import Mixture
 from cmrvlm.text.collate import Collator
@@ -25,7 +26,7 @@ from data_modules.cache import StudyCache
 from data_modules.dataset import EpochSampler, EvaluationSet, TrainingSet
 from data_modules.shards import ShardSource
 from data_modules.sources.base import Source
-from data_modules.split import Split, check_leak, read_split, split_by_patient
+from data_modules.split import Split, check_earlier, check_leak, read_split, split_with_earlier
 from data_modules.store import StudyStore
 
 _CORPUS_STUDIES = 200  # enough for a vocabulary
@@ -79,20 +80,39 @@ class StudyDataModule(LightningDataModule):
         self.split: Split = {}
         self.asked: Split = {}  # with the broken studies
         self.failures: dict[str, str] = {}
+        self.earlier: Parts = {}
+
+    def patient_of(self) -> dict[str, str]:
+        """Return the patient of each study of the source."""
+        return dict(zip(self.source.study_ids(), self.source.patient_ids(), strict=True))
+
+    def begin_from(self, parts: Parts) -> None:
+        """Let patients whom earlier runs knew stay in the part that they had there; new ones alone are divided.
+
+        Args:
+            parts: Hash of a patient to the part; see `cmrvlm.stages.lineage`.
+        """
+        self.earlier = dict(parts)
 
     def prepare_data(self) -> None:
-        """Make the split and fill the cache; safe to call twice."""
+        """Make the split and fill the cache; safe to call twice.
+
+        Raises:
+            CmrvlmError: Patients are in several parts, or in another than training though earlier runs were trained on
+                them; or too many studies are broken.
+        """
         if self.split:
             return
-        ids, patients = self.source.study_ids(), self.source.patient_ids()
+        patient_of = self.patient_of()
         declared = self.source.declared_split()
         if self.split_file:
             split = read_split(self.split_file)
         elif declared is not None:
             split = declared
         else:
-            split = split_by_patient(ids, patients, self.source.strata(), self.shares, self.seed)
-        check_leak(split, dict(zip(ids, patients, strict=True)))
+            split = split_with_earlier(patient_of, self.source.strata(), self.shares, self.seed, self.earlier)
+        check_leak(split, patient_of)
+        check_earlier(split, patient_of, self.earlier)
         wanted = [study for part in split.values() for study in part]
         self.failures = self.cache.fill(wanted, self.allowed_failures)
         for study in wanted if self.sequences is not None else []:

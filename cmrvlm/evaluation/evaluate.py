@@ -38,7 +38,8 @@ from cmrvlm.metrics.statistic import Weights
 from cmrvlm.metrics.text import BLEU_TOKENIZERS, meteor_missing
 from cmrvlm.models.decoding import Decode
 from cmrvlm.models.mask_reading import MaskReading
-from cmrvlm.stages.run_folder import SPLIT, TrainedRun, load_run, weights_hash
+from cmrvlm.stages.lineage import SPLIT, TRAIN, read_lineage, trained_on
+from cmrvlm.stages.run_folder import TrainedRun, load_run, weights_hash
 from cmrvlm.stages.wiring import build_data
 from cmrvlm.tasks.base import Task
 
@@ -115,10 +116,10 @@ class Evaluation:
         if not self.studies:
             raise CmrvlmError(f"part '{config['part']}' holds no study", field="part",
                               remedy="Set data.shares, or choose another part.")  # fmt: skip
+        patient_of = self.data.patient_of()
+        self.trained_on = self._leave_out_trained_on(patient_of)
         self.broken: dict[str, str] = self.data.failures_of(config["part"])
         self.tasks = chosen_tasks(self.data.mixture.tasks, config["tasks"])
-        ids, patients = self.data.source.study_ids(), self.data.source.patient_ids()
-        patient_of = dict(zip(ids, patients, strict=True))
         self.decode: Decode = build(config["decoding"], "decoding")
         self.reading: MaskReading = build(config["masks"], "masks")
         self.questioner = Questioner(self.run.model, self.run.collator, self.tasks, config["max_new_tokens"],
@@ -127,6 +128,27 @@ class Evaluation:
                                      self.decode, self.reading)  # fmt: skip
         self.bootstrap = Bootstrap.of([patient_of[study] for study in self.studies], config["bootstrap"])
         self.synthetic = bool(self.data.cache.load(self.studies[0]).synthetic)
+
+    def _leave_out_trained_on(self, patient_of: Mapping[str, str]) -> dict[str, int]:
+        """Leave out studies of patients whom the run, or one that it began from, was trained on, and count them.
+
+        Who asks for the part that is trained on gets it.
+
+        Raises:
+            CmrvlmError: No study is left.
+        """
+        if self.config["part"] == TRAIN:
+            return {"studies": 0, "patients": 0}
+        known = trained_on(read_lineage(self.run.folder, patient_of), self.studies, patient_of)
+        left = [study for study in self.studies if study not in set(known)]
+        if not left:
+            raise CmrvlmError(
+                f"the run was trained on the patients of all {len(known)} studies",
+                field="data",
+                remedy="Give data of other patients, or part=train to score what was trained on.",
+            )
+        self.studies = left
+        return {"studies": len(known), "patients": len({patient_of[study] for study in known})}
 
     def score(self, condition: Condition, full: Asked | None) -> Scored:
         """Ask under one condition and score."""
@@ -148,6 +170,7 @@ class Evaluation:
             "part": config["part"],
             "studies": len(self.studies),
             "patients": len(self.bootstrap.patients),
+            "left_out_trained_on": self.trained_on,
             "synthetic": self.synthetic,
             "weights": weights_hash(self.run.folder),
             "data": self.data.cache.content_hash(self.studies),
@@ -236,6 +259,11 @@ def _tables(one: Evaluation, full: Scored, probes: Mapping[str, Tree], subsets: 
     console = Console(width=150)
     for head, rows, title in parts:
         console.print(tables.rich_table(head, rows, title))
+    if one.trained_on["studies"]:
+        console.print(
+            f"left out: {one.trained_on['studies']} studies of {one.trained_on['patients']} patients "
+            "whom the run, or one that it began from, was trained on"
+        )
     for study, reason in failures.items():
         console.print(f"failed: {study}: {reason}", markup=False)
     (one.out / "metrics.md").write_text("\n".join(tables.markdown(*part) for part in parts))

@@ -32,7 +32,6 @@ from cmrvlm.transforms.preprocessing import Preprocessing
 log = logging.getLogger(__name__)
 
 CONFIG, TOKENIZER, LABELS, PREPROCESSING = "config.yaml", "tokenizer", "labels.json", "preprocessing.json"
-SPLIT = "split.json"
 BASE, ARCHITECTURE = "language_model.json", "language_model"
 
 

@@ -21,8 +21,9 @@ from cmrvlm.models.finite import check_weights
 from cmrvlm.stages.checkpoint_files import CheckpointFiles
 from cmrvlm.stages.foresight import foretold
 from cmrvlm.stages.handover import hand_over, moved_table
+from cmrvlm.stages.lineage import SPLIT, Parts, joined, parts_of, read_lineage, write_lineage
 from cmrvlm.stages.run_claim import CHECKPOINTS, claimed, placed_in
-from cmrvlm.stages.run_folder import SPLIT, TOKENIZER, own_weights, save_run
+from cmrvlm.stages.run_folder import TOKENIZER, own_weights, save_run
 from cmrvlm.stages.wiring import build_collator, build_data, build_model, build_stage, build_tokenizer, check_masks
 
 log = logging.getLogger(__name__)
@@ -57,6 +58,12 @@ def _train(config: Config, run: Path, folder: Path) -> float | None:
     resumed = _run_of(config["ckpt_path"])
     keep = {"split_file": str(resumed / SPLIT)} if resumed and config["data"].get("split_file") is None else {}
     data = build_data(config, **keep)
+    patient_of = data.patient_of()
+    known: Parts = {}
+    for folder_before in (earlier, resumed):
+        if folder_before is not None:
+            known = joined(known, read_lineage(folder_before, patient_of))
+    data.begin_from(known)
     data.prepare_data()
     tokenizer = build_tokenizer(config, data, resumed or earlier)
     model = build_model(config, tokenizer)
@@ -75,6 +82,7 @@ def _train(config: Config, run: Path, folder: Path) -> float | None:
     if first_process():
         save_run(folder, config, model, tokenizer, data.preprocessing, trained=False)
         data.save_split(folder / SPLIT)
+        write_lineage(folder, joined(known, parts_of(data.asked, patient_of)))
     try:
         trainer.fit(stage, datamodule=data, ckpt_path=config["ckpt_path"], weights_only=True)
     except SystemExit as error:  # how Lightning ends after Ctrl-C
