@@ -22,8 +22,8 @@ demo: $(STAMP) ## Train the three stages on phantoms, evaluate, predict one stud
 test: $(STAMP) ## Run the test suite
 	$(BIN)/python -m pytest -q -n 2 --dist worksteal --cov --cov-report=term:skip-covered --cov-fail-under=90
 
-test-slow: $(STAMP) ## Run the long tests too
-	$(BIN)/python -m pytest -q -m ""
+test-slow: $(STAMP) ## Run the long tests, which `make test` leaves out
+	$(BIN)/python -m pytest -q -n 2 --dist worksteal -m slow
 
 lint: $(STAMP) ## Check style
 	$(BIN)/ruff check .

@@ -114,4 +114,6 @@ class EpochSampler(Sampler[tuple[int, int]]):
         epoch, done = self.position()
         order = np.random.default_rng([self.seed, epoch, 1]).permutation(self.size)
         own = order[self.rank :: self.world][: len(self)]
-        return iter([(epoch, int(index)) for index in own[done * self.batch_size :]])
+        if done < len(own) // self.batch_size:
+            own = own[done * self.batch_size :]
+        return iter([(epoch, int(index)) for index in own])

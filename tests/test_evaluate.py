@@ -163,8 +163,8 @@ def leaves(tree, path=()):
 
 def test_two_processes_ask_about_each_study_once(run, tmp_path):
     """Five studies on two processes: none is padded in, and the scores are those of one process."""
-    arguments = [f"run={run}", "+data.shares={val: 0.0, test: 1.0}", "+data.source.count=5", "probes=[swapped]",
-                 "max_new_tokens=12", "bootstrap=40", "cases_per_task=2"]  # fmt: skip
+    arguments = [f"run={run}", "+data.shares={val: 0.0, test: 1.0}", "+data.source.count=5", "+data.source.seed=5",
+                 "probes=[swapped]", "max_new_tokens=12", "bootstrap=40", "cases_per_task=2"]  # fmt: skip
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # as each of the two has: sums over several threads are rounded otherwise
     try:

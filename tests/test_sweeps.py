@@ -51,7 +51,7 @@ def holder(path):
 
 
 @pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="processes are found by their open files")
-@pytest.mark.parametrize("launcher", ["basic", "joblib"])
+@pytest.mark.parametrize("launcher", ["joblib", pytest.param("basic", marks=pytest.mark.slow)])
 def test_jobs_that_fail_or_are_killed_end_no_other_and_are_all_named(tmp_path, cache, launcher):
     """The first two fail, each by itself, the third is killed, and the last is done."""
     extra = ["+sweep=joblib"] if launcher == "joblib" else []
@@ -84,6 +84,7 @@ def test_jobs_that_fail_or_are_killed_end_no_other_and_are_all_named(tmp_path, c
     assert "3 jobs failed: 0, 1, 2" in text
 
 
+@pytest.mark.slow  # three trainings, each a process
 def test_optuna_searches_and_finds_a_best_value_though_a_trial_fails(tmp_path, cache):
     done = python("cmrvlm.train", "-m", *FAST, "+sweep=optuna", "hydra.sweeper.n_trials=3",
                   "data.batch_size=choice(4,1000)", f"paths.cache={cache}",
