@@ -98,12 +98,14 @@ def checked_targets(tree: Any, place: str = "config") -> Any:
         return checked
     if isinstance(tree, list):
         return [checked_targets(value, f"{place}[{index}]") for index, value in enumerate(tree)]
-    check_plain(tree, place)
+    check_plain(tree, place)  # refuses tuples and all else that Hydra would look into and this does not
     return tree
 
 
 def check_plain(tree: Any, place: str = "config") -> None:
-    """Refuse texts that are still to be interpolated, at any depth.
+    """Refuse what is not plain, at any depth: texts that are still to be interpolated, and containers of other kinds.
+
+    YAML can write tuples, sets and dates, which Hydra looks into or which come from nowhere else.
 
     Raises:
         CmrvlmError: There is one; the message names its key.
@@ -117,6 +119,12 @@ def check_plain(tree: Any, place: str = "config") -> None:
     elif isinstance(tree, str) and _INTERPOLATION in tree:
         raise CmrvlmError(
             f"'{tree}' is an interpolation, plain values are needed here", field=place, remedy="Write the value itself."
+        )
+    elif not (tree is None or isinstance(tree, (str, int, float, bool))):
+        raise CmrvlmError(
+            f"a {type(tree).__name__} is no plain value",
+            field=place,
+            remedy="Write mappings, lists, texts, numbers, true, false or null.",
         )
 
 

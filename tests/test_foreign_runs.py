@@ -146,3 +146,41 @@ def test_a_bert_model_with_code_is_refused(foreign):
     with_code(folder, "config.json", {"AutoModel": "mine.Mine", "AutoConfig": "mine.Mine"})
     with pytest.raises(CmrvlmError, match="cannot be loaded"):
         check_bert_model(str(folder), 1)
+
+
+@pytest.mark.parametrize("tag", ["!!pairs [x: {target}]", "!!omap [x: {target}]", "!!pairs [x: '${{oc.env:HOME}}']", "2020-01-01",
+                                 "!!set {{a}}", "!!binary aGVsbG8="])  # fmt: skip
+def test_values_that_are_not_plain_are_refused(foreign, tmp_path, tag):
+    """Hydra looks into tuples too, which YAML can write."""
+    made = tmp_path / "made"
+    path = foreign / "config.yaml"
+    written = tag.format(target=f"{{_target_: os.mkdir, path: {made}}}")
+    path.write_text(path.read_text().replace("encoders:\n  sax:\n", f"encoders:\n  sax:\n    extra: {written}\n"))
+    with pytest.raises(CmrvlmError, match=r"encoders\.sax\.extra.*plain value"):
+        load_run(foreign)
+    assert not made.exists()
+
+
+@pytest.mark.parametrize("kind", ["albert", "clip_text_model", "mine"])
+@pytest.mark.parametrize("weights", [True, False])
+def test_a_language_model_with_code_is_refused(foreign, kind, weights):
+    folder = foreign / "language_model"
+    folder.mkdir()
+    with_code(folder, "config.json", {"AutoModelForCausalLM": "mine.Mine"})
+    content = json.loads((folder / "config.json").read_text()) | {"model_type": kind}
+    (folder / "config.json").write_text(json.dumps(content))
+    shutil.copy(folder / "mine.py", foreign / "mine.py")
+    put(foreign, "llm.network", {"_target_": "cmrvlm.models.pretrained.pretrained_language_model", "path": str(folder),
+                                 "weights": weights, "max_length": 64})  # fmt: skip
+    with pytest.raises(CmrvlmError):
+        load_run(foreign)
+
+
+def test_an_adapter_beside_a_model_is_refused(foreign):
+    """PEFT would import the module that it names, and change the weights without a word."""
+    folder = foreign.parent / "base"
+    folder.mkdir()
+    (folder / "adapter_config.json").write_text(json.dumps({"megatron_config": {"x": 1}, "megatron_core": "evil.core"}))
+    put(foreign, "llm.network", {"_target_": "cmrvlm.models.pretrained.pretrained_language_model", "path": str(folder)})
+    with pytest.raises(CmrvlmError, match="adapter beside the model"):
+        load_run(foreign)

@@ -15,6 +15,7 @@ from transformers import AutoModel, AutoTokenizer
 from cmrvlm.errors import CmrvlmError
 from cmrvlm.metrics.statistic import Mean, Statistic
 from cmrvlm.tasks.base import Answer
+from cmrvlm.text.pretrained import check_no_adapter
 
 MAX_TOKENS = 512
 
@@ -36,9 +37,11 @@ def check_bert_model(path: str, layers: int) -> None:
 
 @lru_cache(maxsize=1)
 def _loaded(path: str) -> tuple[Any, Any]:
-    closed = {"local_files_only": True, "trust_remote_code": False}
+    closed: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
+    check_no_adapter(path, "bert_score.path")
     try:
-        return AutoModel.from_pretrained(path, **closed).eval(), AutoTokenizer.from_pretrained(path, **closed)
+        model = AutoModel.from_pretrained(path, attn_implementation="eager", **closed)
+        return model.eval(), AutoTokenizer.from_pretrained(path, **closed)
     except (OSError, ValueError) as error:
         raise CmrvlmError(
             f"the model cannot be loaded ({error})",

@@ -22,7 +22,7 @@ from cmrvlm.errors import CmrvlmError
 from cmrvlm.models.attention_mask import ANSWER, IMAGES, QUESTION, Layout, Style, check_implementation
 from cmrvlm.models.finite import check_weights
 from cmrvlm.models.language_model import LanguageModel
-from cmrvlm.text.pretrained import source_of
+from cmrvlm.text.pretrained import check_no_adapter, source_of
 from cmrvlm.text.tokens import SPECIAL_TOKENS
 
 log = logging.getLogger(__name__)
@@ -70,6 +70,7 @@ def pretrained_language_model(
     check_implementation(attention_implementation)
     where, told = source_of(path, package)
     told |= {"revision": revision} if revision else {}
+    check_no_adapter(where, "llm.network")
     try:
         config = AutoConfig.from_pretrained(where, trust_remote_code=False, **told)
         longest = _longest(config, max_length)
@@ -79,7 +80,9 @@ def pretrained_language_model(
                 where, trust_remote_code=False, dtype=kind, attn_implementation=attention_implementation,
                 **_quantized(quantization, kind), **told)  # fmt: skip
         else:
-            network = AutoModelForCausalLM.from_config(config, dtype=kind, attn_implementation=attention_implementation)
+            network = AutoModelForCausalLM.from_config(
+                config, trust_remote_code=False, dtype=kind, attn_implementation=attention_implementation
+            )
     except (OSError, ValueError, ImportError) as error:
         raise CmrvlmError(f"the language model cannot be loaded ({error})", file=where, field="llm.network",
                           remedy="Give a folder that save_pretrained wrote, or a name on the hub; gated models need a "

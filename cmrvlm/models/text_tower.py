@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from transformers import AutoModel, AutoTokenizer
 
 from cmrvlm.errors import CmrvlmError
-from cmrvlm.text.pretrained import file_of_package
+from cmrvlm.text.pretrained import check_no_adapter, file_of_package
 
 
 class TextTower(nn.Module):
@@ -40,8 +40,11 @@ class SentenceTower(TextTower):
                               remedy="Give a folder or a name on the hub.")  # fmt: skip
         file = file_of_package(package, "model.safetensors", "text_encoder.tower.package") if package else None
         where = str(file.parent if file else path)
+        check_no_adapter(where, "text_encoder.tower")
         try:
-            self.network = AutoModel.from_pretrained(where, trust_remote_code=False, dtype=torch.float32)
+            self.network = AutoModel.from_pretrained(
+                where, trust_remote_code=False, dtype=torch.float32, attn_implementation="eager"
+            )
             self.tokenizer = AutoTokenizer.from_pretrained(where, trust_remote_code=False)
         except (OSError, ValueError) as error:
             remedy = "Give a folder that save_pretrained wrote, or a name on the hub."

