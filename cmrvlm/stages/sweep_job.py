@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
+import threading
 from pathlib import Path
 
 from hydra.conf import HydraConf
@@ -33,7 +35,7 @@ def run_job(run: Path, of_job: HydraConf) -> float | None:
     """
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "report.json"
-        status = subprocess.run(_command(run, of_job), env={**os.environ, REPORT: str(report)}, check=False).returncode
+        status = _wait_for(_command(run, of_job), {**os.environ, REPORT: str(report)})
         if not report.is_file():
             with recorded(run, list(of_job.overrides.task)):
                 how = f"was killed by signal {-status}" if status < 0 else f"ended with status {status}"
@@ -43,6 +45,22 @@ def run_job(run: Path, of_job: HydraConf) -> float | None:
         raise CmrvlmError(told["error"])
     metric = told["metric"]
     return None if metric is None else float(metric)
+
+
+def _wait_for(command: list[str], environment: dict[str, str]) -> int:
+    """Run a command and return its status; it is ended with this process when somebody ends that."""
+    process = subprocess.Popen(command, env=environment)
+    before = None
+    if threading.current_thread() is threading.main_thread():
+        before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    try:
+        return process.wait()
+    finally:
+        if process.poll() is None:
+            process.terminate()
+            process.wait()
+        if before is not None:
+            signal.signal(signal.SIGTERM, before)
 
 
 def _command(run: Path, of_job: HydraConf) -> list[str]:
@@ -60,5 +78,8 @@ def _command(run: Path, of_job: HydraConf) -> list[str]:
         str(of_job.job.config_name),
         *of_job.overrides.task,
         *kept,
+        "hydra.mode=RUN",  # whatever the configuration says: a job that were a sweep would start jobs without end
+        f"hydra.job.num={of_job.job.num}",
+        f"hydra.job.id='{of_job.job.id}'",
         f"hydra.run.dir='{place}'",
     ]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import os
-import shutil
 import sys
 import traceback
 from collections.abc import Iterator
@@ -24,7 +23,7 @@ from rich.table import Table
 from cmrvlm.files import write_json
 from cmrvlm.stages.run_claim import FolderTakenError
 
-RESULT, TRACEBACK, JOBS = "result.json", "traceback.txt", "jobs"
+RESULT, TRACEBACK, JOBS = "result.json", "traceback.txt", ".jobs"
 DONE, FAILED = "done", "failed"
 REPORT = "CMRVLM_JOB_REPORT"  # variable with the file that tells the process of a sweep how a job ended
 log = logging.getLogger(__name__)
@@ -66,8 +65,13 @@ def recorded(run: Path, overrides: list[str]) -> Iterator[dict[str, float | None
 
 def jobs_of(folder: Path) -> list[dict[str, Any]]:
     """Return what the jobs of a sweep folder left behind, by their numbers."""
-    paths = sorted((folder / JOBS).glob("*.json"), key=lambda path: int(path.stem))
-    return [json.loads(path.read_text()) for path in paths]
+    return [json.loads(path.read_text()) for path in _records(folder)]
+
+
+def _records(folder: Path) -> list[Path]:
+    """Return the files that jobs of a sweep folder wrote, by their numbers."""
+    paths = [path for path in (folder / JOBS).glob("*.json") if path.stem.isdigit()]
+    return sorted(paths, key=lambda path: int(path.stem))
 
 
 def sweep_table(folder: Path) -> Table:
@@ -85,7 +89,8 @@ class SweepTable(Callback):
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Remove the records of an earlier sweep in the same folder."""
-        shutil.rmtree(_sweep_folder(config) / JOBS, ignore_errors=True)
+        for path in _records(_sweep_folder(config)):
+            path.unlink()
 
     def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: Any) -> None:
         """Record a job of a sweep; one that failed returns nothing, so that the sweep goes on."""
