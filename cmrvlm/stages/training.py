@@ -104,9 +104,22 @@ def first_process() -> bool:
 
 
 def _run_of(checkpoint: str | None) -> Path | None:
-    """The run folder that a checkpoint lies in: what is resumed goes on with its tokenizer and split."""
-    folder = Path(checkpoint).parent.parent if checkpoint else None
-    return folder if folder and (folder / TOKENIZER).is_dir() and (folder / SPLIT).is_file() else None
+    """Return the run folder that a checkpoint lies in: what is resumed goes on with its tokenizer, split and lineage.
+
+    Raises:
+        CmrvlmError: It lies elsewhere, so that nothing tells whom it was trained on.
+    """
+    if not checkpoint:
+        return None
+    folder = Path(checkpoint).parent.parent
+    if not ((folder / TOKENIZER).is_dir() and (folder / SPLIT).is_file()):
+        raise CmrvlmError(
+            f"the checkpoint lies outside of its run: there is no {TOKENIZER} and no {SPLIT} two folders above it",
+            file=checkpoint,
+            field="ckpt_path",
+            remedy="Put it back into checkpoints/ of its run folder.",
+        )
+    return folder
 
 
 def _trainer(config: Config, folder: Path) -> Trainer:

@@ -82,7 +82,7 @@ def test_the_earlier_run_stays_when_the_one_that_is_to_replace_it_fails(run, cac
     with pytest.raises(CmrvlmError):
         train(config_of(run, cache, "seed=3", "overwrite=true", *overrides), run)
     after = content(run)
-    assert {name: one for name, one in after.items() if not name.startswith("new/")} == before
+    assert {name: one for name, one in after.items() if not name.startswith(".new/")} == before
     load_run(run)
 
 
@@ -92,7 +92,7 @@ def test_a_run_is_replaced_whole_and_nothing_of_it_is_left(run, cache):
     after = load_file(run / "model.safetensors")
     assert any(not torch.equal(after[key], before[key]) for key in before)
     assert not (run / "evaluation").exists()
-    assert not [path.name for path in run.iterdir() if path.name in ("new", ".old")]
+    assert not [path.name for path in run.iterdir() if path.name in (".new", ".old")]
     assert load_run(run).config["run_dir"] == str(run)
     assert list((run / "checkpoints").glob("*.ckpt"))
     assert (run / "logs").is_dir() or "logger=[]" in QUIET
@@ -109,7 +109,7 @@ def test_a_replacement_that_was_interrupted_goes_on_and_takes_the_place(run, cac
     train(config_of(whole, cache, "seed=3"), whole)
     one, two = (load_file(folder / "model.safetensors") for folder in (run, whole))
     assert all(torch.equal(one[key], two[key]) for key in two)
-    assert not (run / "new").exists()
+    assert not (run / ".new").exists()
 
 
 def test_a_finished_run_goes_on_in_its_own_folder(run, cache):
