@@ -40,18 +40,21 @@ def _directions(sequence: str) -> NDArray[np.float64]:
     return np.stack([lateral, -anterior, apex])
 
 
-def runs_to_apex(normal: NDArray[np.float64]) -> bool | None:
-    """Return whether a slice axis points from base to apex; None where the affine cannot say.
+def is_oriented(affine: NDArray[np.float64]) -> bool:
+    """Return whether an affine has a scanner's orientation.
 
-    It cannot where the scanner's orientation was lost, as in ACDC: the axis then lies along a world axis.
+    It was lost where all axes lie along world axes, as in ACDC: no heart lies so that its planes do.
 
     Args:
-        normal: (3,) direction of the slice axis in RAS.
+        affine: (4, 4), voxel index to RAS in mm.
     """
-    unit = normal / np.linalg.norm(normal)
-    if np.abs(unit).max() >= _ALONG_WORLD_AXIS:
-        return None
-    return bool(unit @ BASE_TO_APEX_RAS >= 0)
+    units = np.abs(affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0))
+    return bool(units.max(axis=0).min() < _ALONG_WORLD_AXIS)
+
+
+def runs_to_apex(affine: NDArray[np.float64]) -> bool | None:
+    """Return whether the third axis of an affine (4, 4) points from base to apex; None where it has no orientation."""
+    return bool(affine[:3, 2] @ BASE_TO_APEX_RAS >= 0) if is_oriented(affine) else None
 
 
 def orientation_of(affine: NDArray[np.float64], shape: tuple[int, int, int], sequence: str) -> Orientation | None:
@@ -69,9 +72,9 @@ def orientation_of(affine: NDArray[np.float64], shape: tuple[int, int, int], seq
     lengths = np.linalg.norm(affine[:3, :3], axis=0)
     stored = (affine[:3, :3] / lengths).T  # (3, 3), a stored axis in each row
     wanted = _directions(sequence)
-    slices = _slice_axis(shape, lengths, stored @ wanted[2])
-    if runs_to_apex(stored[slices]) is None:
+    if not is_oriented(affine):
         return None
+    slices = _slice_axis(shape, lengths, stored @ wanted[2])
     in_plane = [axis for axis in range(3) if axis != slices]
     agreement = stored @ wanted.T  # (stored axis, wanted direction)
     columns, rows = max(itertools.permutations(in_plane), key=lambda one: float(
@@ -140,8 +143,7 @@ def from_layout(
 
 def reverses_slices(affine: NDArray[np.float64], sequence: str) -> bool:
     """Return whether slices that lie along the third stored axis are reversed by `to_layout`."""
-    normal = affine[:3, 2]
-    return runs_to_apex(normal) is not None and float(normal @ _directions(sequence)[2]) < 0
+    return is_oriented(affine) and float(affine[:3, 2] @ _directions(sequence)[2]) < 0
 
 
 def flip_slices(series: Series) -> Series:

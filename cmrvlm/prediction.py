@@ -33,7 +33,7 @@ from cmrvlm.label_maps import (
 )
 from cmrvlm.labels import DISEASES, LANGUAGES, NOT_ANNOTATED, SEQUENCE_TERMS, SEQUENCES, STRUCTURE_TERMS, STRUCTURES
 from cmrvlm.measurements import MEASUREMENTS
-from cmrvlm.orientation import LAYOUT, runs_to_apex
+from cmrvlm.orientation import LAYOUT, is_oriented
 from cmrvlm.quantification.segments import septum_direction
 from cmrvlm.quantification.summary import PICTURES, of_scar, of_ventricles
 from cmrvlm.quantification.ventricles import phases_of_masks
@@ -138,7 +138,7 @@ def _layouts(study: Study) -> dict[str, str]:
     layouts = {}
     for name, series in study.series.items():
         layouts[name] = LAYOUT
-        if runs_to_apex(series.affine[:3, 2]) is None:
+        if not is_oriented(series.affine):
             layouts[name] = "as stored: the file has no scanner orientation"
             log.warning("%s: the file has no scanner orientation, rows, columns and slices stay as stored", name)
     return layouts

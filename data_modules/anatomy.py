@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -77,7 +78,7 @@ def read_mask(path: Path, shape: tuple[int, ...], affine: NDArray[np.float64], s
         sequence: What the image shows.
 
     Raises:
-        CmrvlmError: Shape or affine is another, by more than 1e-3.
+        CmrvlmError: Shape or affine is another, by more than a fiftieth of a voxel at a corner.
     """
     values, own = read_image(path, sequence)
     check_grid(path, values.shape, own, shape, affine)
@@ -98,12 +99,24 @@ def check_grid(
         affine: Of the image.
 
     Raises:
-        CmrvlmError: Shape or affine is another, by more than 1e-3.
+        CmrvlmError: Shape or affine is another, by more than a fiftieth of a voxel at a corner.
     """
-    if own_shape != shape or np.abs(own - affine).max() > 1e-3:
+    if own_shape != shape or _farthest_corner_mm(own - affine, shape) > _off_grid_mm(affine):
         raise CmrvlmError(f"this and its image do not lie on one grid: {own_shape} and {shape}, affines "
                           f"{own.round(3).tolist()} and {affine.round(3).tolist()}", file=path, field="mask",
                           remedy="Write the mask on the grid of its image.")  # fmt: skip
+
+
+def _farthest_corner_mm(difference: NDArray[np.float64], shape: tuple[int, ...]) -> float:
+    """Return how far two affines with this difference (4, 4) put a corner of a series (Z, T, H, W) apart."""
+    ends = [(0, shape[3] - 1), (0, shape[2] - 1), (0, shape[0] - 1)]
+    corners = np.array([[*one, 1] for one in itertools.product(*ends)], dtype=np.float64)  # (8, 4)
+    return float(np.linalg.norm((corners @ difference.T)[:, :3], axis=1).max())
+
+
+def _off_grid_mm(affine: NDArray[np.float64]) -> float:
+    """Return a fiftieth of the smallest spacing: quaternions in a header are rounded more than matrices are."""
+    return float(np.linalg.norm(affine[:3, :3], axis=0).min() / 50)
 
 
 def measure_masks(series: Series) -> dict[str, float]:

@@ -164,7 +164,7 @@ def _to_apex(series: Series, levels: list[str | None]) -> FloatArray:
     from a right one, so that whoever looks at the pictures is taken to stand at the apex.
     """
     columns, rows, slices = series.affine[:3, :3].T
-    forward = runs_to_apex(slices)
+    forward = runs_to_apex(series.affine)
     known = [LEVELS.index(level) for level in levels if level is not None]
     if forward is not None and known and known[0] != known[-1]:
         forward = known[0] < known[-1]

@@ -28,7 +28,7 @@ class BaseToApex(Step):
     def __call__(self, study: Study) -> Study:
         """Reverse the stacks that run from the apex to the base."""
         series = {
-            name: flip_slices(one) if name in self.stacks and runs_to_apex(one.affine[:3, 2]) is False else one
+            name: flip_slices(one) if name in self.stacks and runs_to_apex(one.affine) is False else one
             for name, one in study.series.items()
         }
         return study.with_series(series)
