@@ -205,6 +205,13 @@ def read_nifti(path: Path) -> tuple[np.ndarray, np.ndarray]:
         raise CmrvlmError(f"the file cannot be read as NIfTI ({error})", file=path, remedy="Check the file.") from error
     if data.ndim not in (3, 4):
         raise CmrvlmError(f"the image has {data.ndim} axes; (x, y, z) or (x, y, z, t) are needed", file=path)
+    if data.dtype.kind not in "iufb":
+        raise CmrvlmError(
+            f"the voxels are {data.dtype}, grey values are needed",
+            file=path,
+            field="datatype",
+            remedy="Convert the file.",
+        )
     if not np.isfinite(data.astype(np.float32)).all():  # what is too large for float32 would become infinite
         raise CmrvlmError(
             "a voxel holds NaN or infinity", file=path, remedy="Write the file again without it, or leave it out."
@@ -222,6 +229,10 @@ def _true_affine(image: Any, path: Path) -> NDArray[np.float64]:
         CmrvlmError: Affine and header state two different spacings.
     """
     affine = np.asarray(image.affine, dtype=np.float64)
+    if not np.isfinite(affine).all():
+        raise CmrvlmError(
+            "the affine holds numbers that are not finite", file=path, field="srow", remedy="Write the file again."
+        )
     lengths = np.linalg.norm(affine[:3, :3], axis=0)
     stated = np.array(image.header.get_zooms()[:3], dtype=np.float64)
     if np.allclose(lengths, stated, rtol=0.01):

@@ -14,7 +14,10 @@ from cmrvlm.errors import CmrvlmError
 def first_not_finite(tensors: Iterable[tuple[str, Tensor]]) -> str | None:
     """Return the name of the first tensor that holds NaN or infinity; None when all are finite."""
     for name, tensor in tensors:
-        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+        if not (tensor.is_floating_point() or tensor.is_complex()):
+            continue
+        values = tensor.float() if tensor.element_size() == 1 else tensor  # of eight bits torch cannot tell it
+        if not bool(torch.isfinite(values).all()):
             return name
     return None
 

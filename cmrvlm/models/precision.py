@@ -8,9 +8,10 @@ from cmrvlm.errors import CmrvlmError
 
 MIXED = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
 _SINGLE = ("32", "32-true")
+_ALSO = {"bf16": "bf16-mixed", "16": "16-mixed", "None": "32-true"}  # as Lightning takes them
 
 
-def check_precision(precision: str | int) -> str:
+def check_precision(precision: str | int | None) -> str:
     """Return the name of a precision that models of this project can be trained and applied in.
 
     Args:
@@ -19,7 +20,7 @@ def check_precision(precision: str | int) -> str:
     Raises:
         CmrvlmError: It is another one.
     """
-    name = str(precision)
+    name = _ALSO.get(str(precision), str(precision))
     if name not in (*_SINGLE, *MIXED):
         raise CmrvlmError(
             f"precision '{name}' is not supported",

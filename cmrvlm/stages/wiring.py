@@ -60,7 +60,7 @@ def build_model(config: Config, tokenizer: PreTrainedTokenizerBase) -> nn.Module
     ids = MarkIds(*tokenizer.convert_tokens_to_ids([IMAGE, SEGMENT, DETECT]))
     heads = {name: build(one, f"head.{name}") if one else None for name, one in config["head"].items()}
     names = {output: [_ids_of_name(tokenizer, one) for one in own] for output, own in TARGET_NAMES.items()}
-    precision = check_precision(config["trainer"]["precision"])
+    precision = check_precision(config["trainer"].get("precision"))
     parts = Parts(encoders, llm, build(config["projector"], "projector"), heads, names, ids, precision)
     model = build(config["model"], "model", parts=parts)
     assert isinstance(model, nn.Module)
