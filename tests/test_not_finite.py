@@ -277,3 +277,23 @@ def test_reading_keeps_every_finite_number(tmp_path):
         read_nifti(tmp_path / "a.nii.gz")[0].astype(np.float32).ravel().tolist()
         == data.astype(np.float32).ravel().tolist()
     )
+
+
+def test_an_affine_that_is_not_finite_and_voxels_that_are_no_grey_values_are_named(tmp_path):
+    image = nib.Nifti1Image(np.ones((4, 4, 3), np.float32), np.diag([1.5, 1.5, 8, 1.0]))
+    image.header["srow_x"] = [1.5, 0, 0, np.nan]
+    nib.save(nib.Nifti1Image(np.ones((4, 4, 3), np.float32), None, image.header), tmp_path / "a.nii.gz")
+    with pytest.raises(CmrvlmError, match=r"a\.nii\.gz.*srow.*not finite"):
+        read_nifti(tmp_path / "a.nii.gz")
+    for name, kind in (("rgb", [("R", "u1"), ("G", "u1"), ("B", "u1")]), ("complex", np.complex64)):
+        nib.save(nib.Nifti1Image(np.zeros((4, 4, 3), kind), np.diag([1.5, 1.5, 8, 1.0])), tmp_path / f"{name}.nii.gz")
+        with pytest.raises(CmrvlmError, match=rf"{name}\.nii\.gz.*datatype.*grey values"):
+            read_nifti(tmp_path / f"{name}.nii.gz")
+
+
+def test_weights_of_eight_bits_are_looked_at():
+    from cmrvlm.models.finite import first_not_finite
+
+    kind = torch.float8_e4m3fn
+    assert first_not_finite([("x", torch.zeros(2).to(kind))]) is None
+    assert first_not_finite([("x", torch.zeros(2)), ("y", torch.tensor([1.0, math.nan]).to(kind))]) == "y"

@@ -203,3 +203,32 @@ def test_the_layout_is_stated_and_its_lack_is_said(run, exam, told, tmp_path, ca
     with caplog.at_level("WARNING"):
         load_run(old)
     assert "as files stored them" in caplog.text
+
+
+@pytest.mark.parametrize("sequence", ["sax", "lax_4ch", "lge"])
+def test_a_stack_that_lies_along_one_world_axis_alone_has_an_orientation(sequence):
+    """Turned by 45 degrees within its planes: all orders are one."""
+    turn = np.sqrt(0.5) * 1.5
+    affine = np.array([[turn, -turn, 0, 5], [turn, turn, 0, -7], [0, 0, 8, 30], [0, 0, 0, 1.0]])
+    image = np.random.default_rng(0).random((5, 7, 4, 2))  # (x, y, z, t)
+    found = []
+    for orientation in EVERY:
+        stored = apply_orientation(image, orientation)
+        own = affine @ inv_ornt_aff(orientation, image.shape[:3])
+        found.append(to_layout(stored.transpose(2, 3, 1, 0), own, sequence)[0])
+    assert all(np.array_equal(found[0], other) for other in found)
+
+
+def test_an_image_and_a_mask_placed_by_quaternions_in_two_orders_lie_on_one_grid(exam, tmp_path):
+    for index, orientation in enumerate(EVERY):
+        folder = tmp_path / str(index) / "exam"
+        stored_otherwise(exam, orientation, folder)
+        shutil.copy(exam / "sax_mask.nii.gz", folder / "sax_mask.nii.gz")
+        for path in folder.glob("*.nii.gz"):
+            image = nib.load(path)
+            image.set_qform(image.affine, 1)
+            image.set_sform(None, 0)
+            nib.save(nib.Nifti1Image(np.asarray(image.dataobj), None, image.header), path)
+        same(NiftiSource(str(folder.parent)).load("exam").with_series({}), read_study(exam).with_series({}))
+        truth = NiftiSource(str(exam.parent)).load("exam").series["sax"].mask
+        np.testing.assert_array_equal(NiftiSource(str(folder.parent)).load("exam").series["sax"].mask, truth)

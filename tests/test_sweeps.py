@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
+import yaml
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.types import RunMode
 from omegaconf import OmegaConf
@@ -143,3 +144,37 @@ def test_every_experiment_runs(tmp_path, cache):
     results = [json.loads(path.read_text()) for path in sorted(tmp_path.glob("*/result.json"))]
     assert len(results) == len(list((CONF / "experiment").glob("*.yaml")))
     assert {one["status"] for one in results} == {"done"}
+
+
+def test_a_job_is_told_its_number_runs_once_and_leaves_a_folder_of_the_user(tmp_path, cache):
+    """Although a file of the user's says that everything is a sweep."""
+    own = tmp_path / "conf" / "mine"
+    own.mkdir(parents=True)
+    (own / "multi.yaml").write_text("# @package _global_\nhydra: {mode: MULTIRUN}\nseed: ${hydra:job.num}\n")
+    (tmp_path / "sweep" / "jobs").mkdir(parents=True)
+    (tmp_path / "sweep" / "jobs" / "mine.sh").write_text("mine")
+    done = python("cmrvlm.train", "--config-dir", str(tmp_path / "conf"), *FAST, "+mine=multi", "optimizer.lr=0.001,0.002",
+                  f"paths.cache={cache}", f"hydra.sweep.dir={tmp_path / 'sweep'}")  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert [job["status"] for job in jobs_of(tmp_path / "sweep")] == ["done", "done"]
+    seeds = [yaml.safe_load((tmp_path / "sweep" / str(job) / "config.yaml").read_text())["seed"] for job in range(2)]
+    assert seeds == [0, 1]
+    assert (tmp_path / "sweep" / "jobs" / "mine.sh").read_text() == "mine"
+
+
+def test_a_sweep_that_is_ended_ends_its_job(tmp_path, cache):
+    command = [sys.executable, "-W", "ignore", "-m", "cmrvlm.train", "-m", *FAST, "seed=1,2", "trainer.max_steps=100000",
+               f"paths.cache={cache}", f"hydra.sweep.dir={tmp_path}"]  # fmt: skip
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+                               env={**os.environ, "PYTHONPATH": str(ROOT)})  # fmt: skip
+    lock, end, job = tmp_path / "0" / ".lock", time.monotonic() + 100, None
+    while job is None and time.monotonic() < end:
+        job = holder(lock) if lock.exists() else None
+        time.sleep(0.05)
+    assert job is not None
+    process.terminate()
+    process.wait(timeout=60)
+    while holder(lock) is not None and time.monotonic() < end + 60:
+        time.sleep(0.1)
+    assert holder(lock) is None
+    assert not (tmp_path / "1").exists()

@@ -58,6 +58,7 @@ def read_lineage(run: Path, patient_of: Mapping[str, str]) -> Parts:
             raise CmrvlmError("this is no list of patients by part", file=path, remedy="Train the run again.")
         return {str(patient): part for part in _PARTS for patient in told[part]}
     if not (run / SPLIT).is_file():
+        log.warning("%s: this run does not say whom it was trained on: nobody can be left out", run.name)
         return {}
     log.warning(
         "%s: this run does not say whom the runs that it began from were trained on; its own patients are known by its "

@@ -91,3 +91,12 @@ def test_precisions_that_cannot_be_trained_in_are_refused_before_anything_is_mad
         with pytest.raises(CmrvlmError, match=rf"trainer\.precision.*'{name}'.*bf16-mixed"):
             train(small_config("+experiment=stage3", f"trainer.precision={name}"), tmp_path / "run")
     assert not (tmp_path / "run" / "config.yaml").exists()
+
+
+@pytest.mark.parametrize(
+    ("given", "meant"), [("bf16", "bf16-mixed"), ("16", "16-mixed"), (None, "32-true"), (32, "32")]
+)
+def test_precisions_are_taken_as_lightning_takes_them(given, meant):
+    from cmrvlm.models.precision import check_precision
+
+    assert check_precision(given) == meant

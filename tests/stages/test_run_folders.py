@@ -1,5 +1,6 @@
 """A run folder keeps its run until another one is whole, belongs to one training, and its checkpoints are never half."""
 
+import contextlib
 import errno
 import hashlib
 import json
@@ -201,3 +202,55 @@ def test_a_checkpoint_is_never_half_though_temporary_files_lie_elsewhere(tmp_pat
         shutil.rmtree(elsewhere)
     assert min(sizes) > 0.9 * max(sizes)
     assert torch.load(last, weights_only=True)["global_step"] > 0
+
+
+def test_what_is_of_no_run_stays_where_it_is(run, finished, cache):
+    """Another run in a folder of it, notes, and folders whose names a replacement could want."""
+    shutil.copytree(finished, run / "stage4")
+    for name in ("new/notes.txt", "old/notes.txt", "notes.txt"):
+        (run / name).parent.mkdir(exist_ok=True)
+        (run / name).write_text("mine")
+    before = content(run / "stage4")
+    train(config_of(run, cache, "seed=3", "overwrite=true"), run)
+    assert content(run / "stage4") == before
+    assert all((run / name).read_text() == "mine" for name in ("new/notes.txt", "old/notes.txt", "notes.txt"))
+
+
+@pytest.mark.parametrize("renames", range(0, 24, 3))
+def test_a_replacement_killed_amid_its_renames_is_ended_at_the_next_start(run, cache, monkeypatch, renames):
+    class Killed(BaseException):
+        pass
+
+    done, rename = [], Path.rename
+
+    def counted(self, to):
+        if len(done) == renames:
+            raise Killed
+        done.append(to)
+        return rename(self, to)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "rename", counted)
+        with contextlib.suppress(Killed):
+            train(config_of(run, cache, "seed=3", "overwrite=true"), run)
+    with pytest.raises(CmrvlmError, match="holds a run already"):
+        train(config_of(run, cache, "seed=4"), run)
+    assert load_run(run).config["seed"] == 3
+    assert not [path.name for path in run.iterdir() if path.name in (".new", ".old")]
+
+
+def test_a_link_in_the_place_of_a_replacement_is_not_followed(run, cache, tmp_path):
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "data.txt").write_text("mine")
+    for name in (".new", ".old"):
+        (run / name).symlink_to(elsewhere)
+    train(config_of(run, cache, "seed=3", "overwrite=true"), run)
+    assert [path.name for path in elsewhere.iterdir()] == ["data.txt"]
+    assert load_run(run).config["seed"] == 3
+
+
+def test_a_checkpoint_outside_of_its_run_is_refused(run, cache, tmp_path):
+    shutil.copy(run / "checkpoints" / "last.ckpt", tmp_path / "x.ckpt")
+    with pytest.raises(CmrvlmError, match=r"x\.ckpt.*outside of its run"):
+        train(config_of(tmp_path / "on", cache, f"ckpt_path={tmp_path / 'x.ckpt'}"), tmp_path / "on")
