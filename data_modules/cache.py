@@ -1,8 +1,8 @@
 """Preprocessed studies on disk, read by memory map.
 
-The key covers everything that changes the content: the source's settings and code, the files it reads, the
-preprocessing's settings and code, and the format. A study is written into a temporary folder and renamed, so a run that
-is killed while writing leaves no half study behind.
+The key covers everything that changes the content: the settings of the source and of the preprocessing, all code of
+ours that they reach by imports, the files that a study is read from, and the format. A study is written into a
+temporary folder and renamed, so a run that is killed while writing leaves no half study behind.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from pathlib import Path
 
 from rich.progress import track
 
-import cmrvlm.transforms
 from cmrvlm.errors import CmrvlmError
 from cmrvlm.study import Study, StudyLabels, check_images
 from cmrvlm.study_io import labels_from_json, load_arrays, read_meta, save_arrays
 from cmrvlm.transforms.preprocessing import Preprocessing
+from data_modules.code_key import code_digest, modules_of
 from data_modules.sources.base import Source
 from data_modules.store import StudyStore
 
@@ -44,9 +44,7 @@ class StudyCache(StudyStore):
         digest = hashlib.sha256(_FORMAT.encode())
         digest.update(source.fingerprint().encode())
         digest.update(json.dumps(preprocessing.spec(), sort_keys=True, default=str).encode())
-        for package in cmrvlm.transforms.__path__:
-            for path in sorted(Path(package).glob("*.py")):
-                digest.update(path.read_bytes())
+        digest.update(code_digest([*modules_of(preprocessing), __name__]).encode())
         self.folder = root / digest.hexdigest()[:16]
 
     def path(self, study_id: str) -> Path:

@@ -17,6 +17,7 @@ from cmrvlm.tasks.mixture import Mixture
 from cmrvlm.text.collate import Collator
 from data_modules.check_page import montage, write_page
 from data_modules.checks import ERROR, Checked, Fault, check_set, check_study, counts, unreadable
+from data_modules.code_key import code_digest, modules_of
 from data_modules.sources.base import Source
 from data_modules.split import Split
 
@@ -94,7 +95,7 @@ class CheckRun:
             stats = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in self.source.files(study_id)]
         except FileNotFoundError:
             stats = []
-        code = [Path(__file__).with_name(name).read_text() for name in ("checks.py", "anatomy.py")]
+        code = code_digest([__name__, *modules_of(self.mixture)])
         limit = None if self.collator is None else self.collator.max_length
         parts = [study_id, stats, self.source.fingerprint(), code, limit]
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]

@@ -3,35 +3,18 @@
 from __future__ import annotations
 
 import hashlib
-import inspect
 import json
 from abc import ABC, abstractmethod
 from pathlib import Path
 
-import cmrvlm.orientation
-import cmrvlm.study_io
 from cmrvlm.errors import CmrvlmError
 from cmrvlm.study import Study
+from data_modules.code_key import code_digest, modules_of
 from data_modules.split import Split
-
-_PACKAGE = Path(__file__).parents[1]
-# Code that all sources read with.
-_SHARED = (
-    _PACKAGE / "anatomy.py",
-    _PACKAGE / "tables.py",
-    Path(cmrvlm.study_io.__file__),
-    Path(cmrvlm.orientation.__file__),
-)
 
 
 class Source(ABC):
-    """Files, or formulas, to studies. Subclasses keep their settings as plain attributes.
-
-    Attributes:
-        reads_with: Packages beside this one whose code the source reads with; a change of it makes other studies.
-    """
-
-    reads_with: tuple[str, ...] = ()
+    """Files, or formulas, to studies. Subclasses keep their settings as plain attributes."""
 
     @abstractmethod
     def study_ids(self) -> list[str]:
@@ -74,14 +57,10 @@ class Source(ABC):
         return []
 
     def fingerprint(self) -> str:
-        """Hash of the settings and of the code that make this source's studies."""
-        settings = {k: v if isinstance(v, (int, float, str, list, tuple, dict)) else str(v)
-                    for k, v in sorted(vars(self).items()) if not k.startswith("_")}  # fmt: skip
-        digest = hashlib.sha256(json.dumps([type(self).__qualname__, settings], default=str).encode())
-        module = Path(inspect.getfile(type(self)))
-        folder_is_package = module.parent.name != "sources"
-        code = sorted(module.parent.glob("*.py")) if folder_is_package else [module]
-        used = [path for name in self.reads_with for path in sorted((_PACKAGE / name).glob("*.py"))]
-        for path in (*code, *_SHARED, *used):
-            digest.update(path.read_bytes())
-        return digest.hexdigest()
+        """Return a hash of this source's settings and of all code of ours that makes its studies."""
+        settings = {}
+        for name, value in sorted(vars(self).items()):
+            if not name.startswith("_"):
+                settings[name] = value if isinstance(value, (int, float, str, list, tuple, dict)) else str(value)
+        content = [type(self).__qualname__, settings, code_digest(modules_of(self))]
+        return hashlib.sha256(json.dumps(content, default=str).encode()).hexdigest()

@@ -24,8 +24,6 @@ class KaggleDsb2Source(Source):
         table: CSV with Id, Systole and Diastole in ml; None when volumes are unknown.
     """
 
-    reads_with = ("dicom",)
-
     def __init__(self, root: str, table: str | None = None) -> None:
         self.root, self.table = Path(root), Path(table) if table else None
         self._ids = sorted((path.name for path in self.root.glob("*") if (path / "study").is_dir()), key=_numeric)
