@@ -12,8 +12,8 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from cmrvlm.entry import CONFIG_PATH, Config, explained, plain
-from cmrvlm.instantiate import build
+from cmrvlm.config.build import build
+from cmrvlm.config.command import CONFIG_PATH, Config, explained, plain
 
 MOST_SHOWN = 40
 
@@ -48,7 +48,7 @@ def check(config: Config, console: Console) -> dict[str, Any]:
 
 def _collator_of(run: Path) -> Any:
     """The collator of a run, whose tokenizer counts the lengths of prompts."""
-    from cmrvlm.stages.run_folder import load_run  # loads the language model's libraries, which other checks do without
+    from cmrvlm.runs.run_folder import load_run  # loads the language model's libraries, which other checks do without
 
     return load_run(run).collator
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import hydra
 from omegaconf import DictConfig
 
-from cmrvlm.entry import CONFIG_PATH, explained, plain
+from cmrvlm.config.command import CONFIG_PATH, explained, plain
 
 log = logging.getLogger(__name__)
 

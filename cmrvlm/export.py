@@ -16,11 +16,11 @@ from peft import LoraConfig, get_peft_model_state_dict
 from rich.console import Console
 from safetensors.torch import save_file
 
-from cmrvlm.entry import CONFIG_PATH, explained, plain
+from cmrvlm.config.command import CONFIG_PATH, explained, plain
 from cmrvlm.errors import CmrvlmError
-from cmrvlm.models.merge import merge_additions, with_own_tokens
-from cmrvlm.stages.lineage import LINEAGE, SPLIT
-from cmrvlm.stages.run_folder import TrainedRun, load_run, save_run
+from cmrvlm.language_model.merge import merge_additions, with_own_tokens
+from cmrvlm.runs.lineage import LINEAGE, SPLIT
+from cmrvlm.runs.run_folder import TrainedRun, load_run, save_run
 
 KINDS = ("merged", "adapter", "language_model")
 
@@ -47,7 +47,7 @@ def export(run: Path, to: str, out: Path) -> None:
         with_own_tokens(trained.model.llm).save_pretrained(out)
         trained.collator.tokenizer.save_pretrained(out)
         return
-    trained.config["adapter"] = {"_target_": "cmrvlm.models.adapter.full"}
+    trained.config["adapter"] = {"_target_": "cmrvlm.language_model.adapter.full"}
     save_run(out, trained.config, trained.model, trained.collator.tokenizer, trained.preprocessing)
     for name in (SPLIT, LINEAGE):  # whom it was trained on does not change
         if (run / name).is_file():

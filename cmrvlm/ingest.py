@@ -12,9 +12,9 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from cmrvlm.entry import CONFIG_PATH, Config, explained, plain
-from cmrvlm.files import write_json
-from cmrvlm.instantiate import build
+from cmrvlm.config.build import build
+from cmrvlm.config.command import CONFIG_PATH, Config, explained, plain
+from cmrvlm.study.atomic_files import write_json
 
 PARTIAL = 3  # exit status when something that should have been read could not be
 

@@ -8,7 +8,7 @@ import hydra
 from omegaconf import DictConfig
 from rich.console import Console
 
-from cmrvlm.entry import CONFIG_PATH, explained, plain
+from cmrvlm.config.command import CONFIG_PATH, explained, plain
 
 log = logging.getLogger(__name__)
 
@@ -18,7 +18,7 @@ log = logging.getLogger(__name__)
 def main(config: DictConfig) -> None:
     """Entry point."""
     settings = plain(config)
-    from cmrvlm.prediction import predict  # loads PyTorch, which a misspelled key need not wait for
+    from cmrvlm.inference.prediction import predict  # loads PyTorch, which a misspelled key need not wait for
 
     result = predict(settings)
     console = Console(soft_wrap=True, highlight=False)

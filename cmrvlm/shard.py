@@ -6,8 +6,8 @@ import hydra
 from omegaconf import DictConfig
 from rich.console import Console
 
-from cmrvlm.entry import CONFIG_PATH, Config, explained, plain
-from cmrvlm.instantiate import build
+from cmrvlm.config.build import build
+from cmrvlm.config.command import CONFIG_PATH, Config, explained, plain
 
 
 def shard(config: Config) -> int:

@@ -10,7 +10,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from cmrvlm.entry import CONFIG_PATH, explained, plain
+from cmrvlm.config.command import CONFIG_PATH, explained, plain
 from cmrvlm.stages.callbacks.sweep_table import recorded
 from cmrvlm.stages.sweep_job import run_job
 

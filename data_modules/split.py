@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from cmrvlm.errors import CmrvlmError
-from cmrvlm.stages.lineage import Parts, patient_hash
+from cmrvlm.runs.lineage import Parts, patient_hash
 
 log = logging.getLogger(__name__)
 

@@ -14,20 +14,20 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from cmrvlm.errors import CmrvlmError
-from cmrvlm.files import write_json
-from cmrvlm.stages.lineage import Parts
-from cmrvlm.targets import study_targets
+from cmrvlm.instructions.collate import Collator
+from cmrvlm.instructions.targets import study_targets
+from cmrvlm.runs.lineage import Parts
+from cmrvlm.study.atomic_files import write_json
 from cmrvlm.tasks.mixture import Mixture
-from cmrvlm.text.collate import Collator
 from cmrvlm.transforms.augment import Augment
 from cmrvlm.transforms.preprocessing import Preprocessing
-from data_modules.accumulation import AccumulationWindows
-from data_modules.cache import StudyCache
-from data_modules.dataset import EpochSampler, EvaluationSet, TrainingSet
-from data_modules.shards import ShardSource
+from data_modules.loading.accumulation import AccumulationWindows
+from data_modules.loading.dataset import EpochSampler, EvaluationSet, TrainingSet
 from data_modules.sources.base import Source
 from data_modules.split import Split, check_earlier, check_leak, read_split, split_with_earlier
-from data_modules.store import StudyStore
+from data_modules.storage.cache import StudyCache
+from data_modules.storage.shards import ShardSource
+from data_modules.storage.store import StudyStore
 
 _CORPUS_STUDIES = 200  # enough for a vocabulary
 
@@ -90,7 +90,7 @@ class StudyDataModule(LightningDataModule):
         """Let patients whom earlier runs knew stay in the part that they had there; new ones alone are divided.
 
         Args:
-            parts: Hash of a patient to the part; see `cmrvlm.stages.lineage`.
+            parts: Hash of a patient to the part; see `cmrvlm.runs.lineage`.
         """
         self.earlier = dict(parts)
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from cmrvlm.figures import save
+from cmrvlm.study.drawing import save
 from experiments.commands import CONSOLE, metrics, run, train_anew
 from experiments.phantom.demo import SHARED
 

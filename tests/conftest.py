@@ -9,8 +9,8 @@ import torch
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 
-from cmrvlm.entry import plain
-from cmrvlm.stages.wiring import build_collator, build_data, build_model, build_tokenizer
+from cmrvlm.config.command import plain
+from cmrvlm.runs.wiring import build_collator, build_data, build_model, build_tokenizer
 from data_modules.sources.phantom.source import PhantomSource
 
 if "PYTEST_XDIST_WORKER" in os.environ:

@@ -12,19 +12,19 @@ import pytest
 from scipy import ndimage
 
 from cmrvlm.errors import CmrvlmError
-from cmrvlm.label_maps import check_coding, coded, label_map, to_native
-from cmrvlm.labels import DISEASES, STRUCTURES
+from cmrvlm.inference.label_maps import check_coding, coded, label_map, to_native
+from cmrvlm.inference.prediction import _of_structure, predict
+from cmrvlm.instructions.tokens import SEGMENT
 from cmrvlm.metrics.segmentation import dice
-from cmrvlm.orientation import to_layout
-from cmrvlm.prediction import _of_structure, predict
 from cmrvlm.quantification.summary import of_scar, of_ventricles
 from cmrvlm.quantification.ventricles import quantify
-from cmrvlm.stages.run_folder import load_run
+from cmrvlm.runs.run_folder import load_run
 from cmrvlm.stages.training import train
-from cmrvlm.study_io import read_nifti, read_study, write_mask, write_study
+from cmrvlm.study.files import read_nifti, read_study, write_mask, write_study
+from cmrvlm.study.orientation import to_layout
+from cmrvlm.study.vocabulary import DISEASES, STRUCTURES
 from cmrvlm.tasks.base import Answer, Case, Instruction, MaskTarget
 from cmrvlm.tasks.segmentation import SegmentTask, said_absent
-from cmrvlm.text.tokens import SEGMENT
 from cmrvlm.transforms.grid import ToGrid
 from data_modules.sources.phantom.source import PhantomSource
 from experiments.segmentation.data import DATA_SETS, data_of
@@ -142,7 +142,7 @@ def test_masks_return_to_the_native_grid(run, source):
 
 def test_written_mask_lies_on_the_image(run, study_folder, tmp_path, monkeypatch):
     """With the true masks in place of the predicted ones, file and image share shape, affine and place."""
-    from cmrvlm import prediction as module
+    from cmrvlm.inference import prediction as module
 
     study = read_study(study_folder)
     truth = nib.load(study_folder / "sax_mask.nii.gz")
@@ -258,7 +258,7 @@ def test_masks_on_all_three_sequences(tmp_path, cache, study_folder, monkeypatch
         assert (name in found) != (name in found["not_computable"])
     assert "the model was not asked" not in str(found)
     septum_in = []
-    monkeypatch.setattr("cmrvlm.prediction.septum_direction", lambda _series, frame: septum_in.append(frame))
+    monkeypatch.setattr("cmrvlm.inference.prediction.septum_direction", lambda _series, frame: septum_in.append(frame))
     prediction(folder, study_folder, tmp_path / "out", "frames=[2]")
     assert septum_in == [2]
 
@@ -297,7 +297,7 @@ def test_every_frame_of_a_long_cine_has_masks(run, tmp_path):
 
 def test_a_heart_that_ran_out_of_view_still_does_when_the_other_frames_are_filled_in(run, tmp_path, monkeypatch):
     """Later looks, which see nothing here, fill in whole frames that were not seen, and change no other."""
-    from cmrvlm import prediction as module
+    from cmrvlm.inference import prediction as module
 
     wide = PhantomSource(count=16, size=64, slices=4, frames=13, spacing_mm=(3.9, 4.1))
     study = wide.load(wide.study_ids()[2])

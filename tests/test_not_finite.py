@@ -12,19 +12,19 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from cmrvlm.errors import CmrvlmError
-from cmrvlm.prediction import predict
+from cmrvlm.inference.prediction import predict
+from cmrvlm.runs.run_folder import load_run
 from cmrvlm.stages.base import Stage
-from cmrvlm.stages.run_folder import load_run
 from cmrvlm.stages.training import train
-from cmrvlm.study import StudyLabels
-from cmrvlm.study_io import read_nifti, read_study, write_study
+from cmrvlm.study.files import read_nifti, read_study, write_study
+from cmrvlm.study.study import StudyLabels
 from cmrvlm.tasks.mixture import Mixture
-from data_modules.check_run import CheckRun
+from data_modules.checking.run import CheckRun
 from data_modules.sources.manifest import ManifestSource
 from data_modules.sources.nifti import NiftiSource
 from data_modules.sources.phantom.source import PhantomSource
 from tests.conftest import composed
-from tests.models.test_pretrained import FAMILIES, published_tokenizer
+from tests.language_model.test_pretrained import FAMILIES, published_tokenizer
 from tests.stages.test_training import SMALL
 from tests.test_entry_points import python
 
@@ -250,7 +250,7 @@ def test_a_check_of_nothing_does_not_pass(tmp_path, archive):
 
 
 def test_json_holds_no_number_that_is_not_finite(tmp_path):
-    from cmrvlm.files import write_json
+    from cmrvlm.study.atomic_files import write_json
 
     write_json(tmp_path / "a.json", {"a": [math.nan, {"b": (math.inf, 1.5, "左", None, True)}]})
     text = (tmp_path / "a.json").read_text()
@@ -292,7 +292,7 @@ def test_an_affine_that_is_not_finite_and_voxels_that_are_no_grey_values_are_nam
 
 
 def test_weights_of_eight_bits_are_looked_at():
-    from cmrvlm.models.finite import first_not_finite
+    from cmrvlm.language_model.finite import first_not_finite
 
     kind = torch.float8_e4m3fn
     assert first_not_finite([("x", torch.zeros(2).to(kind))]) is None

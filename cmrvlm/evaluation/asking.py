@@ -16,18 +16,18 @@ from typing import Any
 from rich.progress import track
 from torch.utils.data import DataLoader
 
-from cmrvlm.batch import Batch
 from cmrvlm.errors import CmrvlmError
 from cmrvlm.evaluation.conditions import Condition, askable, blackened, with_images_of
-from cmrvlm.figures import mask_panel
-from cmrvlm.inference import answer_batch
-from cmrvlm.measurements import has_quotes
-from cmrvlm.models.cmrvlm import CMRVLM
-from cmrvlm.models.decoding import Decode
-from cmrvlm.models.mask_reading import MaskReading
-from cmrvlm.study import Study
+from cmrvlm.inference.answering import answer_batch
+from cmrvlm.inference.mask_reading import MaskReading
+from cmrvlm.instructions.batch import Batch
+from cmrvlm.instructions.collate import Collator
+from cmrvlm.language_model.decoding import Decode
+from cmrvlm.models.vision_language_model import CMRVLM
+from cmrvlm.study.drawing import mask_panel
+from cmrvlm.study.measurements import has_quotes
+from cmrvlm.study.study import Study
 from cmrvlm.tasks.base import Answer, Instruction, Task
-from cmrvlm.text.collate import Collator
 
 PANEL_BATCHES = 4
 

@@ -10,8 +10,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from cmrvlm.errors import CmrvlmError
-from cmrvlm.labels import SEQUENCES
-from cmrvlm.study import Study
+from cmrvlm.study.study import Study
+from cmrvlm.study.vocabulary import SEQUENCES
 from cmrvlm.tasks.base import Instruction
 
 FULL = "full"

@@ -14,7 +14,8 @@ from typing import Any
 
 from rich.console import Console
 
-from cmrvlm.entry import Config, merged
+from cmrvlm.config.build import build
+from cmrvlm.config.command import Config, merged
 from cmrvlm.errors import CmrvlmError
 from cmrvlm.evaluation import figures, tables
 from cmrvlm.evaluation.asking import Asked, Questioner
@@ -30,17 +31,16 @@ from cmrvlm.evaluation.results import (
     write_answers,
     write_replicates,
 )
-from cmrvlm.files import write_json
-from cmrvlm.inference import device_of
-from cmrvlm.instantiate import build
+from cmrvlm.inference.answering import device_of
+from cmrvlm.inference.mask_reading import MaskReading
+from cmrvlm.language_model.decoding import Decode
 from cmrvlm.metrics.bert_score import bert_scores, check_bert_model
 from cmrvlm.metrics.statistic import Weights
 from cmrvlm.metrics.text import BLEU_TOKENIZERS, meteor_missing
-from cmrvlm.models.decoding import Decode
-from cmrvlm.models.mask_reading import MaskReading
-from cmrvlm.stages.lineage import SPLIT, TRAIN, read_lineage, trained_on
-from cmrvlm.stages.run_folder import TrainedRun, load_run, weights_hash
-from cmrvlm.stages.wiring import build_data
+from cmrvlm.runs.lineage import SPLIT, TRAIN, read_lineage, trained_on
+from cmrvlm.runs.run_folder import TrainedRun, load_run, weights_hash
+from cmrvlm.runs.wiring import build_data
+from cmrvlm.study.atomic_files import write_json
 from cmrvlm.tasks.base import Task
 
 TEXT_TASKS = ("vqa_open", "caption", "report", "summary")

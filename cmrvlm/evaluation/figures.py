@@ -10,11 +10,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from cmrvlm.evaluation.results import Tree
-from cmrvlm.figures import save
-from cmrvlm.labels import DISEASES, FINDINGS
-from cmrvlm.measurements import MEASUREMENTS, numbers_stated
 from cmrvlm.metrics.agreement import LIMIT
 from cmrvlm.metrics.statistic import CalibrationError
+from cmrvlm.study.drawing import save
+from cmrvlm.study.measurements import MEASUREMENTS, numbers_stated
+from cmrvlm.study.vocabulary import DISEASES, FINDINGS
 from cmrvlm.tasks.base import Answer
 from cmrvlm.tasks.quantification import QUANTITIES
 

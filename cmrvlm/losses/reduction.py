@@ -12,9 +12,9 @@ class Loss(NamedTuple):
 
     Attributes:
         total: Sum, a scalar.
-        over: What it is divided by: a name in `cmrvlm.batch.Batch.counts`, so that a window of accumulated batches
-            counts each token or study once, however they are spread over the batches; empty for a loss that is a mean
-            of its batch already.
+        over: What it is divided by: a name in `cmrvlm.instructions.batch.Batch.counts`, so that a window of accumulated
+            batches counts each token or study once, however they are spread over the batches; empty for a loss that is
+            a mean of its batch already.
     """
 
     total: Tensor

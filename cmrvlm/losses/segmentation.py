@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits, interpolate
 
-from cmrvlm.labels import NOT_ANNOTATED
+from cmrvlm.study.vocabulary import NOT_ANNOTATED
 
 SMOOTH_VOXELS = 1.0
 _NO_SHADOW = -30.0  # a logit that no voxel beside it loses against

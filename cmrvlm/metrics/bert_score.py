@@ -12,10 +12,10 @@ from torch import Tensor
 from torch.nn.functional import normalize
 from transformers import AutoModel, AutoTokenizer
 
+from cmrvlm.config.model_source import check_no_adapter
 from cmrvlm.errors import CmrvlmError
 from cmrvlm.metrics.statistic import Mean, Statistic
 from cmrvlm.tasks.base import Answer
-from cmrvlm.text.pretrained import check_no_adapter
 
 MAX_TOKENS = 512
 

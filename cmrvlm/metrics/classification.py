@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 
-from cmrvlm.labels import Term
 from cmrvlm.metrics.statistic import (
     Among,
     Auroc,
@@ -16,8 +15,9 @@ from cmrvlm.metrics.statistic import (
     Ratio,
     Statistic,
 )
+from cmrvlm.reports.reader import single_term, terms_named
+from cmrvlm.study.vocabulary import Term
 from cmrvlm.tasks.base import Answer
-from cmrvlm.text.parse import single_term, terms_named
 
 
 def macro_f1(truths: Sequence[str], said: Sequence[str | None], classes: Sequence[str]) -> Statistic:

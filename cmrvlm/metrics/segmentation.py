@@ -14,9 +14,9 @@ from monai.metrics.hausdorff_distance import compute_hausdorff_distance
 from monai.metrics.surface_distance import compute_average_surface_distance
 from numpy.typing import NDArray
 
-from cmrvlm.labels import NOT_ANNOTATED
 from cmrvlm.metrics.boxes import box_iou, box_of
 from cmrvlm.metrics.statistic import Mean, Statistic
+from cmrvlm.study.vocabulary import NOT_ANNOTATED
 from cmrvlm.tasks.base import Answer
 
 Mask = NDArray[np.bool_]

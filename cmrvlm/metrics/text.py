@@ -11,14 +11,14 @@ from rouge_score.tokenizers import Tokenizer as RougeTokenizer
 from sacrebleu.metrics.bleu import BLEU
 from sacrebleu.metrics.chrf import CHRF
 
-from cmrvlm.labels import DISEASES
-from cmrvlm.measurements import numbers_stated
 from cmrvlm.metrics.agreement import agreement_scores
 from cmrvlm.metrics.classification import named_exactly
 from cmrvlm.metrics.statistic import Among, Mean, Ratio, Statistic
+from cmrvlm.reports.findings import findings_stated
+from cmrvlm.reports.writer import CUT, split_sections
+from cmrvlm.study.measurements import numbers_stated
+from cmrvlm.study.vocabulary import DISEASES
 from cmrvlm.tasks.base import Answer
-from cmrvlm.text.findings import findings_stated
-from cmrvlm.text.report_writer import CUT, split_sections
 
 BLEU_TOKENIZERS = {"en": "13a", "zh": "zh"}
 REPORTED_NUMBERS = ("lvef_percent", "lvedv_ml")

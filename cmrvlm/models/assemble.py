@@ -10,12 +10,12 @@ from torch import nn
 
 from cmrvlm.encoders.base import Encoder
 from cmrvlm.errors import CmrvlmError
-from cmrvlm.models.cmrvlm import CMRVLM
+from cmrvlm.language_model.network import LanguageModel
+from cmrvlm.language_model.text_tower import TextTower
 from cmrvlm.models.dual_encoder import DualEncoder
 from cmrvlm.models.features import MarkIds
-from cmrvlm.models.language_model import LanguageModel
 from cmrvlm.models.projector import Projector
-from cmrvlm.models.text_tower import TextTower
+from cmrvlm.models.vision_language_model import CMRVLM
 
 
 @dataclass

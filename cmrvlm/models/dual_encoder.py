@@ -7,12 +7,12 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from cmrvlm.batch import Media, TextRows
 from cmrvlm.encoders.base import Encoder
-from cmrvlm.models.attention_mask import Layout
-from cmrvlm.models.language_model import LanguageModel
+from cmrvlm.instructions.batch import Media, TextRows
+from cmrvlm.language_model.attention_mask import Layout
+from cmrvlm.language_model.network import LanguageModel
+from cmrvlm.language_model.text_tower import TextTower
 from cmrvlm.models.projector import Projector
-from cmrvlm.models.text_tower import TextTower
 
 
 class DualEncoder(nn.Module):

@@ -22,7 +22,7 @@ class ReadOut(nn.Module):
     Args:
         counts: Sequence to the number of tokens of a whole series.
         widths: Sequence to the width of its tokens.
-        names: Output (`cmrvlm.targets.TARGET_NAMES`) to the token ids of the name of each of its values.
+        names: Output (`cmrvlm.instructions.targets.TARGET_NAMES`) to the token ids of the name of each of its values.
         token_width: Width of the language model.
         hidden: Width of the hidden layer.
     """

@@ -16,7 +16,7 @@ def taught_outputs(name: str, target: Tensor) -> Tensor:
 
     Args:
         name: Output.
-        target: (B, size) of `cmrvlm.targets.study_targets`; what is NaN stays it.
+        target: (B, size) of `cmrvlm.instructions.targets.study_targets`; what is NaN stays it.
     """
     noise = torch.randn(target.shape).to(target.device)  # drawn on the CPU: the same on every device
     if name == "measurements":

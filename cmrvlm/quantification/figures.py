@@ -13,11 +13,11 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from PIL import Image
 
-from cmrvlm.figures import COLORS, outline, save
-from cmrvlm.labels import STRUCTURES
 from cmrvlm.quantification.segments import CENTRES
 from cmrvlm.quantification.ventricles import Quantities
-from cmrvlm.study import Series
+from cmrvlm.study.drawing import COLORS, outline, save
+from cmrvlm.study.study import Series
+from cmrvlm.study.vocabulary import STRUCTURES
 
 _RINGS = {"basal": (2.0, 3.0), "mid": (1.0, 2.0), "apical": (0.35, 1.0)}
 _FRAME_MS = 60  # of an animation when the series says nothing

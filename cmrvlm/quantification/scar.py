@@ -10,7 +10,7 @@ from cmrvlm.quantification.ventricles import (
     volume_curve_ml,
     why_no_volume,
 )
-from cmrvlm.study import Series
+from cmrvlm.study.study import Series
 
 SCAR_VALUES = ("scar_mass_g", "scar_share_percent")
 

@@ -17,10 +17,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from cmrvlm.labels import LEVELS, STRUCTURES
-from cmrvlm.orientation import runs_to_apex
 from cmrvlm.quantification.ventricles import WALL
-from cmrvlm.study import Series
+from cmrvlm.study.orientation import runs_to_apex
+from cmrvlm.study.study import Series
+from cmrvlm.study.vocabulary import LEVELS, STRUCTURES
 
 FloatArray = NDArray[np.float64]
 # Centre of each segment in degrees, from the direction of the right ventricle towards the inferior wall.

@@ -13,7 +13,7 @@ from cmrvlm.quantification.figures import bulls_eye, contour_cine, volume_curves
 from cmrvlm.quantification.scar import SCAR_VALUES, quantify_scar
 from cmrvlm.quantification.segments import NAMES, thickening_percent, thickness_mm, transmurality_percent
 from cmrvlm.quantification.ventricles import WALL, quantify, why_no_volume
-from cmrvlm.study import Series
+from cmrvlm.study.study import Series
 
 PICTURES = ("volumes.png", "contours.webp", "wall_thickness.png", "scar.png")
 _NOT_ASKED = "the model was not asked for both wall and scar on late enhancement"

@@ -17,9 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from cmrvlm.labels import NOT_ANNOTATED, STRUCTURES
-from cmrvlm.measurements import FEWEST_SLICES
-from cmrvlm.study import Series
+from cmrvlm.study.measurements import FEWEST_SLICES
+from cmrvlm.study.study import Series
+from cmrvlm.study.vocabulary import NOT_ANNOTATED, STRUCTURES
 
 MYOCARDIAL_DENSITY_G_PER_ML = 1.05  # Schulz-Menger et al., JCMR 2020;22:19
 CAVITIES = ("lv", "rv")

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from cmrvlm.batch import Batch
+from cmrvlm.instructions.batch import Batch
+from cmrvlm.instructions.rows import rows_of
 from cmrvlm.losses.reduction import Loss
-from cmrvlm.models.rows import rows_of
 from cmrvlm.stages.instruction import InstructionStage
 
 

@@ -16,13 +16,13 @@ from torch.nn.utils import get_total_norm
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from cmrvlm.batch import Batch, TextRows
 from cmrvlm.errors import CmrvlmError
+from cmrvlm.instructions.batch import Batch, TextRows
+from cmrvlm.language_model.finite import check_weights
+from cmrvlm.language_model.network import borrowed_keys
 from cmrvlm.losses.gather import mean_over_processes
 from cmrvlm.losses.language import answer_cross_entropy
 from cmrvlm.losses.reduction import Loss
-from cmrvlm.models.finite import check_weights
-from cmrvlm.models.language_model import borrowed_keys
 from cmrvlm.tasks.base import Instruction
 
 OptimizerFactory = Callable[[Iterable[Any]], Optimizer]

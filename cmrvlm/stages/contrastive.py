@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cmrvlm.batch import Batch
+from cmrvlm.instructions.batch import Batch
 from cmrvlm.losses.gather import gather_rows
 from cmrvlm.losses.reduction import Loss
 from cmrvlm.models.dual_encoder import DualEncoder

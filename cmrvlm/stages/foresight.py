@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import torch
 
-from cmrvlm.batch import Batch
-from cmrvlm.models.cmrvlm import CMRVLM
-from cmrvlm.models.memory import Memory, estimate
-from cmrvlm.models.packing import arrange
+from cmrvlm.instructions.batch import Batch
+from cmrvlm.language_model.memory import Memory, estimate
+from cmrvlm.language_model.packing import arrange
+from cmrvlm.models.vision_language_model import CMRVLM
 
 GB = 1e9
 

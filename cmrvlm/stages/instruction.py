@@ -9,16 +9,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cmrvlm.batch import Batch
-from cmrvlm.labels import NOT_ANNOTATED
+from cmrvlm.instructions.batch import Batch
+from cmrvlm.instructions.rows import rows_of
 from cmrvlm.losses.classification import binary_sum, log_odds, regression_sum
 from cmrvlm.losses.reduction import Loss
 from cmrvlm.losses.segmentation import at_scales, box_profile_loss, mask_cross_entropy, scale_weights, soft_dice_loss
-from cmrvlm.models.cmrvlm import CMRVLM
 from cmrvlm.models.features import Features
 from cmrvlm.models.read_out_tokens import taught_outputs
-from cmrvlm.models.rows import rows_of
+from cmrvlm.models.vision_language_model import CMRVLM
 from cmrvlm.stages.base import Stage
+from cmrvlm.study.vocabulary import NOT_ANNOTATED
 
 
 class InstructionStage(Stage):

@@ -12,19 +12,19 @@ from lightning.pytorch import Trainer, seed_everything
 from lightning.pytorch.callbacks import ProgressBar
 from rich.console import Console
 
-from cmrvlm.entry import Config
+from cmrvlm.config.build import build
+from cmrvlm.config.command import Config
 from cmrvlm.errors import CmrvlmError
-from cmrvlm.instantiate import build
+from cmrvlm.language_model.finite import check_weights
 from cmrvlm.models.card import card
-from cmrvlm.models.cmrvlm import CMRVLM
-from cmrvlm.models.finite import check_weights
-from cmrvlm.stages.checkpoint_files import CheckpointFiles
+from cmrvlm.models.vision_language_model import CMRVLM
+from cmrvlm.runs.checkpoint_files import CheckpointFiles
+from cmrvlm.runs.handover import hand_over, moved_table
+from cmrvlm.runs.lineage import SPLIT, Parts, joined, parts_of, read_lineage, write_lineage
+from cmrvlm.runs.run_claim import CHECKPOINTS, claimed, placed_in
+from cmrvlm.runs.run_folder import TOKENIZER, own_weights, save_run
+from cmrvlm.runs.wiring import build_collator, build_data, build_model, build_stage, build_tokenizer, check_masks
 from cmrvlm.stages.foresight import foretold
-from cmrvlm.stages.handover import hand_over, moved_table
-from cmrvlm.stages.lineage import SPLIT, Parts, joined, parts_of, read_lineage, write_lineage
-from cmrvlm.stages.run_claim import CHECKPOINTS, claimed, placed_in
-from cmrvlm.stages.run_folder import TOKENIZER, own_weights, save_run
-from cmrvlm.stages.wiring import build_collator, build_data, build_model, build_stage, build_tokenizer, check_masks
 
 log = logging.getLogger(__name__)
 

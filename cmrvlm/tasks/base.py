@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from cmrvlm.measurements import fill_quotes
 from cmrvlm.metrics.statistic import Statistic
-from cmrvlm.study import Study, UserQuestion
+from cmrvlm.study.measurements import fill_quotes
+from cmrvlm.study.study import Study, UserQuestion
 
 
 @dataclass(frozen=True)

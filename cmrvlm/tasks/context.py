@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from cmrvlm.errors import CmrvlmError
-from cmrvlm.labels import Term
-from cmrvlm.study import Study
+from cmrvlm.reports.reader import terms_named
+from cmrvlm.study.study import Study
+from cmrvlm.study.vocabulary import Term
 from cmrvlm.tasks.base import Instruction
-from cmrvlm.text.parse import terms_named
 
 FIELDS = {
     "age_years": ("{:.0f} years", "{:.0f}岁"),

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 
-from cmrvlm.labels import DISEASES
 from cmrvlm.metrics.classification import class_vector_scores, multi_label_scores
 from cmrvlm.metrics.statistic import Statistic
-from cmrvlm.study import Study
+from cmrvlm.study.study import Study
+from cmrvlm.study.vocabulary import DISEASES
 from cmrvlm.tasks.base import Answer, Case, Task, whole_views
 
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from cmrvlm.errors import CmrvlmError
-from cmrvlm.study import Study
+from cmrvlm.study.study import Study
 from cmrvlm.tasks.base import Case, Instruction, Task
 from cmrvlm.tasks.context import check_fields, with_context
 

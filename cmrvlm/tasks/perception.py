@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 
-from cmrvlm.labels import LEVEL_TERMS, PHASE_TERMS, SEQUENCE_TERMS, Term
 from cmrvlm.metrics.classification import closed_scores
 from cmrvlm.metrics.statistic import Statistic
-from cmrvlm.study import Study
+from cmrvlm.study.study import Study
+from cmrvlm.study.vocabulary import LEVEL_TERMS, PHASE_TERMS, SEQUENCE_TERMS, Term
 from cmrvlm.tasks.base import Answer, Case, Task, View
 
 

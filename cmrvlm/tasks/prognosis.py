@@ -6,11 +6,11 @@ from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 
-from cmrvlm.measurements import MACE_RISK, quote
+from cmrvlm.instructions.targets import SURVIVAL_EDGES_MONTHS, risk_of
 from cmrvlm.metrics.statistic import Statistic
 from cmrvlm.metrics.survival import Concordance, brier_at
-from cmrvlm.study import Study
-from cmrvlm.targets import SURVIVAL_EDGES_MONTHS, risk_of
+from cmrvlm.study.measurements import MACE_RISK, quote
+from cmrvlm.study.study import Study
 from cmrvlm.tasks.base import Answer, Case, Task, whole_views
 
 BRIER_INTERVALS = (3, 5)  # horizons for the Brier score, as numbers of intervals

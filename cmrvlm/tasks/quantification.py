@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 
-from cmrvlm.labels import Term
-from cmrvlm.measurements import MEASUREMENTS, numbers_stated, quote
 from cmrvlm.metrics.agreement import agreement_scores
 from cmrvlm.metrics.statistic import Among, Statistic
-from cmrvlm.study import Study
+from cmrvlm.study.measurements import MEASUREMENTS, numbers_stated, quote
+from cmrvlm.study.study import Study
+from cmrvlm.study.vocabulary import Term
 from cmrvlm.tasks.base import Answer, Case, Task, whole_views
 
 VENTRICLES = {

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 
-from cmrvlm.labels import (
+from cmrvlm.study.study import StudyLabels
+from cmrvlm.study.vocabulary import (
     CINE,
     DISEASES,
     EF_GRADE_LIMITS_PERCENT,
@@ -17,7 +18,6 @@ from cmrvlm.labels import (
     WALL_REGIONS,
     Term,
 )
-from cmrvlm.study import StudyLabels
 
 _CINES = frozenset(CINE)
 Prompts = Mapping[str, tuple[str, ...]]

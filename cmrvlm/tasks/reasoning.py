@@ -8,16 +8,16 @@ from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 
-from cmrvlm.labels import FINDING_SEQUENCES, FINDINGS, Term
-from cmrvlm.measurements import MEASUREMENTS
 from cmrvlm.metrics.classification import closed_scores_of
 from cmrvlm.metrics.statistic import Among, Auroc, AveragePrecision, CalibrationError, Mean, MeanOf, Statistic
 from cmrvlm.metrics.text import overlap_scores
-from cmrvlm.study import Study
+from cmrvlm.reports.reader import terms_named
+from cmrvlm.study.measurements import MEASUREMENTS
+from cmrvlm.study.study import Study
+from cmrvlm.study.vocabulary import FINDING_SEQUENCES, FINDINGS, Term
 from cmrvlm.tasks.base import Answer, Case, Instruction, Task, whole_views
 from cmrvlm.tasks.perception import ClosedTask
 from cmrvlm.tasks.questions import BY_KEY, CHOICES, QUESTIONS, distractors, right_option
-from cmrvlm.text.parse import terms_named
 
 YES_NO = {"yes": Term("yes", "yes", "是"), "no": Term("no", "no", "否")}
 LETTERS = "ABCDEFGH"

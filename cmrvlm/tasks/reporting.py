@@ -5,18 +5,18 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Mapping, Sequence
 
-from cmrvlm.labels import DISEASES, FINDING_SEQUENCES, LANGUAGES, REPORT_SECTIONS
-from cmrvlm.measurements import MEASUREMENTS, numbers_stated, quoted_number
 from cmrvlm.metrics.classification import closed_scores_of, multi_label_scores
 from cmrvlm.metrics.statistic import Statistic
 from cmrvlm.metrics.text import finding_scores, overlap_scores, report_scores
-from cmrvlm.study import Study, StudyLabels
+from cmrvlm.reports.findings import findings_stated
+from cmrvlm.reports.reader import terms_named
+from cmrvlm.reports.writer import headings, join_sections, not_assessed, write_captions, write_report
+from cmrvlm.study.measurements import MEASUREMENTS, numbers_stated, quoted_number
+from cmrvlm.study.study import Study, StudyLabels
+from cmrvlm.study.vocabulary import DISEASES, FINDING_SEQUENCES, LANGUAGES, REPORT_SECTIONS
 from cmrvlm.tasks.base import Answer, Case, Task, whole_views
 from cmrvlm.tasks.context import leaked
 from cmrvlm.tasks.diagnosis import disease_code, disease_names
-from cmrvlm.text.findings import findings_stated
-from cmrvlm.text.parse import terms_named
-from cmrvlm.text.report_writer import headings, join_sections, not_assessed, write_captions, write_report
 
 _CLAUSES = re.compile(r"(?<=[;；。])|(?<=\.)(?=\s|$)")
 

@@ -12,13 +12,13 @@ from dataclasses import replace
 import numpy as np
 
 from cmrvlm.errors import CmrvlmError
-from cmrvlm.labels import SEQUENCE_TERMS, STRUCTURE_TERMS, STRUCTURES
+from cmrvlm.instructions.tokens import DETECT, SEGMENT
 from cmrvlm.metrics.segmentation import box_scores, mask_scores
 from cmrvlm.metrics.statistic import Statistic
-from cmrvlm.study import Study
+from cmrvlm.reports.reader import any_of, terms_named
+from cmrvlm.study.study import Study
+from cmrvlm.study.vocabulary import SEQUENCE_TERMS, STRUCTURE_TERMS, STRUCTURES
 from cmrvlm.tasks.base import Answer, Case, Instruction, MaskTarget, Task, whole_views
-from cmrvlm.text.parse import any_of, terms_named
-from cmrvlm.text.tokens import DETECT, SEGMENT
 
 # What counts as the structure: the myocardium includes its scar, and the scar its core without reflow.
 STRUCTURE_VALUES = {

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 
-from cmrvlm.labels import Term
 from cmrvlm.quantification.segments import NAMES, sectors
-from cmrvlm.study import Series, Study
+from cmrvlm.study.study import Series, Study
+from cmrvlm.study.vocabulary import Term
 from cmrvlm.tasks.base import Case, whole_views
 from cmrvlm.tasks.perception import ClosedTask
 

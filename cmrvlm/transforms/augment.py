@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from monai.transforms import Affine
 
-from cmrvlm.study import Series, Study
+from cmrvlm.study.study import Series, Study
 
 
 class Augment:

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from cmrvlm.study import Series, Study
+from cmrvlm.study.study import Series, Study
 from cmrvlm.transforms.step import Step
 
 

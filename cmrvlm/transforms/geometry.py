@@ -7,8 +7,8 @@ import torch
 from numpy.typing import NDArray
 from torch.nn.functional import grid_sample
 
-from cmrvlm.labels import NOT_ANNOTATED
-from cmrvlm.study import FloatArray, MaskArray
+from cmrvlm.study.study import FloatArray, MaskArray
+from cmrvlm.study.vocabulary import NOT_ANNOTATED
 
 
 def _sampling_grid(

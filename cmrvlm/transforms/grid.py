@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cmrvlm.errors import CmrvlmError
-from cmrvlm.orientation import flip_slices, runs_to_apex
-from cmrvlm.study import FloatArray, Series, Study
+from cmrvlm.study.orientation import flip_slices, runs_to_apex
+from cmrvlm.study.study import FloatArray, Series, Study
 from cmrvlm.transforms.geometry import resample_image, resample_mask, target_grid
 from cmrvlm.transforms.step import Step
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 
-from cmrvlm.orientation import LAYOUT
-from cmrvlm.study import Study
+from cmrvlm.study.orientation import LAYOUT
+from cmrvlm.study.study import Study
 from cmrvlm.transforms.step import Step
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 
-from cmrvlm.study import Study
+from cmrvlm.study.study import Study
 
 
 class Step(ABC):

@@ -19,10 +19,10 @@ import numpy as np
 import pydicom
 
 from cmrvlm.errors import CmrvlmError
-from cmrvlm.files import write_json
-from cmrvlm.labels import SEQUENCES
-from cmrvlm.study import Study, StudyLabels
-from cmrvlm.study_io import write_study
+from cmrvlm.study.atomic_files import write_json
+from cmrvlm.study.files import write_study
+from cmrvlm.study.study import Study, StudyLabels
+from cmrvlm.study.vocabulary import SEQUENCES
 from data_modules.dicom.deidentify import Pseudonyms, demographics, read_key, scanner
 from data_modules.dicom.recognise import Decision, recognise
 from data_modules.dicom.scan import Image, LeftOut, files_of, read_file, scan

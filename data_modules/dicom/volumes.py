@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from pydicom.pixels.utils import pixel_array
 
 from cmrvlm.errors import CmrvlmError
-from cmrvlm.study import Series
+from cmrvlm.study.study import Series
 from data_modules.dicom.scan import Image
 from data_modules.dicom.stacks import Stack
 

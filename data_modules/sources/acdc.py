@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 
 from cmrvlm.errors import CmrvlmError
-from cmrvlm.labels import NOT_ANNOTATED
-from cmrvlm.measurements import known_numbers
-from cmrvlm.study import Series, Study, StudyLabels
-from cmrvlm.study_io import read_image
-from data_modules.anatomy import base_first, canonical, measure_labelled, read_mask
+from cmrvlm.study.files import read_image
+from cmrvlm.study.measurements import known_numbers
+from cmrvlm.study.study import Series, Study, StudyLabels
+from cmrvlm.study.vocabulary import NOT_ANNOTATED
+from data_modules.sources.anatomy import base_first, canonical, measure_labelled, read_mask
 from data_modules.sources.base import Source
 
 LABEL_MAP = {0: "background", 1: "rv", 2: "myo", 3: "lv"}

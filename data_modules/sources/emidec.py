@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 
 from cmrvlm.errors import CmrvlmError
-from cmrvlm.study import Series, Study, StudyLabels
-from cmrvlm.study_io import read_image
-from data_modules.anatomy import base_first, canonical, read_mask
+from cmrvlm.study.files import read_image
+from cmrvlm.study.study import Series, Study, StudyLabels
+from data_modules.sources.anatomy import base_first, canonical, read_mask
 from data_modules.sources.base import Source
-from data_modules.tables import read_text
+from data_modules.sources.tables import read_text
 
 # The myocardium of the ground truth is 2, 3 and 4 together, the scar 3 and 4.
 LABEL_MAP = {0: "background", 1: "lv", 2: "myo", 3: "scar", 4: "no_reflow"}

@@ -5,15 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 
 from cmrvlm.errors import CmrvlmError
-from cmrvlm.measurements import known_numbers
-from cmrvlm.orientation import study_to_layout
-from cmrvlm.study import Study, StudyLabels
+from cmrvlm.study.measurements import known_numbers
+from cmrvlm.study.orientation import study_to_layout
+from cmrvlm.study.study import Study, StudyLabels
 from data_modules.dicom.recognise import recognise
 from data_modules.dicom.scan import read_file
 from data_modules.dicom.stacks import stacks_of
 from data_modules.dicom.volumes import series_of
 from data_modules.sources.base import Source
-from data_modules.tables import Row, read_table
+from data_modules.sources.tables import Row, read_table
 
 
 class KaggleDsb2Source(Source):

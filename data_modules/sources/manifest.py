@@ -11,16 +11,16 @@ from pathlib import Path
 import numpy as np
 
 from cmrvlm.errors import CmrvlmError, told_in
-from cmrvlm.labels import DISEASES, FINDINGS, LANGUAGES, SEQUENCES
-from cmrvlm.measurements import MEASUREMENTS
-from cmrvlm.orientation import to_layout
-from cmrvlm.study import Series, Study, StudyLabels, UserQuestion
-from cmrvlm.study_io import read_nifti, stored_places_mm
-from cmrvlm.text.report_writer import split_sections
-from data_modules.anatomy import canonical_or_unknown, check_structures, read_mask
+from cmrvlm.reports.writer import split_sections
+from cmrvlm.study.files import read_nifti, stored_places_mm
+from cmrvlm.study.measurements import MEASUREMENTS
+from cmrvlm.study.orientation import to_layout
+from cmrvlm.study.study import Series, Study, StudyLabels, UserQuestion
+from cmrvlm.study.vocabulary import DISEASES, FINDINGS, LANGUAGES, SEQUENCES
+from data_modules.sources.anatomy import canonical_or_unknown, check_structures, read_mask
 from data_modules.sources.base import Source
+from data_modules.sources.tables import Row, read_table
 from data_modules.split import PARTS, Split
-from data_modules.tables import Row, read_table
 
 DEMOGRAPHICS = ("age_years", "height_cm", "weight_kg")
 PHASES = ("ed", "es")

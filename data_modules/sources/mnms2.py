@@ -8,11 +8,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cmrvlm.errors import CmrvlmError
-from cmrvlm.study import Series, Study, StudyLabels
-from cmrvlm.study_io import read_image
-from data_modules.anatomy import base_first, canonical, measure_labelled, read_mask
+from cmrvlm.study.files import read_image
+from cmrvlm.study.study import Series, Study, StudyLabels
+from data_modules.sources.anatomy import base_first, canonical, measure_labelled, read_mask
 from data_modules.sources.base import Source
-from data_modules.tables import Row, read_table
+from data_modules.sources.tables import Row, read_table
 
 LABEL_MAP = {0: "background", 1: "lv", 2: "myo", 3: "rv"}
 # Diseases that are one of the sixteen classes; the others are unknown, not normal.

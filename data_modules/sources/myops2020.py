@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 
 from cmrvlm.errors import CmrvlmError
-from cmrvlm.study import Series, Study, StudyLabels
-from cmrvlm.study_io import read_image
-from data_modules.anatomy import base_first, canonical, read_mask
+from cmrvlm.study.files import read_image
+from cmrvlm.study.study import Series, Study, StudyLabels
+from data_modules.sources.anatomy import base_first, canonical, read_mask
 from data_modules.sources.base import Source
 
 # Oedema (1220) is myocardium without late enhancement; the project has no structure of its own for it.

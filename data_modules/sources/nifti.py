@@ -12,11 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cmrvlm.errors import CmrvlmError, told_in
-from cmrvlm.labels import CINE, SEQUENCES
-from cmrvlm.orientation import to_layout
-from cmrvlm.study import Series, Study, StudyLabels
-from cmrvlm.study_io import labels_from_json, read_nifti, slices_told
-from data_modules.anatomy import canonical_or_unknown, check_grid, check_structures
+from cmrvlm.study.files import labels_from_json, read_nifti, slices_told
+from cmrvlm.study.orientation import to_layout
+from cmrvlm.study.study import Series, Study, StudyLabels
+from cmrvlm.study.vocabulary import CINE, SEQUENCES
+from data_modules.sources.anatomy import canonical_or_unknown, check_grid, check_structures
 from data_modules.sources.base import Source
 
 ENDS = (".nii.gz", ".nii")

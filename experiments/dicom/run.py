@@ -23,8 +23,8 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from scipy.ndimage import map_coordinates
 
-from cmrvlm.figures import save
-from cmrvlm.study import Series
+from cmrvlm.study.drawing import save
+from cmrvlm.study.study import Series
 from data_modules.dicom.recognise import Decision, recognise
 from data_modules.dicom.scan import Image, LeftOut, files_of, scan
 from data_modules.dicom.stacks import Stack, stacks_of

@@ -23,12 +23,12 @@ import numpy as np
 from omegaconf import OmegaConf
 from PIL import Image
 
-from cmrvlm.instantiate import build
-from cmrvlm.study import Study
-from cmrvlm.study_io import write_study
-from data_modules.cache import StudyCache
+from cmrvlm.config.build import build
+from cmrvlm.study.files import write_study
+from cmrvlm.study.study import Study
 from data_modules.sources.nifti import NiftiSource
 from data_modules.sources.phantom.source import PhantomSource
+from data_modules.storage.cache import StudyCache
 from experiments.commands import CONSOLE, given
 
 HERE = Path(__file__).parent

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from transformers import MiniCPM3Config
 
-from cmrvlm.models.memory import TUNING, estimate
+from cmrvlm.language_model.memory import TUNING, estimate
 from experiments.commands import CONSOLE, given
 
 HERE = Path(__file__).parent

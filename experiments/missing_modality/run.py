@@ -18,10 +18,10 @@ from matplotlib.figure import Figure
 
 from cmrvlm.evaluation.conditions import all_subsets
 from cmrvlm.evaluation.results import Bootstrap, interval
-from cmrvlm.figures import save
-from cmrvlm.labels import DISEASES, SEQUENCES
 from cmrvlm.metrics.statistic import Auroc, MeanOf
-from cmrvlm.text.parse import terms_named
+from cmrvlm.reports.reader import terms_named
+from cmrvlm.study.drawing import save
+from cmrvlm.study.vocabulary import DISEASES, SEQUENCES
 from experiments.commands import CONSOLE, given, metrics, run, train_anew
 from experiments.phantom.demo import SHARED
 

@@ -23,13 +23,13 @@ from typing import Any
 import torch
 from hydra import compose, initialize_config_dir
 
-from cmrvlm.batch import Batch
-from cmrvlm.entry import plain
-from cmrvlm.inference import answer_batch
-from cmrvlm.instantiate import build
+from cmrvlm.config.build import build
+from cmrvlm.config.command import plain
+from cmrvlm.inference.answering import answer_batch
+from cmrvlm.instructions.batch import Batch
+from cmrvlm.runs.run_folder import load_run
+from cmrvlm.runs.wiring import build_collator, build_data, build_model, build_tokenizer
 from cmrvlm.stages.base import Stage
-from cmrvlm.stages.run_folder import load_run
-from cmrvlm.stages.wiring import build_collator, build_data, build_model, build_tokenizer
 from cmrvlm.tasks.base import Instruction
 from data_modules.sources.phantom.source import PhantomSource
 from experiments.commands import CONSOLE, given

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from rich.table import Table
 
-from cmrvlm.study_io import write_study
+from cmrvlm.study.files import write_study
 from data_modules.sources.phantom.source import PhantomSource
 from experiments.commands import CONSOLE, given, metrics, run, train_anew
 

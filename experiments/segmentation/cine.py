@@ -21,10 +21,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from cmrvlm.labels import STRUCTURES
 from cmrvlm.metrics.segmentation import dice
-from cmrvlm.study import Series
-from cmrvlm.study_io import read_image, read_study
+from cmrvlm.study.files import read_image, read_study
+from cmrvlm.study.study import Series
+from cmrvlm.study.vocabulary import STRUCTURES
 from experiments.commands import CONSOLE, given, run
 from experiments.dicom.run import guide_points
 

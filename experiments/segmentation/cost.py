@@ -21,10 +21,10 @@ from pathlib import Path
 
 import numpy as np
 
-from cmrvlm.inference import answer_batch
-from cmrvlm.stages.run_folder import load_run
-from cmrvlm.study import Study
-from cmrvlm.study_io import write_study
+from cmrvlm.inference.answering import answer_batch
+from cmrvlm.runs.run_folder import load_run
+from cmrvlm.study.files import write_study
+from cmrvlm.study.study import Study
 from cmrvlm.tasks.segmentation import SegmentTask
 from data_modules.sources.phantom.source import PhantomSource
 from experiments.commands import CONSOLE, given

@@ -19,11 +19,11 @@ from hydra import compose, initialize_config_dir
 from PIL import Image
 from sklearn.model_selection import StratifiedKFold
 
-from cmrvlm.entry import plain
+from cmrvlm.config.command import plain
 from cmrvlm.errors import CmrvlmError
-from cmrvlm.stages.wiring import build_data
-from cmrvlm.study import Series
-from cmrvlm.study_io import write_nifti
+from cmrvlm.runs.wiring import build_data
+from cmrvlm.study.files import write_nifti
+from cmrvlm.study.study import Series
 from data_modules.sources.base import Source
 from data_modules.study_data_module import StudyDataModule
 

@@ -19,9 +19,9 @@ from monai.losses import DiceCELoss
 from monai.networks.nets import DynUNet
 from torch import Tensor, nn
 
-from cmrvlm.labels import NOT_ANNOTATED, STRUCTURES
 from cmrvlm.losses.segmentation import scale_weights
-from cmrvlm.study import Series
+from cmrvlm.study.study import Series
+from cmrvlm.study.vocabulary import NOT_ANNOTATED, STRUCTURES
 from experiments.segmentation.scores import LabelMap
 
 _OPTIMIZERS = {  # that of nnU-Net (Isensee et al., Nature Methods 2021), and that of our model

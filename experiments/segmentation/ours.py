@@ -10,11 +10,11 @@ from pathlib import Path
 
 import numpy as np
 
-from cmrvlm.inference import answer_batch
-from cmrvlm.label_maps import label_map
-from cmrvlm.labels import NOT_ANNOTATED
-from cmrvlm.stages.run_folder import TrainedRun
-from cmrvlm.study import Study
+from cmrvlm.inference.answering import answer_batch
+from cmrvlm.inference.label_maps import label_map
+from cmrvlm.runs.run_folder import TrainedRun
+from cmrvlm.study.study import Study
+from cmrvlm.study.vocabulary import NOT_ANNOTATED
 from cmrvlm.tasks.segmentation import SegmentTask
 from experiments.commands import logged, train_anew
 from experiments.segmentation.scores import LabelMap

@@ -9,12 +9,12 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
-from cmrvlm.figures import COLORS, overlay, save
-from cmrvlm.labels import STRUCTURES
 from cmrvlm.metrics.segmentation import dice
 from cmrvlm.quantification.figures import bulls_eye
 from cmrvlm.quantification.segments import thickness_mm
-from cmrvlm.study import Study
+from cmrvlm.study.drawing import COLORS, overlay, save
+from cmrvlm.study.study import Study
+from cmrvlm.study.vocabulary import STRUCTURES
 from cmrvlm.tasks.segmentation import STRUCTURE_VALUES
 from experiments.segmentation.data import DataSet
 from experiments.segmentation.scores import LabelMap

@@ -11,10 +11,10 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
-from cmrvlm.figures import save
-from cmrvlm.label_maps import to_native
+from cmrvlm.inference.label_maps import to_native
 from cmrvlm.metrics.statistic import Mean, Statistic
-from cmrvlm.study import Study
+from cmrvlm.study.drawing import save
+from cmrvlm.study.study import Study
 from experiments.commands import CONSOLE
 from experiments.segmentation.data import DataSet
 from experiments.segmentation.pictures import by_dice, cases_of, thickness_of

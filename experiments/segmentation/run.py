@@ -20,8 +20,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from cmrvlm.stages.run_folder import load_run
-from cmrvlm.study import Study
+from cmrvlm.runs.run_folder import load_run
+from cmrvlm.study.study import Study
 from data_modules.sources.base import Source
 from data_modules.study_data_module import StudyDataModule
 from experiments.commands import CONSOLE, given

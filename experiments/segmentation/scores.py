@@ -11,13 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cmrvlm.evaluation.results import Bootstrap, interval
-from cmrvlm.labels import NOT_ANNOTATED
 from cmrvlm.metrics.agreement import agreement_scores
 from cmrvlm.metrics.segmentation import mask_scores
 from cmrvlm.metrics.statistic import Mean, Statistic, Weights, per_answer
 from cmrvlm.quantification.scar import quantify_scar
 from cmrvlm.quantification.ventricles import quantify
-from cmrvlm.study import Series, Study
+from cmrvlm.study.study import Series, Study
+from cmrvlm.study.vocabulary import NOT_ANNOTATED
 from cmrvlm.tasks.base import Answer
 from cmrvlm.tasks.segmentation import STRUCTURE_VALUES, SegmentTask
 from experiments.segmentation.data import DataSet

@@ -8,8 +8,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from cmrvlm.models.attention_mask import Layout
-from cmrvlm.stages.run_folder import load_run
+from cmrvlm.language_model.attention_mask import Layout
+from cmrvlm.runs.run_folder import load_run
 
 
 @torch.no_grad()

@@ -19,8 +19,8 @@ import torch
 from matplotlib.figure import Figure
 from safetensors.torch import load_file
 
-from cmrvlm.figures import save
-from cmrvlm.stages.run_folder import load_run
+from cmrvlm.runs.run_folder import load_run
+from cmrvlm.study.drawing import save
 from experiments.commands import CONSOLE, given, logged, train_anew
 from experiments.smollm2.logits import logits_of
 

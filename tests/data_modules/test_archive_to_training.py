@@ -8,8 +8,8 @@ import sys
 import pytest
 
 from tests.conftest import ROOT
-from tests.data_modules.dicom_archive import Archive
-from tests.data_modules.test_dicom import IDENTIFYING, SECRET
+from tests.data_modules.dicom.archive import Archive
+from tests.data_modules.dicom.test_dicom import IDENTIFYING, SECRET
 
 BIRTH = "19430719"
 ODD = "1.2.0840.77"  # no valid UID: libraries complain of such values, and quote them

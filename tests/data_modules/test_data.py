@@ -11,10 +11,10 @@ from cmrvlm.errors import CmrvlmError
 from cmrvlm.transforms.frames import SampleFrames
 from cmrvlm.transforms.intensity import PercentileIntensity
 from cmrvlm.transforms.preprocessing import Preprocessing
-from data_modules.cache import StudyCache
-from data_modules.dataset import EpochSampler, EvaluationSet, TrainingSet
+from data_modules.loading.dataset import EpochSampler, EvaluationSet, TrainingSet
 from data_modules.sources.phantom.source import PhantomSource
 from data_modules.split import check_leak, read_split, split_by_patient
+from data_modules.storage.cache import StudyCache
 from data_modules.study_data_module import StudyDataModule
 
 
@@ -104,7 +104,7 @@ def test_everything_that_changes_the_content_changes_the_key(tmp_path):
 def test_killed_writer_leaves_no_half_study(tmp_path, monkeypatch):
     source = small_source(count=1)
     cache = StudyCache(tmp_path, source, scaling())
-    import data_modules.cache as module
+    import data_modules.storage.cache as module
 
     def dies(study, folder):
         (folder / "sax.npy").write_bytes(b"half")

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from cmrvlm.labels import NOT_ANNOTATED, STRUCTURES
 from cmrvlm.metrics.statistic import Mean
-from cmrvlm.study import Series
+from cmrvlm.study.study import Series
+from cmrvlm.study.vocabulary import NOT_ANNOTATED, STRUCTURES
 from data_modules.sources.phantom.source import PhantomSource
 from experiments.segmentation import dynunet
 from experiments.segmentation.data import DATA_SETS

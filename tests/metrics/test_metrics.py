@@ -3,15 +3,15 @@ import pytest
 from sklearn.metrics import f1_score
 
 from cmrvlm.errors import CmrvlmError
-from cmrvlm.labels import DISEASES, PHASE_TERMS
 from cmrvlm.metrics.bert_score import bert_scores, check_bert_model
 from cmrvlm.metrics.boxes import box_iou, box_of
 from cmrvlm.metrics.classification import class_vector_scores, closed_scores, multi_label_scores
 from cmrvlm.metrics.segmentation import box_scores, dice, mask_scores, surface_distances_mm
 from cmrvlm.metrics.text import meteor_missing, overlap_scores, report_scores
+from cmrvlm.reports.writer import split_sections
+from cmrvlm.study.vocabulary import DISEASES, PHASE_TERMS
 from cmrvlm.tasks.base import Answer, Case, Instruction, MaskTarget
 from cmrvlm.tasks.reasoning import YES_NO, letter_said
-from cmrvlm.text.report_writer import split_sections
 
 
 def answer(text, truth=None, target="", language="en", **changes):

@@ -8,13 +8,13 @@ from safetensors.torch import load_file
 
 from cmrvlm.errors import CmrvlmError
 from cmrvlm.evaluation.evaluate import evaluate
-from cmrvlm.models.cmrvlm import CMRVLM
-from cmrvlm.prediction import predict
-from cmrvlm.stages.run_folder import load_run
+from cmrvlm.inference.prediction import predict
+from cmrvlm.models.vision_language_model import CMRVLM
+from cmrvlm.runs.run_folder import load_run
 from cmrvlm.stages.training import train
-from cmrvlm.study_io import write_study
+from cmrvlm.study.files import write_study
 from tests.conftest import composed
-from tests.models.test_pretrained import FAMILIES, published_tokenizer
+from tests.language_model.test_pretrained import FAMILIES, published_tokenizer
 
 
 @pytest.fixture(scope="session")

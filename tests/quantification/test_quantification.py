@@ -7,8 +7,6 @@ import pytest
 from PIL import Image
 from scipy.spatial.transform import Rotation
 
-from cmrvlm.labels import STRUCTURES
-from cmrvlm.orientation import flip_slices
 from cmrvlm.quantification.figures import bulls_eye, contour_cine, volume_curves
 from cmrvlm.quantification.scar import quantify_scar
 from cmrvlm.quantification.segments import (
@@ -23,7 +21,9 @@ from cmrvlm.quantification.segments import (
 )
 from cmrvlm.quantification.summary import of_scar, of_ventricles
 from cmrvlm.quantification.ventricles import body_surface_m2, phases_of, quantify, rates_ml_per_s
-from cmrvlm.study import Series
+from cmrvlm.study.orientation import flip_slices
+from cmrvlm.study.study import Series
+from cmrvlm.study.vocabulary import STRUCTURES
 from data_modules.sources.phantom.source import PhantomSource
 
 LV, MYO, RV, SCAR, NO_REFLOW = (STRUCTURES[name] for name in ("lv", "myo", "rv", "scar", "no_reflow"))

@@ -12,18 +12,18 @@ from lightning.pytorch import Trainer
 from safetensors.torch import load_file, save_file
 
 from cmrvlm.errors import CmrvlmError
-from cmrvlm.labels import DISEASES, STRUCTURES
-from cmrvlm.models.cmrvlm import CMRVLM
-from cmrvlm.models.rows import rows_by_series, rows_of
+from cmrvlm.instructions.rows import rows_by_series, rows_of
+from cmrvlm.models.vision_language_model import CMRVLM
+from cmrvlm.runs.handover import hand_over, load_parts, moved_table, part_of
+from cmrvlm.runs.run_folder import check_preprocessing, load_run, load_weights, own_weights, weights_hash
+from cmrvlm.runs.wiring import build_collator, build_data, build_model, build_stage, build_tokenizer
 from cmrvlm.stages.base import Stage
-from cmrvlm.stages.handover import hand_over, load_parts, moved_table, part_of
-from cmrvlm.stages.run_folder import check_preprocessing, load_run, load_weights, own_weights, weights_hash
 from cmrvlm.stages.schedule import constant, warmup_cosine
 from cmrvlm.stages.training import train
-from cmrvlm.stages.wiring import build_collator, build_data, build_model, build_stage, build_tokenizer
+from cmrvlm.study.vocabulary import DISEASES, STRUCTURES
 from cmrvlm.transforms.intensity import PercentileIntensity
 from cmrvlm.transforms.preprocessing import Preprocessing
-from data_modules.accumulation import AccumulationWindows
+from data_modules.loading.accumulation import AccumulationWindows
 from data_modules.sources.phantom.source import PhantomSource
 from tests.conftest import composed
 
@@ -536,7 +536,7 @@ def test_windows_hold_every_batch_once_and_the_last_may_be_short():
         def counts(self):
             return {"tokens": self.tokens}
 
-    import data_modules.accumulation as module
+    import data_modules.loading.accumulation as module
 
     found = []
     replace, module.replace = module.replace, lambda batch, normalisers: (batch.tokens, normalisers["tokens"])

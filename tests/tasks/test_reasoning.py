@@ -6,8 +6,9 @@ from dataclasses import replace
 import pytest
 
 from cmrvlm.errors import CmrvlmError
-from cmrvlm.labels import DISEASES, FINDING_SEQUENCES, FINDINGS, LANGUAGES, SEQUENCES
-from cmrvlm.study import StudyLabels, UserQuestion
+from cmrvlm.reports.reader import terms_named
+from cmrvlm.study.study import StudyLabels, UserQuestion
+from cmrvlm.study.vocabulary import DISEASES, FINDING_SEQUENCES, FINDINGS, LANGUAGES, SEQUENCES
 from cmrvlm.tasks.base import Answer
 from cmrvlm.tasks.context import FIELDS, check_fields, leaked, with_context
 from cmrvlm.tasks.perception import SequenceTask
@@ -15,7 +16,6 @@ from cmrvlm.tasks.questions import BY_KEY, CHOICES, QUESTIONS
 from cmrvlm.tasks.reasoning import LETTERS, AbnormalityTask, VqaClosedTask, VqaOpenTask, letter_said
 from cmrvlm.tasks.reporting import SummaryTask
 from cmrvlm.tasks.wall_motion import shortening
-from cmrvlm.text.parse import terms_named
 from data_modules.sources.phantom.source import PhantomSource
 
 

@@ -10,11 +10,14 @@ import numpy as np
 import pytest
 import yaml
 
+from cmrvlm.config.build import build
 from cmrvlm.errors import CmrvlmError
-from cmrvlm.instantiate import build
-from cmrvlm.labels import DISEASES, LANGUAGES, SEQUENCES, STRUCTURE_TERMS
-from cmrvlm.study import StudyLabels
-from cmrvlm.targets import study_targets
+from cmrvlm.instructions.targets import study_targets
+from cmrvlm.instructions.tokens import SPECIAL_TOKENS
+from cmrvlm.reports.reader import terms_named
+from cmrvlm.reports.writer import split_sections
+from cmrvlm.study.study import StudyLabels
+from cmrvlm.study.vocabulary import DISEASES, LANGUAGES, SEQUENCES, STRUCTURE_TERMS
 from cmrvlm.tasks.base import Answer
 from cmrvlm.tasks.diagnosis import DiseaseTask
 from cmrvlm.tasks.mixture import Mixture
@@ -22,9 +25,6 @@ from cmrvlm.tasks.perception import LevelTask, PhaseTask, SequenceTask
 from cmrvlm.tasks.reasoning import AbnormalityTask, VqaClosedTask
 from cmrvlm.tasks.reporting import CaptionTask, ReportTask
 from cmrvlm.tasks.segmentation import SegmentTask, structures_asked
-from cmrvlm.text.parse import terms_named
-from cmrvlm.text.report_writer import split_sections
-from cmrvlm.text.tokens import SPECIAL_TOKENS
 from tests.conftest import CONF
 
 TASKS = {path.stem: yaml.safe_load(path.read_text()) for path in sorted((CONF / "task").glob("*.yaml"))}

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from cmrvlm.errors import CmrvlmError
-from cmrvlm.orientation import LAYOUT, flip_slices
-from cmrvlm.study import Series, Study
+from cmrvlm.study.orientation import LAYOUT, flip_slices
+from cmrvlm.study.study import Series, Study
 from cmrvlm.transforms.augment import Augment
 from cmrvlm.transforms.frames import SampleFrames, frames_to_keep
 from cmrvlm.transforms.grid import BaseToApex, ToGrid, heart_center_voxel

@@ -7,11 +7,11 @@ from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from cmrvlm.batch import Batch
-from cmrvlm.figures import mask_panel
-from cmrvlm.files import json_text
-from cmrvlm.inference import answer_batch
-from cmrvlm.models.cmrvlm import CMRVLM
+from cmrvlm.inference.answering import answer_batch
+from cmrvlm.instructions.batch import Batch
+from cmrvlm.models.vision_language_model import CMRVLM
+from cmrvlm.study.atomic_files import json_text
+from cmrvlm.study.drawing import mask_panel
 
 
 class ValidationSamples(Callback):

@@ -20,8 +20,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from cmrvlm.files import write_json
-from cmrvlm.stages.run_claim import FolderTakenError
+from cmrvlm.runs.run_claim import FolderTakenError
+from cmrvlm.study.atomic_files import write_json
 
 RESULT, TRACEBACK, JOBS = "result.json", "traceback.txt", ".jobs"
 DONE, FAILED = "done", "failed"

@@ -94,7 +94,7 @@ class Heart:
 
     @property
     def other_pattern(self) -> str:
-        """What else a reader would name, a code of `cmrvlm.labels.OTHER_PATTERNS`, or nothing."""
+        """What else a reader would name, a code of `cmrvlm.study.vocabulary.OTHER_PATTERNS`, or nothing."""
         seen = {
             "mass": self.mass_mm,
             "septal_defect": self.septal_defect_mm,

@@ -207,7 +207,7 @@ SAMPLERS: dict[str, Callable[[Heart, Rng], None]] = {
 
 
 def sample_heart(disease: str, rng: Rng, size: float) -> Heart:
-    """A random heart with `disease` (code from `cmrvlm.labels.DISEASES`), drawn from `rng` alone."""
+    """A random heart with `disease` (code from `cmrvlm.study.vocabulary.DISEASES`), drawn from `rng` alone."""
     heart = normal_heart(rng, size)
     SAMPLERS[disease](heart, rng)
     # The right ventricle lies against the left one: a larger left ventricle pushes it aside.

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from cmrvlm.labels import FINDINGS
-from cmrvlm.normal_ranges import outside_normal
 from cmrvlm.quantification.ventricles import MYOCARDIAL_DENSITY_G_PER_ML
+from cmrvlm.study.normal_ranges import outside_normal
+from cmrvlm.study.vocabulary import FINDINGS
 from data_modules.sources.phantom.anatomy import Array, Heart
 
 _POINTS, _WEIGHTS = np.polynomial.legendre.leggauss(40)
@@ -62,7 +62,7 @@ def rv_volume_ml(heart: Heart, times: Array, grid_mm: float = 1.5) -> Array:
 
 
 def measure(heart: Heart, tau_ed: float, tau_es: float, bsa_m2: float) -> dict[str, float]:
-    """Measurements of `cmrvlm.normal_ranges` for the heart at the two given times.
+    """Measurements of `cmrvlm.study.normal_ranges` for the heart at the two given times.
 
     Args:
         heart: The subject.

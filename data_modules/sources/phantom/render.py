@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from cmrvlm.labels import STRUCTURES
+from cmrvlm.study.vocabulary import STRUCTURES
 from data_modules.sources.phantom.anatomy import Array, Heart
 
 # Relative grey values of tissues; blood of the cine is 1.

@@ -6,9 +6,9 @@ from dataclasses import replace
 
 import numpy as np
 
-from cmrvlm.labels import DISEASES, LEVELS
-from cmrvlm.orientation import BASE_TO_APEX_RAS, SEPTUM_TO_LATERAL_RAS, study_to_layout
-from cmrvlm.study import Series, Study, StudyLabels
+from cmrvlm.study.orientation import BASE_TO_APEX_RAS, SEPTUM_TO_LATERAL_RAS, study_to_layout
+from cmrvlm.study.study import Series, Study, StudyLabels
+from cmrvlm.study.vocabulary import DISEASES, LEVELS
 from data_modules.sources.base import Source
 from data_modules.sources.phantom.anatomy import Array, Heart
 from data_modules.sources.phantom.diseases import sample_heart

@@ -1,0 +1,221 @@
+"""The run folder: everything that is needed to evaluate and apply a model, and nothing that has to be unpickled."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from transformers import PreTrainedTokenizerBase
+
+from cmrvlm.config.build import build, check_plain
+from cmrvlm.config.command import Config
+from cmrvlm.errors import CmrvlmError, told_in
+from cmrvlm.instructions.collate import Collator
+from cmrvlm.language_model.finite import check_weights
+from cmrvlm.language_model.network import LanguageModel, borrowed_keys
+from cmrvlm.language_model.tokenizer import load_tokenizer
+from cmrvlm.models.vision_language_model import CMRVLM
+from cmrvlm.runs.run_claim import WEIGHTS
+from cmrvlm.runs.wiring import build_collator, build_model
+from cmrvlm.study.atomic_files import write_json, written_beside
+from cmrvlm.study.orientation import LAYOUT
+from cmrvlm.study.vocabulary import DISEASES, FINDINGS, STRUCTURES
+from cmrvlm.transforms.preprocessing import Preprocessing
+
+log = logging.getLogger(__name__)
+
+CONFIG, TOKENIZER, LABELS, PREPROCESSING = "config.yaml", "tokenizer", "labels.json", "preprocessing.json"
+BASE, ARCHITECTURE = "language_model.json", "language_model"
+
+
+def own_weights(model: nn.Module) -> dict[str, Tensor]:
+    """The state dict with each tied weight once, under its first name, and without what was borrowed."""
+    seen: set[int] = set()
+    weights = {}
+    borrowed = borrowed_keys(model)
+    for key, value in model.state_dict().items():
+        if key in borrowed or (value.data_ptr() in seen and value.numel()):
+            continue
+        seen.add(value.data_ptr())
+        weights[key] = value
+    return weights
+
+
+def label_schema() -> dict[str, Any]:
+    """Names and order of everything that weights depend on."""
+    return {"structures": STRUCTURES, "diseases": list(DISEASES), "findings": list(FINDINGS)}
+
+
+def save_run(run: Path, config: Config, model: nn.Module, tokenizer: PreTrainedTokenizerBase,
+             preprocessing: Preprocessing, *, trained: bool = True) -> None:  # fmt: skip
+    """Write configuration, weights, tokenizer, label schema and preprocessing into a run folder.
+
+    A model that is yet to be trained leaves no weights: they could be taken for its.
+    """
+    run.mkdir(parents=True, exist_ok=True)
+    (run / CONFIG).write_text(yaml.safe_dump(config, allow_unicode=True, sort_keys=False))
+    if trained:
+        weights = {key: value.detach().cpu().contiguous() for key, value in own_weights(model).items()}
+        with written_beside(run / WEIGHTS) as temporary:
+            save_file(weights, temporary)
+    tokenizer.save_pretrained(run / TOKENIZER)
+    llm = getattr(model, "llm", None)
+    if isinstance(llm, LanguageModel) and llm.borrows:
+        write_json(run / BASE, {"source": llm.source, "fingerprint": llm.fingerprint()})
+    elif isinstance(llm, LanguageModel) and llm.source is not None:
+        llm.network.config.save_pretrained(run / ARCHITECTURE)
+    write_json(run / LABELS, label_schema())
+    write_json(run / PREPROCESSING, preprocessing.spec())
+
+
+def read_config(run: Path) -> Config:
+    """Read the resolved configuration of a run.
+
+    Raises:
+        CmrvlmError: The folder is no run folder, or its configuration is not resolved: what is looked up later could
+            be anything, and runs come from other people.
+    """
+    path = run / CONFIG
+    if not path.is_file():
+        raise CmrvlmError(
+            "there is no run here", file=path, field="run", remedy="Give the folder that training printed."
+        )
+    config = dict(yaml.safe_load(path.read_text()))
+    with told_in(path):
+        check_plain(config)
+    return config
+
+
+@dataclass
+class TrainedRun:
+    """A model with all that belongs to it.
+
+    Attributes:
+        folder: Where it came from.
+        config: Its resolved configuration.
+        model: In evaluation mode.
+        collator: Tokenizer and token counts.
+        preprocessing: Exactly that of the training.
+    """
+
+    folder: Path
+    config: Config
+    model: CMRVLM
+    collator: Collator
+    preprocessing: Preprocessing
+
+
+def load_run(run: Path, *, quantized: bool = True) -> TrainedRun:
+    """Load a trained model with its tokenizer and preprocessing.
+
+    Args:
+        run: Run folder of stage 2 or 3.
+        quantized: Load a language model that was trained in quantized form as such, else in full.
+
+    Raises:
+        CmrvlmError: Something is missing, or was made under other labels or another preprocessing.
+    """
+    config = read_config(run)
+    schema, own = json.loads((run / LABELS).read_text()), label_schema()
+    own["structures"] = {name: value for name, value in own["structures"].items() if name in schema["structures"]}
+    if schema != own:  # a structure that came later changes no weight: it is named in words
+        raise CmrvlmError("the run was made with other labels than this version has", file=run / LABELS,
+                          remedy="Use the version that trained it.")  # fmt: skip
+    preprocessing = build(config["transform"]["preprocessing"], "transform.preprocessing")
+    check_preprocessing(run, preprocessing)
+    tokenizer = load_tokenizer(run / TOKENIZER)
+    if (run / ARCHITECTURE).is_dir():  # all weights are in the run: its source is not needed any more
+        config["llm"]["network"] |= {"path": str(run / ARCHITECTURE), "package": None, "weights": False}
+    network = config["llm"]["network"]
+    in_full = bool(network.get("quantization")) and not quantized
+    if in_full:
+        network["quantization"] = None
+    model = build_model(config, tokenizer)
+    check_base(model, run, quantized=in_full)
+    if not isinstance(model, CMRVLM):
+        raise CmrvlmError("this is a run of stage 1, which answers no questions", file=run, field="run",
+                          remedy="Give a run of stage 2 or 3.")  # fmt: skip
+    load_weights(model, run / WEIGHTS)
+    model.eval()
+    return TrainedRun(run, config, model, build_collator(model, tokenizer), preprocessing)
+
+
+def check_base(model: nn.Module, run: Path, *, quantized: bool = False) -> None:
+    """Refuse a language model that is not the one that the run's additions were trained on.
+
+    Args:
+        model: With its language model.
+        run: Run folder.
+        quantized: The run had it in quantized form.
+
+    Raises:
+        CmrvlmError: Its weights are others.
+    """
+    path = run / BASE
+    if not path.is_file():
+        return
+    kept, llm = json.loads(path.read_text()), model.llm
+    assert isinstance(llm, LanguageModel)
+    if llm.fingerprint(quantized=quantized) != kept["fingerprint"]:
+        raise CmrvlmError("the language model has other weights than the one that was trained on",
+                          file=str(llm.source), field="llm.network.path",
+                          remedy=f"Give the model that the run was trained on: {kept['source']}.")  # fmt: skip
+
+
+def load_weights(model: nn.Module, path: Path) -> None:
+    """Strict load: every weight of the model, and no other.
+
+    Raises:
+        CmrvlmError: Names or shapes differ, or a number is not finite; the first is named.
+    """
+    if not path.is_file():
+        raise CmrvlmError("the run has no weights", file=path,
+                          remedy="Let the training finish; one that was stopped goes on with ckpt_path=….")  # fmt: skip
+    weights = load_file(path)
+    check_weights(weights.items(), path, "run", "Train it again: a training that is stopped by such numbers says why.")
+    wanted = own_weights(model)
+    odd = sorted(weights.keys() ^ wanted.keys())
+    odd += [key for key in sorted(weights.keys() & wanted.keys()) if weights[key].shape != wanted[key].shape]
+    if odd:
+        raise CmrvlmError(f"{len(odd)} weights do not fit the model, the first is '{odd[0]}'", file=path,
+                          remedy="Use the configuration that the run was trained with.")  # fmt: skip
+    model.load_state_dict(weights, strict=False)
+
+
+def check_preprocessing(run: Path, preprocessing: Preprocessing) -> None:
+    """Refuse another preprocessing than the training had.
+
+    A run that states no layout was trained on images as their files stored them, which is said.
+
+    Raises:
+        CmrvlmError: A step differs; both versions are shown.
+    """
+    path = run / PREPROCESSING
+    if not path.is_file():
+        raise CmrvlmError("the run does not say how its images were prepared", file=path, remedy="Train it again.")
+    made = json.loads(path.read_text())
+    if "layout" not in made:
+        log.warning(
+            "%s: this run was trained on rows, columns and slices as files stored them; it is shown all in one layout "
+            "now, so that answers about files in another order may be better, or worse: train it again",
+            run.name,
+        )
+        made["layout"] = LAYOUT
+    difference = preprocessing.first_difference(made)
+    if difference is not None:
+        step, trained, current = difference
+        raise CmrvlmError(f"trained with {trained}, asked for {current}", file=path,
+                          field=f"transform.preprocessing.steps.{step}",
+                          remedy="A model is applied with the preprocessing that it was trained with.")  # fmt: skip
+
+
+def weights_hash(run: Path) -> str:
+    """Short hash of a run's weights, to name them in results."""
+    return hashlib.sha256((run / WEIGHTS).read_bytes()).hexdigest()[:16]

@@ -1,0 +1,126 @@
+"""Measurements of a study: what they are called, their unit, which sequences show them, and which a head reads out."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from cmrvlm.study.vocabulary import CINE
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """One number that reports state.
+
+    Attributes:
+        en: Name in English reports.
+        zh: Name in Chinese reports.
+        unit: Unit as written.
+        finding: Finding of `cmrvlm.study.vocabulary.FINDINGS` that judges it.
+        sequences: Sequences of which any shows it.
+        typical: Centre of its usual values; only scales the regression, no range follows from it.
+        spread: Half width of its usual values; only scales the regression.
+        synonyms: Other names that are read back from texts.
+    """
+
+    en: str
+    zh: str
+    unit: str
+    finding: str
+    sequences: tuple[str, ...]
+    typical: float
+    spread: float
+    synonyms: tuple[str, ...] = ()
+
+    def name(self, language: str) -> str:
+        """The name in `language` (`en` or `zh`)."""
+        return self.zh if language == "zh" else self.en
+
+
+MEASUREMENTS: dict[str, Measurement] = {
+    "lvedd_mm": Measurement("LVEDD", "左心室舒张末径", "mm", "lvedd", CINE, 52, 8),
+    "wall_thickness_mm": Measurement("wall thickness", "室壁厚度", "mm", "wall_thickness", ("sax",), 9, 3),
+    "rvedd_mm": Measurement("RVEDD", "右心室舒张末径", "mm", "rvedd", CINE, 33, 7),
+    "la_diameter_mm": Measurement("LA", "左心房", "mm", "la_diameter", ("lax_4ch",), 42, 7, ("left atrium",)),
+    "ra_diameter_mm": Measurement("RA", "右心房", "mm", "ra_diameter", ("lax_4ch",), 45, 7, ("right atrium",)),
+    "lvef_percent": Measurement("LVEF", "左心室射血分数", "%", "lvef", ("sax",), 52, 15,
+                                ("left ventricular ejection fraction",)),
+    "lvedv_ml": Measurement("LVEDV", "左心室舒张末容积", "ml", "lvedv", ("sax",), 165, 50,
+                            ("left ventricular end-diastolic volume",)),
+    "lvesv_ml": Measurement("LVESV", "左心室收缩末容积", "ml", "lvesv", ("sax",), 80, 50,
+                            ("left ventricular end-systolic volume",)),
+    "rvef_percent": Measurement("RVEF", "右心室射血分数", "%", "rvef", ("sax",), 50, 13,
+                                ("right ventricular ejection fraction",)),
+    "rvedv_ml": Measurement("RVEDV", "右心室舒张末容积", "ml", "rvedv", ("sax",), 170, 45,
+                            ("right ventricular end-diastolic volume",)),
+    "rvesv_ml": Measurement("RVESV", "右心室收缩末容积", "ml", "rvesv", ("sax",), 85, 40,
+                            ("right ventricular end-systolic volume",)),
+}  # fmt: skip
+FEWEST_SLICES = 3  # of a short-axis stack for a volume: one or two slices do not say how long the ventricle is
+NEEDS_STACK = tuple(name for name in MEASUREMENTS if name.endswith(("_ml", "ef_percent")))
+DERIVED = {"lvesv_ml": ("lvedv_ml", "lvef_percent"), "rvesv_ml": ("rvedv_ml", "rvef_percent")}
+READ_OUT = tuple(name for name in MEASUREMENTS if name not in DERIVED)  # order of the regression's outputs
+MACE_RISK = "mace_risk_percent"
+QUOTABLE = (*MEASUREMENTS, MACE_RISK)
+_QUOTE = re.compile("<(" + "|".join(QUOTABLE) + ")>")
+
+
+def with_derived(values: Mapping[str, float]) -> dict[str, float]:
+    """Read-out values with the end-systolic volumes that follow from them: ESV = EDV (1 - EF / 100)."""
+    result = dict(values)
+    for name, (volume, fraction) in DERIVED.items():
+        if volume in values and fraction in values:
+            result[name] = values[volume] * (1 - values[fraction] / 100)
+    return result
+
+
+def known_numbers(values: Mapping[str, float | None]) -> dict[str, float]:
+    """Return the numbers that are known: tables write unknown ones as NaN, and JSON files as null."""
+    return {name: value for name, value in values.items() if value is not None and not math.isnan(value)}
+
+
+def quote(name: str) -> str:
+    """The mark that stands in a text for a number that a head reads out."""
+    return f"<{name}>"
+
+
+def has_quotes(text: str) -> bool:
+    """Whether a text has marks for numbers."""
+    return bool(_QUOTE.search(text))
+
+
+def fill_quotes(text: str, values: Mapping[str, float], language: str) -> str:
+    """The text with whole numbers for its marks; a value that is not there is written as unknown."""
+
+    def number(match: re.Match[str]) -> str:
+        value = values.get(match[1])
+        return ("未知" if language == "zh" else "unknown") if value is None else f"{value:.0f}"
+
+    return _QUOTE.sub(number, text)
+
+
+NumberWriter = Callable[[str, float], str]
+
+
+def plain_number(name: str, value: float) -> str:
+    """A measured value as a whole number."""
+    return f"{value:.0f}"
+
+
+def quoted_number(name: str, value: float) -> str:
+    """The mark of a value in place of it."""
+    return quote(name)
+
+
+def numbers_stated(text: str) -> dict[str, float]:
+    """Measurements read back from a text in either language: a name, then a number with its unit in the same clause."""
+    found = {}
+    for name, one in MEASUREMENTS.items():
+        labels = "|".join(re.escape(label) for label in (one.en, one.zh, *one.synonyms))
+        pattern = rf"(?<![A-Za-z])(?:{labels})[^;；。,，\d]{{0,40}}?(-?\d+(?:\.\d+)?)\s*{re.escape(one.unit)}"
+        match = re.search(pattern, text)
+        if match:
+            found[name] = float(match[1])
+    return found

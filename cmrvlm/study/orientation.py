@@ -1,0 +1,176 @@
+"""One layout of rows, columns and slices for every series, whatever order a file stores them in, and the way back.
+
+The same heart is stored in many orders: scanners, converters and viewers transpose and reverse axes and change the
+affine to match. Images are brought to one layout by their affine when they are read, and what is written about them is
+brought back. Only whole axes are moved, so no grey value changes.
+"""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from nibabel.orientations import apply_orientation, inv_ornt_aff
+from numpy.typing import NDArray
+
+from cmrvlm.study.study import Series, Study
+
+# Directions in a heart in its usual place, in RAS axes: the apex points to the left, forward and down, and the lateral
+# wall lies to the left of the septum and behind it.
+BASE_TO_APEX_RAS = np.array([-0.66, 0.55, -0.51])
+SEPTUM_TO_LATERAL_RAS = np.array([-0.6, -0.78, -0.05])
+# As a run's `preprocessing.json` states it.
+LAYOUT = "slices base to apex; columns septum to lateral wall; rows anterior to inferior, in lax_4ch apex to base"
+_ALONG_WORLD_AXIS = 0.999
+_CLEARLY_THICKER = 1.05
+
+Orientation = NDArray[np.float64]
+
+
+def _directions(sequence: str) -> NDArray[np.float64]:
+    """Rows: the wanted directions of columns, rows and slices of a sequence, unit vectors in RAS."""
+    apex = BASE_TO_APEX_RAS / np.linalg.norm(BASE_TO_APEX_RAS)
+    lateral = SEPTUM_TO_LATERAL_RAS - apex * (SEPTUM_TO_LATERAL_RAS @ apex)
+    lateral /= np.linalg.norm(lateral)
+    anterior = np.cross(apex, lateral)
+    if sequence == "lax_4ch":
+        return np.stack([lateral, -apex, anterior])
+    return np.stack([lateral, -anterior, apex])
+
+
+def is_oriented(affine: NDArray[np.float64]) -> bool:
+    """Return whether an affine has a scanner's orientation.
+
+    It was lost where all axes lie along world axes, as in ACDC: no heart lies so that its planes do.
+
+    Args:
+        affine: (4, 4), voxel index to RAS in mm.
+    """
+    units = np.abs(affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0))
+    return bool(units.max(axis=0).min() < _ALONG_WORLD_AXIS)
+
+
+def runs_to_apex(affine: NDArray[np.float64]) -> bool | None:
+    """Return whether the third axis of an affine (4, 4) points from base to apex; None where it has no orientation."""
+    return bool(affine[:3, 2] @ BASE_TO_APEX_RAS >= 0) if is_oriented(affine) else None
+
+
+def orientation_of(affine: NDArray[np.float64], shape: tuple[int, int, int], sequence: str) -> Orientation | None:
+    """Return how the axes of a stored volume become columns, rows and slices.
+
+    Args:
+        affine: (4, 4) of the volume, voxel index to RAS in mm.
+        shape: Voxels along its three axes.
+        sequence: `sax`, `lax_4ch` or `lge`.
+
+    Returns:
+        (3, 2) as in `nibabel.orientations`: new place of each stored axis, and -1 where it is reversed. None where the
+        affine has no orientation, so that the volume stays as it is stored.
+    """
+    lengths = np.linalg.norm(affine[:3, :3], axis=0)
+    stored = (affine[:3, :3] / lengths).T  # (3, 3), a stored axis in each row
+    wanted = _directions(sequence)
+    if not is_oriented(affine):
+        return None
+    slices = _slice_axis(shape, lengths, stored @ wanted[2])
+    in_plane = [axis for axis in range(3) if axis != slices]
+    agreement = stored @ wanted.T  # (stored axis, wanted direction)
+    columns, rows = max(itertools.permutations(in_plane), key=lambda one: float(
+        abs(agreement[one[0], 0]) + abs(agreement[one[1], 1])))  # fmt: skip
+    orientation = np.zeros((3, 2))
+    for place, axis in enumerate((columns, rows, slices)):
+        orientation[axis] = place, -1.0 if agreement[axis, place] < 0 else 1.0
+    return orientation
+
+
+def _slice_axis(shape: tuple[int, int, int], lengths: NDArray[np.float64], along: NDArray[np.float64]) -> int:
+    """The axis of length one, else that with the widest steps, else that nearest to the wanted direction."""
+    single = [axis for axis in range(3) if shape[axis] == 1]
+    if len(single) == 1:
+        return single[0]
+    thick = np.argsort(lengths)
+    if lengths[thick[2]] > _CLEARLY_THICKER * lengths[thick[1]]:
+        return int(thick[2])
+    return int(np.abs(along).argmax())
+
+
+def to_layout(
+    image: NDArray[Any], affine: NDArray[np.float64], sequence: str
+) -> tuple[NDArray[Any], NDArray[np.float64]]:
+    """Bring an image to the one layout; it stays as it is where its affine has no orientation.
+
+    Args:
+        image: (Z, T, H, W) as it is stored.
+        affine: (4, 4), voxel index (w, h, z) to RAS in mm.
+        sequence: `sax`, `lax_4ch` or `lge`.
+
+    Returns:
+        Image (Z, T, H, W) and affine.
+    """
+    shape = (image.shape[3], image.shape[2], image.shape[0])
+    orientation = orientation_of(affine, shape, sequence)
+    if orientation is None:
+        return image, affine
+    moved = apply_orientation(image.transpose(3, 2, 0, 1), orientation)  # (x, y, z, t)
+    return np.ascontiguousarray(moved.transpose(2, 3, 1, 0)), affine @ inv_ornt_aff(orientation, shape)
+
+
+def from_layout(
+    array: NDArray[Any], affine: NDArray[np.float64], shape: tuple[int, int, int], sequence: str
+) -> NDArray[Any]:
+    """Bring an array back to the order in which a volume is stored: the inverse of `to_layout`.
+
+    Args:
+        array: (Z, T, H, W) in the one layout.
+        affine: (4, 4) of the stored volume.
+        shape: Voxels along its three axes.
+        sequence: `sax`, `lax_4ch` or `lge`.
+
+    Returns:
+        (x, y, z, t) as stored.
+    """
+    volume = array.transpose(3, 2, 0, 1)  # (w, h, z, t)
+    orientation = orientation_of(affine, shape, sequence)
+    if orientation is None:
+        return volume
+    back = np.zeros_like(orientation)
+    for axis, (place, sign) in enumerate(orientation):
+        back[int(place)] = axis, sign
+    return np.asarray(apply_orientation(volume, back))
+
+
+def reverses_slices(affine: NDArray[np.float64], sequence: str) -> bool:
+    """Return whether slices that lie along the third stored axis are reversed by `to_layout`."""
+    return is_oriented(affine) and float(affine[:3, 2] @ _directions(sequence)[2]) < 0
+
+
+def flip_slices(series: Series) -> Series:
+    """Return the series with its slices, mask and levels in reverse order and the affine that belongs to it."""
+    affine = series.affine.copy()
+    affine[:3, 3] += affine[:3, 2] * (series.image.shape[0] - 1)
+    affine[:3, 2] *= -1
+    mask = None if series.mask is None else np.ascontiguousarray(series.mask[::-1])
+    image = np.ascontiguousarray(series.image[::-1])
+    places = reversed_places(series.slice_places_mm)
+    return replace(series, image=image, affine=affine, mask=mask, levels=series.levels[::-1], slice_places_mm=places)
+
+
+def reversed_places(places: tuple[float, ...] | None) -> tuple[float, ...] | None:
+    """Return places of slices along the stack in mm, ascending, counted from its other end."""
+    if places is None:
+        return None
+    return tuple(places[-1] - place for place in reversed(places))
+
+
+def study_to_layout(study: Study) -> Study:
+    """Return a study whose series, stored slice by slice, are in the one layout; labels and masks go with them."""
+    return study.with_series({name: _series_to_layout(one, name) for name, one in study.series.items()})
+
+
+def _series_to_layout(series: Series, sequence: str) -> Series:
+    turned = flip_slices(series) if reverses_slices(series.affine, sequence) else series
+    image, affine = to_layout(turned.image, turned.affine, sequence)
+    mask = None if turned.mask is None else to_layout(turned.mask, turned.affine, sequence)[0]
+    return replace(turned, image=image, affine=affine, mask=mask)

@@ -1,0 +1,225 @@
+"""A study and its series: the one shape that images and labels have everywhere in the project."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cmrvlm.errors import CmrvlmError
+from cmrvlm.study.vocabulary import STRUCTURES
+
+MOST_OPTIONS = 8  # letters A to H
+FloatArray = NDArray[np.floating]
+MaskArray = NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class Series:
+    """One image series.
+
+    Attributes:
+        image: Grey values, axes (Z, T, H, W); one slice is Z=1, no time is T=1.
+        affine: (4, 4), maps voxel index (w, h, z, 1) to RAS world coordinates in mm, as a NIfTI affine does for
+            an array with axes (x, y, z) = (w, h, z).
+        frame_times_ms: Time of each of the T frames after the trigger in ms; None when unknown.
+        mask: Canonical structure values (`cmrvlm.study.vocabulary.STRUCTURES`, 255 not annotated) on the same grid, or
+            None.
+        phases: Frame index of `ed` and `es` where known.
+        levels: `basal`, `mid`, `apical` or None for each of the Z slices; empty when unknown.
+        slice_places_mm: Place of each of the Z slices along the stack, ascending, where they are not equally far
+            apart; None where they are. The affine then holds their mean distance.
+        drawn: Structures that were looked for when the mask was drawn: one that it does not show is absent. Others may
+            be there all the same.
+    """
+
+    image: FloatArray
+    affine: NDArray[np.float64]
+    frame_times_ms: tuple[float, ...] | None = None
+    mask: MaskArray | None = None
+    phases: Mapping[str, int] = field(default_factory=dict)
+    levels: tuple[str | None, ...] = ()
+    slice_places_mm: tuple[float, ...] | None = None
+    drawn: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.image.ndim != 4:
+            raise CmrvlmError(f"image has {self.image.ndim} axes, (Z, T, H, W) are needed", field="image")
+        if self.mask is not None and self.mask.shape != self.image.shape:
+            raise CmrvlmError(f"mask {self.mask.shape} and image {self.image.shape} differ in shape", field="mask")
+        if self.affine.shape != (4, 4):
+            raise CmrvlmError(f"affine has shape {self.affine.shape}, (4, 4) is needed", field="affine")
+        for field_name, numbers in (
+            ("affine", self.affine),
+            ("frame_times_ms", self.frame_times_ms),
+            ("slice_places_mm", self.slice_places_mm),
+        ):
+            if numbers is not None and not np.isfinite(np.asarray(numbers, dtype=np.float64)).all():
+                raise CmrvlmError("a number in it is not finite", field=field_name, remedy="Give numbers, or null.")
+        if self.levels and len(self.levels) != self.image.shape[0]:
+            raise CmrvlmError(f"{len(self.levels)} levels for {self.image.shape[0]} slices", field="levels")
+        times = self.frame_times_ms
+        if times is not None and len(times) != self.image.shape[1]:
+            raise CmrvlmError(f"{len(times)} times for {self.image.shape[1]} frames", field="frame_times_ms",
+                              remedy="Give one for each frame, or null.")  # fmt: skip
+        places = self.slice_places_mm
+        if places is not None and (len(places) != self.image.shape[0] or list(places) != sorted(set(places))):
+            raise CmrvlmError(f"{len(places)} places for {self.image.shape[0]} slices, or not ascending",
+                              field="slice_places_mm", remedy="Give one for each slice.")  # fmt: skip
+        unknown = set(self.drawn) - set(STRUCTURES)
+        if unknown:
+            raise CmrvlmError(f"unknown structures {sorted(unknown)}", field="drawn",
+                              remedy=f"Known: {', '.join(STRUCTURES)}.")  # fmt: skip
+        for phase, frame in self.phases.items():
+            if not 0 <= frame < self.image.shape[1]:
+                raise CmrvlmError(
+                    f"phase {phase} is frame {frame}, the series has {self.image.shape[1]}", field="phases"
+                )
+
+    @property
+    def spacing_mm(self) -> tuple[float, float, float]:
+        """Distance between voxel centres along (Z, H, W) in mm, from the affine."""
+        lengths = np.linalg.norm(self.affine[:3, :3], axis=0)  # (w, h, z)
+        return float(lengths[2]), float(lengths[1]), float(lengths[0])
+
+    @property
+    def voxel_volume_ml(self) -> float:
+        """Volume of one voxel in ml: |det| of the affine's 3x3 part, divided by 1000."""
+        return float(abs(np.linalg.det(self.affine[:3, :3])) / 1000.0)
+
+    @property
+    def slice_volumes_ml(self) -> NDArray[np.float64]:
+        """(Z,) volume of a voxel of each slice in ml.
+
+        A slice reaches half way to its neighbours, the first and the last as far outwards as inwards.
+        """
+        count = self.image.shape[0]
+        if self.slice_places_mm is None or count < 2:
+            return np.full(count, self.voxel_volume_ml)
+        gaps = np.diff(self.slice_places_mm)
+        heights_mm = (np.append(gaps[:1], gaps) + np.append(gaps, gaps[-1:])) / 2
+        return np.asarray(heights_mm * self.voxel_volume_ml / self.spacing_mm[0])
+
+    def known_frames(self) -> tuple[int, ...]:
+        """Frames in which at least one voxel is annotated (not 255), if only as background."""
+        if self.mask is None:
+            return ()
+        return tuple(int(t) for t in np.flatnonzero((self.mask != 255).any(axis=(0, 2, 3))))
+
+    def annotated_frames(self) -> tuple[int, ...]:
+        """Frames in which at least one voxel is annotated (not 255) and at least one is foreground."""
+        if self.mask is None:
+            return ()
+        known = self.mask != 255
+        return tuple(int(t) for t in range(self.mask.shape[1]) if np.any(known[:, t] & (self.mask[:, t] > 0)))
+
+
+@dataclass(frozen=True)
+class UserQuestion:
+    """A question that comes with the data.
+
+    Attributes:
+        category: `structure`, `function`, `lge` or `other`.
+        language: `en` or `zh`.
+        prompt: The question.
+        answer: The right answer; with options it is one of them.
+        options: Choices of a closed question; empty for an open one.
+        sequences: Sequences that must be shown for it to be asked; empty when any will do.
+    """
+
+    category: str
+    language: str
+    prompt: str
+    answer: str
+    options: tuple[str, ...] = ()
+    sequences: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if len(set(self.options)) != len(self.options) or len(self.options) > MOST_OPTIONS:
+            raise CmrvlmError(f"'{self.prompt}' has options twice, or more than {MOST_OPTIONS}", field="questions",
+                              remedy="Give each option once.")  # fmt: skip
+        if self.options and self.answer not in self.options:
+            raise CmrvlmError(f"the answer '{self.answer}' is none of the options", field="questions",
+                              remedy="Write the answer exactly as its option.")  # fmt: skip
+
+
+@dataclass(frozen=True)
+class StudyLabels:
+    """What is known about a study beside its images. A value that is absent or None is unknown, never normal.
+
+    Attributes:
+        diseases: Codes from `cmrvlm.study.vocabulary.DISEASES`; None when unknown.
+        findings: Code from `cmrvlm.study.vocabulary.FINDINGS` to abnormal (True), normal (False) or not stated (None).
+        measurements: Name with unit (`lvedv_ml`, `lvef_percent`, ...) to value.
+        patterns: Named descriptions in codes, for example `lge_pattern: subendocardial`.
+        report: Language to section to text.
+        captions: Language to sequence to text.
+        boxes_mm: Structure to (min corner, max corner) in world mm at ED: x0, y0, z0, x1, y1, z1.
+        demographics: `age_years`, `sex` (`m`, `f`), `height_cm`, `weight_kg` where known.
+        follow_up: `months` of follow-up and `event` (1 a major adverse cardiac event at its end, 0 none); empty when
+            unknown.
+        questions: Questions that come with the data.
+    """
+
+    diseases: frozenset[str] | None = None
+    findings: Mapping[str, bool | None] = field(default_factory=dict)
+    measurements: Mapping[str, float] = field(default_factory=dict)
+    patterns: Mapping[str, str] = field(default_factory=dict)
+    report: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    captions: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    boxes_mm: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    demographics: Mapping[str, float | str] = field(default_factory=dict)
+    follow_up: Mapping[str, float] = field(default_factory=dict)
+    questions: tuple[UserQuestion, ...] = ()
+
+    def __post_init__(self) -> None:
+        for numbers in (self.measurements, self.demographics, self.follow_up):
+            for name, value in numbers.items():
+                if isinstance(value, float) and not math.isfinite(value):
+                    raise CmrvlmError(f"{value} is not finite", field=name, remedy="Leave it out when it is unknown.")
+
+
+@dataclass(frozen=True)
+class Study:
+    """One patient visit: up to three series, keyed by sequence. An absent sequence is absent from the mapping.
+
+    Attributes:
+        study_id: Unique id of the visit.
+        patient_id: Id of the patient; splits never divide it.
+        series: Sequence name (`sax`, `lax_4ch`, `lge`) to series.
+        labels: What is known beside the images.
+        synthetic: True for phantoms, so that every table and figure can say so.
+    """
+
+    study_id: str
+    patient_id: str
+    series: Mapping[str, Series]
+    labels: StudyLabels = field(default_factory=StudyLabels)
+    synthetic: bool = False
+
+    def with_series(self, series: Mapping[str, Series]) -> Study:
+        """The same study with other series."""
+        return replace(self, series=dict(series))
+
+
+def check_images(study: Study) -> None:
+    """Refuse images that hold no picture.
+
+    Raises:
+        CmrvlmError: An image has NaN or infinity in it, or the same grey value everywhere; study and series are named.
+    """
+    for name, series in study.series.items():
+        low, high = float(series.image.min()), float(series.image.max())  # NaN and infinity come through both
+        if not (math.isfinite(low) and math.isfinite(high)):
+            raise CmrvlmError(
+                f"the image of study {study.study_id} holds NaN or infinity", field=name, remedy="Leave the series out."
+            )
+        if low == high:
+            raise CmrvlmError(
+                f"the image of study {study.study_id} is empty: every voxel is {low:g}",
+                field=name,
+                remedy="Leave the series out.",
+            )

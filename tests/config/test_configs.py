@@ -1,0 +1,134 @@
+"""Every yaml composes alone, and every `_target_` in it imports and takes its keywords."""
+
+import inspect
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+import yaml
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from omegaconf import OmegaConf
+
+from cmrvlm.config.build import resolve
+from tests.conftest import CONF, ROOT, composed
+
+GROUPS = sorted(p.name for p in CONF.iterdir() if p.is_dir() and p.name not in {"experiment", "sweep", "debug"})
+FILES = [(group, path.stem) for group in GROUPS for path in sorted((CONF / group).glob("*.yaml"))]
+APPENDED = [(g, p.stem) for g in ("experiment", "sweep", "debug") for p in sorted((CONF / g).glob("*.yaml"))]
+PLACE = {"encoder": "encoder@encoders.sax", "task": "+task@mix.tasks.extra", "decoding": "+decoding", "masks": "+masks"}
+PLACED = ["run_dir=here", "out=here"]
+
+
+def targets(tree, where=""):
+    if isinstance(tree, dict):
+        if "_target_" in tree:
+            yield where, tree
+        for key, value in tree.items():
+            yield from targets(value, f"{where}.{key}")
+    elif isinstance(tree, list):
+        for index, value in enumerate(tree):
+            yield from targets(value, f"{where}[{index}]")
+
+
+def check_keywords(tree):
+    for where, node in targets(tree):
+        found = resolve(node["_target_"], where)
+        keywords = {key: None for key in node if not (key.startswith("_") and key.endswith("_"))}
+        parameters = inspect.signature(found).parameters
+        takes_any = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values())
+        unknown = set(keywords) - set(parameters)
+        known_elsewhere = {
+            "init_from",
+            "root",
+            "sequences",
+            "path",
+            "optimizer",
+            "schedule",
+            "trainable",
+            "loss_weights",
+            "seed",
+        }
+        assert takes_any or unknown <= known_elsewhere, f"{where}: {unknown}"
+
+
+@pytest.mark.parametrize(("group", "name"), FILES)
+def test_choice_composes_and_its_targets_take_its_keywords(group, name):
+    override = f"{PLACE.get(group, group)}={name}"
+    text = (CONF / group / f"{name}.yaml").read_text()
+    extra = [f"data.{key}=here" for key in ("root", "path") if group == "data" and f"\n{key}: ???" in text]
+    extra += ["llm.network.path=here"] if group == "llm" and "path: ???" in text else []
+    # Quantized weights are those of a pretrained model.
+    extra += ["llm=local", "llm.network.path=here"] if (group, name) == ("adapter", "qlora") else []
+    check_keywords(composed(override, *extra, *PLACED))
+
+
+@pytest.mark.parametrize(("group", "name"), APPENDED)
+def test_appended_choice_composes(group, name):
+    GlobalHydra.instance().clear()
+    needs = {"data.root=here"} if "data: acdc" in (CONF / group / f"{name}.yaml").read_text() else set()
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        config = compose("train", overrides=[f"+{group}={name}", *needs, *PLACED])
+    check_keywords(OmegaConf.to_container(config, resolve=True))
+
+
+ENTRY_POINTS = {
+    "evaluate": ["run=here"],
+    "predict": ["run=here", "study=there"],
+    "export": ["run=here"],
+    "check": [],
+    "ingest": ["source=here", "out=there"],
+    "shard": ["out=there"],
+}
+
+
+@pytest.mark.parametrize("name", ENTRY_POINTS)
+def test_other_entry_points_compose_and_their_targets_take_their_keywords(name):
+    config = composed(*ENTRY_POINTS[name], name=name)
+    assert ("run" in config) == ("run=here" in ENTRY_POINTS[name] or name == "check")
+    check_keywords(config)
+
+
+def test_every_entry_point_is_composed():
+    assert {path.stem for path in CONF.glob("*.yaml")} == {"train", *ENTRY_POINTS}
+
+
+def test_only_appended_files_override():
+    for path in CONF.rglob("*.yaml"):
+        text = path.read_text()
+        if "override /" in text:
+            assert text.startswith("# @package _global_"), path
+            assert path.parent.name in {"experiment", "sweep", "debug"}
+
+
+def test_sequence_is_dropped_on_the_command_line():
+    assert set(composed("~encoder@encoders.lge", *PLACED)["encoders"]) == {"sax", "lax_4ch"}
+
+
+def test_every_yaml_is_a_mapping():
+    for path in CONF.rglob("*.yaml"):
+        assert isinstance(yaml.safe_load(Path(path).read_text()), dict), path
+
+
+# What else a row needs: the stage that it is about, or a language model that has the key.
+BESIDE = {"text tower": ["+experiment=stage1"], "less memory": ["+experiment=stage3", "llm=qwen3_0_6b"],
+          "attention on a GPU": ["+experiment=stage3", "llm=qwen3_0_6b"]}  # fmt: skip
+ROWS = re.findall(
+    r"^\| (.+?) \| (.+) \|$", (ROOT / "README.md").read_text().split("## Configs")[1].split("\n## ")[0], re.M
+)
+
+
+@pytest.mark.parametrize(("want", "write"), ROWS[1:])
+def test_what_the_readme_says_to_write_composes(want, write):
+    """Each override of the table by itself; those of sweeps are composed by their own tests."""
+    if want in ("sweep", "side by side, SLURM", "all experiments, two steps each"):
+        return
+    name = "predict" if "predict" in write else "train"
+    before = next((own for start, own in BESIDE.items() if want.startswith(start)), ["+experiment=stage3"])
+    spans = [shlex.split(one.replace("<folder>", "folder")) for one in re.findall(r"`([^`]+)`", write)]
+    overrides = [one for one in spans if all("=" in word or word.startswith("~") for word in one)]
+    assert overrides, write
+    for own in overrides:
+        base = ["run=here", "study=here"] if name == "predict" else [*before, *PLACED]
+        composed(*base, *own, name=name)

@@ -1,0 +1,195 @@
+import nibabel as nib
+import numpy as np
+import pytest
+
+from cmrvlm.errors import CmrvlmError
+from cmrvlm.quantification.ventricles import quantify
+from cmrvlm.study.files import read_nifti
+from cmrvlm.study.study import Series
+from cmrvlm.study.vocabulary import STRUCTURES
+from data_modules.sources.acdc import AcdcSource
+from data_modules.sources.anatomy import measure_masks
+
+AFFINE = np.diag([-1.5, -1.5, 10.0, 1.0])
+
+
+def disc(radius, size=40):
+    y, x = np.mgrid[:size, :size]
+    return (y - 20) ** 2 + (x - 22) ** 2 < radius**2
+
+
+def truth(cavity):
+    """ACDC coding (x, y, z): 3 cavity in a ring of 2, with a patch of 1 beside it; wider at the base."""
+    mask = np.zeros((40, 40, 5), np.uint8)
+    for z in range(5):
+        mask[..., z][disc(cavity - z + 3)] = 2
+        mask[..., z][disc(cavity - z)] = 3
+        mask[16:24, 2:6, z] = 1
+    return mask
+
+
+@pytest.fixture
+def make(tmp_path):
+    """Writes one patient; `flip` stores the apex first, `whole` adds the 4D file."""
+
+    def write(
+        info="ED: 1\nES: 5\nGroup: DCM\nHeight: 170.0\nNbFrame: 10\n", *, flip=False, whole=False, cavity=(10, 7)
+    ):
+        folder = tmp_path / "patient001"
+        folder.mkdir(exist_ok=True)
+        (folder / "Info.cfg").write_text(info)
+        rng = np.random.default_rng(0)
+        cine = rng.random((40, 40, 5, 10)).astype(np.float32)
+        for frame, radius in zip((1, 5), cavity, strict=True):
+            mask = truth(radius)
+            if flip:
+                mask = mask[..., ::-1]
+            stem = folder / f"patient001_frame{frame:02d}"
+            nib.save(nib.Nifti1Image(cine[..., frame - 1], AFFINE), f"{stem}.nii.gz")
+            nib.save(nib.Nifti1Image(mask, AFFINE), f"{stem}_gt.nii.gz")
+        if whole:
+            nib.save(nib.Nifti1Image(cine, AFFINE), folder / "patient001_4d.nii.gz")
+        return AcdcSource(str(tmp_path))
+
+    return write
+
+
+def test_labels_are_canonical_and_volumes_are_counted(make):
+    study = make().load("patient001")
+    sax = study.series["sax"]
+    assert sax.image.shape == (5, 2, 40, 40)
+    assert sax.phases == {"ed": 0, "es": 1}
+    expected = sum(disc(10 - z).sum() for z in range(5)) * 1.5 * 1.5 * 10 / 1000
+    assert study.labels.measurements["lvedv_ml"] == pytest.approx(expected)
+    assert (sax.mask[:, 0] == 1).sum() == sum(disc(10 - z).sum() for z in range(5))
+    assert (sax.mask[:, 0] == 3).sum() == 8 * 4 * 5
+    assert study.labels.diseases == frozenset({"DCM"})
+    assert study.labels.demographics == {"height_cm": 170.0}
+    assert sax.levels == ("basal", "basal", "mid", "mid", "apical")
+
+
+def test_frames_count_from_one_and_the_rest_is_not_annotated(make):
+    sax = make(whole=True).load("patient001").series["sax"]
+    assert sax.image.shape == (5, 10, 40, 40)
+    assert sax.phases == {"ed": 0, "es": 4}
+    assert sax.annotated_frames() == (0, 4)
+    assert (sax.mask[:, 1] == 255).all()
+
+
+def test_apex_first_is_turned_round(make):
+    plain, flipped = make().load("patient001").series["sax"], make(flip=True).load("patient001").series["sax"]
+    assert np.array_equal(plain.mask, flipped.mask)
+    assert plain.levels == flipped.levels
+
+
+@pytest.mark.parametrize(
+    ("info", "words"),
+    [
+        ("ES: 5\nGroup: NOR\n", "'ED'"),
+        ("ED: x\nES: 5\n", "'ED'"),
+        ("ED: 1\nES: 4\n", "frame04"),
+        ("ED: 5\nES: 1\n", "not larger"),
+    ],
+)
+def test_wrong_info_is_named(make, info, words):
+    with pytest.raises(CmrvlmError, match=words):
+        make(info).load("patient001")
+
+
+def test_missing_keys_are_tolerated_and_unknown_is_not_normal(make):
+    labels = make("ED: 1\nES: 5\n").load("patient001").labels
+    assert labels.diseases is None
+    assert labels.demographics == {}
+    assert make("ED: 1\nES: 5\nGroup: RV\n").load("patient001").labels.diseases is None
+
+
+def test_unknown_label_values_and_empty_masks_are_named(make, tmp_path):
+    source = make()
+    path = tmp_path / "patient001" / "patient001_frame01_gt.nii.gz"
+    nib.save(nib.Nifti1Image(np.full((40, 40, 5), 7, np.uint8), AFFINE), path)
+    with pytest.raises(CmrvlmError, match=r"unknown label values \[7\]"):
+        source.load("patient001")
+    nib.save(nib.Nifti1Image(np.zeros((40, 40, 5), np.uint8), AFFINE), path)
+    with pytest.raises(CmrvlmError, match="no mask"):
+        source.load("patient001")
+    nib.save(nib.Nifti1Image(truth(10).transpose(1, 0, 2)[:30], AFFINE), path)
+    with pytest.raises(CmrvlmError, match="one grid"):
+        source.load("patient001")
+
+
+def test_wrong_folders_are_named(tmp_path):
+    with pytest.raises(CmrvlmError, match="no patientNNN"):
+        AcdcSource(str(tmp_path))
+    with pytest.raises(CmrvlmError, match="no such folder"):
+        AcdcSource(str(tmp_path / "none"))
+
+
+def test_real_patients(real_data):
+    source = AcdcSource(str(real_data / "acdc" / "training"))
+    assert len(source.study_ids()) == 25
+    assert sorted(set(source.strata())) == ["DCM", "HCM", "MINF", "NOR", "RV"]
+    ejection: dict[str, list[float]] = {}
+    for study_id, group in zip(source.study_ids(), source.strata(), strict=True):
+        labels = source.load(study_id).labels
+        ejection.setdefault(group, []).append(labels.measurements["lvef_percent"])
+    means = {group: np.mean(values) for group, values in ejection.items()}
+    # The challenge's own definition: DCM and MINF have an EF below 40 %, the others a preserved one.
+    assert means["DCM"] < 40
+    assert means["MINF"] < 45
+    assert means["NOR"] > 50
+    assert means["HCM"] > 55
+
+
+def test_groups_of_real_patients_stand_in_the_published_order(real_data):
+    """Ejection fraction counted from the experts' masks: dilated lowest, then infarcted, then normal, then thick."""
+    source = AcdcSource(str(real_data / "acdc" / "training"))
+    ejection: dict[str, list[float]] = {}
+    for study_id, group in zip(source.study_ids(), source.strata(), strict=True):
+        found = quantify(source.load(study_id).series["sax"])
+        assert found.phases == {"ed": 0, "es": 1}
+        ejection.setdefault(group, []).append(found.values["lvef_percent"])
+    means = {group: np.mean(values) for group, values in ejection.items()}
+    assert means["DCM"] < means["MINF"] < means["NOR"] < means["HCM"]
+
+
+def test_volume_equals_a_count_on_the_untouched_file(real_data):
+    source = AcdcSource(str(real_data / "acdc" / "testing"))
+    study = source.load("patient101")
+    image = nib.load(real_data / "acdc" / "testing" / "patient101" / "patient101_frame01_gt.nii.gz")
+    voxel_ml = np.prod(image.header.get_zooms()[:3]) / 1000
+    assert study.labels.measurements["lvedv_ml"] == pytest.approx((image.get_fdata() == 3).sum() * voxel_ml, rel=1e-5)
+    assert study.labels.demographics["weight_kg"] == 79.0
+
+
+def test_spacing_of_an_affine_without_one_is_the_header_s(tmp_path):
+    image = nib.Nifti1Image(np.zeros((4, 4, 2), np.uint8), np.diag([-1.0, -1, 1, 1]))
+    image.header.set_zooms((1.6, 1.5, 10.0))
+    nib.save(image, tmp_path / "a.nii.gz")
+    np.testing.assert_allclose(np.diag(read_nifti(tmp_path / "a.nii.gz")[1]), [-1.6, -1.5, 10, 1], rtol=1e-6)
+    image = nib.Nifti1Image(np.zeros((4, 4, 2), np.uint8), np.diag([-2.0, -2, 8, 1]))
+    image.header.set_zooms((1.6, 1.6, 10.0))
+    nib.save(image, tmp_path / "b.nii.gz")
+    with pytest.raises(CmrvlmError, match=r"b\.nii\.gz.*pixdim"):
+        read_nifti(tmp_path / "b.nii.gz")
+
+
+def test_axes_of_nifti_become_zthw(tmp_path):
+    data = np.arange(2 * 3 * 4 * 5, dtype=np.int16).reshape(2, 3, 4, 5)  # x, y, z, t
+    nib.save(nib.Nifti1Image(data, AFFINE), tmp_path / "a.nii.gz")
+    array, affine = read_nifti(tmp_path / "a.nii.gz")
+    assert array.shape == (4, 5, 3, 2)
+    assert array[3, 4, 2, 1] == data[1, 2, 3, 4]
+    np.testing.assert_allclose(affine, AFFINE)
+
+
+def test_volumes_count_the_cavity_and_nothing_else():
+    """1000 cavity voxels of 1.5 x 1.25 x 10 mm are 18.75 ml, whatever else the mask holds."""
+    mask = np.zeros((3, 1, 50, 60), np.uint8)
+    for plane, cavity, right in zip(mask.reshape(3, -1), (500, 300, 200), (400, 300, 100), strict=True):
+        plane[:cavity] = STRUCTURES["lv"]
+        plane[1000:1200] = STRUCTURES["myo"]
+        plane[1500 : 1500 + right] = STRUCTURES["rv"]
+    series = Series(np.zeros(mask.shape), np.diag([1.5, 1.25, 10, 1.0]), mask=mask, phases={"ed": 0, "es": 0})
+    measured = measure_masks(series)
+    assert measured["lvedv_ml"] == pytest.approx(18.75)
+    assert measured["rvedv_ml"] == pytest.approx(15.0)

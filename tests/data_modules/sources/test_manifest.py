@@ -1,0 +1,180 @@
+"""Studies from a table: joined by id, with errors that name file, column and row."""
+
+import csv
+import json
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from cmrvlm.errors import CmrvlmError
+from cmrvlm.study.files import write_nifti
+from cmrvlm.study.vocabulary import STRUCTURES
+from data_modules.sources.manifest import ManifestSource
+from data_modules.sources.tables import read_table, read_text
+
+AFFINE = np.diag([1.25, 1.5, 10.0, 1.0])
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Two series and a mask."""
+    image = np.arange(2 * 3 * 6 * 8, dtype=np.float32).reshape(2, 3, 6, 8)
+    write_nifti(tmp_path / "sax.nii.gz", image, AFFINE)
+    write_nifti(tmp_path / "lge.nii.gz", image[:, :1] + 1, AFFINE)
+    write_nifti(tmp_path / "mask.nii.gz", (image % 4).astype(np.uint8), AFFINE)
+    return tmp_path
+
+
+def table(folder, *rows, name="studies.csv"):
+    columns = list(dict.fromkeys(key for row in rows for key in row))
+    with (folder / name).open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, columns)
+        writer.writeheader()
+        writer.writerows(rows)
+    return folder / name
+
+
+ROWS = (
+    {"study_id": "007", "patient_id": "0012", "sax": "sax.nii.gz", "sax_mask": "mask.nii.gz", "sax_ed_frame": 0,
+     "sax_es_frame": 2, "diseases": "DCM", "finding_thrombus": "no", "finding_lvef": "abnormal", "lvef_percent": 31.5,
+     "sex": "F", "age_years": 61, "follow_up_months": 14, "event": "yes",
+     "report_en": "Structure: LV dilated. Function: reduced.", "impression_zh": "扩张型心肌病。",
+     "questions": json.dumps([{"category": "lge", "language": "en", "prompt": "Where?", "answer": "septum",
+                               "options": ["septum", "apex"], "sequences": ["lge"]}])},
+    {"study_id": "7", "sax": "sax.nii.gz", "lge": "lge.nii.gz", "report_zh": "左心室增大"},
+)  # fmt: skip
+
+
+def test_everything_a_row_states_is_read_and_nothing_else(folder):
+    source = ManifestSource(str(table(folder, *ROWS)))
+    assert source.study_ids() == ["007", "7"]
+    assert source.patient_ids() == ["0012", "7"]
+    one, two = source.load("007"), source.load("7")
+    assert one.labels.diseases == {"DCM"}
+    assert one.labels.findings == {"thrombus": False, "lvef": True}
+    assert one.labels.measurements == {"lvef_percent": 31.5}
+    assert one.labels.demographics == {"sex": "f", "age_years": 61.0}
+    assert one.labels.follow_up == {"months": 14.0, "event": 1.0}
+    assert one.labels.report == {"en": {"structure": "LV dilated.", "function": "reduced."},
+                                 "zh": {"impression": "扩张型心肌病。"}}  # fmt: skip
+    assert one.labels.questions[0].options == ("septum", "apex")
+    assert one.series["sax"].phases == {"ed": 0, "es": 2}
+    assert (one.series["sax"].mask == one.series["sax"].image % 4).all()
+    assert list(two.series) == ["sax", "lge"]
+    assert two.labels.diseases is None
+    assert not two.labels.findings
+    assert two.labels.report == {"zh": {"other": "左心室增大"}}
+
+
+def test_order_of_rows_changes_nothing(folder):
+    a, b = (
+        ManifestSource(str(table(folder, *rows, name=name))) for rows, name in ((ROWS, "a.csv"), (ROWS[::-1], "b.csv"))
+    )
+    assert a.study_ids() == b.study_ids()
+    for study in a.study_ids():
+        assert a.load(study).labels == b.load(study).labels
+
+
+def test_every_kind_of_table_says_the_same(folder):
+    rows = [{key: value for key, value in row.items() if key != "questions"} for row in ROWS]
+    kinds = [table(folder, *rows)]
+    (folder / "studies.jsonl").write_text("\n".join(json.dumps(row) for row in rows))
+    kinds.append(folder / "studies.jsonl")
+    columns = list(dict.fromkeys(key for row in rows for key in row))
+    pq.write_table(pa.table({name: [None if (v := row.get(name)) is None else str(v) for row in rows] for name in columns}),
+                   folder / "studies.parquet")  # fmt: skip
+    kinds.append(folder / "studies.parquet")
+    openpyxl = pytest.importorskip("openpyxl")
+    book = openpyxl.Workbook()
+    book.active.append(columns)
+    for row in rows:
+        book.active.append([row.get(name) for name in columns])
+    book.save(folder / "studies.xlsx")
+    kinds.append(folder / "studies.xlsx")
+    first, *others = [ManifestSource(str(path)) for path in kinds]
+    for other in others:
+        assert [first.load(s).labels for s in first.study_ids()] == [other.load(s).labels for s in other.study_ids()]
+
+
+def test_text_is_read_in_the_encodings_that_are_used(tmp_path):
+    text = "左心室增大, naïve"
+    for encoding in ("utf-8", "utf-8-sig", "gb18030"):
+        (tmp_path / "text").write_bytes(text.encode(encoding))
+        assert read_text(tmp_path / "text") == text
+    for text in ("Hypertrophie sévère du ventricule gauche", "Sex\xa0: M\r\nAge\xa0: 65"):
+        (tmp_path / "text").write_bytes(text.encode("cp1252"))
+        assert read_text(tmp_path / "text") == text
+
+
+def read_all(path):
+    source = ManifestSource(str(path))
+    return [source.load(study) for study in source.study_ids()]
+
+
+@pytest.mark.parametrize(
+    ("change", "column", "problem"),
+    [
+        ({"study_id": ""}, "study_id", "blank"),
+        ({"study_id": "7"}, "study_id", "'7' is there twice"),
+        ({"diseases": "DMC"}, "diseases", "unknown disease 'DMC'"),
+        ({"finding_lvef": "maybe"}, "finding_lvef", "neither yes nor no"),
+        ({"lvef_percent": "low"}, "lvef_percent", "no number"),
+        ({"lvef": "31"}, "lvef", "unknown column"),
+        ({"sax": ""}, "sax", "no series"),
+        ({"split": "dev"}, "split", "'dev' is no part"),
+        ({"sax_es_frame": 3}, "sax_es_frame", "none of the 3 frames"),
+        ({"sex": "?"}, "sex", "unknown"),
+        ({"event": ""}, "follow_up_months", "months and event"),
+        ({"questions": "{"}, "questions", "cannot be read"),
+        ({"sax": "missing.nii.gz"}, None, "no such file"),
+        ({"sax_mask": "lge.nii.gz"}, "mask", "one grid"),
+    ],
+)
+def test_faults_are_named_with_their_row(folder, change, column, problem):
+    rows = (ROWS[1], ROWS[0] | change)
+    with pytest.raises(CmrvlmError, match=problem) as refused:
+        read_all(table(folder, *rows))
+    if column and column != "mask":
+        assert refused.value.field == f"{column}, row 3"
+    assert refused.value.remedy
+
+
+def test_masks_are_mapped_as_declared_and_unknown_values_are_refused(folder):
+    path = str(table(folder, ROWS[0]))
+    mapped = ManifestSource(path, {1: "rv", 2: "myo", 3: "lv"}).load("007").series["sax"]
+    for value, name in ((1, "rv"), (2, "myo"), (3, "lv")):
+        assert (mapped.mask[mapped.image % 4 == value] == STRUCTURES[name]).all()
+    with pytest.raises(CmrvlmError, match=r"unknown label values \[3\]"):
+        ManifestSource(path, {1: "rv", 2: "myo"}).load("007")
+    with pytest.raises(CmrvlmError, match="unknown structure 'liver'"):
+        ManifestSource(path, {1: "liver"})
+
+
+def test_a_stated_split_is_used_and_half_of_one_is_refused(folder):
+    both = [row | {"split": part} for row, part in zip(ROWS, ("train", "test"), strict=True)]
+    assert ManifestSource(str(table(folder, *both))).declared_split() == {"train": ["007"], "val": [], "test": ["7"]}
+    assert ManifestSource(str(table(folder, *ROWS))).declared_split() is None
+    with pytest.raises(CmrvlmError, match="the part is blank"):
+        ManifestSource(str(table(folder, both[0], ROWS[1]))).declared_split()
+
+
+def test_a_changed_label_makes_another_cache_entry(folder):
+    path = table(folder, *ROWS)
+    assert path in ManifestSource(str(path)).files("007")
+
+
+def test_other_files_are_refused(tmp_path):
+    (tmp_path / "a.doc").touch()
+    (tmp_path / "twice.csv").write_text("study_id,sax,sax\n1,a,b\n")
+    (tmp_path / "empty.csv").touch()
+    for name, problem in (
+        ("a.doc", "no kind of table"),
+        ("b.csv", "no such file"),
+        ("twice.csv", "'sax' is there twice"),
+    ):
+        with pytest.raises(CmrvlmError, match=problem):
+            read_table(tmp_path / name)
+    with pytest.raises(CmrvlmError, match="no row"):
+        ManifestSource(str(tmp_path / "empty.csv"))

@@ -1,0 +1,247 @@
+"""Public data sets in their own layouts, with their label values, frame counting and traps."""
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from cmrvlm.errors import CmrvlmError
+from cmrvlm.study.study import Series
+from cmrvlm.study.vocabulary import NOT_ANNOTATED, STRUCTURES
+from data_modules.sources.anatomy import base_first, canonical, enclosed_share, mixed_up
+from data_modules.sources.emidec import LABEL_MAP as EMIDEC
+from data_modules.sources.emidec import EmidecSource
+from data_modules.sources.kaggle_dsb2 import KaggleDsb2Source
+from data_modules.sources.mnms import LABEL_MAP as MNMS
+from data_modules.sources.mnms import MnmsSource
+from data_modules.sources.mnms2 import Mnms2Source
+from data_modules.sources.myops2020 import LABEL_MAP as MYOPS
+from data_modules.sources.myops2020 import Myops2020Source
+from tests.data_modules.dicom.archive import Archive
+
+ACDC = {0: "background", 1: "rv", 2: "myo", 3: "lv"}
+AFFINE = np.diag([-1.5, -1.5, 10.0, 1.0])
+
+
+def heart(cavity=8, size=40, slices=5):
+    """(z, y, x) canonical: a cavity in a ring, a right ventricle on one side; wider at the base."""
+    y, x = np.mgrid[:size, :size]
+    mask = np.zeros((slices, size, size), np.uint8)
+    for z in range(slices):
+        far = np.hypot(y - 20, x - 24)
+        beside = np.hypot(y - 20, x - 12) < 8
+        mask[z][beside] = STRUCTURES["rv"]
+        mask[z][far < cavity - z / 2 + 3] = STRUCTURES["myo"]
+        mask[z][far < cavity - z / 2] = STRUCTURES["lv"]
+    return mask
+
+
+def coded(mask, label_map):
+    """A canonical mask in a data set's values."""
+    result = np.zeros_like(mask)
+    for value, name in label_map.items():
+        result[mask == STRUCTURES[name]] = value
+    return result
+
+
+def test_each_set_s_values_become_the_same_labels_and_a_wrong_map_is_seen(tmp_path):
+    truth = heart()
+    for label_map in (ACDC, MNMS):
+        assert (canonical(coded(truth, label_map), label_map, tmp_path) == truth).all()
+        assert mixed_up(truth) is None
+    wrong = canonical(coded(truth, ACDC), MNMS, tmp_path)
+    assert "right cavity" in mixed_up(wrong)
+    assert enclosed_share(truth, "lv") == 1.0
+    assert enclosed_share(truth * (truth == STRUCTURES["rv"]), "lv") is None
+    assert mixed_up(truth * (truth != STRUCTURES["myo"])) is None
+
+
+def test_scar_counts_as_myocardium_where_the_cavity_is_enclosed():
+    mask = heart()
+    mask[(mask == STRUCTURES["myo"]) & (np.arange(40)[None, :, None] < 20)] = STRUCTURES["scar"]
+    assert mixed_up(mask) is None
+
+
+def test_emidec_values_and_an_unknown_one(tmp_path):
+    values = np.repeat([0, 1, 2, 3, 4], 100)
+    mask = canonical(values, EMIDEC, tmp_path)
+    assert (mask == STRUCTURES["lv"]).sum() == 100
+    assert np.isin(mask, [STRUCTURES[n] for n in ("myo", "scar", "no_reflow")]).sum() == 300
+    assert np.isin(mask, [STRUCTURES[n] for n in ("scar", "no_reflow")]).sum() == 200
+    with pytest.raises(CmrvlmError, match=r"unknown label values \[7\]"):
+        canonical(np.array([0, 7]), EMIDEC, tmp_path)
+    with pytest.raises(CmrvlmError, match=r"\[0.5\]"):
+        canonical(np.array([0, 0.5]), EMIDEC, tmp_path)
+
+
+def test_base_comes_first_and_levels_follow():
+    mask = heart()[:, None]
+    series = Series(mask.astype(np.float32), np.eye(4), None, mask, {"ed": 0})
+    flipped = base_first(Series(series.image[::-1].copy(), np.eye(4), None, mask[::-1].copy(), {"ed": 0}))
+    assert (flipped.mask == mask).all()
+    assert flipped.levels == base_first(series).levels == ("basal", "basal", "mid", "mid", "apical")
+
+
+def nifti(path, array):
+    """(z, y, x) or (z, t, y, x) as NIfTI."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    axes = (2, 1, 0) if array.ndim == 3 else (3, 2, 0, 1)
+    nib.save(nib.Nifti1Image(array.transpose(axes), AFFINE), path)
+
+
+@pytest.fixture
+def mnms(tmp_path):
+    """One study of M&Ms with masks at frames 0 and 4; `write` changes its row."""
+    mask = np.zeros((5, 10, 40, 40), np.uint8)
+    mask[:, 0], mask[:, 4] = coded(heart(8), MNMS), coded(heart(5), MNMS)
+    nifti(
+        tmp_path / "Training" / "A0S9V9" / "A0S9V9_sa.nii.gz",
+        np.random.default_rng(0).random(mask.shape).astype(np.float32),
+    )
+    nifti(tmp_path / "Training" / "A0S9V9" / "A0S9V9_sa_gt.nii.gz", mask)
+
+    def write(**changes):
+        row = {"External code": "A0S9V9", "Vendor": "A", "Pathology": "HCM", "Age": "51", "Sex": "F", "Height": "N/A",
+               "Weight": "70", "ED": "0", "ES": "4"} | changes  # fmt: skip
+        text = ",".join(row) + "\n" + ",".join(row.values()) + "\nB1,A,NOR,1,M,1,1,0,4\n"
+        (tmp_path / "211230_M&Ms_Dataset_information_diagnosis_opendataset.csv").write_text(text)
+        return MnmsSource(str(tmp_path))
+
+    return write
+
+
+def test_mnms_frames_count_from_zero(mnms):
+    source = mnms()
+    assert source.study_ids() == ["A0S9V9"]
+    study = source.load("A0S9V9")
+    sax = study.series["sax"]
+    assert sax.phases == {"ed": 0, "es": 4}
+    assert (sax.mask[:, 0] == heart(8)).all()
+    assert (sax.mask[:, 1] == NOT_ANNOTATED).all()
+    assert study.labels.diseases == {"HCM"}
+    assert study.labels.demographics == {"age_years": 51.0, "sex": "f", "weight_kg": 70.0}
+    assert study.labels.measurements["lvedv_ml"] == pytest.approx((heart(8) == 1).sum() * 22.5 / 1000)
+    assert mnms(Pathology="Other").load("A0S9V9").labels.diseases is None
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [({"ES": "5"}, "frame 5 has no mask"), ({"ES": "10"}, "no frame of 10"), ({"ED": "4", "ES": "0"}, "not larger"),
+     ({"ED": ""}, "no frame")],
+)  # fmt: skip
+def test_mnms_frames_off_by_one_are_found(mnms, change, problem):
+    with pytest.raises(CmrvlmError, match=problem):
+        mnms(**change).load("A0S9V9")
+
+
+def test_mnms_elsewhere_is_refused(tmp_path):
+    with pytest.raises(CmrvlmError, match="0 tables"):
+        MnmsSource(str(tmp_path))
+
+
+@pytest.fixture
+def emidec(tmp_path):
+    mask = coded(heart(), {0: "background", 1: "lv", 2: "myo"})
+    mask[:2, 18:22, 33] = 3
+    for case in ("Case_N001", "Case_P002"):
+        nifti(tmp_path / case / "Images" / f"{case}.nii.gz", np.ones(mask.shape, np.float32))
+        nifti(
+            tmp_path / case / "Contours" / f"{case}.nii.gz", np.minimum(mask, 2) if "N" in case else mask[::-1].copy()
+        )
+    (tmp_path / "Case P002.txt").write_bytes(
+        "Sex\xa0: M\r\nAge\xa0: 65 \r\nFEVG : 55\r\nTroponin : high\r\n".encode("cp1252")
+    )
+    return tmp_path
+
+
+def test_emidec_cases_with_their_text(emidec):
+    source = EmidecSource(str(emidec))
+    assert source.strata() == ["normal", "pathological"]
+    normal, scarred = (source.load(study) for study in source.study_ids())
+    assert normal.labels.diseases == {"NOR"}
+    assert normal.labels.findings == {"lv_lge": False}
+    assert scarred.labels.diseases == {"MI"}
+    assert scarred.labels.findings == {"lv_lge": True}
+    assert scarred.labels.measurements == {"lvef_percent": 55.0}
+    assert scarred.labels.demographics == {"age_years": 65.0, "sex": "m"}
+    lge = scarred.series["lge"]
+    assert (lge.mask[0] == STRUCTURES["scar"]).any()
+    assert lge.levels[0] == "basal"
+    assert lge.drawn == normal.series["lge"].drawn == ("scar", "no_reflow")
+    assert emidec / "Case P002.txt" in source.files("Case_P002")
+    with pytest.raises(CmrvlmError, match="no case"):
+        EmidecSource(str(emidec / "Case_N001"))
+
+
+def test_real_emidec_cases(real_data):
+    source = EmidecSource(str(real_data / "emidec"))
+    assert source.study_ids() == ["Case_P100", "sampleNegative", "samplePositive"]
+    assert source.strata() == ["pathological", "normal", "pathological"]
+    study = source.load("Case_P100")
+    assert study.labels.demographics == {"age_years": 65.0, "sex": "m"}
+    assert study.labels.measurements == {"lvef_percent": 55.0}
+    mask = study.series["lge"].mask
+    assert [int((mask == STRUCTURES[name]).sum()) for name in ("lv", "myo", "scar", "no_reflow")] == [
+        4236,
+        4489,
+        699,
+        29,
+    ]
+    assert mixed_up(mask) is None
+    assert study.series["lge"].levels[0] == "basal"
+    assert np.allclose(study.series["lge"].spacing_mm, (13.0, 1.40625, 1.40625), atol=1e-4)
+    assert source.load("sampleNegative").labels.findings == {"lv_lge": False}
+
+
+def test_mnms2_holds_both_axes(tmp_path):
+    for view, slices in (("SA", 5), ("LA", 1)):
+        for phase, radius in (("ED", 8), ("ES", 5)):
+            mask = coded(heart(radius, slices=slices), MNMS)
+            stem = tmp_path / "dataset" / "007" / f"007_{view}_{phase}"
+            nifti(stem.with_name(f"{stem.name}.nii.gz"), mask.astype(np.float32))
+            nifti(stem.with_name(f"{stem.name}_gt.nii.gz"), mask)
+    (tmp_path / "dataset_information.csv").write_text("SUBJECT_CODE,DISEASE,VENDOR\n7,TRI,X\n8,NOR,X\n")
+    source = Mnms2Source(str(tmp_path))
+    assert source.study_ids() == ["007"]
+    study = source.load("007")
+    assert list(study.series) == ["sax", "lax_4ch"]
+    assert (study.series["sax"].mask[:, 1] == heart(5)).all()
+    assert study.series["lax_4ch"].phases == {"ed": 0, "es": 1}
+    assert study.labels.diseases is None
+    assert study.labels.measurements["lvef_percent"] > 0
+    assert len(source.files("007")) == 9
+    with pytest.raises(CmrvlmError, match="no such file"):
+        Mnms2Source(str(tmp_path / "dataset"))
+
+
+def test_myops_codes(tmp_path):
+    mask = heart().astype(np.int32)
+    mask[:2, 18:22, 33] = STRUCTURES["scar"]
+    values = np.zeros_like(mask)
+    for value, name in {200: "myo", 500: "lv", 600: "rv", 2221: "scar"}.items():
+        values[mask == STRUCTURES[name]] = value
+    nifti(tmp_path / "train25" / "myops_training_101_DE.nii.gz", values.astype(np.float32))
+    nifti(tmp_path / "gd" / "myops_training_101_gd.nii.gz", values)
+    nifti(tmp_path / "test20" / "myops_test_201_DE.nii.gz", values.astype(np.float32))
+    source = Myops2020Source(str(tmp_path))
+    hidden, study = (source.load(name) for name in source.study_ids())
+    assert (study.series["lge"].mask[:, 0] == mask).all()
+    assert study.labels.findings == {"lv_lge": True}
+    assert hidden.series["lge"].mask is None
+    assert not hidden.labels.findings
+    assert MYOPS[1220] == "myo"
+    with pytest.raises(CmrvlmError, match=r"_DE\.nii\.gz"):
+        Myops2020Source(str(tmp_path / "gd"))
+
+
+def test_data_science_bowl_is_read_without_series_uids(tmp_path):
+    strip = lambda one, s, t: delattr(one, "SeriesInstanceUID")  # noqa: E731
+    for s in range(4):
+        archive = Archive(tmp_path / "12" / "study" / f"sax_{s}")
+        archive.cine(frames=8, skip=[(other, None) for other in range(4) if other != s], change=strip)
+    (tmp_path / "train.csv").write_text("Id,Systole,Diastole\n12,60.0,150.0\n")
+    source = KaggleDsb2Source(str(tmp_path), str(tmp_path / "train.csv"))
+    study = source.load("12")
+    assert study.series["sax"].image.shape[:2] == (4, 8)
+    assert study.labels.measurements == {"lvesv_ml": 60.0, "lvedv_ml": 150.0, "lvef_percent": pytest.approx(60.0)}
+    with pytest.raises(CmrvlmError, match="no <id>/study"):
+        KaggleDsb2Source(str(tmp_path / "12"))
