@@ -10,6 +10,7 @@ from typing import Any
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 
+from cmrvlm.config.moved import current_name
 from cmrvlm.config.slots import allowed_in
 from cmrvlm.errors import CmrvlmError
 
@@ -71,7 +72,8 @@ def resolve_in_slot(target: str, place: str) -> Any:
         CmrvlmError: It is neither a subclass of the place's base class nor one of its factories, or does not exist.
     """
     where = f"{place}._target_"
-    found, names = resolve(target, where), allowed_in(place)
+    found = resolve(current_name(target), where)
+    names = allowed_in(place)
     for name in names:
         kind = resolve(name, where)
         if found is kind or (inspect.isclass(found) and inspect.isclass(kind) and issubclass(found, kind)):
