@@ -25,7 +25,12 @@ class CmrvlmError(ValueError):
     """
 
     def __init__(
-        self, problem: str, *, file: str | Path | None = None, field: str | None = None, remedy: str = ""
+        self,
+        problem: str,
+        *,
+        file: str | Path | None = None,
+        field: str | None = None,
+        remedy: str = "",
     ) -> None:
         self.problem, self.file, self.field, self.remedy = problem, file, field, remedy
         where = [str(file)] if file is not None else []
@@ -36,7 +41,11 @@ class CmrvlmError(ValueError):
 
     def without_folders(self) -> str:
         """The message with the file's name in place of its path: folders of an archive can carry names of patients."""
-        return str(self) if self.file is None else str(self).replace(str(self.file), Path(self.file).name)
+        return (
+            str(self)
+            if self.file is None
+            else str(self).replace(str(self.file), Path(self.file).name)
+        )
 
 
 def ends_loudly(make: Callable[Arguments, Made]) -> Callable[Arguments, Made]:
@@ -64,4 +73,6 @@ def told_in(file: Path) -> Iterator[None]:
     except CmrvlmError as error:
         if error.file is not None:
             raise
-        raise CmrvlmError(error.problem, file=file, field=error.field, remedy=error.remedy) from error
+        raise CmrvlmError(
+            error.problem, file=file, field=error.field, remedy=error.remedy
+        ) from error

@@ -18,7 +18,9 @@ log = logging.getLogger(__name__)
 def main(config: DictConfig) -> None:
     """Entry point."""
     settings = plain(config)
-    from cmrvlm.evaluation.evaluate import evaluate  # loads PyTorch, which a misspelled key need not wait for
+    from cmrvlm.evaluation.evaluate import (
+        evaluate,
+    )  # loads PyTorch, which a misspelled key need not wait for
 
     evaluate(settings)
     log.info("scores: %s", Path(settings["out"]) / "metrics.json")

@@ -58,11 +58,15 @@ def _write_adapter(trained: TrainedRun, out: Path) -> None:
     network = trained.model.llm.network
     configs: dict[str, LoraConfig] = getattr(network, "peft_config", {})
     if not configs:
-        raise CmrvlmError("the run was trained without additions", field="to", remedy="Use to=language_model.")
+        raise CmrvlmError(
+            "the run was trained without additions", field="to", remedy="Use to=language_model."
+        )
     out.mkdir(parents=True, exist_ok=True)
     weights = get_peft_model_state_dict(network, save_embedding_layers=False)
-    save_file({f"base_model.model.{key}": value.contiguous() for key, value in weights.items()},
-              out / "adapter_model.safetensors")  # fmt: skip
+    save_file(
+        {f"base_model.model.{key}": value.contiguous() for key, value in weights.items()},
+        out / "adapter_model.safetensors",
+    )
     configs["default"].base_model_name_or_path = trained.model.llm.source
     configs["default"].task_type = "CAUSAL_LM"
     configs["default"].save_pretrained(str(out))

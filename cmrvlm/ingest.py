@@ -37,8 +37,13 @@ def ingest(config: Config, console: Console) -> dict[str, Any]:
     for study in found:
         for decision in study.decisions:
             mark = " (ambiguous)" if decision["ambiguous"] else ""
-            table.add_row(study.study_id, (decision["sequence"] or "left out") + mark, str(decision["slices"]),
-                          str(decision["phases"]), "; ".join((*decision["reasons"], *decision["notes"])))  # fmt: skip
+            table.add_row(
+                study.study_id,
+                (decision["sequence"] or "left out") + mark,
+                str(decision["slices"]),
+                str(decision["phases"]),
+                "; ".join((*decision["reasons"], *decision["notes"])),
+            )
         if study.problem:
             table.add_row(study.study_id, "failed", "", "", study.problem)
     console.print(table)

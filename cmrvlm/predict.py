@@ -18,7 +18,9 @@ log = logging.getLogger(__name__)
 def main(config: DictConfig) -> None:
     """Entry point."""
     settings = plain(config)
-    from cmrvlm.inference.prediction import predict  # loads PyTorch, which a misspelled key need not wait for
+    from cmrvlm.inference.prediction import (
+        predict,
+    )  # loads PyTorch, which a misspelled key need not wait for
 
     result = predict(settings)
     console = Console(soft_wrap=True, highlight=False)

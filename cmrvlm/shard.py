@@ -18,7 +18,9 @@ def shard(config: Config) -> int:
     """
     source = build(config["data"]["source"], "data.source")
     preprocessing = build(config["transform"]["preprocessing"], "transform.preprocessing")
-    count: int = build(config["shards"], "shards", source=source, preprocessing=preprocessing).write()
+    count: int = build(
+        config["shards"], "shards", source=source, preprocessing=preprocessing
+    ).write()
     return count
 
 
@@ -28,8 +30,10 @@ def main(config: DictConfig) -> None:
     """Entry point."""
     settings = plain(config)
     count = shard(settings)
-    Console().print(f"{count} studies in {settings['out']}; train on them with data=shards data.root={settings['out']}",
-                    markup=False)  # fmt: skip
+    Console().print(
+        f"{count} studies in {settings['out']}; train on them with data=shards data.root={settings['out']}",
+        markup=False,
+    )
 
 
 if __name__ == "__main__":

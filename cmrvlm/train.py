@@ -27,7 +27,9 @@ def main(config: DictConfig) -> float | None:
         return run_job(run, hydra_config)
     with recorded(run, overrides) as result:
         settings = plain(config)
-        from cmrvlm.stages.training import train  # loads PyTorch, which a misspelled key need not wait for
+        from cmrvlm.stages.training import (
+            train,
+        )  # loads PyTorch, which a misspelled key need not wait for
 
         result["metric"] = train(settings, run)
     log.info("run folder: %s", run)

@@ -20,7 +20,11 @@ PARTS = ("train", "val", "test")
 
 
 def split_by_patient(
-    study_ids: Sequence[str], patient_ids: Sequence[str], strata: Sequence[str], shares: Mapping[str, float], seed: int
+    study_ids: Sequence[str],
+    patient_ids: Sequence[str],
+    strata: Sequence[str],
+    shares: Mapping[str, float],
+    seed: int,
 ) -> Split:
     """Divide studies so that each patient is in one part and each stratum is shared out alike.
 
@@ -58,7 +62,11 @@ def split_by_patient(
 
 
 def split_with_earlier(
-    patient_of: Mapping[str, str], strata: Sequence[str], shares: Mapping[str, float], seed: int, earlier: Parts
+    patient_of: Mapping[str, str],
+    strata: Sequence[str],
+    shares: Mapping[str, float],
+    seed: int,
+    earlier: Parts,
 ) -> Split:
     """Divide studies as `split_by_patient` does, but for patients whom earlier runs knew: they stay where they were.
 
@@ -71,7 +79,11 @@ def split_with_earlier(
     """
     hashes = {patient: patient_hash(patient) for patient in set(patient_of.values())}
     rows = list(zip(patient_of.items(), strata, strict=True))
-    new = [((study, patient), label) for (study, patient), label in rows if hashes[patient] not in earlier]
+    new = [
+        ((study, patient), label)
+        for (study, patient), label in rows
+        if hashes[patient] not in earlier
+    ]
     split = split_by_patient(
         [study for (study, _), _ in new],
         [patient for (_, patient), _ in new],
@@ -85,11 +97,16 @@ def split_with_earlier(
     whole = {part: [study for study in patient_of if part_of[study] == part] for part in PARTS}
     for part in ("val", "test"):
         if shares.get(part, 0.0) > 0 and not whole[part] and earlier:
-            log.warning("no patient is left for part %s: the earlier runs knew all of them in other parts", part)
+            log.warning(
+                "no patient is left for part %s: the earlier runs knew all of them in other parts",
+                part,
+            )
     return whole
 
 
-def check_earlier(split: Mapping[str, Sequence[str]], patient_of: Mapping[str, str], earlier: Parts) -> None:
+def check_earlier(
+    split: Mapping[str, Sequence[str]], patient_of: Mapping[str, str], earlier: Parts
+) -> None:
     """Refuse a split that validates or tests on patients whom the runs before were trained on.
 
     Raises:
@@ -117,12 +134,18 @@ def check_leak(split: Mapping[str, Sequence[str]], patient_of: Mapping[str, str]
     for part, studies in split.items():
         for study in studies:
             if study not in patient_of:
-                raise CmrvlmError(f"study '{study}' of part {part} is not in this data", field="split",
-                                  remedy="Use the data that the split was made for.")  # fmt: skip
+                raise CmrvlmError(
+                    f"study '{study}' of part {part} is not in this data",
+                    field="split",
+                    remedy="Use the data that the split was made for.",
+                )
             other = seen.setdefault(patient_of[study], part)
             if other != part:
-                raise CmrvlmError(f"patient '{patient_of[study]}' is in {other} and in {part}", field="split",
-                                  remedy="Put all studies of a patient into one part.")  # fmt: skip
+                raise CmrvlmError(
+                    f"patient '{patient_of[study]}' is in {other} and in {part}",
+                    field="split",
+                    remedy="Put all studies of a patient into one part.",
+                )
 
 
 def read_split(path: Path) -> Split:
@@ -132,5 +155,7 @@ def read_split(path: Path) -> Split:
     data = json.loads(path.read_text())
     unknown = set(data) - set(PARTS)
     if unknown:
-        raise CmrvlmError(f"unknown parts {sorted(unknown)}", file=path, remedy=f"Parts are {', '.join(PARTS)}.")
+        raise CmrvlmError(
+            f"unknown parts {sorted(unknown)}", file=path, remedy=f"Parts are {', '.join(PARTS)}."
+        )
     return {part: [str(study) for study in data.get(part, [])] for part in PARTS}

@@ -68,9 +68,17 @@ class StudyDataModule(LightningDataModule):
         sequences: Sequence[str] | None = None,
     ) -> None:
         super().__init__()
-        self.source, self.preprocessing, self.mixture, self.augmentation = source, preprocessing, mixture, augmentation
-        self.cache: StudyStore = (source.store(preprocessing) if isinstance(source, ShardSource)
-                                  else StudyCache(Path(cache_dir), source, preprocessing))  # fmt: skip
+        self.source, self.preprocessing, self.mixture, self.augmentation = (
+            source,
+            preprocessing,
+            mixture,
+            augmentation,
+        )
+        self.cache: StudyStore = (
+            source.store(preprocessing)
+            if isinstance(source, ShardSource)
+            else StudyCache(Path(cache_dir), source, preprocessing)
+        )
         self.shares = dict(shares or {"val": 0.1, "test": 0.1})
         self.split_file = Path(split_file) if split_file else None
         self.batch_size, self.evaluation_batch_size = batch_size, evaluation_batch_size
@@ -110,22 +118,34 @@ class StudyDataModule(LightningDataModule):
         elif declared is not None:
             split = declared
         else:
-            split = split_with_earlier(patient_of, self.source.strata(), self.shares, self.seed, self.earlier)
+            split = split_with_earlier(
+                patient_of, self.source.strata(), self.shares, self.seed, self.earlier
+            )
         check_leak(split, patient_of)
         check_earlier(split, patient_of, self.earlier)
         wanted = [study for part in split.values() for study in part]
         self.failures = self.cache.fill(wanted, self.allowed_failures)
         for study in wanted if self.sequences is not None else []:
-            if study not in self.failures and not set(self.cache.sequences(study)) & set(self.sequences or ()):
+            if study not in self.failures and not set(self.cache.sequences(study)) & set(
+                self.sequences or ()
+            ):
                 self.failures[study] = f"{study} has none of {', '.join(self.sequences or ())}"
         self.asked = split
-        self.split = {part: [s for s in studies if s not in self.failures] for part, studies in split.items()}
+        self.split = {
+            part: [s for s in studies if s not in self.failures] for part, studies in split.items()
+        }
         if not self.split["train"] and not self.split["test"]:
-            raise CmrvlmError("the data holds no study", field="data", remedy="Check the root and the split.")
+            raise CmrvlmError(
+                "the data holds no study", field="data", remedy="Check the root and the split."
+            )
 
     def failures_of(self, part: str) -> dict[str, str]:
         """Broken studies of a part of the split, with reasons."""
-        return {study: self.failures[study] for study in self.asked.get(part, []) if study in self.failures}
+        return {
+            study: self.failures[study]
+            for study in self.asked.get(part, [])
+            if study in self.failures
+        }
 
     def setup(self, stage: str | None = None) -> None:
         """Lightning's hook; every process needs the split."""
@@ -151,16 +171,31 @@ class StudyDataModule(LightningDataModule):
         each = [study_targets(self.cache.labels(study)) for study in self.split["train"]]
         names = ("disease", "findings", "hazard") if each else ()
         stacked = {name: np.stack([one[name] for one in each]) for name in names}
-        return {name: torch.from_numpy(ma.masked_invalid(values).mean(axis=0).filled(np.nan).astype(np.float32))
-                for name, values in stacked.items()}  # fmt: skip
+        return {
+            name: torch.from_numpy(
+                ma.masked_invalid(values).mean(axis=0).filled(np.nan).astype(np.float32)
+            )
+            for name, values in stacked.items()
+        }
 
     def train_dataloader(self) -> DataLoader[Any] | AccumulationWindows:
         """Training batches; after a restart the epoch goes on where it was stopped."""
         if len(self.split["train"]) < self.batch_size:
             problem = f"{len(self.split['train'])} training studies are fewer than one batch of {self.batch_size}"
-            raise CmrvlmError(problem, field="data.batch_size", remedy="Use a smaller batch or more studies.")
-        data = TrainingSet(self.cache, self.split["train"], self.mixture, self.augmentation, self.seed, self.sequences)
-        rank, world = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+            raise CmrvlmError(
+                problem, field="data.batch_size", remedy="Use a smaller batch or more studies."
+            )
+        data = TrainingSet(
+            self.cache,
+            self.split["train"],
+            self.mixture,
+            self.augmentation,
+            self.seed,
+            self.sequences,
+        )
+        rank, world = (
+            (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+        )
         sampler = EpochSampler(len(data), self.seed, self.batch_size, self._position, rank, world)
         loader = self._loader(data, self.batch_size, sampler=sampler, drop_last=True)
         accumulated = self.trainer.accumulate_grad_batches if self.trainer else 1
@@ -193,7 +228,11 @@ class StudyDataModule(LightningDataModule):
         return self.evaluation_loader("test")
 
     def question_loader(
-        self, studies: Sequence[str], shown: Sequence[str] | None = None, *, paraphrased: bool = False
+        self,
+        studies: Sequence[str],
+        shown: Sequence[str] | None = None,
+        *,
+        paraphrased: bool = False,
     ) -> DataLoader[Any]:
         """Lists of (study, instructions) with all questions, nothing drawn.
 
@@ -202,17 +241,36 @@ class StudyDataModule(LightningDataModule):
             shown: Sequences to show; None shows all that the model reads.
             paraphrased: Ask in wordings that training never shows.
         """
-        data = EvaluationSet(self.cache, studies, self.mixture, shown or self.sequences, paraphrased=paraphrased)
-        return DataLoader(data, self.evaluation_batch_size, collate_fn=list, num_workers=self.num_workers)
+        data = EvaluationSet(
+            self.cache, studies, self.mixture, shown or self.sequences, paraphrased=paraphrased
+        )
+        return DataLoader(
+            data, self.evaluation_batch_size, collate_fn=list, num_workers=self.num_workers
+        )
 
     def evaluation_loader(self, part: str) -> DataLoader[Any]:
         """Batches of a part of the split with all questions, nothing drawn."""
         data = EvaluationSet(self.cache, self.split[part], self.mixture, self.sequences)
         return self._loader(data, self.evaluation_batch_size)
 
-    def _loader(self, data: Dataset[Any], batch_size: int, *, sampler: Sampler[Any] | None = None,
-                drop_last: bool = False) -> DataLoader[Any]:  # fmt: skip
+    def _loader(
+        self,
+        data: Dataset[Any],
+        batch_size: int,
+        *,
+        sampler: Sampler[Any] | None = None,
+        drop_last: bool = False,
+    ) -> DataLoader[Any]:
         if self.collator is None:
-            raise CmrvlmError("no collator was set", field="collator", remedy="Set it after the model was built.")
-        return DataLoader(data, batch_size, sampler=sampler, collate_fn=self.collator, num_workers=self.num_workers,
-                          drop_last=drop_last, persistent_workers=self.num_workers > 0)  # fmt: skip
+            raise CmrvlmError(
+                "no collator was set", field="collator", remedy="Set it after the model was built."
+            )
+        return DataLoader(
+            data,
+            batch_size,
+            sampler=sampler,
+            collate_fn=self.collator,
+            num_workers=self.num_workers,
+            drop_last=drop_last,
+            persistent_workers=self.num_workers > 0,
+        )

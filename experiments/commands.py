@@ -62,4 +62,8 @@ def logged(run_folder: Path, column: str) -> dict[int, float]:
     """What training logged in a column of its `metrics.csv`, by the number of steps done."""
     (table,) = run_folder.rglob("metrics.csv")
     with table.open() as file:
-        return {int(row["step"]) + 1: float(row[column]) for row in csv.DictReader(file) if row.get(column)}
+        return {
+            int(row["step"]) + 1: float(row[column])
+            for row in csv.DictReader(file)
+            if row.get(column)
+        }

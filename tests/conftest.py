@@ -63,7 +63,9 @@ def small_config(tmp_path, cache) -> Callable:
 
     def make(*overrides: str, folder: str = "run"):
         run = tmp_path / folder
-        return composed("+debug=fast", f"paths.cache={cache}", f"out={run}", f"run_dir={run}", *overrides)
+        return composed(
+            "+debug=fast", f"paths.cache={cache}", f"out={run}", f"run_dir={run}", *overrides
+        )
 
     return make
 
@@ -72,7 +74,9 @@ def small_config(tmp_path, cache) -> Callable:
 def parts(cache, tmp_path_factory):
     """Data module, tokenizer, model and collator of stage 3 on small phantoms, untrained."""
     run = tmp_path_factory.mktemp("parts")
-    config = composed("+experiment=stage3", "+debug=fast", f"paths.cache={cache}", f"out={run}", f"run_dir={run}")
+    config = composed(
+        "+experiment=stage3", "+debug=fast", f"paths.cache={cache}", f"out={run}", f"run_dir={run}"
+    )
     data = build_data(config)
     data.prepare_data()
     tokenizer = build_tokenizer(config, data, None)

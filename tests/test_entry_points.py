@@ -35,14 +35,27 @@ LV = STRUCTURES["lv"]
 
 def python(*arguments, cwd=ROOT, **env):
     """Run a module; returns the finished process."""
-    return subprocess.run([sys.executable, "-W", "ignore", "-m", *arguments], cwd=cwd, capture_output=True, text=True,
-                          timeout=500, env={**os.environ, "PYTHONPATH": str(ROOT), **env}, check=False)  # fmt: skip
+    return subprocess.run(
+        [sys.executable, "-W", "ignore", "-m", *arguments],
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        timeout=500,
+        env={**os.environ, "PYTHONPATH": str(ROOT), **env},
+        check=False,
+    )
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory, cache):
     folder = tmp_path_factory.mktemp("entry") / "run"
-    overrides = ["+experiment=stage3", "+debug=fast", f"paths.cache={cache}", f"out={folder}", f"run_dir={folder}"]
+    overrides = [
+        "+experiment=stage3",
+        "+debug=fast",
+        f"paths.cache={cache}",
+        f"out={folder}",
+        f"run_dir={folder}",
+    ]
     assert train(composed(*overrides), folder) is not None
     return folder
 
@@ -56,7 +69,14 @@ def study_folder(tmp_path_factory, source):
 
 def prediction(run, study, out, *overrides):
     return predict(
-        composed(f"run={run}", f"study={study}", f"out={out}", "max_new_tokens=12", *overrides, name="predict")
+        composed(
+            f"run={run}",
+            f"study={study}",
+            f"out={out}",
+            "max_new_tokens=12",
+            *overrides,
+            name="predict",
+        )
     )
 
 
@@ -83,19 +103,32 @@ def test_masks_are_measured_and_drawn(source, tmp_path):
     study = source.load(source.study_ids()[5])
     cine = replace(study.series["sax"], phases={})
     result = of_ventricles(cine, {"height_cm": 180.0, "weight_kg": 80.0}, tmp_path)
-    assert result["lvef_percent"] == pytest.approx(study.labels.measurements["lvef_percent"], abs=12)
+    assert result["lvef_percent"] == pytest.approx(
+        study.labels.measurements["lvef_percent"], abs=12
+    )
     assert result["lvedv_ml_per_m2"] == pytest.approx(result["lvedv_ml"] / 2, abs=0.1)
     for name in ("wall_thickness_mm", "wall_thickness_es_mm", "wall_thickening_percent"):
-        reasons = {key.removeprefix(f"{name}.") for key in result["not_computable"] if key.startswith(f"{name}.")}
+        reasons = {
+            key.removeprefix(f"{name}.")
+            for key in result["not_computable"]
+            if key.startswith(f"{name}.")
+        }
         assert set(result[name]) | reasons == {str(segment) for segment in range(1, 17)}
         assert not set(result[name]) & reasons
     for cavity in ("lv", "rv"):
         curve = result["volume_curves_ml"][cavity]
         assert len(curve) == len(result["frame_times_ms"]) == cine.image.shape[1]
         assert (max(curve), min(curve)) == (result[f"{cavity}edv_ml"], result[f"{cavity}esv_ml"])
-    thicker = {one: result["wall_thickness_es_mm"][one] > thick for one, thick in result["wall_thickness_mm"].items()}
+    thicker = {
+        one: result["wall_thickness_es_mm"][one] > thick
+        for one, thick in result["wall_thickness_mm"].items()
+    }
     assert all(thicker.values())
-    assert {path.name for path in tmp_path.iterdir()} == {"volumes.png", "contours.webp", "wall_thickness.png"}
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "volumes.png",
+        "contours.webp",
+        "wall_thickness.png",
+    }
     alone = replace(cine, image=cine.image[2:3], mask=cine.mask[2:3], levels=())
     late = study.series["lge"]
     scar = of_scar(late, ("myo", "scar"), tmp_path / "scar")
@@ -147,8 +180,16 @@ def test_written_mask_lies_on_the_image(run, study_folder, tmp_path, monkeypatch
     study = read_study(study_folder)
     truth = nib.load(study_folder / "sax_mask.nii.gz")
     prepared = load_run(run).preprocessing(
-        study.with_series({"sax": type(study.series["sax"])(study.series["sax"].image, study.series["sax"].affine,
-                                                           mask=truth.get_fdata().astype(np.uint8).transpose(2, 3, 1, 0))}))  # fmt: skip
+        study.with_series(
+            {
+                "sax": type(study.series["sax"])(
+                    study.series["sax"].image,
+                    study.series["sax"].affine,
+                    mask=truth.get_fdata().astype(np.uint8).transpose(2, 3, 1, 0),
+                )
+            }
+        )
+    )
     monkeypatch.setattr(module, "label_map", lambda answers, sequence: prepared.series["sax"].mask)
     prediction(run, study_folder, tmp_path)
     written = nib.load(tmp_path / "sax_mask.nii.gz")
@@ -160,18 +201,24 @@ def test_written_mask_lies_on_the_image(run, study_folder, tmp_path, monkeypatch
 
 
 @pytest.mark.parametrize("patient", ["training/patient001", "testing/patient101"])
-def test_a_mask_of_a_real_frame_lies_on_the_experts_and_has_their_values(run, real_data, tmp_path, patient):
+def test_a_mask_of_a_real_frame_lies_on_the_experts_and_has_their_values(
+    run, real_data, tmp_path, patient
+):
     """Of the second, as in the original archive, the spacing is in the header's sizes alone."""
     stem = real_data / "acdc" / patient / f"{patient.split('/')[1]}_frame01"
     prediction(run, f"{stem}.nii.gz", tmp_path, "mask_values={rv: 1, myo: 2, lv: 3}")
-    written, expert = (nib.load(path) for path in (tmp_path / "sax_mask.nii.gz", f"{stem}_gt.nii.gz"))
+    written, expert = (
+        nib.load(path) for path in (tmp_path / "sax_mask.nii.gz", f"{stem}_gt.nii.gz")
+    )
     assert written.shape == expert.shape
     np.testing.assert_allclose(written.header.get_zooms(), expert.header.get_zooms(), atol=1e-4)
     np.testing.assert_allclose(written.affine, expert.affine, atol=1e-4)
     labels = written.get_fdata()
     assert set(np.unique(labels)) <= {0, 1, 2, 3, 255}
     near = ndimage.binary_dilation(np.isin(labels, (1, 2, 3)), np.ones((3, 3, 3)))
-    assert near[labels == 255].all()  # beside a structure that runs out of the field of view, and nowhere else
+    assert near[
+        labels == 255
+    ].all()  # beside a structure that runs out of the field of view, and nowhere else
 
 
 @pytest.mark.parametrize("codes", [(1, 1), (0, 1), (2, 0), (0, 0)])
@@ -186,9 +233,13 @@ def test_a_mask_has_the_place_that_its_image_states_and_nothing_else_of_its_head
         image.set_sform(affine, codes[1])
         image.header.set_slope_inter(2.0, 5.0)
         nib.save(image, tmp_path / "image.nii.gz")
-        stored = np.random.default_rng(0).choice([0, 1, 2, 255], (4, shape[3] if len(shape) > 3 else 1, 5, 6))
+        stored = np.random.default_rng(0).choice(
+            [0, 1, 2, 255], (4, shape[3] if len(shape) > 3 else 1, 5, 6)
+        )
         labels, _ = to_layout(stored, read_nifti(tmp_path / "image.nii.gz")[1], "sax")
-        write_mask(tmp_path / "mask.nii.gz", labels.astype(np.uint8), tmp_path / "image.nii.gz", "sax")
+        write_mask(
+            tmp_path / "mask.nii.gz", labels.astype(np.uint8), tmp_path / "image.nii.gz", "sax"
+        )
         one, other = (nib.load(tmp_path / f"{name}.nii.gz") for name in ("image", "mask"))
         assert other.shape == one.shape
         np.testing.assert_array_equal(other.affine, one.affine)
@@ -196,13 +247,17 @@ def test_a_mask_has_the_place_that_its_image_states_and_nothing_else_of_its_head
         assert (other.get_sform(coded=True)[1], other.get_qform(coded=True)[1]) == codes[::-1]
         assert other.get_data_dtype() == np.uint8
         assert b"Mustermann" not in other.header.binaryblock
-        np.testing.assert_array_equal(np.asarray(other.dataobj).reshape(6, 5, 4, -1), stored.transpose(3, 2, 0, 1))
+        np.testing.assert_array_equal(
+            np.asarray(other.dataobj).reshape(6, 5, 4, -1), stored.transpose(3, 2, 0, 1)
+        )
 
 
 def test_dice_on_the_grid_of_the_files_is_that_on_the_model_s(real_data):
     """Of the experts' masks moved in two ways, on the grid that the experiments use, sent back: on average, and hardly
     less for each patient; the wall is a few pixels thick."""
-    source = data_of([*DATA_SETS["acdc"].overrides(str(real_data / "acdc" / "training")), "mix=masks"]).source
+    source = data_of(
+        [*DATA_SETS["acdc"].overrides(str(real_data / "acdc" / "training")), "mix=masks"]
+    ).source
     moves = []
     for patient in source.study_ids()[::4]:
         native = source.load(patient)
@@ -212,8 +267,10 @@ def test_dice_on_the_grid_of_the_files_is_that_on_the_model_s(real_data):
         for shifted in (np.roll(truth, 1, axis=3), np.roll(truth, -2, axis=2)):
             moved = to_native(shifted, study, native, "sax")
             assert set(np.unique(moved[:, frames])) == {0, 1, 2, 3}
-            pairs = [[dice(one[:, frames] == value, other[:, frames] == value) for value in (1, 2, 3)]
-                     for one, other in ((shifted, truth), (moved, there))]  # fmt: skip
+            pairs = [
+                [dice(one[:, frames] == value, other[:, frames] == value) for value in (1, 2, 3)]
+                for one, other in ((shifted, truth), (moved, there))
+            ]
             assert 0.4 < min(pairs[0]) < 0.98
             moves.append(np.subtract(*pairs))
     assert np.abs(np.mean(moves, axis=0)).max() < 0.005
@@ -240,25 +297,41 @@ def test_a_heart_that_runs_out_of_the_field_of_view_has_no_volume(run, source):
 def test_masks_on_all_three_sequences(tmp_path, cache, study_folder, monkeypatch):
     """Trained, asked and measured: wall and scar on late enhancement, atria on the long axis."""
     folder = tmp_path / "run"
-    tasks = [f"+task@mix.tasks.{name}={name}" for name in ("segment_lv", "segment_rv", "segment_la", "segment_ra",
-                                                           "segment_lv_lax_4ch")]  # fmt: skip
-    overrides = ["+experiment=stage3", "+debug=fast", "mix=segmentation_lge", *tasks, f"paths.cache={cache}",
-                 f"out={folder}", f"run_dir={folder}"]  # fmt: skip
+    tasks = [
+        f"+task@mix.tasks.{name}={name}"
+        for name in ("segment_lv", "segment_rv", "segment_la", "segment_ra", "segment_lv_lax_4ch")
+    ]
+    overrides = [
+        "+experiment=stage3",
+        "+debug=fast",
+        "mix=segmentation_lge",
+        *tasks,
+        f"paths.cache={cache}",
+        f"out={folder}",
+        f"run_dir={folder}",
+    ]
     for head, missing in (([], "lax_4ch, lge"), (["head.mask=null"], "lax_4ch, lge, sax")):
-        with pytest.raises(CmrvlmError, match=rf"no mask decoder for {missing}, .*segment_lv_lge.*head\.mask"):
+        with pytest.raises(
+            CmrvlmError, match=rf"no mask decoder for {missing}, .*segment_lv_lge.*head\.mask"
+        ):
             train(composed(*overrides, *head), folder)
     train(composed(*overrides, "model.mask_sequences=[sax,lax_4ch,lge]"), folder)
     result = prediction(folder, study_folder, tmp_path / "out")
     for name in ("sax", "lax_4ch", "lge"):
-        written, image = (nib.load(path) for path in (tmp_path / "out" / f"{name}_mask.nii.gz",
-                                                      study_folder / f"{name}.nii.gz"))  # fmt: skip
+        written, image = (
+            nib.load(path)
+            for path in (tmp_path / "out" / f"{name}_mask.nii.gz", study_folder / f"{name}.nii.gz")
+        )
         assert written.shape == image.shape
     found = result["from_lge_masks"]
     for name in ("scar_mass_g", "scar_share_percent"):
         assert (name in found) != (name in found["not_computable"])
     assert "the model was not asked" not in str(found)
     septum_in = []
-    monkeypatch.setattr("cmrvlm.inference.prediction.septum_direction", lambda _series, frame: septum_in.append(frame))
+    monkeypatch.setattr(
+        "cmrvlm.inference.prediction.septum_direction",
+        lambda _series, frame: septum_in.append(frame),
+    )
     prediction(folder, study_folder, tmp_path / "out", "frames=[2]")
     assert septum_in == [2]
 
@@ -273,29 +346,45 @@ def test_every_frame_of_a_long_cine_has_masks(run, tmp_path):
         result = prediction(run, tmp_path / "study", tmp_path / "out", f"frames={frames}")
         masks[frames] = nib.load(tmp_path / "out" / "sax_mask.nii.gz").get_fdata()
         told[frames] = result["from_masks"]["frames"]
-        assert ("ed" in told[frames]) == ("[" not in frames)  # two frames that somebody chose are not ED and ES
+        assert ("ed" in told[frames]) == (
+            "[" not in frames
+        )  # two frames that somebody chose are not ED and ES
         assert (
-            "[" not in frames or result["from_masks"]["not_computable"]["lvef_percent"] == "no frame is known to be ed"
+            "[" not in frames
+            or result["from_masks"]["not_computable"]["lvef_percent"]
+            == "no frame is known to be ed"
         )
         written[frames] = result.get("mask_frames")
         known = masks[frames] != 255
         assert np.array_equal(masks["all"][known], masks[frames][known])
-    known = {name: np.flatnonzero((one != 255).any(axis=(0, 1, 2))).tolist() for name, one in masks.items()}
+    known = {
+        name: np.flatnonzero((one != 255).any(axis=(0, 1, 2))).tolist()
+        for name, one in masks.items()
+    }
     assert not (masks["all"] == 255).any()
     assert 1 < len(known["seen"]) < 13
     assert (known["[4]"], known["[12,1]"]) == ([4], [1, 12])
     assert {name: one["seen"] for name, one in told.items()} == {
-        "all": 13, "seen": len(known["seen"]), "ed_es": 13, "[4]": 1, "[12,1]": 2}  # fmt: skip
+        "all": 13,
+        "seen": len(known["seen"]),
+        "ed_es": 13,
+        "[4]": 1,
+        "[12,1]": 2,
+    }
     assert {one["of"] for one in told.values()} == {13}
     assert told["ed_es"] == told["all"]
-    assert written == {name: None if name == "all" else {"sax": frames} for name, frames in known.items()}
+    assert written == {
+        name: None if name == "all" else {"sax": frames} for name, frames in known.items()
+    }
     assert known["ed_es"] == sorted(told["all"][phase] for phase in ("ed", "es"))
     for odd in ("[13]", "[-1]", "[0.5]", "some", "[]", "null", "4", "true"):
         with pytest.raises(CmrvlmError, match=r"frames"):
             prediction(run, tmp_path / "study", tmp_path / "out", f"frames={odd}")
 
 
-def test_a_heart_that_ran_out_of_view_still_does_when_the_other_frames_are_filled_in(run, tmp_path, monkeypatch):
+def test_a_heart_that_ran_out_of_view_still_does_when_the_other_frames_are_filled_in(
+    run, tmp_path, monkeypatch
+):
     """Later looks, which see nothing here, fill in whole frames that were not seen, and change no other."""
     from cmrvlm.inference import prediction as module
 
@@ -311,7 +400,9 @@ def test_a_heart_that_ran_out_of_view_still_does_when_the_other_frames_are_fille
         return mask
 
     monkeypatch.setattr(module, "label_map", labels)
-    result = prediction(run, tmp_path / "study", tmp_path / "out", "ask='Segment the left ventricle'")
+    result = prediction(
+        run, tmp_path / "study", tmp_path / "out", "ask='Segment the left ventricle'"
+    )
     written = nib.load(tmp_path / "out" / "sax_mask.nii.gz").get_fdata()
     seen = (written == LV).any(axis=(0, 1, 2))
     assert seen.sum() == looks[0] < 13
@@ -320,7 +411,9 @@ def test_a_heart_that_ran_out_of_view_still_does_when_the_other_frames_are_fille
     assert not (written == 255).all(axis=(0, 1, 2)).any()
     assert result["from_masks"]["frames"]["seen"] == 13
     assert SEGMENT in result["answer"]
-    elsewhere = prediction(run, tmp_path / "study", tmp_path / "out", "ask='Segment the LV on the four-chamber view'")
+    elsewhere = prediction(
+        run, tmp_path / "study", tmp_path / "out", "ask='Segment the LV on the four-chamber view'"
+    )
     assert elsewhere["answer"] == "left ventricular blood pool: not assessed."
 
 
@@ -342,22 +435,44 @@ def test_nothing_of_an_earlier_prediction_is_left(run, study_folder, tmp_path):
     lge.parent.mkdir()
     lge.write_bytes((study_folder / "lge.nii.gz").read_bytes())
     prediction(run, lge.parent, tmp_path)
-    assert {path.name for path in tmp_path.iterdir() if path.is_file()} == {"notes.txt", "prediction.json"}
+    assert {path.name for path in tmp_path.iterdir() if path.is_file()} == {
+        "notes.txt",
+        "prediction.json",
+    }
 
 
 def test_masks_in_another_coding():
-    labels = np.array([STRUCTURES[one] for one in ("background", "lv", "myo", "rv", "scar")] + [255], np.uint8)
+    labels = np.array(
+        [STRUCTURES[one] for one in ("background", "lv", "myo", "rv", "scar")] + [255], np.uint8
+    )
     assert coded(labels, None) is labels
-    assert coded(labels, {"rv": 1, "myo": 2, "lv": 3}).tolist() == [0, 3, 2, 1, 2, 255]  # a scar is wall
+    assert coded(labels, {"rv": 1, "myo": 2, "lv": 3}).tolist() == [
+        0,
+        3,
+        2,
+        1,
+        2,
+        255,
+    ]  # a scar is wall
     assert coded(labels, {"lv": 1, "scar": 9}).tolist() == [0, 1, 0, 0, 9, 255]
-    for odd in ({"atrium": 1}, {"lv": 1, "rv": 1}, {"lv": 255}, {"lv": 0}, {"lv": 1.5}, {"lv": "x"}):
+    for odd in (
+        {"atrium": 1},
+        {"lv": 1, "rv": 1},
+        {"lv": 255},
+        {"lv": 0},
+        {"lv": 1.5},
+        {"lv": "x"},
+    ):
         with pytest.raises(CmrvlmError, match="mask_values"):
             check_coding(odd)
 
 
 def test_a_question_for_three_structures_is_three_questions(run, study_folder, tmp_path):
     names = ("left ventricle", "myocardium", "right ventricle")
-    each = [prediction(run, study_folder, tmp_path / name, f"ask='Segment the {name}'")["answer"] for name in names]
+    each = [
+        prediction(run, study_folder, tmp_path / name, f"ask='Segment the {name}'")["answer"]
+        for name in names
+    ]
     asked = "Please segment the left ventricle, the myocardium and the right ventricle"
     together = prediction(run, study_folder, tmp_path / "all", f"ask='{asked}'")
     assert together["answer"] == " ".join(each)
@@ -365,7 +480,9 @@ def test_a_question_for_three_structures_is_three_questions(run, study_folder, t
     assert all(np.array_equal(one, masks[0]) for one in masks)
 
 
-def test_a_structure_that_is_not_shown_is_said_to_be_so_and_has_no_mask(run, study_folder, tmp_path):
+def test_a_structure_that_is_not_shown_is_said_to_be_so_and_has_no_mask(
+    run, study_folder, tmp_path
+):
     asked = "ask='Segment the left ventricle and the scar'"
     result = prediction(run, study_folder / "sax.nii.gz", tmp_path, asked)
     assert SEGMENT in result["answer"].split(". ")[0]
@@ -375,13 +492,18 @@ def test_a_structure_that_is_not_shown_is_said_to_be_so_and_has_no_mask(run, stu
 
 
 @pytest.mark.parametrize("language", ["en", "zh"])
-@pytest.mark.parametrize(("scar", "core", "there"), [
-    ((6, 8), (6, 8), (False, False)),  # beside the wall
-    ((1, 3), (6, 8), (True, False)),  # beside the scar
-    ((1, 3), (2, 3), (True, True)),
-    ((0, 0), (1, 3), (False, False)),  # no scar, and a zone without reflow in it
-])  # fmt: skip
-def test_what_is_said_of_a_structure_is_what_the_written_mask_shows(study_folder, language, scar, core, there):
+@pytest.mark.parametrize(
+    ("scar", "core", "there"),
+    [
+        ((6, 8), (6, 8), (False, False)),  # beside the wall
+        ((1, 3), (6, 8), (True, False)),  # beside the scar
+        ((1, 3), (2, 3), (True, True)),
+        ((0, 0), (1, 3), (False, False)),  # no scar, and a zone without reflow in it
+    ],
+)
+def test_what_is_said_of_a_structure_is_what_the_written_mask_shows(
+    study_folder, language, scar, core, there
+):
     study = read_study(study_folder)
     for spoken in (True, False):
         answers = []
@@ -389,7 +511,9 @@ def test_what_is_said_of_a_structure_is_what_the_written_mask_shows(study_folder
             one = SegmentTask(structure, "lge").on_all_frames(study, language)
             mask = np.zeros(study.series["lge"].image.shape, bool)
             mask[:, :, slice(*rows)] = True
-            answers.append(Answer(one, one.allowed[0] if spoken else said_absent(structure, language), mask))
+            answers.append(
+                Answer(one, one.allowed[0] if spoken else said_absent(structure, language), mask)
+            )
         maps = {"lge": label_map(answers, "lge")}
         for one, shown in zip(answers[1:], there, strict=True):
             structure = one.instruction.case.mask.structure
@@ -408,11 +532,18 @@ def test_a_scar_is_drawn_into_the_wall_that_was_asked_for():
         case = Case((), mask=MaskTarget("lge", structure, (), (0,), (None,)))
         return Answer(Instruction("s", "segment", "en", "", "", case), "", mask)
 
-    wall, scar, core, cavity = said("myo", 1, 2, 3), said("scar", 3, 4, 5), said("no_reflow", 2, 3), said("lv", 0, 1)
+    wall, scar, core, cavity = (
+        said("myo", 1, 2, 3),
+        said("scar", 3, 4, 5),
+        said("no_reflow", 2, 3),
+        said("lv", 0, 1),
+    )
     names = {value: name for name, value in STRUCTURES.items()}
     drawn = [names[int(one)] for one in label_map([scar, core, wall, cavity], "lge").ravel()]
     assert drawn == ["lv", "lv", "myo", "no_reflow", "background", "background"]
-    assert [names[int(one)] for one in label_map([scar], "lge").ravel()] == ["background"] * 3 + ["scar"] * 3
+    assert [names[int(one)] for one in label_map([scar], "lge").ravel()] == ["background"] * 3 + [
+        "scar"
+    ] * 3
 
 
 def test_times_and_the_body_are_read_beside_the_images(run, study_folder, source, tmp_path):
@@ -462,13 +593,19 @@ for name in {entries}:
     importlib.import_module(f"cmrvlm.{{name}}")
 print(sorted({{"torch", "lightning", "monai", "transformers", "peft", "matplotlib", "scipy"}} & set(sys.modules)))
 """
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+    )
     assert done.stdout.strip() == "[]"
 
 
 def test_training_from_the_shell_prints_few_plain_lines_and_its_folder(tmp_path, cache):
     done = python(
-        "cmrvlm.train", "+experiment=stage3", "+debug=fast", f"paths.cache={cache}", f"out='{tmp_path / 'a b(心)'}'"
+        "cmrvlm.train",
+        "+experiment=stage3",
+        "+debug=fast",
+        f"paths.cache={cache}",
+        f"out='{tmp_path / 'a b(心)'}'",
     )
     assert done.returncode == 0, done.stderr
     assert "run folder" in done.stdout
@@ -476,13 +613,28 @@ def test_training_from_the_shell_prints_few_plain_lines_and_its_folder(tmp_path,
     assert len(done.stdout.splitlines()) < 50
     checkpoint = tmp_path / "a b(心)" / "checkpoints" / "last.ckpt"
     assert checkpoint.is_file()
-    again = python("cmrvlm.train", "+experiment=stage3", "+debug=fast", f"paths.cache={cache}", f"out={tmp_path / 'next'}",
-                   f"ckpt_path='{checkpoint}'", "trainer.max_steps=3")  # fmt: skip
+    again = python(
+        "cmrvlm.train",
+        "+experiment=stage3",
+        "+debug=fast",
+        f"paths.cache={cache}",
+        f"out={tmp_path / 'next'}",
+        f"ckpt_path='{checkpoint}'",
+        "trainer.max_steps=3",
+    )
     assert again.returncode == 0, again.stderr
 
 
 def test_wandb_works_offline_without_a_login(tmp_path, cache):
-    done = python("cmrvlm.train", "+experiment=stage3", "+debug=fast", f"paths.cache={cache}", f"out={tmp_path}",
-                  "logger=wandb", WANDB_API_KEY="", WANDB_SILENT="true")  # fmt: skip
+    done = python(
+        "cmrvlm.train",
+        "+experiment=stage3",
+        "+debug=fast",
+        f"paths.cache={cache}",
+        f"out={tmp_path}",
+        "logger=wandb",
+        WANDB_API_KEY="",
+        WANDB_SILENT="true",
+    )
     assert done.returncode == 0, done.stderr
     assert list((tmp_path / "wandb").glob("offline-run-*"))

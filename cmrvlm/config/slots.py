@@ -27,7 +27,10 @@ _SCHEDULES = (
     "cmrvlm.stages.schedule.constant",
     "torch.optim.lr_scheduler.LRScheduler",
 )
-_CALLBACKS = ("lightning.pytorch.callbacks.Callback", "cmrvlm.stages.callbacks.progress.progress_bar")
+_CALLBACKS = (
+    "lightning.pytorch.callbacks.Callback",
+    "cmrvlm.stages.callbacks.progress.progress_bar",
+)
 _LOGGERS = ("lightning.pytorch.loggers.Logger", "cmrvlm.stages.wandb_logger.wandb_logger")
 
 # Place, where `*` is one name, to the base classes and the factories that fit there.

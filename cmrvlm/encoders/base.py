@@ -56,7 +56,11 @@ class Encoder(nn.Module):
         view_grid: tuple[int, int, int] = (2, 3, 3),
     ) -> None:
         super().__init__()
-        self.spatial_grid: tuple[int, int, int] = (spatial_grid[0], spatial_grid[1], spatial_grid[2])
+        self.spatial_grid: tuple[int, int, int] = (
+            spatial_grid[0],
+            spatial_grid[1],
+            spatial_grid[2],
+        )
         self.temporal_tokens = temporal_tokens
         self.view_grid: tuple[int, int, int] = (view_grid[0], view_grid[1], view_grid[2])
 
@@ -78,13 +82,17 @@ class Encoder(nn.Module):
 
     def tokens_of_series(self, grid: Tensor) -> Tensor:
         """Spatial then temporal tokens of whole series: (N, D, Z, T, h, w) to (N, series_tokens, D)."""
-        spatial = adaptive_avg_pool3d(grid.mean(dim=3), self.spatial_grid).flatten(2)  # (N, D, z*h*w)
+        spatial = adaptive_avg_pool3d(grid.mean(dim=3), self.spatial_grid).flatten(
+            2
+        )  # (N, D, z*h*w)
         if self.temporal_tokens == 0:
             return spatial.transpose(1, 2)
         temporal = adaptive_avg_pool1d(grid.mean(dim=(2, 4, 5)), self.temporal_tokens)  # (N, D, t)
         return torch.cat([spatial, temporal], dim=2).transpose(1, 2)
 
-    def tokens_of_views(self, grid: Tensor, index: Tensor, frames: Tensor, slices: Tensor) -> Tensor:
+    def tokens_of_views(
+        self, grid: Tensor, index: Tensor, frames: Tensor, slices: Tensor
+    ) -> Tensor:
         """Tokens of single frames or slices.
 
         Args:
@@ -105,7 +113,9 @@ class Encoder(nn.Module):
             rest = ~frame_like
             still = frames[rest] < 0
             picked = grid[index[rest], :, slices[rest]]  # (m, D, T, h, w)
-            one = picked[torch.arange(len(picked), device=grid.device), :, frames[rest].clamp(min=0)]  # (m, D, h, w)
+            one = picked[
+                torch.arange(len(picked), device=grid.device), :, frames[rest].clamp(min=0)
+            ]  # (m, D, h, w)
             flat = torch.where(still[:, None, None, None], picked.mean(dim=2), one)
             out[rest] = adaptive_avg_pool3d(flat[:, :, None], self.view_grid).to(out.dtype)
         return out.flatten(2).transpose(1, 2)

@@ -26,5 +26,7 @@ class SliceAndTimeMixing(nn.Module):
         x = x + self.along_slices(lines).reshape(n, t, h, w, c, z).permute(0, 4, 5, 1, 2, 3)
         if t > 1:
             cycles = x.permute(0, 2, 4, 5, 1, 3).reshape(-1, c, t)
-            x = x + torch.tanh(self.along_time(cycles)).reshape(n, z, h, w, c, t).permute(0, 4, 1, 5, 2, 3)
+            x = x + torch.tanh(self.along_time(cycles)).reshape(n, z, h, w, c, t).permute(
+                0, 4, 1, 5, 2, 3
+            )
         return self.norm(x.permute(0, 2, 3, 4, 5, 1)).permute(0, 5, 1, 2, 3, 4)

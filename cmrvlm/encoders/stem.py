@@ -11,7 +11,12 @@ def conv_block(in_channels: int, out_channels: int, stride: int = 1) -> nn.Seque
     """Convolution that covers its stride twice, group normalisation and GELU; normalisation never mixes samples."""
     return nn.Sequential(
         nn.Conv2d(
-            in_channels, out_channels, 2 * stride - 1 if stride > 1 else 3, stride, max(1, stride - 1), bias=False
+            in_channels,
+            out_channels,
+            2 * stride - 1 if stride > 1 else 3,
+            stride,
+            max(1, stride - 1),
+            bias=False,
         ),
         nn.GroupNorm(max(1, out_channels // 8), out_channels),
         nn.GELU(),
@@ -32,7 +37,9 @@ class ConvStem(nn.Module):
     def __init__(self, channels: tuple[int, ...], strides: tuple[int, ...]) -> None:
         super().__init__()
         inputs = (1, *channels[:-1])
-        self.blocks = nn.ModuleList(conv_block(i, o, s) for i, o, s in zip(inputs, channels, strides, strict=True))
+        self.blocks = nn.ModuleList(
+            conv_block(i, o, s) for i, o, s in zip(inputs, channels, strides, strict=True)
+        )
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """(N, 1, Z, T, H, W) to one map (N, C, Z, T, H / s, W / s) for each stride s."""

@@ -22,8 +22,16 @@ class SlicePosition(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(N, Z, T, H, W, C) to the same shape; a single slice lies in the middle."""
         slices = x.shape[1]
-        share = torch.linspace(0, 1, slices, device=x.device) if slices > 1 else torch.full((1,), 0.5, device=x.device)
-        turns = share[:, None] * torch.pi * 2.0 ** torch.arange(-1, self.frequencies - 1, device=x.device)
+        share = (
+            torch.linspace(0, 1, slices, device=x.device)
+            if slices > 1
+            else torch.full((1,), 0.5, device=x.device)
+        )
+        turns = (
+            share[:, None]
+            * torch.pi
+            * 2.0 ** torch.arange(-1, self.frequencies - 1, device=x.device)
+        )
         features = torch.cat([turns.sin(), turns.cos()], dim=-1).to(x.dtype)  # (Z, 2 f)
         return x + self.project(features)[None, :, None, None, None]
 
@@ -75,7 +83,12 @@ class Swin(Encoder):
         widths = [width * 2**i for i in range(len(depths))]
         self.merges = nn.ModuleList(MergeInPlane(w) for w in widths[:-1])
         self.stages = nn.ModuleList(
-            nn.Sequential(*(AttentionBlock(w, heads * 2**i, tuple(windows), shifted=bool(b % 2)) for b in range(depth)))
+            nn.Sequential(
+                *(
+                    AttentionBlock(w, heads * 2**i, tuple(windows), shifted=bool(b % 2))
+                    for b in range(depth)
+                )
+            )
             for i, (w, depth) in enumerate(zip(widths, depths, strict=True))
         )
         self.norms = nn.ModuleList(nn.LayerNorm(w) for w in widths)
@@ -120,7 +133,9 @@ class Swin4D(Swin):
     ) -> None:
         z, h, w = spatial_window
         windows: tuple[Window, ...] = ((z, 1, h, w), (1, 0, 1, 1))
-        super().__init__(stem_channels, depths, heads, windows, spatial_grid, temporal_tokens, view_grid)
+        super().__init__(
+            stem_channels, depths, heads, windows, spatial_grid, temporal_tokens, view_grid
+        )
 
 
 class Swin3D(Swin):
@@ -148,4 +163,6 @@ class Swin3D(Swin):
     ) -> None:
         depth, h, w = window
         windows: tuple[Window, ...] = ((depth, depth, h, w),)
-        super().__init__(stem_channels, depths, heads, windows, spatial_grid, temporal_tokens, view_grid)
+        super().__init__(
+            stem_channels, depths, heads, windows, spatial_grid, temporal_tokens, view_grid
+        )

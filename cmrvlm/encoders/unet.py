@@ -5,7 +5,13 @@ from __future__ import annotations
 from monai.networks.blocks.dynunet_block import UnetBasicBlock
 from torch import Tensor, nn
 
-from cmrvlm.encoders.base import Encoded, Encoder, frames_as_batch, frames_to_volume, picture_by_picture
+from cmrvlm.encoders.base import (
+    Encoded,
+    Encoder,
+    frames_as_batch,
+    frames_to_volume,
+    picture_by_picture,
+)
 from cmrvlm.encoders.mixing import SliceAndTimeMixing
 from cmrvlm.errors import CmrvlmError
 
@@ -40,7 +46,9 @@ class UnetEncoder(Encoder):
     ) -> None:
         super().__init__(spatial_grid, temporal_tokens, view_grid)
         if norm not in _NORMS:
-            raise CmrvlmError(f"unknown norm '{norm}'", field="norm", remedy=f"Known: {', '.join(_NORMS)}.")
+            raise CmrvlmError(
+                f"unknown norm '{norm}'", field="norm", remedy=f"Known: {', '.join(_NORMS)}."
+            )
         inputs, strides = (1, *channels[:-1]), (1, *(2 for _ in channels[1:]))
         self.blocks = nn.ModuleList(
             UnetBasicBlock(2, i, o, 3, stride, _NORMS[norm])

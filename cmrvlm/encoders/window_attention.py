@@ -46,7 +46,9 @@ def unpartition(windows: Tensor, window: Window, shape: tuple[int, int, int, int
 
 
 @lru_cache(maxsize=64)
-def window_mask(shape: tuple[int, ...], padded: tuple[int, ...], window: Window, shift: Window) -> Tensor | None:
+def window_mask(
+    shape: tuple[int, ...], padded: tuple[int, ...], window: Window, shift: Window
+) -> Tensor | None:
     """Which tokens of a window may see each other: (windows, tokens, tokens), or None when all may.
 
     Tokens of the padding are seen by nobody else, and tokens that the cyclic shift brought together stay apart.
@@ -54,10 +56,18 @@ def window_mask(shape: tuple[int, ...], padded: tuple[int, ...], window: Window,
     if shape == padded and not any(shift):
         return None
     region = torch.zeros(padded, dtype=torch.long)
-    for axis, (size, full, length, moved) in enumerate(zip(shape, padded, window, shift, strict=True)):
+    for axis, (size, full, length, moved) in enumerate(
+        zip(shape, padded, window, shift, strict=True)
+    ):
         index = torch.arange(full)
-        part = (index >= full - length).long() + (index >= full - moved).long() if moved else torch.zeros_like(index)
-        rolled_padding = (index + moved) % full >= size  # position before the shift lies in the padding
+        part = (
+            (index >= full - length).long() + (index >= full - moved).long()
+            if moved
+            else torch.zeros_like(index)
+        )
+        rolled_padding = (
+            index + moved
+        ) % full >= size  # position before the shift lies in the padding
         part = torch.where(rolled_padding, torch.full_like(part, 3), part)
         view = [1, 1, 1, 1]
         view[axis] = full
@@ -97,7 +107,9 @@ class WindowAttention(nn.Module):
         self.heads, self.window, self.shifted = heads, tuple(window), shifted
         self.qkv = nn.Linear(width, 3 * width)
         self.out = nn.Linear(width, width)
-        nn.init.zeros_(self.out.weight)  # a block starts as the identity, so the stem learns from the first step
+        nn.init.zeros_(
+            self.out.weight
+        )  # a block starts as the identity, so the stem learns from the first step
         self.bias = nn.Sequential(nn.Linear(5, 32), nn.GELU(), nn.Linear(32, heads, bias=False))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -105,25 +117,45 @@ class WindowAttention(nn.Module):
         n, *axes, c = x.shape
         shape = (axes[0], axes[1], axes[2], axes[3])
         window = fit_window(shape, self.window)  # type: ignore[arg-type]
-        padded = tuple(math.ceil(size / length) * length for size, length in zip(shape, window, strict=True))
+        padded = tuple(
+            math.ceil(size / length) * length for size, length in zip(shape, window, strict=True)
+        )
         shift = tuple(
-            length // 2 if self.shifted and full > length else 0 for full, length in zip(padded, window, strict=True)
+            length // 2 if self.shifted and full > length else 0
+            for full, length in zip(padded, window, strict=True)
         )
         if padded != shape:
-            x = pad(x, (0, 0, *(v for s, f in zip(shape[::-1], padded[::-1], strict=True) for v in (0, f - s))))
+            x = pad(
+                x,
+                (
+                    0,
+                    0,
+                    *(
+                        v
+                        for s, f in zip(shape[::-1], padded[::-1], strict=True)
+                        for v in (0, f - s)
+                    ),
+                ),
+            )
         if any(shift):
             x = x.roll([-s for s in shift], dims=(1, 2, 3, 4))
         tokens = partition(x, window)  # (N * windows, L, C)
-        q, k, v = self.qkv(tokens).unflatten(-1, (3, self.heads, c // self.heads)).permute(2, 0, 3, 1, 4)
+        q, k, v = (
+            self.qkv(tokens).unflatten(-1, (3, self.heads, c // self.heads)).permute(2, 0, 3, 1, 4)
+        )
         bias = self._bias(window, shape, padded, shift, n, q)  # type: ignore[arg-type]
-        mixed = scaled_dot_product_attention(q, k, v, attn_mask=bias)  # (N * windows, heads, L, C / heads)
+        mixed = scaled_dot_product_attention(
+            q, k, v, attn_mask=bias
+        )  # (N * windows, heads, L, C / heads)
         out = self.out(mixed.transpose(1, 2).flatten(2))
         out = unpartition(out, window, padded)  # type: ignore[arg-type]
         if any(shift):
             out = out.roll(list(shift), dims=(1, 2, 3, 4))
         return out[:, : shape[0], : shape[1], : shape[2], : shape[3]]
 
-    def _bias(self, window: Window, shape: Window, padded: Window, shift: Window, n: int, q: Tensor) -> Tensor:
+    def _bias(
+        self, window: Window, shape: Window, padded: Window, shift: Window, n: int, q: Tensor
+    ) -> Tensor:
         offsets = relative_offsets(window, shape[_TIME_AXIS]).to(q.device)
         bias = self.bias(offsets).permute(2, 0, 1)[None].to(q.dtype)  # (1, heads, L, L)
         mask = window_mask(shape, padded, window, shift)
@@ -145,14 +177,20 @@ class AttentionBlock(nn.Module):
         ratio: Width of the feed-forward layer relative to `width`.
     """
 
-    def __init__(self, width: int, heads: int, windows: tuple[Window, ...], shifted: bool, ratio: float = 2.0) -> None:
+    def __init__(
+        self, width: int, heads: int, windows: tuple[Window, ...], shifted: bool, ratio: float = 2.0
+    ) -> None:
         super().__init__()
-        self.attention = nn.ModuleList(WindowAttention(width, heads, window, shifted) for window in windows)
+        self.attention = nn.ModuleList(
+            WindowAttention(width, heads, window, shifted) for window in windows
+        )
         self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in windows)
         hidden = int(width * ratio)
         last = nn.Linear(hidden, width)
         nn.init.zeros_(last.weight)
-        self.feed_forward = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, hidden), nn.GELU(), last)
+        self.feed_forward = nn.Sequential(
+            nn.LayerNorm(width), nn.Linear(width, hidden), nn.GELU(), last
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, Z, T, H, W, C) to the same shape."""

@@ -98,7 +98,11 @@ class Questioner:
     reading: MaskReading | None = None
 
     def ask(
-        self, studies: DataLoader[Any], condition: Condition, full: Asked | None = None, panel: Path | None = None
+        self,
+        studies: DataLoader[Any],
+        condition: Condition,
+        full: Asked | None = None,
+        panel: Path | None = None,
     ) -> Asked:
         """All answers of the studies that a loader gives as lists of (study, instructions).
 
@@ -108,14 +112,24 @@ class Questioner:
             full: Answers with everything shown; where questions are limited in number, others are not asked.
             panel: Where a picture of the first studies' masks goes.
         """
-        only = {question_of(answer) for answer in full.answers} if full and self.cases_per_task else None
+        only = (
+            {question_of(answer) for answer in full.answers}
+            if full and self.cases_per_task
+            else None
+        )
         asked = Asked(condition)
         panels: list[tuple[Batch, list[Answer]]] = []
         waiting: list[_Prepared] = []
-        for study, instructions in track(_samples(studies), description=f"Asking: {condition.name}",
-                                         total=_count(studies), transient=True):  # fmt: skip
+        for study, instructions in track(
+            _samples(studies),
+            description=f"Asking: {condition.name}",
+            total=_count(studies),
+            transient=True,
+        ):
             try:
-                one = _Prepared(study, *self._under(condition, study, self._chosen(instructions, only)))
+                one = _Prepared(
+                    study, *self._under(condition, study, self._chosen(instructions, only))
+                )
             except CmrvlmError as error:
                 asked.failures[study.study_id] = error.without_folders()
                 continue
@@ -129,11 +143,17 @@ class Questioner:
             mask_panel(panels, panel)
         return asked
 
-    def _answer(self, group: Sequence[_Prepared], asked: Asked, panels: list[tuple[Batch, list[Answer]]]) -> None:
+    def _answer(
+        self, group: Sequence[_Prepared], asked: Asked, panels: list[tuple[Batch, list[Answer]]]
+    ) -> None:
         """Answer some studies together; when one of them breaks, each by itself, so that it alone fails."""
         try:
-            batch = self.collator([(one.shown, one.wanted) for one in group], blind=asked.condition.probe == "prompt")
-            found = answer_batch(self.model, self.collator, batch, self.max_new_tokens, self.decode, self.reading)
+            batch = self.collator(
+                [(one.shown, one.wanted) for one in group], blind=asked.condition.probe == "prompt"
+            )
+            found = answer_batch(
+                self.model, self.collator, batch, self.max_new_tokens, self.decode, self.reading
+            )
         except CmrvlmError as error:
             if len(group) == 1:
                 asked.failures[group[0].study.study_id] = error.without_folders()
@@ -160,20 +180,25 @@ class Questioner:
                 by_task[one.task].append(one)
         chosen: list[Instruction] = []
         for own in by_task.values():
-            ranked = sorted(own, key=lambda one: zlib.crc32(f"{one.study_id}/{one.case.key}".encode()))
+            ranked = sorted(
+                own, key=lambda one: zlib.crc32(f"{one.study_id}/{one.case.key}".encode())
+            )
             kept = {id(one) for one in ranked[: self.cases_per_task]}
             chosen += [one for one in own if id(one) in kept]
         return chosen
 
-    def _under(self, condition: Condition, study: Study, wanted: list[Instruction]
-               ) -> tuple[Study, list[Instruction], list[bool | None]]:  # fmt: skip
+    def _under(
+        self, condition: Condition, study: Study, wanted: list[Instruction]
+    ) -> tuple[Study, list[Instruction], list[bool | None]]:
         nothing: list[bool | None] = [None] * len(wanted)
         if condition.probe == "blind":
             return blackened(study), wanted, nothing
         if condition.probe != "swapped":
             return study, wanted, nothing
         if study.study_id not in self.partners:
-            raise CmrvlmError("there is no other patient", field="probes", remedy="Leave the probe `swapped` out.")
+            raise CmrvlmError(
+                "there is no other patient", field="probes", remedy="Leave the probe `swapped` out."
+            )
         other = self.load(self.partners[study.study_id])
         shown = with_images_of(study, other)
         kept = [one for one in wanted if askable(one, shown)]

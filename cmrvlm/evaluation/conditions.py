@@ -49,11 +49,15 @@ class Condition:
 def all_subsets(sequences: Sequence[str]) -> list[str]:
     """Every non-empty subset of the sequences, joined with `+`, the largest first."""
     sizes = range(len(sequences), 0, -1)
-    return ["+".join(chosen) for size in sizes for chosen in itertools.combinations(sequences, size)]
+    return [
+        "+".join(chosen) for size in sizes for chosen in itertools.combinations(sequences, size)
+    ]
 
 
 def conditions(
-    subsets: str | Sequence[str] | None, probes: str | Sequence[str] | None, sequences: Sequence[str]
+    subsets: str | Sequence[str] | None,
+    probes: str | Sequence[str] | None,
+    sequences: Sequence[str],
 ) -> list[Condition]:
     """The conditions that a configuration asks for; the first shows everything and probes nothing.
 
@@ -73,8 +77,14 @@ def conditions(
     for name, given, allowed in (("subsets", wanted, known), ("probes", asked, list(PROBES))):
         for one in given:
             if one not in allowed:
-                raise CmrvlmError(f"unknown: '{one}'", field=name, remedy=f"Known: {', '.join(allowed)}, or all.")
-    return [Condition(), *(Condition(probe=one) for one in asked), *(Condition(subset=one) for one in wanted)]
+                raise CmrvlmError(
+                    f"unknown: '{one}'", field=name, remedy=f"Known: {', '.join(allowed)}, or all."
+                )
+    return [
+        Condition(),
+        *(Condition(probe=one) for one in asked),
+        *(Condition(subset=one) for one in wanted),
+    ]
 
 
 def _listed(given: str | Sequence[str] | None) -> list[str]:
@@ -83,8 +93,12 @@ def _listed(given: str | Sequence[str] | None) -> list[str]:
 
 def blackened(study: Study) -> Study:
     """The study with black images; what is asked and what is true stay."""
-    return study.with_series({name: replace(one, image=np.zeros(one.image.shape, dtype=np.float32))
-                              for name, one in study.series.items()})  # fmt: skip
+    return study.with_series(
+        {
+            name: replace(one, image=np.zeros(one.image.shape, dtype=np.float32))
+            for name, one in study.series.items()
+        }
+    )
 
 
 def with_images_of(study: Study, other: Study) -> Study:
@@ -97,9 +111,15 @@ def with_images_of(study: Study, other: Study) -> Study:
         if name in other.series:
             given = other.series[name]
             fits = own.mask is not None and own.mask.shape == given.image.shape
-            series[name] = replace(own, image=given.image, mask=own.mask if fits else None, phases={}, levels=(),
-                                   frame_times_ms=given.frame_times_ms,
-                                   slice_places_mm=given.slice_places_mm)  # fmt: skip
+            series[name] = replace(
+                own,
+                image=given.image,
+                mask=own.mask if fits else None,
+                phases={},
+                levels=(),
+                frame_times_ms=given.frame_times_ms,
+                slice_places_mm=given.slice_places_mm,
+            )
     return study.with_series(series)
 
 

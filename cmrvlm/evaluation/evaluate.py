@@ -20,7 +20,13 @@ from cmrvlm.errors import CmrvlmError
 from cmrvlm.evaluation import figures, tables
 from cmrvlm.evaluation.asking import Asked, Questioner
 from cmrvlm.evaluation.conditions import PROBES, Condition, conditions, partners
-from cmrvlm.evaluation.processes import gathered, join_processes, own_device, own_share, rank_and_count
+from cmrvlm.evaluation.processes import (
+    gathered,
+    join_processes,
+    own_device,
+    own_share,
+    rank_and_count,
+)
 from cmrvlm.evaluation.results import (
     Bootstrap,
     Tree,
@@ -56,7 +62,9 @@ def evaluation_data(run: TrainedRun, changes: Config) -> Any:
     if "_target_" in (changes.get("source") or {}):
         config["data"].pop("source")  # another source has other settings
     config["data"] = merged(config["data"], changes)
-    other_source = bool({"source", "root", "path", "_target_", "split_file", "shares"} & set(changes))
+    other_source = bool(
+        {"source", "root", "path", "_target_", "split_file", "shares"} & set(changes)
+    )
     if "root" in changes and "root" in config["data"].get("source", {}):
         config["data"]["source"]["root"] = changes["root"]
     split = run.folder / SPLIT
@@ -77,8 +85,11 @@ def chosen_tasks(tasks: Mapping[str, Task], names: Sequence[str] | None) -> dict
     """
     unknown = [name for name in names or () if name not in tasks]
     if unknown:
-        raise CmrvlmError(f"unknown task '{unknown[0]}'", field="tasks",
-                          remedy=f"Tasks of this run: {', '.join(tasks)}.")  # fmt: skip
+        raise CmrvlmError(
+            f"unknown task '{unknown[0]}'",
+            field="tasks",
+            remedy=f"Tasks of this run: {', '.join(tasks)}.",
+        )
     return {name: task for name, task in tasks.items() if not names or name in names}
 
 
@@ -104,29 +115,48 @@ class Evaluation:
 
     def __init__(self, config: Config) -> None:
         self.config, self.out = config, Path(config["out"])
-        self.bert = {name: value for name, value in (config.get("bert_score") or {}).items() if value is not None}
+        self.bert = {
+            name: value
+            for name, value in (config.get("bert_score") or {}).items()
+            if value is not None
+        }
         if self.bert:
             check_bert_model(**self.bert)
         self.device = own_device(device_of(config["device"]))
         self.run = load_run(Path(config["run"]))
         self.run.model.to(self.device)
-        self.conditions = conditions(config["subsets"], config["probes"], list(self.run.model.encoders))
+        self.conditions = conditions(
+            config["subsets"], config["probes"], list(self.run.model.encoders)
+        )
         self.data = evaluation_data(self.run, config["data"])
         self.studies: list[str] = self.data.split.get(config["part"], [])
         if not self.studies:
-            raise CmrvlmError(f"part '{config['part']}' holds no study", field="part",
-                              remedy="Set data.shares, or choose another part.")  # fmt: skip
+            raise CmrvlmError(
+                f"part '{config['part']}' holds no study",
+                field="part",
+                remedy="Set data.shares, or choose another part.",
+            )
         patient_of = self.data.patient_of()
         self.trained_on = self._leave_out_trained_on(patient_of)
         self.broken: dict[str, str] = self.data.failures_of(config["part"])
         self.tasks = chosen_tasks(self.data.mixture.tasks, config["tasks"])
         self.decode: Decode = build(config["decoding"], "decoding")
         self.reading: MaskReading = build(config["masks"], "masks")
-        self.questioner = Questioner(self.run.model, self.run.collator, self.tasks, config["max_new_tokens"],
-                                     config["cases_per_task"], partial(self.data.cache.load, sequences=None),
-                                     partners(patient_of, self.studies), config["studies_at_once"],
-                                     self.decode, self.reading)  # fmt: skip
-        self.bootstrap = Bootstrap.of([patient_of[study] for study in self.studies], config["bootstrap"])
+        self.questioner = Questioner(
+            self.run.model,
+            self.run.collator,
+            self.tasks,
+            config["max_new_tokens"],
+            config["cases_per_task"],
+            partial(self.data.cache.load, sequences=None),
+            partners(patient_of, self.studies),
+            config["studies_at_once"],
+            self.decode,
+            self.reading,
+        )
+        self.bootstrap = Bootstrap.of(
+            [patient_of[study] for study in self.studies], config["bootstrap"]
+        )
         self.synthetic = bool(self.data.cache.load(self.studies[0]).synthetic)
 
     def _leave_out_trained_on(self, patient_of: Mapping[str, str]) -> dict[str, int]:
@@ -152,13 +182,16 @@ class Evaluation:
 
     def score(self, condition: Condition, full: Asked | None) -> Scored:
         """Ask under one condition and score."""
-        loader = self.data.question_loader(own_share(self.studies), condition.shown,
-                                           paraphrased=condition.probe == "paraphrase")  # fmt: skip
+        loader = self.data.question_loader(
+            own_share(self.studies), condition.shown, paraphrased=condition.probe == "paraphrase"
+        )
         panel = self.out / "panel.png" if full is None and rank_and_count()[0] == 0 else None
         asked = gathered(self.questioner.ask(loader, condition, full, panel), self.studies)
         for answer in asked.answers:
             answer.lowercase = self.config["lowercase"]
-        extra = {name: partial(bert_scores, **self.bert) for name in TEXT_TASKS} if self.bert else None
+        extra = (
+            {name: partial(bert_scores, **self.bert) for name in TEXT_TASKS} if self.bert else None
+        )
         found = statistics(asked, self.tasks, full, extra)
         tree, replicates = as_tree(found, asked, self.bootstrap)
         return Scored(asked, tree, replicates, answer_rows(asked, self.tasks, found))
@@ -193,7 +226,9 @@ class Evaluation:
             "intervals": f"2.5 to 97.5 %, {config['bootstrap']} resamples of patients, seed 0",
             "probes": {one.probe: PROBES[one.probe] for one in self.conditions if one.probe},
             "device": self.device.type,
-            "versions": {name: version(name) for name in ("cmrvlm", "torch", "transformers", "monai")},
+            "versions": {
+                name: version(name) for name in ("cmrvlm", "torch", "transformers", "monai")
+            },
         }
 
 
@@ -219,8 +254,10 @@ def evaluate(config: Config) -> dict[str, Any]:
         rows += scored.rows
         for study, reason in scored.asked.failures.items():
             failures.setdefault(study, f"{condition.name}: {reason}")
-    rows += [{"study": study, "subset": "full", "probe": "", "failure": reason}
-             for study, reason in one.broken.items()]  # fmt: skip
+    rows += [
+        {"study": study, "subset": "full", "probe": "", "failure": reason}
+        for study, reason in one.broken.items()
+    ]
     content = {
         "time": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "tasks": full.tree,
@@ -240,22 +277,43 @@ def evaluate(config: Config) -> dict[str, Any]:
 
 
 def _figures(one: Evaluation, full: Scored, subsets: Mapping[str, Tree]) -> None:
-    by_task = {name: [full.asked.answers[row] for row in rows] for name, rows in full.asked.by_task().items()}
+    by_task = {
+        name: [full.asked.answers[row] for row in rows]
+        for name, rows in full.asked.by_task().items()
+    }
     figures.bland_altman(by_task.get("volume", []), one.out / "bland_altman.png")
-    figures.reliability(by_task.get("disease", []), by_task.get("abnormality", []), one.out / "reliability.png")
+    figures.reliability(
+        by_task.get("disease", []), by_task.get("abnormality", []), one.out / "reliability.png"
+    )
     figures.subset_map(subsets, one.out / "subsets.png")
 
 
-def _tables(one: Evaluation, full: Scored, probes: Mapping[str, Tree], subsets: Mapping[str, Tree],
-            failures: Mapping[str, str]) -> None:  # fmt: skip
+def _tables(
+    one: Evaluation,
+    full: Scored,
+    probes: Mapping[str, Tree],
+    subsets: Mapping[str, Tree],
+    failures: Mapping[str, str],
+) -> None:
     kind = "synthetic phantoms" if one.synthetic else "studies"
-    parts = [(*tables.score_rows(full.tree, probes), f"{len(one.studies)} {kind} of the {one.config['part']} part")]
+    parts = [
+        (
+            *tables.score_rows(full.tree, probes),
+            f"{len(one.studies)} {kind} of the {one.config['part']} part",
+        )
+    ]
     if probes:
         parts.append((*tables.probe_rows(probes), "Answers that probes leave unchanged"))
     if subsets:
         primary = {name: task.primary for name, task in one.tasks.items()} | (
-            {"disease": "macro_auroc"} if "disease" in one.tasks else {})  # fmt: skip
-        parts.append((*tables.subset_rows(full.tree, subsets, primary), "Sequences shown (difference from all)"))
+            {"disease": "macro_auroc"} if "disease" in one.tasks else {}
+        )
+        parts.append(
+            (
+                *tables.subset_rows(full.tree, subsets, primary),
+                "Sequences shown (difference from all)",
+            )
+        )
     console = Console(width=150)
     for head, rows, title in parts:
         console.print(tables.rich_table(head, rows, title))

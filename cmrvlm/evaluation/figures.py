@@ -39,8 +39,16 @@ def bland_altman(answers: Sequence[Answer], path: Path) -> None:
             values = np.array(pairs[name])
             gap = values[:, 0] - values[:, 1]
             axis.scatter(values.mean(axis=1), gap, s=9, alpha=0.6)
-            for height in (gap.mean(), *(gap.mean() + sign * LIMIT * gap.std(ddof=1) for sign in (-1, 1))):
-                axis.axhline(height, color="black", linewidth=0.8, linestyle="-" if height == gap.mean() else "--")
+            for height in (
+                gap.mean(),
+                *(gap.mean() + sign * LIMIT * gap.std(ddof=1) for sign in (-1, 1)),
+            ):
+                axis.axhline(
+                    height,
+                    color="black",
+                    linewidth=0.8,
+                    linestyle="-" if height == gap.mean() else "--",
+                )
     save(figure, path, vector=True)
 
 
@@ -48,7 +56,11 @@ def _reliability(axis: Axes, truth: np.ndarray, guess: np.ndarray, title: str) -
     index = np.clip((guess * CalibrationError.bins).astype(int), 0, CalibrationError.bins - 1)
     filled = np.unique(index)
     axis.plot([0, 1], [0, 1], color="grey", linewidth=0.8)
-    axis.plot([guess[index == b].mean() for b in filled], [truth[index == b].mean() for b in filled], marker="o")
+    axis.plot(
+        [guess[index == b].mean() for b in filled],
+        [truth[index == b].mean() for b in filled],
+        marker="o",
+    )
     axis.set_title(title, fontsize=9)
     axis.set_xlabel("predicted probability", fontsize=8)
     axis.set_ylabel("observed share", fontsize=8)
@@ -57,15 +69,25 @@ def _reliability(axis: Axes, truth: np.ndarray, guess: np.ndarray, title: str) -
 def reliability(diseases: Sequence[Answer], findings: Sequence[Answer], path: Path) -> None:
     """Observed against predicted share for the probabilities of diseases and of findings."""
     panels = []
-    known = [a for a in diseases if "disease" in a.read_outs and a.instruction.case.truth is not None]
+    known = [
+        a for a in diseases if "disease" in a.read_outs and a.instruction.case.truth is not None
+    ]
     if known:
-        truth = np.array([[c in str(a.instruction.case.truth).split("+") for c in DISEASES] for a in known])
-        panels.append(("disease", truth.ravel(), np.stack([a.read_outs["disease"] for a in known]).ravel()))
+        truth = np.array(
+            [[c in str(a.instruction.case.truth).split("+") for c in DISEASES] for a in known]
+        )
+        panels.append(
+            ("disease", truth.ravel(), np.stack([a.read_outs["disease"] for a in known]).ravel())
+        )
     asked = [a for a in findings if "findings" in a.read_outs]
     if asked:
         codes = list(FINDINGS)
-        guess = np.array([a.read_outs["findings"][codes.index(a.instruction.case.key)] for a in asked])
-        panels.append(("abnormality", np.array([a.instruction.case.truth == "yes" for a in asked]), guess))
+        guess = np.array(
+            [a.read_outs["findings"][codes.index(a.instruction.case.key)] for a in asked]
+        )
+        panels.append(
+            ("abnormality", np.array([a.instruction.case.truth == "yes" for a in asked]), guess)
+        )
     if not panels:
         return
     figure = Figure(figsize=(4 * len(panels), 3.6), layout="constrained")
@@ -80,7 +102,9 @@ def subset_map(trees: Mapping[str, Tree], path: Path) -> None:
     rows = [name for name in trees if trees[name].get("disease")]
     if len(rows) < 2:
         return
-    table = [[trees[name]["disease"][f"auroc_{code}"]["value"] for code in DISEASES] for name in rows]
+    table = [
+        [trees[name]["disease"][f"auroc_{code}"]["value"] for code in DISEASES] for name in rows
+    ]
     values = np.array([[np.nan if value is None else value for value in row] for row in table])
     figure = Figure(figsize=(11, 0.55 * len(rows) + 1.6), layout="constrained")
     axis = figure.subplots()
@@ -90,7 +114,15 @@ def subset_map(trees: Mapping[str, Tree], path: Path) -> None:
     for row, column in np.ndindex(values.shape):
         if not np.isnan(values[row, column]):
             shade = "white" if values[row, column] < 0.8 else "black"
-            axis.text(column, row, f"{values[row, column]:.2f}", ha="center", va="center", fontsize=7, color=shade)
+            axis.text(
+                column,
+                row,
+                f"{values[row, column]:.2f}",
+                ha="center",
+                va="center",
+                fontsize=7,
+                color=shade,
+            )
     figure.colorbar(picture, label="AUROC")
     axis.set_title("Diseases by sequences shown", fontsize=10)
     save(figure, path, vector=True)

@@ -42,12 +42,18 @@ class Bootstrap:
         names = tuple(sorted(set(patients)))
         count = len(names)
         rng = np.random.default_rng(seed)
-        drawn = rng.multinomial(count, np.full(count, 1 / count), size=resamples) if count else np.zeros((resamples, 0))
+        drawn = (
+            rng.multinomial(count, np.full(count, 1 / count), size=resamples)
+            if count
+            else np.zeros((resamples, 0))
+        )
         return cls(names, drawn.astype(np.float64))
 
     def digest(self) -> str:
         """Hash of the patients and the draws: equal for runs that can be compared in pairs."""
-        return hashlib.sha256("/".join(self.patients).encode() + self.weights.tobytes()).hexdigest()[:16]
+        return hashlib.sha256(
+            "/".join(self.patients).encode() + self.weights.tobytes()
+        ).hexdigest()[:16]
 
     def rows(self, patients: Sequence[str]) -> Weights:
         """Weights (B, N) of answers by their patients."""
@@ -65,7 +71,10 @@ def interval(replicates: Weights) -> tuple[float | None, float | None]:
 
 
 def statistics(
-    asked: Asked, tasks: Mapping[str, Task], full: Asked | None, extra: Mapping[str, Any] | None = None
+    asked: Asked,
+    tasks: Mapping[str, Task],
+    full: Asked | None,
+    extra: Mapping[str, Any] | None = None,
 ) -> Found:
     """Task to the rows of its answers and to its statistics over them.
 
@@ -105,13 +114,20 @@ def as_tree(found: Found, asked: Asked, bootstrap: Bootstrap) -> tuple[Tree, dic
             value = one.value
             values = one(weights) if value is not None else np.full(len(weights), math.nan)
             low, high = interval(values)
-            tree[task][metric] = {"value": None if value is None else round(value, DIGITS), "low": low, "high": high,
-                                  "n": one.n, "undefined": one.undefined}  # fmt: skip
+            tree[task][metric] = {
+                "value": None if value is None else round(value, DIGITS),
+                "low": low,
+                "high": high,
+                "n": one.n,
+                "undefined": one.undefined,
+            }
             replicates[f"{task}.{metric}"] = values
     return tree, replicates
 
 
-def add_differences(tree: Tree, asked: Asked, full: Asked, tasks: Mapping[str, Task], bootstrap: Bootstrap) -> None:
+def add_differences(
+    tree: Tree, asked: Asked, full: Asked, tasks: Mapping[str, Task], bootstrap: Bootstrap
+) -> None:
     """Add to each value its paired difference from the full set, over the questions that both were asked.
 
     What a subset cannot be asked at all would otherwise make it look better, or worse, than it is. Reports and captions
@@ -123,25 +139,44 @@ def add_differences(tree: Tree, asked: Asked, full: Asked, tasks: Mapping[str, T
     for name, task in tasks.items():
         own = [question for question in common if question[1] == name]
         here, there = [rows_here[q] for q in own], [rows_there[q] for q in own]
-        scores, base = (task.score([one.answers[row] for row in rows])
-                        for one, rows in ((asked, here), (full, there)))  # fmt: skip
+        scores, base = (
+            task.score([one.answers[row] for row in rows])
+            for one, rows in ((asked, here), (full, there))
+        )
         weights = bootstrap.rows([asked.patients[row] for row in here])
         for metric, row in tree[name].items():
-            value, before = (found[metric].value if metric in found else None for found in (scores, base))
+            value, before = (
+                found[metric].value if metric in found else None for found in (scores, base)
+            )
             if value is None or before is None:
                 row["difference"] = None
                 continue
             low, high = interval(scores[metric](weights) - base[metric](weights))
-            row["difference"] = {"value": round(value - before, DIGITS), "low": low, "high": high, "n": len(own)}
+            row["difference"] = {
+                "value": round(value - before, DIGITS),
+                "low": low,
+                "high": high,
+                "n": len(own),
+            }
 
 
 SCHEMA = pa.schema(
-    [("study", pa.string()), ("task", pa.string()), ("question", pa.string()), ("language", pa.string()),
-     ("prompt", pa.string()), ("target", pa.string()), ("answer", pa.string()),
-     ("truncated", pa.bool_()), ("score", pa.float64()), ("probabilities", pa.list_(pa.float32())),
-     ("subset", pa.string()), ("probe", pa.string()),
-     ("failure", pa.string())]
-)  # fmt: skip
+    [
+        ("study", pa.string()),
+        ("task", pa.string()),
+        ("question", pa.string()),
+        ("language", pa.string()),
+        ("prompt", pa.string()),
+        ("target", pa.string()),
+        ("answer", pa.string()),
+        ("truncated", pa.bool_()),
+        ("score", pa.float64()),
+        ("probabilities", pa.list_(pa.float32())),
+        ("subset", pa.string()),
+        ("probe", pa.string()),
+        ("failure", pa.string()),
+    ]
+)
 
 
 def answer_rows(asked: Asked, tasks: Mapping[str, Task], found: Found) -> list[dict[str, Any]]:
@@ -150,18 +185,31 @@ def answer_rows(asked: Asked, tasks: Mapping[str, Task], found: Found) -> list[d
     for name, task in tasks.items():
         rows, scores = found[name]
         values = [
-            None if math.isnan(value) else round(float(value), DIGITS) for value in per_answer(scores[task.primary])
+            None if math.isnan(value) else round(float(value), DIGITS)
+            for value in per_answer(scores[task.primary])
         ]
         score |= dict(zip(rows, values, strict=True))
     where = {"subset": asked.condition.subset, "probe": asked.condition.probe}
     lines: list[dict[str, Any]] = [
-        {"study": a.instruction.study_id, "task": a.instruction.task, "question": a.instruction.case.key,
-         "language": a.instruction.language, "prompt": a.instruction.prompt, "target": a.instruction.reference,
-         "answer": a.text, "truncated": a.truncated, "score": score[row],
-         "probabilities": tasks[a.instruction.task].probabilities(a), "failure": None, **where}
+        {
+            "study": a.instruction.study_id,
+            "task": a.instruction.task,
+            "question": a.instruction.case.key,
+            "language": a.instruction.language,
+            "prompt": a.instruction.prompt,
+            "target": a.instruction.reference,
+            "answer": a.text,
+            "truncated": a.truncated,
+            "score": score[row],
+            "probabilities": tasks[a.instruction.task].probabilities(a),
+            "failure": None,
+            **where,
+        }
         for row, a in enumerate(asked.answers)
-    ]  # fmt: skip
-    return lines + [{"study": study, "failure": reason, **where} for study, reason in asked.failures.items()]
+    ]
+    return lines + [
+        {"study": study, "failure": reason, **where} for study, reason in asked.failures.items()
+    ]
 
 
 def write_answers(rows: Sequence[dict[str, Any]], path: Path) -> None:

@@ -20,19 +20,29 @@ def shown(row: Mapping[str, Any] | None, *, interval: bool = False) -> str:
     if row["value"] is None:
         return "undefined"
     text = f"{row['value']:.3f}"
-    return f"{text} ({row['low']:.3f} to {row['high']:.3f})" if interval and row["low"] is not None else text
+    return (
+        f"{text} ({row['low']:.3f} to {row['high']:.3f})"
+        if interval and row["low"] is not None
+        else text
+    )
 
 
 def score_rows(tree: Tree, probes: Mapping[str, Tree]) -> tuple[Row, list[Row]]:
     """Head and rows of the main table: each metric with its interval, beside the probes; no single classes."""
     head = ("task", "metric", "value (95 %)", *probes, "n", "undefined")
     rows = [
-        (task, name, shown(row, interval=True), *(shown(probe.get(task, {}).get(name)) for probe in probes.values()),
-         str(row["n"]), str(row["undefined"]))
+        (
+            task,
+            name,
+            shown(row, interval=True),
+            *(shown(probe.get(task, {}).get(name)) for probe in probes.values()),
+            str(row["n"]),
+            str(row["undefined"]),
+        )
         for task, metrics in tree.items()
         for name, row in metrics.items()
         if not name.startswith(PER_CLASS)
-    ]  # fmt: skip
+    ]
     return head, rows
 
 
@@ -40,12 +50,20 @@ def probe_rows(probes: Mapping[str, Tree]) -> tuple[Row, list[Row]]:
     """Head and rows of the share of answers that each probe leaves unchanged, by task."""
     names = list(probes)
     tasks = [task for task in next(iter(probes.values()), {}) if task != OVERALL]
-    rows = [(task, *(shown(probes[name].get(task, {}).get("unchanged_share")) for name in names)) for task in tasks]
+    rows = [
+        (task, *(shown(probes[name].get(task, {}).get("unchanged_share")) for name in names))
+        for task in tasks
+    ]
     overall = [next(iter(probes[name].get(OVERALL, {}).values()), None) for name in names]
-    return ("answers unchanged", *names), [*rows, ("all questions (mirage rate)", *(shown(one) for one in overall))]
+    return ("answers unchanged", *names), [
+        *rows,
+        ("all questions (mirage rate)", *(shown(one) for one in overall)),
+    ]
 
 
-def subset_rows(tree: Tree, subsets: Mapping[str, Tree], primary: Mapping[str, str]) -> tuple[Row, list[Row]]:
+def subset_rows(
+    tree: Tree, subsets: Mapping[str, Tree], primary: Mapping[str, str]
+) -> tuple[Row, list[Row]]:
     """Head and rows of each task's main metrics by the sequences shown, with the difference from all of them.
 
     Args:

@@ -35,18 +35,26 @@ def device_of(name: str) -> torch.device:
         CmrvlmError: The name is unknown, or there is no GPU.
     """
     if name not in ("auto", "cpu", "cuda"):
-        raise CmrvlmError(f"unknown device '{name}'", field="device", remedy="Use auto, cpu or cuda.")
+        raise CmrvlmError(
+            f"unknown device '{name}'", field="device", remedy="Use auto, cpu or cuda."
+        )
     found = torch.cuda.is_available()
     if name == "cuda" and not found:
-        raise CmrvlmError("there is no GPU here", field="device", remedy="Use device=auto or device=cpu.")
+        raise CmrvlmError(
+            "there is no GPU here", field="device", remedy="Use device=auto or device=cpu."
+        )
     return torch.device("cuda" if found and name != "cpu" else "cpu")
 
 
 @torch.no_grad()
 def answer_batch(
-    model: CMRVLM, collator: Collator, batch: Batch, max_new_tokens: int, decode: Decode | None = None,
+    model: CMRVLM,
+    collator: Collator,
+    batch: Batch,
+    max_new_tokens: int,
+    decode: Decode | None = None,
     reading: MaskReading | None = None,
-) -> list[Answer]:  # fmt: skip
+) -> list[Answer]:
     """Ask a model every instruction of a batch, in the precision that it was trained in; images are encoded once.
 
     Args:
@@ -62,11 +70,18 @@ def answer_batch(
     """
     device = next(model.parameters()).device
     with autocast_of(model.precision, device):
-        return _answers(model, collator, batch.to(device), max_new_tokens, decode, reading or MaskReading())
+        return _answers(
+            model, collator, batch.to(device), max_new_tokens, decode, reading or MaskReading()
+        )
 
 
 def _answers(
-    model: CMRVLM, collator: Collator, batch: Batch, max_new_tokens: int, decode: Decode | None, reading: MaskReading
+    model: CMRVLM,
+    collator: Collator,
+    batch: Batch,
+    max_new_tokens: int,
+    decode: Decode | None,
+    reading: MaskReading,
 ) -> list[Answer]:
     """Answer as `answer_batch` says, with the batch where the model is."""
     owners = rows_of(batch)
@@ -76,15 +91,23 @@ def _answers(
     prompts = [collator.prompt_ids(one, blind) for one in batch.instructions]
     end = int(collator.tokenizer.eos_token_id)
     rules = [_rule(collator, one, end) for one in batch.instructions]
-    groups = [(owner, one.case.views) for owner, one in zip(owners, batch.instructions, strict=True)]
+    groups = [
+        (owner, one.case.views) for owner, one in zip(owners, batch.instructions, strict=True)
+    ]
     new = model.generate(tokens, prompts, groups, end, max_new_tokens, rules, decode)
-    texts = [collator.tokenizer.decode([t for t in ids if t != collator.image_id]).strip() for ids in new]
-    answers = [Answer(one, text, truncated=not one.allowed and len(ids) >= max_new_tokens)
-               for one, text, ids in zip(batch.instructions, texts, new, strict=True)]  # fmt: skip
+    texts = [
+        collator.tokenizer.decode([t for t in ids if t != collator.image_id]).strip() for ids in new
+    ]
+    answers = [
+        Answer(one, text, truncated=not one.allowed and len(ids) >= max_new_tokens)
+        for one, text, ids in zip(batch.instructions, texts, new, strict=True)
+    ]
     _add_masks(model, collator, batch, features, tokens, answers, reading)
     _add_read_outs(model, features, answers, owners)
     for answer in answers:
-        answer.text = fill_quotes(answer.text, quoted_values(answer.read_outs), answer.instruction.language)
+        answer.text = fill_quotes(
+            answer.text, quoted_values(answer.read_outs), answer.instruction.language
+        )
     return answers
 
 
@@ -111,16 +134,22 @@ def quoted_values(read_outs: Mapping[str, NDArray[np.float32]]) -> dict[str, flo
 
 
 def _add_masks(
-    model: CMRVLM, collator: Collator, batch: Batch, features: Features, tokens: list[Tensor], answers: list[Answer],
+    model: CMRVLM,
+    collator: Collator,
+    batch: Batch,
+    features: Features,
+    tokens: list[Tensor],
+    answers: list[Answer],
     reading: MaskReading,
-) -> None:  # fmt: skip
+) -> None:
     asked = [row for row, one in enumerate(batch.instructions) if one.case.mask is not None]
     if not asked:
         return
     instructions: list[Instruction] = [batch.instructions[row] for row in asked]
     owners = [int(batch.owners[row]) for row in asked]
-    rows = collator.rows(instructions, owners, blind=not batch.media,
-                         answers=[answers[row].text for row in asked])  # fmt: skip
+    rows = collator.rows(
+        instructions, owners, blind=not batch.media, answers=[answers[row].text for row in asked]
+    )
     rows = rows.to(batch.owners.device)
     hidden = model.read(rows, [tokens[row] for row in asked])
     logits = reading.logits(model, batch.media, features, hidden, rows, instructions, owners)
@@ -129,7 +158,11 @@ def _add_masks(
         assert target is not None
         answer.truth_mask = None if truth is None else truth.cpu().numpy()
         answer.spacing_mm = batch.spacings_mm[row]
-        absent = None if target.as_box else said_absent(target.structure, instructions[position].language)
+        absent = (
+            None
+            if target.as_box
+            else said_absent(target.structure, instructions[position].language)
+        )
         if position in logits:
             answer.mask = reading.mask(logits[position], instructions[position])
         elif answer.text == absent and (owners[position], target.sequence) in features.place:
@@ -140,7 +173,9 @@ def _add_masks(
             answer.text = absent  # what is nowhere is not there, whatever the words said
 
 
-def _add_read_outs(model: CMRVLM, features: Features, answers: list[Answer], owners: list[int]) -> None:
+def _add_read_outs(
+    model: CMRVLM, features: Features, answers: list[Answer], owners: list[int]
+) -> None:
     """Read-outs of each distinct set of whole series once, given to all answers that show it."""
     sets = rows_by_series(features.place, [answer.instruction for answer in answers], owners)
     outputs = model.read_outs(features, list(sets))

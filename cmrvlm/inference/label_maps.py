@@ -24,7 +24,9 @@ FRAMES = ("all", "seen", "ed_es")
 def with_empty_masks(study: Study) -> Study:
     """The study with masks in which nothing is annotated, as places for predictions."""
     series = {
-        name: replace(one, mask=np.full(one.image.shape, NOT_ANNOTATED, dtype=np.uint8), phases={}, levels=())
+        name: replace(
+            one, mask=np.full(one.image.shape, NOT_ANNOTATED, dtype=np.uint8), phases={}, levels=()
+        )
         for name, one in study.series.items()
     }
     return study.with_series(series)
@@ -54,7 +56,9 @@ def label_map(answers: Sequence[Answer], sequence: str) -> NDArray[np.uint8] | N
     return result
 
 
-def to_native(labels: NDArray[np.uint8], model_study: Study, native: Study, sequence: str) -> NDArray[np.uint8]:
+def to_native(
+    labels: NDArray[np.uint8], model_study: Study, native: Study, sequence: str
+) -> NDArray[np.uint8]:
     """Labels on the native grid; frames that the model did not see are 255 (not annotated).
 
     What lies outside the model's field of view is background, but 255 beside a structure that runs into its edge, in
@@ -65,7 +69,9 @@ def to_native(labels: NDArray[np.uint8], model_study: Study, native: Study, sequ
     moved = resample_mask(labels, here.affine, there.affine, (z, h, w))
     outside = moved == NOT_ANNOTATED
     if outside.any():
-        beside = ndimage.binary_dilation((moved != STRUCTURES["background"]) & ~outside, NEIGHBOURS[:, None])
+        beside = ndimage.binary_dilation(
+            (moved != STRUCTURES["background"]) & ~outside, NEIGHBOURS[:, None]
+        )
         moved[outside & ~beside] = STRUCTURES["background"]
     result = np.full(there.image.shape, NOT_ANNOTATED, dtype=np.uint8)
     result[:, frames_to_keep(t, labels.shape[1], dict(there.phases))] = moved
@@ -97,11 +103,17 @@ def check_coding(values: Mapping[str, Any] | None) -> None:
         CmrvlmError: It is so.
     """
     given = values or {}
-    odd = [name for name, value in given.items()
-           if name not in STRUCTURES or not isinstance(value, int) or not 0 < value < NOT_ANNOTATED]  # fmt: skip
+    odd = [
+        name
+        for name, value in given.items()
+        if name not in STRUCTURES or not isinstance(value, int) or not 0 < value < NOT_ANNOTATED
+    ]
     if odd or len(set(given.values())) < len(given):
-        raise CmrvlmError(f"no coding of masks: {dict(given)}", field="mask_values",
-                          remedy=f"Give each of {', '.join(STRUCTURES)} a value of its own, 1 to 254.")  # fmt: skip
+        raise CmrvlmError(
+            f"no coding of masks: {dict(given)}",
+            field="mask_values",
+            remedy=f"Give each of {', '.join(STRUCTURES)} a value of its own, 1 to 254.",
+        )
 
 
 def frames_wanted(frames: object, native: Study) -> dict[str, NDArray[np.bool_]]:
@@ -118,14 +130,26 @@ def frames_wanted(frames: object, native: Study) -> dict[str, NDArray[np.bool_]]
     lengths = {name: one.image.shape[1] for name, one in native.series.items()}
     if isinstance(frames, str) and frames in FRAMES:
         return {name: np.full(length, frames != "seen") for name, length in lengths.items()}
-    if not isinstance(frames, Sequence) or not frames or not all(type(one) is int for one in frames):
-        raise CmrvlmError(f"no choice of frames: {frames}", field="frames",
-                          remedy=f"Use {', '.join(FRAMES)} or numbers such as [0,8].")  # fmt: skip
+    if (
+        not isinstance(frames, Sequence)
+        or not frames
+        or not all(type(one) is int for one in frames)
+    ):
+        raise CmrvlmError(
+            f"no choice of frames: {frames}",
+            field="frames",
+            remedy=f"Use {', '.join(FRAMES)} or numbers such as [0,8].",
+        )
     shortest = min((length for length in lengths.values() if length > 1), default=None)
     if shortest is not None and not 0 <= min(frames) <= max(frames) < shortest:
-        raise CmrvlmError(f"frames are {list(frames)}, the shortest cine has {shortest}", field="frames",
-                          remedy=f"Give numbers from 0 to {shortest - 1}.")  # fmt: skip
-    return {name: np.isin(np.arange(length), frames) | (length == 1) for name, length in lengths.items()}
+        raise CmrvlmError(
+            f"frames are {list(frames)}, the shortest cine has {shortest}",
+            field="frames",
+            remedy=f"Give numbers from 0 to {shortest - 1}.",
+        )
+    return {
+        name: np.isin(np.arange(length), frames) | (length == 1) for name, length in lengths.items()
+    }
 
 
 def shown_frames(count: int, seen: int, later: int) -> NDArray[np.bool_]:

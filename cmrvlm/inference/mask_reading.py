@@ -39,14 +39,26 @@ class MaskReading:
         return ", ".join(chosen) if chosen else "as they are"
 
     def logits(
-        self, model: CMRVLM, media: Mapping[str, list[Media]], features: Features, hidden: Tensor, rows: TextRows,
-        instructions: list[Instruction], owners: list[int],
-    ) -> dict[int, Tensor]:  # fmt: skip
+        self,
+        model: CMRVLM,
+        media: Mapping[str, list[Media]],
+        features: Features,
+        hidden: Tensor,
+        rows: TextRows,
+        instructions: list[Instruction],
+        owners: list[int],
+    ) -> dict[int, Tensor]:
         """Logits (Z, F, H, W) of the rows that have a mask or a box, see `CMRVLM.mask_logits`."""
-        found = {row: own[0] for row, own in model.mask_logits(features, hidden, rows, instructions, owners).items()}
+        found = {
+            row: own[0]
+            for row, own in model.mask_logits(features, hidden, rows, instructions, owners).items()
+        }
         if not self.flips or not found:
             return found
-        mirrored = {name: [replace(one, images=one.images.flip(-1)) for one in own] for name, own in media.items()}
+        mirrored = {
+            name: [replace(one, images=one.images.flip(-1)) for one in own]
+            for name, own in media.items()
+        }
         other = model.mask_logits(model.encode(mirrored), hidden, rows, instructions, owners)
         return {row: (own + other[row][0].flip(-1)) / 2 for row, own in found.items()}
 

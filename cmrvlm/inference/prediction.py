@@ -59,16 +59,33 @@ log = logging.getLogger(__name__)
 
 _MASK = "{}_mask.nii.gz"
 _PANEL = {name: "panel.png" if name == "sax" else f"panel_{name}.png" for name in SEQUENCES}
-_WRITTEN = ("prediction.json", *PICTURES, *_PANEL.values(), *(_MASK.format(name) for name in SEQUENCES))
+_WRITTEN = (
+    "prediction.json",
+    *PICTURES,
+    *_PANEL.values(),
+    *(_MASK.format(name) for name in SEQUENCES),
+)
 
 
-def questions(study: Study, language: str, ask: str | None, report: ReportTask) -> list[Instruction]:
+def questions(
+    study: Study, language: str, ask: str | None, report: ReportTask
+) -> list[Instruction]:
     """What a preprocessed study is asked in words: report, disease, and the user's own question."""
     views = whole_views(list(study.series))
-    asked = [Instruction(study.study_id, "report", language, report.prompts[language][0], "", Case(views),
-                         outline=report.outline(language)),
-             Instruction(study.study_id, "disease", language, DiseaseTask.prompts[language][0], "",
-                         Case(views))]  # fmt: skip
+    asked = [
+        Instruction(
+            study.study_id,
+            "report",
+            language,
+            report.prompts[language][0],
+            "",
+            Case(views),
+            outline=report.outline(language),
+        ),
+        Instruction(
+            study.study_id, "disease", language, DiseaseTask.prompts[language][0], "", Case(views)
+        ),
+    ]
     if ask and not structures_asked(ask):
         asked.append(Instruction(study.study_id, "ask", language, ask, "", Case(views)))
     return asked
@@ -78,8 +95,11 @@ def panel(series: Series, path: Path) -> None:
     """Slices at the largest and the smallest left ventricle with the structures, or of the first frame with masks."""
     assert series.mask is not None
     phases = phases_of_masks(series)
-    rows = ({"largest LV": phases["ed"], "smallest LV": phases["es"]} if phases
-            else {"": series.known_frames()[0]})  # fmt: skip
+    rows = (
+        {"largest LV": phases["ed"], "smallest LV": phases["es"]}
+        if phases
+        else {"": series.known_frames()[0]}
+    )
     slices = np.linspace(0, len(series.mask) - 1, min(6, len(series.mask))).round().astype(int)
     figure = Figure(figsize=(1.9 * len(slices), 2.1 * len(rows)))
     axes = figure.subplots(len(rows), len(slices), squeeze=False)
@@ -87,7 +107,12 @@ def panel(series: Series, path: Path) -> None:
         for column, index in enumerate(slices):
             picture = np.asarray(series.image[index, frame], dtype=np.float32)
             masks = {one: series.mask[index, frame] == STRUCTURES[one] for one in COLORS}
-            overlay(axes[row, column], picture, masks, f"{name}, slice {index}" if len(rows) > 1 else f"slice {index}")
+            overlay(
+                axes[row, column],
+                picture,
+                masks,
+                f"{name}, slice {index}" if len(rows) > 1 else f"slice {index}",
+            )
     save(figure, path)
 
 
@@ -98,7 +123,11 @@ def predict(config: Config) -> dict[str, Any]:
         config: Plain configuration.
     """
     if config["language"] not in LANGUAGES:
-        raise CmrvlmError(f"unknown language '{config['language']}'", field="language", remedy=f"Known: {LANGUAGES}.")
+        raise CmrvlmError(
+            f"unknown language '{config['language']}'",
+            field="language",
+            remedy=f"Known: {LANGUAGES}.",
+        )
     check_coding(config["mask_values"])
     device = device_of(config["device"])
     run = load_run(Path(config["run"]))
@@ -106,8 +135,11 @@ def predict(config: Config) -> dict[str, Any]:
     native = read_study(Path(config["study"]), config["sequence"])
     known = {name: one for name, one in native.series.items() if name in run.model.encoders}
     if not known:
-        raise CmrvlmError(f"the run reads {', '.join(run.model.encoders)}, the study has {', '.join(native.series)}",
-                          field="study", remedy="Use a run that was trained with this sequence.")  # fmt: skip
+        raise CmrvlmError(
+            f"the run reads {', '.join(run.model.encoders)}, the study has {', '.join(native.series)}",
+            field="study",
+            remedy="Use a run that was trained with this sequence.",
+        )
     native = native.with_series(known)
     wanted = frames_wanted(config["frames"], native)
     out = Path(config["out"])
@@ -116,26 +148,51 @@ def predict(config: Config) -> dict[str, Any]:
         (out / name).unlink(missing_ok=True)
     study, answers = _answers(run, native, config, list(run.model.mask_head), with_words=True)
     maps = _label_maps(run, native, study, answers, config, wanted)
-    measured = {name: replace(native.series[name], mask=labels, phases={}, levels=()) for name, labels in maps.items()}
-    written = {name: at_ed_and_es(one) for name, one in measured.items()} if config["frames"] == "ed_es" else maps
+    measured = {
+        name: replace(native.series[name], mask=labels, phases={}, levels=())
+        for name, labels in maps.items()
+    }
+    written = (
+        {name: at_ed_and_es(one) for name, one in measured.items()}
+        if config["frames"] == "ed_es"
+        else maps
+    )
     result = _texts(answers, config["ask"], written) | {"layout": _layouts(native)}
-    images = image_files(Path(config["study"]), config["sequence"])  # for their headers, which a study does not hold
+    images = image_files(
+        Path(config["study"]), config["sequence"]
+    )  # for their headers, which a study does not hold
     for sequence, one in measured.items():
         labels = coded(written[sequence], config["mask_values"])
         write_mask(out / _MASK.format(sequence), labels, images[sequence], sequence)
         panel(one, out / _PANEL[sequence])
     if config["frames"] != "all":
-        result["mask_frames"] = {sequence: list(replace(one, mask=written[sequence]).known_frames())
-                                 for sequence, one in measured.items()}  # fmt: skip
+        result["mask_frames"] = {
+            sequence: list(replace(one, mask=written[sequence]).known_frames())
+            for sequence, one in measured.items()
+        }
     if "sax" in measured:
-        result["from_masks"] = of_ventricles(measured["sax"], native.labels.demographics, out,
-                                             find_phases=isinstance(config["frames"], str))  # fmt: skip
+        result["from_masks"] = of_ventricles(
+            measured["sax"],
+            native.labels.demographics,
+            out,
+            find_phases=isinstance(config["frames"], str),
+        )
     if "lge" in measured:
-        asked = {mask.structure for answer in answers if answer.mask is not None
-                 and (mask := answer.instruction.case.mask) and mask.sequence == "lge"}  # fmt: skip
+        asked = {
+            mask.structure
+            for answer in answers
+            if answer.mask is not None
+            and (mask := answer.instruction.case.mask)
+            and mask.sequence == "lge"
+        }
         cine = measured.get("sax")
-        septum = None if cine is None else septum_direction(
-            cine, result["from_masks"]["frames"].get("ed", cine.known_frames()[0]))  # fmt: skip
+        septum = (
+            None
+            if cine is None
+            else septum_direction(
+                cine, result["from_masks"]["frames"].get("ed", cine.known_frames()[0])
+            )
+        )
         result["from_lge_masks"] = of_scar(measured["lge"], asked, out, septum)
     write_json(out / "prediction.json", result)
     return result
@@ -148,7 +205,10 @@ def _layouts(study: Study) -> dict[str, str]:
         layouts[name] = LAYOUT
         if not is_oriented(series.affine):
             layouts[name] = "as stored: the file has no scanner orientation"
-            log.warning("%s: the file has no scanner orientation, rows, columns and slices stay as stored", name)
+            log.warning(
+                "%s: the file has no scanner orientation, rows, columns and slices stay as stored",
+                name,
+            )
     return layouts
 
 
@@ -159,20 +219,35 @@ def _answers(
     """The study on the model's grid, and what the model says of it: masks of some series, and words if wanted."""
     study = run.preprocessing(with_empty_masks(native))
     tasks, language = build(run.config["mix"], "mix").tasks.values(), config["language"]
-    structures = [task for task in tasks if isinstance(task, SegmentTask)
-                  and task.sequence in study.series and task.sequence in masked]  # fmt: skip
+    structures = [
+        task
+        for task in tasks
+        if isinstance(task, SegmentTask)
+        and task.sequence in study.series
+        and task.sequence in masked
+    ]
     asked = [task.on_all_frames(study, language) for task in structures]
     if with_words:
         report = next((task for task in tasks if isinstance(task, ReportTask)), ReportTask())
         asked = questions(study, language, config["ask"], report) + asked
-    return study, answer_batch(run.model, run.collator, run.collator([(study, asked)]), config["max_new_tokens"],
-                               build(config["decoding"], "decoding"), build(config["masks"], "masks"))  # fmt: skip
+    return study, answer_batch(
+        run.model,
+        run.collator,
+        run.collator([(study, asked)]),
+        config["max_new_tokens"],
+        build(config["decoding"], "decoding"),
+        build(config["masks"], "masks"),
+    )
 
 
 def _label_maps(
-    run: TrainedRun, native: Study, study: Study, answers: Sequence[Answer], config: Config,
+    run: TrainedRun,
+    native: Study,
+    study: Study,
+    answers: Sequence[Answer],
+    config: Config,
     wanted: Mapping[str, NDArray[np.bool_]],
-) -> dict[str, NDArray[np.uint8]]:  # fmt: skip
+) -> dict[str, NDArray[np.uint8]]:
     """Sequence to labels (Z, T, H, W) on the native grid, 255 in frames that are not wanted or were not seen.
 
     A model sees so many frames of a cine at a time. For others the cine is shown again, begun some frames later, until
@@ -183,10 +258,19 @@ def _label_maps(
         labels = label_map(answers, sequence) if sequence in study.series else None
         if labels is not None:
             found[sequence] = to_native(labels, study, native, sequence)
-    counts = {name: (native.series[name].image.shape[1], study.series[name].image.shape[1]) for name in found}
-    for later in range(1, max((math.ceil(count / seen) for count, seen in counts.values()), default=1)):
-        unseen = {name: (labels == NOT_ANNOTATED).all(axis=(0, 2, 3)) for name, labels in found.items()}
-        owed = {name: unseen[name] & wanted[name] & shown_frames(*counts[name], later) for name in found}
+    counts = {
+        name: (native.series[name].image.shape[1], study.series[name].image.shape[1])
+        for name in found
+    }
+    for later in range(
+        1, max((math.ceil(count / seen) for count, seen in counts.values()), default=1)
+    ):
+        unseen = {
+            name: (labels == NOT_ANNOTATED).all(axis=(0, 2, 3)) for name, labels in found.items()
+        }
+        owed = {
+            name: unseen[name] & wanted[name] & shown_frames(*counts[name], later) for name in found
+        }
         unfinished = [name for name, frames in owed.items() if frames.any()]
         if not unfinished:
             continue
@@ -219,7 +303,9 @@ def _of_structure(answer: Answer, maps: Mapping[str, NDArray[np.uint8]]) -> str:
     return said_absent(target.structure, answer.instruction.language)
 
 
-def _texts(answers: list[Answer], ask: str | None, maps: Mapping[str, NDArray[np.uint8]]) -> dict[str, Any]:
+def _texts(
+    answers: list[Answer], ask: str | None, maps: Mapping[str, NDArray[np.uint8]]
+) -> dict[str, Any]:
     by_task = {answer.instruction.task: answer for answer in answers}
     report, truncated = by_task["report"].text, by_task["report"].truncated
     read_outs = by_task["disease"].read_outs
@@ -229,21 +315,36 @@ def _texts(answers: list[Answer], ask: str | None, maps: Mapping[str, NDArray[np
         "disease": by_task["disease"].text,
     }
     if read_outs:
-        result["probabilities"] = {code: round(float(p), 4)
-                                   for code, p in zip(DISEASES, read_outs["disease"], strict=True)}  # fmt: skip
-        result["measurements"] = {name: round(value, 1) for name, value in quoted_values(read_outs).items()}
+        result["probabilities"] = {
+            code: round(float(p), 4) for code, p in zip(DISEASES, read_outs["disease"], strict=True)
+        }
+        result["measurements"] = {
+            name: round(value, 1) for name, value in quoted_values(read_outs).items()
+        }
         withheld = [name for name in MEASUREMENTS if name not in result["measurements"]]
         if withheld:
             result["not_computable"] = dict.fromkeys(withheld, "insufficient slices")
     if ask:
         # Where a structure was looked for on two series, the one that is named answers, or that it is usually drawn on.
         named = terms_named(ask, SEQUENCE_TERMS)
-        masks = [(mask, _of_structure(one, maps)) for one in answers if (mask := one.instruction.case.mask)
-                 and (not named or mask.sequence in named)]  # fmt: skip
+        masks = [
+            (mask, _of_structure(one, maps))
+            for one in answers
+            if (mask := one.instruction.case.mask) and (not named or mask.sequence in named)
+        ]
         said = {mask.structure: text for mask, text in masks}
-        said |= {mask.structure: text for mask, text in masks if mask.sequence == SHOWN_BY[mask.structure]}
+        said |= {
+            mask.structure: text
+            for mask, text in masks
+            if mask.sequence == SHOWN_BY[mask.structure]
+        }
         language = by_task["report"].instruction.language
-        asked = [said.get(name) or f"{STRUCTURE_TERMS[name].name(language)}: {not_assessed(language)}"
-                 for name in structures_asked(ask)]  # fmt: skip
-        result["question"], result["answer"] = ask, " ".join(asked) if asked else by_task["ask"].text
+        asked = [
+            said.get(name) or f"{STRUCTURE_TERMS[name].name(language)}: {not_assessed(language)}"
+            for name in structures_asked(ask)
+        ]
+        result["question"], result["answer"] = (
+            ask,
+            " ".join(asked) if asked else by_task["ask"].text,
+        )
     return result

@@ -45,7 +45,9 @@ class TextRows:
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> TextRows:
         """The rows with all tensors on `device`."""
-        return TextRows(*(getattr(self, f.name).to(device, non_blocking=non_blocking) for f in fields(self)))
+        return TextRows(
+            *(getattr(self, f.name).to(device, non_blocking=non_blocking) for f in fields(self))
+        )
 
 
 @dataclass
@@ -78,11 +80,21 @@ class Batch:
     def counts(self) -> dict[str, float]:
         """Items that each loss of the batch is over: answer tokens, masks, boxes, studies with a target."""
         # An answer that says that the structure is not there has no mask.
-        kinds = [one.case.mask.as_box for one in self.instructions
-                 if one.case.mask is not None and (one.case.mask.as_box or SEGMENT in one.answer)]  # fmt: skip
-        studies = {name: int((~target.isnan()).any(dim=1).sum()) for name, target in self.targets.items()}
+        kinds = [
+            one.case.mask.as_box
+            for one in self.instructions
+            if one.case.mask is not None and (one.case.mask.as_box or SEGMENT in one.answer)
+        ]
+        studies = {
+            name: int((~target.isnan()).any(dim=1).sum()) for name, target in self.targets.items()
+        }
         tokens = int((self.rows.lengths - self.rows.prompt_lengths).sum())
-        return {"tokens": tokens, "masks": kinds.count(False), "boxes": kinds.count(True), **studies}
+        return {
+            "tokens": tokens,
+            "masks": kinds.count(False),
+            "boxes": kinds.count(True),
+            **studies,
+        }
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> Batch:
         """The batch with all tensors on `device`."""
@@ -90,12 +102,16 @@ class Batch:
         def move(value: Tensor) -> Tensor:
             return value.to(device, non_blocking=non_blocking)
 
-        media = {name: [Media(move(one.images), move(one.owners)) for one in stacks]
-                 for name, stacks in self.media.items()}  # fmt: skip
+        media = {
+            name: [Media(move(one.images), move(one.owners)) for one in stacks]
+            for name, stacks in self.media.items()
+        }
         rows = self.rows.to(device, non_blocking)
         masks = [None if mask is None else move(mask) for mask in self.masks]
         targets = {name: move(target) for name, target in self.targets.items()}
-        return replace(self, media=media, owners=move(self.owners), rows=rows, masks=masks, targets=targets)
+        return replace(
+            self, media=media, owners=move(self.owners), rows=rows, masks=masks, targets=targets
+        )
 
     def without_images(self) -> Batch:
         """The same questions with nothing to look at, for the blind baseline; rows must hold no image places."""
@@ -108,6 +124,9 @@ def stack_by_shape(images: Sequence[tuple[int, Tensor]]) -> list[Media]:
     for owner, image in images:
         groups.setdefault(tuple(image.shape), []).append((owner, image))
     return [
-        Media(torch.stack([image for _, image in group])[:, None], torch.tensor([owner for owner, _ in group]))
+        Media(
+            torch.stack([image for _, image in group])[:, None],
+            torch.tensor([owner for owner, _ in group]),
+        )
         for group in groups.values()
     ]

@@ -44,7 +44,10 @@ class Collator:
 
     def image_places(self, views: Sequence[View]) -> int:
         """Tokens that views fill, with what is read of the whole series among them."""
-        places = sum((self.series_tokens if view.whole else self.view_tokens)[view.sequence] for view in views)
+        places = sum(
+            (self.series_tokens if view.whole else self.view_tokens)[view.sequence]
+            for view in views
+        )
         return places + self.read_out_tokens * any(view.whole for view in views)
 
     def prompt_ids(self, instruction: Instruction, blind: bool = False) -> list[int]:
@@ -52,9 +55,17 @@ class Collator:
         places = 0 if blind else self.image_places(instruction.case.views)
         question = self.tokenizer.encode(instruction.prompt, add_special_tokens=False)
         if self.special_ids & set(question):
-            raise CmrvlmError("the question holds a special token", field=instruction.prompt[:60],
-                              remedy="Ask without <...> marks.")  # fmt: skip
-        return [int(self.tokenizer.bos_token_id), *[self.image_id] * places, *question, self.answer_id]
+            raise CmrvlmError(
+                "the question holds a special token",
+                field=instruction.prompt[:60],
+                remedy="Ask without <...> marks.",
+            )
+        return [
+            int(self.tokenizer.bos_token_id),
+            *[self.image_id] * places,
+            *question,
+            self.answer_id,
+        ]
 
     def rows(
         self,
@@ -77,37 +88,50 @@ class Collator:
         texts = [i.answer for i in instructions] if answers is None else list(answers)
         prompts = [self.prompt_ids(i, blind) for i in instructions]
         end = int(self.tokenizer.eos_token_id)
-        full = [p + self.tokenizer.encode(t, add_special_tokens=False) + [end]
-                for p, t in zip(prompts, texts, strict=True)]  # fmt: skip
+        full = [
+            p + self.tokenizer.encode(t, add_special_tokens=False) + [end]
+            for p, t in zip(prompts, texts, strict=True)
+        ]
         longest = max(range(len(full)), key=lambda k: len(full[k]))
         if len(full[longest]) > self.max_length:
             worst = instructions[longest]
             raise CmrvlmError(
                 f"{worst.task} on study {worst.study_id} has {len(prompts[longest])} prompt and "
                 f"{len(full[longest]) - len(prompts[longest])} answer tokens, the model takes {self.max_length}",
-                field="llm.max_length", remedy="Show fewer sequences, use fewer image tokens, or a longer context.",
-            )  # fmt: skip
+                field="llm.max_length",
+                remedy="Show fewer sequences, use fewer image tokens, or a longer context.",
+            )
         ids = torch.full((len(full), len(full[longest])), int(self.tokenizer.pad_token_id))
         for row, tokens in enumerate(full):
             ids[row, : len(tokens)] = torch.tensor(tokens)
         numbers: dict[tuple[int, tuple[View, ...]], int] = {}
-        groups = [numbers.setdefault((owner, one.case.views), len(numbers))
-                  for owner, one in zip(owners, instructions, strict=True)]  # fmt: skip
+        groups = [
+            numbers.setdefault((owner, one.case.views), len(numbers))
+            for owner, one in zip(owners, instructions, strict=True)
+        ]
         images = [1 + prompt.count(self.image_id) for prompt in prompts]  # with the begin mark
         lengths = (groups, images, [len(p) for p in prompts], [len(f) for f in full])
         return TextRows(ids, *(torch.tensor(one) for one in lengths))
 
     @ends_loudly
-    def __call__(self, samples: Sequence[tuple[Study, list[Instruction]]], blind: bool = False) -> Batch:
+    def __call__(
+        self, samples: Sequence[tuple[Study, list[Instruction]]], blind: bool = False
+    ) -> Batch:
         """A batch of studies with the instructions about each."""
         instructions = [one for _, asked in samples for one in asked]
         owners = [owner for owner, (_, asked) in enumerate(samples) for _ in asked]
-        needed = {(owner, view.sequence) for owner, one in zip(owners, instructions, strict=True)
-                  for view in one.case.views}  # fmt: skip
+        needed = {
+            (owner, view.sequence)
+            for owner, one in zip(owners, instructions, strict=True)
+            for view in one.case.views
+        }
         media = {}
         for name in sorted({sequence for _, sequence in needed}):
-            images = [(o, _tensor(study.series[name].image)) for o, (study, _) in enumerate(samples)
-                      if (o, name) in needed]  # fmt: skip
+            images = [
+                (o, _tensor(study.series[name].image))
+                for o, (study, _) in enumerate(samples)
+                if (o, name) in needed
+            ]
             media[name] = stack_by_shape(images)
         studies = [samples[owner][0] for owner in owners]
         batch = Batch(
@@ -117,10 +141,12 @@ class Collator:
             owners=torch.tensor(owners),
             rows=self.rows(instructions, owners, blind),
             masks=[_target(study, one) for study, one in zip(studies, instructions, strict=True)],
-            spacings_mm=[None if one.case.mask is None else study.series[one.case.mask.sequence].spacing_mm
-                         for study, one in zip(studies, instructions, strict=True)],
+            spacings_mm=[
+                None if one.case.mask is None else study.series[one.case.mask.sequence].spacing_mm
+                for study, one in zip(studies, instructions, strict=True)
+            ],
             targets=_stacked_targets([study for study, _ in samples]),
-        )  # fmt: skip
+        )
         return batch.without_images() if blind else batch
 
 

@@ -11,13 +11,24 @@ from cmrvlm.study.measurements import MEASUREMENTS, NEEDS_STACK, READ_OUT, with_
 from cmrvlm.study.study import StudyLabels
 from cmrvlm.study.vocabulary import DISEASES, FINDINGS
 
-SURVIVAL_EDGES_MONTHS = (12.0, 24.0, 36.0, 48.0, 60.0)  # ends of the intervals of the discrete-time hazard
+SURVIVAL_EDGES_MONTHS = (
+    12.0,
+    24.0,
+    36.0,
+    48.0,
+    60.0,
+)  # ends of the intervals of the discrete-time hazard
 # Output to the name of each of its values, by language.
 TARGET_NAMES: dict[str, list[dict[str, str]]] = {
     "disease": [{"en": term.en, "zh": term.zh} for term in DISEASES.values()],
     "findings": [{"en": term.en, "zh": term.zh} for term in FINDINGS.values()],
-    "measurements": [{"en": MEASUREMENTS[name].en, "zh": MEASUREMENTS[name].zh} for name in READ_OUT],
-    "hazard": [{"en": f"risk after {end:.0f} months", "zh": f"{end:.0f}个月的风险"} for end in SURVIVAL_EDGES_MONTHS],
+    "measurements": [
+        {"en": MEASUREMENTS[name].en, "zh": MEASUREMENTS[name].zh} for name in READ_OUT
+    ],
+    "hazard": [
+        {"en": f"risk after {end:.0f} months", "zh": f"{end:.0f}个月的风险"}
+        for end in SURVIVAL_EDGES_MONTHS
+    ],
 }
 TARGET_SIZES = {output: len(names) for output, names in TARGET_NAMES.items()}
 Vector = NDArray[np.float32]
@@ -54,21 +65,34 @@ def study_targets(labels: StudyLabels) -> dict[str, Vector]:
         return np.full(TARGET_SIZES[name], np.nan, dtype=np.float32)
 
     stated = [labels.findings.get(code) for code in FINDINGS]
-    values = np.array([labels.measurements.get(name, np.nan) for name in READ_OUT], dtype=np.float32)
+    values = np.array(
+        [labels.measurements.get(name, np.nan) for name in READ_OUT], dtype=np.float32
+    )
     follow_up = labels.follow_up
     return {
-        "disease": unknown("disease") if labels.diseases is None else disease_vector(labels.diseases),
-        "findings": np.array([np.nan if one is None else float(one) for one in stated], dtype=np.float32),
+        "disease": unknown("disease")
+        if labels.diseases is None
+        else disease_vector(labels.diseases),
+        "findings": np.array(
+            [np.nan if one is None else float(one) for one in stated], dtype=np.float32
+        ),
         "measurements": (values - _TYPICAL) / _SPREAD,
-        "hazard": unknown("hazard") if not follow_up else hazard_vector(follow_up["months"], bool(follow_up["event"])),
+        "hazard": unknown("hazard")
+        if not follow_up
+        else hazard_vector(follow_up["months"], bool(follow_up["event"])),
     }
 
 
 def measurements_of(standardised: Vector) -> dict[str, float]:
     """Measurements with their units from the standardised read-out, derived ones included; none for NaN."""
     values = standardised * _SPREAD + _TYPICAL
-    return with_derived({name: float(value) for name, value in zip(READ_OUT, values, strict=True)
-                         if not np.isnan(value)})  # fmt: skip
+    return with_derived(
+        {
+            name: float(value)
+            for name, value in zip(READ_OUT, values, strict=True)
+            if not np.isnan(value)
+        }
+    )
 
 
 def without_volumes(standardised: Vector) -> Vector:

@@ -9,4 +9,13 @@ ANSWER = "<ANS>"
 BEGIN = "<BOS>"
 END = "<EOS>"
 PAD = "<PAD>"
-SPECIAL_TOKENS = (PAD, BEGIN, END, IMAGE, ANSWER, SEGMENT, DETECT, *(quote(name) for name in QUOTABLE))
+SPECIAL_TOKENS = (
+    PAD,
+    BEGIN,
+    END,
+    IMAGE,
+    ANSWER,
+    SEGMENT,
+    DETECT,
+    *(quote(name) for name in QUOTABLE),
+)

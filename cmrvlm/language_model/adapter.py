@@ -27,16 +27,22 @@ def full(llm: LanguageModel) -> LanguageModel:
         CmrvlmError: Its weights are quantized.
     """
     if llm.quantized:
-        raise CmrvlmError("quantized weights cannot be trained", field="adapter", remedy="Use adapter=qlora.")
+        raise CmrvlmError(
+            "quantized weights cannot be trained", field="adapter", remedy="Use adapter=qlora."
+        )
     llm.requires_grad_(True)
     llm.borrows = False
     return llm
 
 
 def lora(
-    llm: LanguageModel, rank: int = 16, alpha: int = 32, dropout: float = 0.05,
-    targets: Sequence[str] | str = ALL_LINEAR, dora: bool = False,
-) -> LanguageModel:  # fmt: skip
+    llm: LanguageModel,
+    rank: int = 16,
+    alpha: int = 32,
+    dropout: float = 0.05,
+    targets: Sequence[str] | str = ALL_LINEAR,
+    dora: bool = False,
+) -> LanguageModel:
     """Low-rank additions to linear layers of the language model are trained (Hu et al., ICLR 2022), nothing else of it.
 
     Args:
@@ -52,16 +58,29 @@ def lora(
     """
     head = llm.network.get_output_embeddings()
     names = [
-        name for name, module in llm.network.named_modules() if isinstance(module, nn.Linear) and module is not head
+        name
+        for name, module in llm.network.named_modules()
+        if isinstance(module, nn.Linear) and module is not head
     ]
     leaves = list(dict.fromkeys(name.rpartition(".")[2] for name in names))
-    wanted = leaves if targets == ALL_LINEAR else [targets] if isinstance(targets, str) else list(targets)
+    wanted = (
+        leaves
+        if targets == ALL_LINEAR
+        else [targets]
+        if isinstance(targets, str)
+        else list(targets)
+    )
     for one in wanted:
         if not any(name == one or name.endswith(f".{one}") for name in names):
-            raise CmrvlmError(f"'{one}' matches no layer of the language model", field="adapter.targets",
-                              remedy=f"Its linear layers: {', '.join(leaves)}.")  # fmt: skip
+            raise CmrvlmError(
+                f"'{one}' matches no layer of the language model",
+                field="adapter.targets",
+                remedy=f"Its linear layers: {', '.join(leaves)}.",
+            )
     _freeze(llm)
-    config = LoraConfig(r=rank, lora_alpha=alpha, lora_dropout=dropout, target_modules=wanted, use_dora=dora)
+    config = LoraConfig(
+        r=rank, lora_alpha=alpha, lora_dropout=dropout, target_modules=wanted, use_dora=dora
+    )
     inject_adapter_in_model(config, llm.network)
     # Steps of an optimizer are too small for the digits of bfloat16: what is trained is kept in float32.
     cast_adapter_dtype(llm.network, "default")

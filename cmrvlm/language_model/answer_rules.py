@@ -58,7 +58,9 @@ class OneOf(Rule):
 
     def add(self, token: int) -> None:
         """Drop the answers that go on otherwise."""
-        self.answers = [one for one in self.answers if one[self.said] == token and len(one) > self.said + 1]
+        self.answers = [
+            one for one in self.answers if one[self.said] == token and len(one) > self.said + 1
+        ]
         self.said += 1
 
 
@@ -78,9 +80,14 @@ class Outline(Rule):
     """
 
     def __init__(
-        self, headings: Sequence[str], forbidden: Sequence[str], encode: Callable[[str], list[int]],
-        decode: Callable[[list[int]], str], end_id: int, cut: str,
-    ) -> None:  # fmt: skip
+        self,
+        headings: Sequence[str],
+        forbidden: Sequence[str],
+        encode: Callable[[str], list[int]],
+        decode: Callable[[list[int]], str],
+        end_id: int,
+        cut: str,
+    ) -> None:
         self.headings, self.decode, self.end_id = [one.strip() for one in headings], decode, end_id
         self.forbidden = sorted({one.strip() for one in (*headings, *forbidden)})
         self.ids = [encode(one) for one in headings]

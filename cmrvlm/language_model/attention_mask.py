@@ -13,7 +13,9 @@ from cmrvlm.errors import CmrvlmError
 
 Style = Literal["prefix", "causal"]
 IMPLEMENTATIONS = ("sdpa", "eager", "flex_attention", "flash_attention_2", "flash_attention_3")
-IMAGES, QUESTION, ANSWER = range(3)  # blocks of a row: begin and images, question with its mark, answer with its end
+IMAGES, QUESTION, ANSWER = range(
+    3
+)  # blocks of a row: begin and images, question with its mark, answer with its end
 
 
 @dataclass(frozen=True)
@@ -43,7 +45,9 @@ class Layout:
         """
         positions = (valid.long().cumsum(dim=1) - 1).clamp(min=0)
         rows = torch.arange(len(valid), device=valid.device)[:, None].expand_as(positions)
-        blocks = (positions >= image_lengths[:, None]).long() + (positions >= prompt_lengths[:, None]).long()
+        blocks = (positions >= image_lengths[:, None]).long() + (
+            positions >= prompt_lengths[:, None]
+        ).long()
         return cls(torch.where(valid, rows, torch.full_like(rows, -1)), rows, blocks, positions)
 
 
@@ -73,7 +77,12 @@ def allowed(layout: Layout, style: Style) -> Tensor:
     reads = other_position <= position
     if style == "prefix":
         reads = reads | ((block == other_block) & (block != ANSWER))
-    reads = reads & (group == other_group) & (group >= 0) & ((other_block == IMAGES) | (row == other_row))
+    reads = (
+        reads
+        & (group == other_group)
+        & (group >= 0)
+        & ((other_block == IMAGES) | (row == other_row))
+    )
     itself = torch.eye(reads.shape[1], dtype=torch.bool, device=reads.device)
     return (reads | (itself[None] & (group < 0)))[:, None]
 
@@ -128,11 +137,16 @@ def for_implementation(mask: Tensor, implementation: str, dtype: torch.dtype) ->
     if implementation == "sdpa":
         return mask
     if implementation == "eager":
-        return torch.zeros(mask.shape, dtype=dtype, device=mask.device).masked_fill(~mask, torch.finfo(dtype).min)
+        return torch.zeros(mask.shape, dtype=dtype, device=mask.device).masked_fill(
+            ~mask, torch.finfo(dtype).min
+        )
     if implementation == "flex_attention":
         return _blocks(mask)
-    raise CmrvlmError(f"attention implementation '{implementation}' does not take the prefix mask",
-                      field="llm.attention_implementation", remedy="Use sdpa, eager or flex_attention.")  # fmt: skip
+    raise CmrvlmError(
+        f"attention implementation '{implementation}' does not take the prefix mask",
+        field="llm.attention_implementation",
+        remedy="Use sdpa, eager or flex_attention.",
+    )
 
 
 def _blocks(mask: Tensor) -> BlockMask:
@@ -141,4 +155,6 @@ def _blocks(mask: Tensor) -> BlockMask:
     def reads(batch: Tensor, head: Tensor, row: Tensor, column: Tensor) -> Tensor:
         return mask[batch, 0, row, column]
 
-    return create_block_mask(reads, len(mask), None, mask.shape[2], mask.shape[3], device=str(mask.device))
+    return create_block_mask(
+        reads, len(mask), None, mask.shape[2], mask.shape[3], device=str(mask.device)
+    )

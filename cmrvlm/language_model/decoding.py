@@ -18,7 +18,12 @@ class Decode(ABC):
 
     @abstractmethod
     def __call__(
-        self, llm: LanguageModel, prompts: Prompts, end_id: int, max_new_tokens: int, rules: Rules = ()
+        self,
+        llm: LanguageModel,
+        prompts: Prompts,
+        end_id: int,
+        max_new_tokens: int,
+        rules: Rules = (),
     ) -> list[list[int]]:
         """New token ids of each row; see `cmrvlm.language_model.generation.generate`."""
 
@@ -31,7 +36,12 @@ class Greedy(Decode):
     """The likeliest token each time."""
 
     def __call__(
-        self, llm: LanguageModel, prompts: Prompts, end_id: int, max_new_tokens: int, rules: Rules = ()
+        self,
+        llm: LanguageModel,
+        prompts: Prompts,
+        end_id: int,
+        max_new_tokens: int,
+        rules: Rules = (),
     ) -> list[list[int]]:
         """The answers."""
         return generate(llm, prompts, end_id, max_new_tokens, rules)
@@ -48,7 +58,12 @@ class Sampled(Decode):
         self.draw = Sampling(temperature, top_p, seed)
 
     def __call__(
-        self, llm: LanguageModel, prompts: Prompts, end_id: int, max_new_tokens: int, rules: Rules = ()
+        self,
+        llm: LanguageModel,
+        prompts: Prompts,
+        end_id: int,
+        max_new_tokens: int,
+        rules: Rules = (),
     ) -> list[list[int]]:
         """The answers."""
         return generate(llm, prompts, end_id, max_new_tokens, rules, self.draw)
@@ -70,7 +85,12 @@ class Beams(Decode):
         self.count = count
 
     def __call__(
-        self, llm: LanguageModel, prompts: Prompts, end_id: int, max_new_tokens: int, rules: Rules = ()
+        self,
+        llm: LanguageModel,
+        prompts: Prompts,
+        end_id: int,
+        max_new_tokens: int,
+        rules: Rules = (),
     ) -> list[list[int]]:
         """The answers."""
         bound = [row for row, own in enumerate(rules) if own]

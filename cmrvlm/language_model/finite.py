@@ -16,13 +16,17 @@ def first_not_finite(tensors: Iterable[tuple[str, Tensor]]) -> str | None:
     for name, tensor in tensors:
         if not (tensor.is_floating_point() or tensor.is_complex()):
             continue
-        values = tensor.float() if tensor.element_size() == 1 else tensor  # of eight bits torch cannot tell it
+        values = (
+            tensor.float() if tensor.element_size() == 1 else tensor
+        )  # of eight bits torch cannot tell it
         if not bool(torch.isfinite(values).all()):
             return name
     return None
 
 
-def check_weights(tensors: Iterable[tuple[str, Tensor]], file: str | Path, field: str, remedy: str) -> None:
+def check_weights(
+    tensors: Iterable[tuple[str, Tensor]], file: str | Path, field: str, remedy: str
+) -> None:
     """Refuse weights that are not finite.
 
     Args:
@@ -36,5 +40,9 @@ def check_weights(tensors: Iterable[tuple[str, Tensor]], file: str | Path, field
     """
     name = first_not_finite(tensors)
     if name is not None:
-        raise CmrvlmError(f"the weight '{name}' holds numbers that are not finite", file=file, field=field,
-                          remedy=remedy)  # fmt: skip
+        raise CmrvlmError(
+            f"the weight '{name}' holds numbers that are not finite",
+            file=file,
+            field=field,
+            remedy=remedy,
+        )

@@ -8,7 +8,9 @@ from torch import Tensor
 from cmrvlm.errors import CmrvlmError
 
 
-def fill_image_places(embeddings: Tensor, ids: Tensor, image_id: int, tokens: list[Tensor]) -> Tensor:
+def fill_image_places(
+    embeddings: Tensor, ids: Tensor, image_id: int, tokens: list[Tensor]
+) -> Tensor:
     """Text embeddings with the image places replaced.
 
     Args:

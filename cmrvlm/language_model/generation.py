@@ -37,11 +37,17 @@ class Prompts:
     def rows(self, chosen: Sequence[int]) -> Prompts:
         """Some of the prompts, in the given order."""
         at = torch.tensor(chosen, device=self.groups.device)
-        return replace(self, questions=self.questions[at], questions_valid=self.questions_valid[at],
-                       groups=self.groups[at])  # fmt: skip
+        return replace(
+            self,
+            questions=self.questions[at],
+            questions_valid=self.questions_valid[at],
+            groups=self.groups[at],
+        )
 
 
-def left_padded(rows: Sequence[Sequence[int]], pad_id: int, device: torch.device) -> tuple[Tensor, Tensor]:
+def left_padded(
+    rows: Sequence[Sequence[int]], pad_id: int, device: torch.device
+) -> tuple[Tensor, Tensor]:
     """Token ids (R, L) with padding on the left, and (R, L) true for tokens."""
     longest = max(len(row) for row in rows)
     ids = torch.tensor([[pad_id] * (longest - len(row)) + list(row) for row in rows], device=device)
@@ -50,9 +56,12 @@ def left_padded(rows: Sequence[Sequence[int]], pad_id: int, device: torch.device
 
 
 def embedded(
-    llm: LanguageModel, image_id: int, tokens: Sequence[Tensor], prompts: Sequence[Sequence[int]],
+    llm: LanguageModel,
+    image_id: int,
+    tokens: Sequence[Tensor],
+    prompts: Sequence[Sequence[int]],
     groups: Sequence[Hashable],
-) -> Prompts:  # fmt: skip
+) -> Prompts:
     """Prompts with the images of each group once.
 
     Args:
@@ -62,15 +71,29 @@ def embedded(
         prompts: Token ids.
         groups: What images each prompt is about; prompts of a group have the same image tokens.
     """
-    device, numbers = tokens[0].device, {group: number for number, group in enumerate(dict.fromkeys(groups))}
+    device, numbers = (
+        tokens[0].device,
+        {group: number for number, group in enumerate(dict.fromkeys(groups))},
+    )
     firsts = [groups.index(group) for group in numbers]
-    heads = [1 + list(prompt).count(image_id) for prompt in prompts]  # the begin mark is shared like the images
+    heads = [
+        1 + list(prompt).count(image_id) for prompt in prompts
+    ]  # the begin mark is shared like the images
     pad_id = prompts[0][0]  # the begin mark is no image place
-    images, images_valid = left_padded([prompts[row][: heads[row]] for row in firsts], pad_id, device)
-    questions, valid = left_padded([own[head:] for own, head in zip(prompts, heads, strict=True)], pad_id, device)
+    images, images_valid = left_padded(
+        [prompts[row][: heads[row]] for row in firsts], pad_id, device
+    )
+    questions, valid = left_padded(
+        [own[head:] for own, head in zip(prompts, heads, strict=True)], pad_id, device
+    )
     filled = fill_image_places(llm.embed(images), images, image_id, [tokens[row] for row in firsts])
-    return Prompts(filled, images_valid, llm.embed(questions), valid,
-                   torch.tensor([numbers[group] for group in groups], device=device))  # fmt: skip
+    return Prompts(
+        filled,
+        images_valid,
+        llm.embed(questions),
+        valid,
+        torch.tensor([numbers[group] for group in groups], device=device),
+    )
 
 
 class Decoding:
@@ -87,7 +110,9 @@ class Decoding:
     def __init__(self, llm: LanguageModel, prompts: Prompts) -> None:
         self.llm, self.cache = llm, DynamicCache(config=llm.network.config)
         lengths = prompts.images_valid.sum(dim=1)
-        llm.hidden(prompts.images, Layout.of_rows(prompts.images_valid, lengths, lengths), self.cache)
+        llm.hidden(
+            prompts.images, Layout.of_rows(prompts.images_valid, lengths, lengths), self.cache
+        )
         self.cache.batch_select_indices(prompts.groups)  # each prompt goes on behind its own copy
         before, valid = prompts.images_valid[prompts.groups], prompts.questions_valid
         places = lengths[prompts.groups][:, None] + (valid.long().cumsum(dim=1) - 1).clamp(min=0)
@@ -129,16 +154,23 @@ class Sampling:
 
     def __init__(self, temperature: float = 0.7, top_p: float = 0.9, seed: int = 0) -> None:
         if temperature <= 0 or not 0 < top_p <= 1:
-            raise CmrvlmError(f"temperature {temperature} and top_p {top_p} cannot be drawn with", field="decoding",
-                              remedy="Use a temperature above 0, and a top_p above 0 and at most 1.")  # fmt: skip
+            raise CmrvlmError(
+                f"temperature {temperature} and top_p {top_p} cannot be drawn with",
+                field="decoding",
+                remedy="Use a temperature above 0, and a top_p above 0 and at most 1.",
+            )
         self.temperature, self.top_p = temperature, top_p
         self.generator = torch.Generator().manual_seed(seed)
 
     def __call__(self, logits: Tensor) -> Tensor:
         """A token (R,) for each row of logits (R, V)."""
-        shares, order = torch.softmax(logits.float().cpu() / self.temperature, dim=-1).sort(dim=-1, descending=True)
+        shares, order = torch.softmax(logits.float().cpu() / self.temperature, dim=-1).sort(
+            dim=-1, descending=True
+        )
         before = shares.cumsum(dim=-1) - shares
-        drawn = torch.multinomial(shares.masked_fill(before >= self.top_p, 0.0), 1, generator=self.generator)
+        drawn = torch.multinomial(
+            shares.masked_fill(before >= self.top_p, 0.0), 1, generator=self.generator
+        )
         return order.gather(1, drawn)[:, 0].to(logits.device)
 
 
@@ -170,9 +202,15 @@ def generate(
     active = torch.arange(len(prompts.groups), device=prompts.groups.device)
     answers: list[list[int]] = [[] for _ in range(len(active))]
     longest = [rule.longest if rule else None for rule in rules] or [None] * len(answers)
-    limits = torch.tensor([max_new_tokens if one is None else one for one in longest], device=active.device)
+    limits = torch.tensor(
+        [max_new_tokens if one is None else one for one in longest], device=active.device
+    )
     for step in range(int(limits.max())):
-        bound = {index: rule for index, row in enumerate(active.tolist()) if rules and (rule := rules[row])}
+        bound = {
+            index: rule
+            for index, row in enumerate(active.tolist())
+            if rules and (rule := rules[row])
+        }
         chosen = _ruled(decoding.logits, bound, max_new_tokens - step, choose)
         going = chosen != end_id
         for row, token in zip(active[going].tolist(), chosen[going].tolist(), strict=True):
@@ -203,7 +241,11 @@ def _ruled(logits: Tensor, bound: Mapping[int, Rule], left: int, choose: Choice)
 
 @torch.no_grad()
 def stream(
-    llm: LanguageModel, prompts: Prompts, end_id: int, max_new_tokens: int, choose: Choice = most_likely
+    llm: LanguageModel,
+    prompts: Prompts,
+    end_id: int,
+    max_new_tokens: int,
+    choose: Choice = most_likely,
 ) -> Iterator[int]:
     """The tokens of the answer to a single prompt, each as soon as it is known.
 
@@ -242,7 +284,10 @@ def beam_search(
     decoding, count = Decoding(llm, prompts), len(prompts.groups)
     device = prompts.groups.device
     said: list[list[int]] = [[] for _ in range(count)]
-    scores, rows = torch.zeros(count, device=device), torch.arange(count, device=device)  # of each unfinished answer
+    scores, rows = (
+        torch.zeros(count, device=device),
+        torch.arange(count, device=device),
+    )  # of each unfinished answer
     best: list[tuple[float, list[int]]] = [(float("-inf"), []) for _ in range(count)]
     for step in range(max_new_tokens + 1):
         totals = scores[:, None] + decoding.logits.float().log_softmax(dim=-1)  # (unfinished, V)

@@ -76,15 +76,23 @@ def estimate(
     Raises:
         CmrvlmError: A name is unknown.
     """
-    for field, name, known in (("tuning", tuning, TUNING), ("optimizer", optimizer, tuple(OPTIMIZERS))):
+    for field, name, known in (
+        ("tuning", tuning, TUNING),
+        ("optimizer", optimizer, tuple(OPTIMIZERS)),
+    ):
         if name not in known:
-            raise CmrvlmError(f"unknown: '{name}'", field=field, remedy=f"Known: {', '.join(known)}.")
+            raise CmrvlmError(
+                f"unknown: '{name}'", field=field, remedy=f"Known: {', '.join(known)}."
+            )
     llm = _built(config, tuning, rank)
     head = llm.network.get_output_embeddings()
     count = sum(p.numel() for name, p in llm.network.named_parameters() if "lora_" not in name)
     # In four bits are the linear layers of the blocks; embedding, head and norms stay as they are.
-    linear = sum(one.weight.numel() for name, one in llm.network.named_modules()
-                 if isinstance(one, nn.Linear) and one is not head and "lora_" not in name)  # fmt: skip
+    linear = sum(
+        one.weight.numel()
+        for name, one in llm.network.named_modules()
+        if isinstance(one, nn.Linear) and one is not head and "lora_" not in name
+    )
     trained = sum(p.numel() for p in llm.network.parameters() if p.requires_grad)
     weights = 2.0 * count - (2.0 - _NF4_BYTES) * linear * (tuning == "qlora")
     each = 2 if tuning == "full" else _TRAINED_BYTES
@@ -92,11 +100,17 @@ def estimate(
     shallow = [_shallow(config, layers, tuning, rank) for layers in (1, 2)]
     # On the CPU, whose attention keeps what that of a GPU does; on `meta` it keeps who reads whom, for each pair.
     with FakeTensorMode():
-        one, two = (kept_bytes(_with_shapes_alone(llm), batch, tokens, answer_tokens) for llm in shallow)
+        one, two = (
+            kept_bytes(_with_shapes_alone(llm), batch, tokens, answer_tokens) for llm in shallow
+        )
     layer, rest = two - one, 2 * one - two
     layers = int(config.num_hidden_layers)
     # With checkpointing a layer keeps what comes into it, and one at a time all of its own.
-    kept = layers * 2.0 * batch * tokens * config.hidden_size + layer if checkpointing else layers * layer
+    kept = (
+        layers * 2.0 * batch * tokens * config.hidden_size + layer
+        if checkpointing
+        else layers * layer
+    )
     return Memory(weights, float(each * trained), OPTIMIZERS[optimizer] * trained, rest + kept)
 
 
@@ -125,7 +139,9 @@ def _with_shapes_alone(llm: LanguageModel) -> LanguageModel:
 
 def _built(config: PretrainedConfig, tuning: str, rank: int) -> LanguageModel:
     with torch.device("meta"):
-        network = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16, attn_implementation="sdpa")
+        network = AutoModelForCausalLM.from_config(
+            config, dtype=torch.bfloat16, attn_implementation="sdpa"
+        )
         llm = LanguageModel(network, "causal")
         return full(llm) if tuning == "full" else lora(llm, rank=rank, dropout=0.0)
 
@@ -149,7 +165,9 @@ def kept_bytes(llm: LanguageModel, batch: int, tokens: int, answer_tokens: int) 
             kept[storage._cdata] = storage.nbytes()
         return tensor
 
-    embeddings = torch.zeros(batch, tokens, llm.width, device=weight.device, dtype=weight.dtype, requires_grad=True)
+    embeddings = torch.zeros(
+        batch, tokens, llm.width, device=weight.device, dtype=weight.dtype, requires_grad=True
+    )
     mask = torch.ones(batch, 1, tokens, tokens, dtype=torch.bool, device=weight.device)
     places = torch.zeros(batch, tokens, dtype=torch.long, device=weight.device)
     labels = torch.zeros(batch * answer_tokens, dtype=torch.long, device=weight.device)

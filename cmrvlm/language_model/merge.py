@@ -19,8 +19,11 @@ def merge_additions(llm: LanguageModel) -> LanguageModel:
         CmrvlmError: Its weights are quantized: what is merged into them is rounded.
     """
     if llm.quantized:
-        raise CmrvlmError("additions are not merged into quantized weights", field="llm.network.quantization",
-                          remedy="Load the language model without quantization.")  # fmt: skip
+        raise CmrvlmError(
+            "additions are not merged into quantized weights",
+            field="llm.network.quantization",
+            remedy="Load the language model without quantization.",
+        )
     for name, module in list(llm.network.named_modules()):
         if isinstance(module, LoraLayer):
             assert isinstance(module, nn.Module)

@@ -7,10 +7,22 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel, Qwen3Config, Qwen3ForCausalLM
+from transformers import (
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedModel,
+    Qwen3Config,
+    Qwen3ForCausalLM,
+)
 from transformers.pytorch_utils import Conv1D
 
-from cmrvlm.language_model.attention_mask import Layout, Style, allowed, check_implementation, for_implementation
+from cmrvlm.language_model.attention_mask import (
+    Layout,
+    Style,
+    allowed,
+    check_implementation,
+    for_implementation,
+)
 
 _SAMPLED = 64  # values of each weight in a fingerprint
 
@@ -78,14 +90,18 @@ class LanguageModel(nn.Module):
             return known(ids)  # type: ignore[no-any-return]
         own = ids >= self.known_tokens
         embeddings = known(ids.masked_fill(own, 0))
-        scale = getattr(self.network.config, "scale_emb", 1.0)  # MiniCPM3's embedding multiplies by it
+        scale = getattr(
+            self.network.config, "scale_emb", 1.0
+        )  # MiniCPM3's embedding multiplies by it
         rows = (scale * self.rows[(ids - self.known_tokens).clamp(min=0)]).to(embeddings.dtype)
         return torch.where(own[..., None], rows, embeddings)
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Return logits (..., V) of hidden states (..., D), which may be in another precision than the head."""
         head = self.network.get_output_embeddings()
-        hidden = hidden / getattr(self.network.config, "logits_scaling", 1.0)  # MiniCPM3 divides by it before the head
+        hidden = hidden / getattr(
+            self.network.config, "logits_scaling", 1.0
+        )  # MiniCPM3 divides by it before the head
         hidden = hidden.to(head.weight.dtype)  # type: ignore[union-attr]
         logits: Tensor = head(hidden)  # type: ignore[misc]
         rows = self.rows if self.out_rows is None else self.out_rows
@@ -96,7 +112,11 @@ class LanguageModel(nn.Module):
 
     def borrowed(self) -> set[str]:
         """Keys of the state dict that hold what the source holds."""
-        return {key for key in self.state_dict() if self.borrows and key.startswith("network.") and "lora_" not in key}
+        return {
+            key
+            for key in self.state_dict()
+            if self.borrows and key.startswith("network.") and "lora_" not in key
+        }
 
     def fingerprint(self, *, quantized: bool = False) -> str:
         """Hash of names, shapes and a sample of the values of what is borrowed, to know the source again.
@@ -108,8 +128,11 @@ class LanguageModel(nn.Module):
         digest, weights = hashlib.sha256(), self.state_dict()
         head, skipped = self.network.get_output_embeddings(), tuple[str, ...]()
         if quantized or self.quantized:
-            skipped = tuple(f"network.{name}." for name, module in self.network.named_modules()
-                            if isinstance(module, nn.Linear | Conv1D) and module is not head)  # fmt: skip
+            skipped = tuple(
+                f"network.{name}."
+                for name, module in self.network.named_modules()
+                if isinstance(module, nn.Linear | Conv1D) and module is not head
+            )
         for key in sorted(key for key in self.borrowed() if not key.startswith(skipped)):
             value = weights[key]
             some = value.flatten()[:: max(1, value.numel() // _SAMPLED)]
@@ -131,7 +154,9 @@ class LanguageModel(nn.Module):
         mask = allowed(layout, self.attention) if self.packs else layout.groups >= 0
         return self.go_on(embeddings, mask, layout.positions, cache)
 
-    def go_on(self, embeddings: Tensor, mask: Tensor, positions: Tensor, cache: Any = None) -> Tensor:
+    def go_on(
+        self, embeddings: Tensor, mask: Tensor, positions: Tensor, cache: Any = None
+    ) -> Tensor:
         """Final hidden states (B, L, D) behind what a cache holds.
 
         Args:
@@ -198,6 +223,8 @@ def tiny_language_model(
         "attn_implementation": check_implementation(attention_implementation),
     }
     network = (
-        LlamaForCausalLM(LlamaConfig(**settings)) if family == "llama" else Qwen3ForCausalLM(Qwen3Config(**settings))
+        LlamaForCausalLM(LlamaConfig(**settings))
+        if family == "llama"
+        else Qwen3ForCausalLM(Qwen3Config(**settings))
     )
     return LanguageModel(network, attention, max_length)

@@ -12,7 +12,16 @@ from cmrvlm.instructions.batch import TextRows
 from cmrvlm.language_model.attention_mask import ANSWER, IMAGES, QUESTION, Layout
 from cmrvlm.language_model.network import LanguageModel
 
-_ROOMS = (1.0, 1.25, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0)  # widths of packed rows that are tried, of the largest group
+_ROOMS = (
+    1.0,
+    1.25,
+    1.5,
+    2.0,
+    3.0,
+    4.0,
+    6.0,
+    8.0,
+)  # widths of packed rows that are tried, of the largest group
 
 
 @dataclass(frozen=True)
@@ -44,13 +53,20 @@ def pack(rows: TextRows, width: int) -> Packed:
         rows: R instructions.
         width: Of the language model's hidden states; the wider, the less attention counts.
     """
-    heads, prompts, lengths = (one.tolist() for one in (rows.image_lengths, rows.prompt_lengths, rows.lengths))
+    heads, prompts, lengths = (
+        one.tolist() for one in (rows.image_lengths, rows.prompt_lengths, rows.lengths)
+    )
     members: dict[int, list[int]] = defaultdict(list)
     for row, group in enumerate(rows.groups.tolist()):
         members[group].append(row)
-    sizes = {group: heads[own[0]] + sum(lengths[row] - heads[row] for row in own) for group, own in members.items()}
-    bins = min((_fill(sizes, int(room * max(sizes.values()))) for room in _ROOMS),
-               key=lambda one: _cost(one, sizes, width))  # fmt: skip
+    sizes = {
+        group: heads[own[0]] + sum(lengths[row] - heads[row] for row in own)
+        for group, own in members.items()
+    }
+    bins = min(
+        (_fill(sizes, int(room * max(sizes.values()))) for room in _ROOMS),
+        key=lambda one: _cost(one, sizes, width),
+    )
     length = _length(bins, sizes)
     # For each packed token: row and place in it that it is a copy of; nothing for padding.
     row_of = torch.zeros(len(bins), length, dtype=torch.long)
@@ -65,18 +81,25 @@ def pack(rows: TextRows, width: int) -> Packed:
             row_of[index, start:at], place_of[index, start:at] = first, torch.arange(head)
             for row in members[group]:
                 end = at + lengths[row] - head
-                row_of[index, at:end], place_of[index, at:end] = row, torch.arange(head, lengths[row])
+                row_of[index, at:end], place_of[index, at:end] = (
+                    row,
+                    torch.arange(head, lengths[row]),
+                )
                 where[row, :head] = torch.arange(start, start + head) + index * length
                 where[row, head : lengths[row]] = torch.arange(at, end) + index * length
                 at = end
             group_of[index, start:at] = group
     starts = torch.tensor([heads, prompts])[:, row_of]  # (2, B, L)
-    blocks = torch.where(place_of < starts[0], IMAGES, torch.where(place_of < starts[1], QUESTION, ANSWER))
+    blocks = torch.where(
+        place_of < starts[0], IMAGES, torch.where(place_of < starts[1], QUESTION, ANSWER)
+    )
     device = rows.ids.device
     layout = Layout(*(one.to(device) for one in (group_of, row_of, blocks, place_of)))
     ids = rows.ids[layout.rows, layout.positions]
     # A packed row's padding copies the first token of row 0, which is the begin mark and never an image place.
-    return Packed(ids, layout, [[members[group][0] for group in own] for own in bins], where.to(device))
+    return Packed(
+        ids, layout, [[members[group][0] for group in own] for own in bins], where.to(device)
+    )
 
 
 def unpacked(rows: TextRows) -> Packed:

@@ -21,16 +21,31 @@ from transformers import (
 from cmrvlm.config.model_source import check_no_adapter, source_of
 from cmrvlm.errors import CmrvlmError
 from cmrvlm.instructions.tokens import SPECIAL_TOKENS
-from cmrvlm.language_model.attention_mask import ANSWER, IMAGES, QUESTION, Layout, Style, check_implementation
+from cmrvlm.language_model.attention_mask import (
+    ANSWER,
+    IMAGES,
+    QUESTION,
+    Layout,
+    Style,
+    check_implementation,
+)
 from cmrvlm.language_model.finite import check_weights
 from cmrvlm.language_model.network import LanguageModel
 
 log = logging.getLogger(__name__)
 
 # Two images and behind them two rows, of one question and two answer tokens and of two and one; places of each row.
-_TRIED = Layout(*(torch.tensor([own]) for own in (
-    [0] * 8, [0, 0, 0, 0, 0, 1, 1, 1], [IMAGES, IMAGES, QUESTION, ANSWER, ANSWER, QUESTION, QUESTION, ANSWER],
-    [0, 1, 2, 3, 4, 2, 3, 4])))  # fmt: skip
+_TRIED = Layout(
+    *(
+        torch.tensor([own])
+        for own in (
+            [0] * 8,
+            [0, 0, 0, 0, 0, 1, 1, 1],
+            [IMAGES, IMAGES, QUESTION, ANSWER, ANSWER, QUESTION, QUESTION, ANSWER],
+            [0, 1, 2, 3, 4, 2, 3, 4],
+        )
+    )
+)
 _PLACES = ([0, 1, 2, 3, 4], [0, 1, 5, 6, 7])
 QUANTIZATIONS = ("nf4", "fp4", "int8")
 
@@ -77,24 +92,45 @@ def pretrained_language_model(
         kind = getattr(torch, dtype)
         if weights:
             network = AutoModelForCausalLM.from_pretrained(
-                where, trust_remote_code=False, dtype=kind, attn_implementation=attention_implementation,
-                **_quantized(quantization, kind), **told)  # fmt: skip
+                where,
+                trust_remote_code=False,
+                dtype=kind,
+                attn_implementation=attention_implementation,
+                **_quantized(quantization, kind),
+                **told,
+            )
         else:
             network = AutoModelForCausalLM.from_config(
-                config, trust_remote_code=False, dtype=kind, attn_implementation=attention_implementation
+                config,
+                trust_remote_code=False,
+                dtype=kind,
+                attn_implementation=attention_implementation,
             )
     except (OSError, ValueError, ImportError) as error:
-        raise CmrvlmError(f"the language model cannot be loaded ({error})", file=where, field="llm.network",
-                          remedy="Give a folder that save_pretrained wrote, or a name on the hub; gated models need a "
-                                 "login, and a machine without network a folder.") from error  # fmt: skip
+        raise CmrvlmError(
+            f"the language model cannot be loaded ({error})",
+            file=where,
+            field="llm.network",
+            remedy="Give a folder that save_pretrained wrote, or a name on the hub; gated models need a "
+            "login, and a machine without network a folder.",
+        ) from error
     if weights:
-        check_weights(network.named_parameters(), where, "llm.network", "Use the model as it was published.")
+        check_weights(
+            network.named_parameters(), where, "llm.network", "Use the model as it was published."
+        )
     if gradient_checkpointing:
         # Reentrant checkpointing learns nothing when the embeddings that come in need no gradient.
         network.gradient_checkpointing_enable({"use_reentrant": False})
     own = len(SPECIAL_TOKENS)
-    return LanguageModel(network, attention, longest, known_tokens=vocab_size - own, own_tokens=own,
-                         source=where, packs=_packs(network, where))  # fmt: skip
+    return LanguageModel(
+        network,
+        attention,
+        longest,
+        known_tokens=vocab_size - own,
+        own_tokens=own,
+        source=where,
+        packs=_packs(network, where),
+    )
 
 
 def _packs(network: PreTrainedModel, where: str) -> bool:
@@ -104,12 +140,18 @@ def _packs(network: PreTrainedModel, where: str) -> bool:
         CmrvlmError: The network cannot even go on behind what it read.
     """
     if not cache_is_shared(network):
-        raise CmrvlmError("the language model keeps a recurrent state, which the rows of a study cannot share",
-                          file=where, field="llm.network", remedy="Use one with attention in every layer.")  # fmt: skip
+        raise CmrvlmError(
+            "the language model keeps a recurrent state, which the rows of a study cannot share",
+            file=where,
+            field="llm.network",
+            remedy="Use one with attention in every layer.",
+        )
     packs = takes_masks(network)
     if not packs:
-        log.warning("the language model takes no mask of who may read whom: each instruction is read by itself, with "
-                    "its own copy of the images, and attention is causal")  # fmt: skip
+        log.warning(
+            "the language model takes no mask of who may read whom: each instruction is read by itself, with "
+            "its own copy of the images, and attention is causal"
+        )
     return packs
 
 
@@ -119,14 +161,24 @@ def _longest(config: PretrainedConfig, asked: int | None) -> int:
     limit = getattr(text, "max_position_embeddings", None)
     if "sliding_attention" in (getattr(text, "layer_types", None) or ["sliding_attention"]):
         # Behind its window such a layer forgets, which a mask of who may read whom does not say.
-        limit = min(one for one in (limit, getattr(text, "sliding_window", None)) if one) if limit else limit
+        limit = (
+            min(one for one in (limit, getattr(text, "sliding_window", None)) if one)
+            if limit
+            else limit
+        )
     longest = limit if asked is None else asked
     if longest is None:
-        raise CmrvlmError("the model states no longest row", field="llm.network.max_length",
-                          remedy="Give the longest row, in tokens.")  # fmt: skip
+        raise CmrvlmError(
+            "the model states no longest row",
+            field="llm.network.max_length",
+            remedy="Give the longest row, in tokens.",
+        )
     if limit is not None and longest > limit:
-        raise CmrvlmError(f"the model reads {limit} tokens, {longest} are asked for", field="llm.network.max_length",
-                          remedy=f"Use at most {limit}.")  # fmt: skip
+        raise CmrvlmError(
+            f"the model reads {limit} tokens, {longest} are asked for",
+            field="llm.network.max_length",
+            remedy=f"Use at most {limit}.",
+        )
     return int(longest)
 
 
@@ -148,14 +200,21 @@ def takes_masks(network: PreTrainedModel) -> bool:
     network.eval()
     try:
         together = llm.hidden(tokens, shared)
-        apart = [llm.hidden(tokens[:, places], layout) for places, layout in zip(_PLACES, alone, strict=True)]
+        apart = [
+            llm.hidden(tokens[:, places], layout)
+            for places, layout in zip(_PLACES, alone, strict=True)
+        ]
     except (TypeError, ValueError, RuntimeError, IndexError):
         return False  # what a network says that knows no such masks
     finally:
         network.train(was)
     slack = max(1e-4, 8 * torch.finfo(weight.dtype).eps)
-    return all(bool(torch.allclose(together[:, places], own, atol=slack * float(own.abs().max()), rtol=0.0))
-               for places, own in zip(_PLACES, apart, strict=True))  # fmt: skip
+    return all(
+        bool(
+            torch.allclose(together[:, places], own, atol=slack * float(own.abs().max()), rtol=0.0)
+        )
+        for places, own in zip(_PLACES, apart, strict=True)
+    )
 
 
 def _on(device: torch.device, places: Sequence[int] | None = None) -> Layout:
@@ -174,12 +233,21 @@ def _quantized(quantization: str | None, dtype: torch.dtype) -> dict[str, Any]:
     if quantization is None:
         return {}
     if quantization not in QUANTIZATIONS:
-        raise CmrvlmError(f"unknown quantization '{quantization}'", field="llm.network.quantization",
-                          remedy=f"Known: {', '.join(QUANTIZATIONS)}.")  # fmt: skip
+        raise CmrvlmError(
+            f"unknown quantization '{quantization}'",
+            field="llm.network.quantization",
+            remedy=f"Known: {', '.join(QUANTIZATIONS)}.",
+        )
     if importlib.util.find_spec("bitsandbytes") is None:
-        raise CmrvlmError("quantized weights need bitsandbytes", field="llm.network.quantization",
-                          remedy="pip install 'cmrvlm[quant]'")  # fmt: skip
+        raise CmrvlmError(
+            "quantized weights need bitsandbytes",
+            field="llm.network.quantization",
+            remedy="pip install 'cmrvlm[quant]'",
+        )
     if quantization == "int8":
         return {"quantization_config": BitsAndBytesConfig(load_in_8bit=True)}
-    return {"quantization_config": BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type=quantization,
-                                                      bnb_4bit_compute_dtype=dtype)}  # fmt: skip
+    return {
+        "quantization_config": BitsAndBytesConfig(
+            load_in_4bit=True, bnb_4bit_quant_type=quantization, bnb_4bit_compute_dtype=dtype
+        )
+    }

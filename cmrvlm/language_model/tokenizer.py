@@ -22,7 +22,10 @@ def train_tokenizer(corpus: Iterable[str], vocab_size: int = 1500) -> PreTrained
     """
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
+        [
+            pre_tokenizers.Digits(individual_digits=True),
+            pre_tokenizers.ByteLevel(add_prefix_space=False),
+        ]
     )
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
@@ -42,7 +45,10 @@ def train_tokenizer(corpus: Iterable[str], vocab_size: int = 1500) -> PreTrained
 
 
 def pretrained_tokenizer(
-    corpus: Iterable[str], path: str | None = None, package: str | None = None, revision: str | None = None
+    corpus: Iterable[str],
+    path: str | None = None,
+    package: str | None = None,
+    revision: str | None = None,
 ) -> PreTrainedTokenizerBase:
     """A pretrained model's tokenizer with the special tokens behind its own.
 
@@ -57,17 +63,34 @@ def pretrained_tokenizer(
     """
     where, told = source_of(path, package)
     try:
-        tokenizer = AutoTokenizer.from_pretrained(where, trust_remote_code=False, revision=revision or "main", **told)
+        tokenizer = AutoTokenizer.from_pretrained(
+            where, trust_remote_code=False, revision=revision or "main", **told
+        )
     except (OSError, ValueError, ImportError) as error:
-        raise CmrvlmError(f"the tokenizer cannot be loaded ({error})", file=where, field="llm.tokenizer",
-                          remedy="Give a folder or a name on the hub that has one.") from error  # fmt: skip
+        raise CmrvlmError(
+            f"the tokenizer cannot be loaded ({error})",
+            file=where,
+            field="llm.tokenizer",
+            remedy="Give a folder or a name on the hub that has one.",
+        ) from error
     known = len(tokenizer)
     tokenizer.add_special_tokens(
-        {"pad_token": PAD, "bos_token": BEGIN, "eos_token": END,
-         "additional_special_tokens": [t for t in SPECIAL_TOKENS if t not in (PAD, BEGIN, END)]})  # fmt: skip
-    if sorted(tokenizer.convert_tokens_to_ids(list(SPECIAL_TOKENS))) != list(range(known, known + len(SPECIAL_TOKENS))):
-        raise CmrvlmError("the tokenizer knows some of the special tokens already", file=where, field="llm.tokenizer",
-                          remedy="Use the tokenizer as it was published.")  # fmt: skip
+        {
+            "pad_token": PAD,
+            "bos_token": BEGIN,
+            "eos_token": END,
+            "additional_special_tokens": [t for t in SPECIAL_TOKENS if t not in (PAD, BEGIN, END)],
+        }
+    )
+    if sorted(tokenizer.convert_tokens_to_ids(list(SPECIAL_TOKENS))) != list(
+        range(known, known + len(SPECIAL_TOKENS))
+    ):
+        raise CmrvlmError(
+            "the tokenizer knows some of the special tokens already",
+            file=where,
+            field="llm.tokenizer",
+            remedy="Use the tokenizer as it was published.",
+        )
     return tokenizer  # type: ignore[no-any-return]
 
 
@@ -78,10 +101,14 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
         CmrvlmError: The folder holds none, or one that cannot be read.
     """
     if not (folder / "tokenizer.json").is_file():
-        raise CmrvlmError("no tokenizer.json here", file=folder, remedy="Give the folder of a finished run.")
+        raise CmrvlmError(
+            "no tokenizer.json here", file=folder, remedy="Give the folder of a finished run."
+        )
     try:
         return AutoTokenizer.from_pretrained(folder, trust_remote_code=False)  # type: ignore[no-any-return]
     except (OSError, ValueError, ImportError) as error:
         raise CmrvlmError(
-            f"the tokenizer cannot be loaded ({error})", file=folder, remedy="Give the folder of a finished run."
+            f"the tokenizer cannot be loaded ({error})",
+            file=folder,
+            remedy="Give the folder of a finished run.",
         ) from error

@@ -25,7 +25,9 @@ def info_nce(images: Tensor, texts: Tensor, scale: Tensor, same: Tensor) -> Tens
         Scalar; 0 for one pair, which has nothing to be told from.
     """
     with torch.autocast(images.device.type, enabled=False):
-        logits = scale.float() * normalize(images.float(), dim=-1) @ normalize(texts.float(), dim=-1).T
+        logits = (
+            scale.float() * normalize(images.float(), dim=-1) @ normalize(texts.float(), dim=-1).T
+        )
         target = same.float() / same.sum(dim=1, keepdim=True)
         rows = -(target * log_softmax(logits, dim=1)).sum(dim=1).mean()
         columns = -(target.T * log_softmax(logits.T, dim=1)).sum(dim=1).mean()
@@ -48,7 +50,10 @@ def sig_lip(images: Tensor, texts: Tensor, scale: Tensor, bias: Tensor, same: Te
         Scalar: summed over the texts, averaged over the images.
     """
     with torch.autocast(images.device.type, enabled=False):
-        logits = scale.float() * normalize(images.float(), dim=-1) @ normalize(texts.float(), dim=-1).T + bias.float()
+        logits = (
+            scale.float() * normalize(images.float(), dim=-1) @ normalize(texts.float(), dim=-1).T
+            + bias.float()
+        )
         signs = torch.where(same, 1.0, -1.0)
         return -logsigmoid(signs * logits).sum() / len(images)
 
@@ -66,7 +71,9 @@ class InfoNce(ContrastiveLoss):
 
     def __init__(self) -> None:
         super().__init__()
-        self.log_scale = nn.Parameter(torch.tensor(math.log(1 / 0.07)))  # CLIP's initial temperature
+        self.log_scale = nn.Parameter(
+            torch.tensor(math.log(1 / 0.07))
+        )  # CLIP's initial temperature
 
     def forward(self, images: Tensor, texts: Tensor, same: Tensor) -> Tensor:
         """Loss of images (N, D) and texts (N, D)."""

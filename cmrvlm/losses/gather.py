@@ -11,7 +11,11 @@ from torch.distributed.nn.functional import all_gather
 
 def several_processes() -> bool:
     """Whether this is one of several processes that train together."""
-    return distributed.is_available() and distributed.is_initialized() and distributed.get_world_size() > 1
+    return (
+        distributed.is_available()
+        and distributed.is_initialized()
+        and distributed.get_world_size() > 1
+    )
 
 
 def mean_over_processes(values: Mapping[str, float], device: torch.device) -> dict[str, float]:

@@ -16,4 +16,6 @@ def answer_cross_entropy(logits: Tensor, labels: Tensor, weights: Tensor) -> Ten
         labels: (K,) answer tokens, `IGNORE` elsewhere.
         weights: (K,) of the tokens.
     """
-    return (weights * cross_entropy(logits.float(), labels, ignore_index=IGNORE, reduction="none")).sum()
+    return (
+        weights * cross_entropy(logits.float(), labels, ignore_index=IGNORE, reduction="none")
+    ).sum()

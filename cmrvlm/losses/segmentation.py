@@ -37,7 +37,9 @@ def mask_cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
     """Binary cross-entropy over the annotated voxels; 0 when there are none."""
     with torch.autocast(logits.device.type, enabled=False):
         known = target != NOT_ANNOTATED
-        loss = binary_cross_entropy_with_logits(logits.float(), (target == 1).float(), reduction="none")
+        loss = binary_cross_entropy_with_logits(
+            logits.float(), (target == 1).float(), reduction="none"
+        )
         return (loss * known).sum() / known.sum().clamp(min=1)
 
 
@@ -48,9 +50,12 @@ def scale_weights(count: int) -> list[float]:
 
 def at_scales(target: Tensor, logits: Sequence[Tensor]) -> list[Tensor]:
     """The target (Z, F, H, W) on the grid of each of the logits (Z, F, H / s, W / s): the nearest voxel's value."""
-    return [target if one.shape == target.shape else
-            interpolate(target.float(), size=one.shape[-2:], mode="nearest-exact").to(target.dtype)
-            for one in logits]  # fmt: skip
+    return [
+        target
+        if one.shape == target.shape
+        else interpolate(target.float(), size=one.shape[-2:], mode="nearest-exact").to(target.dtype)
+        for one in logits
+    ]
 
 
 def box_profile_loss(logits: Tensor, target: Tensor) -> Tensor:

@@ -8,7 +8,9 @@ import numpy as np
 
 from cmrvlm.metrics.statistic import Mean, Statistic, Weights, as_values, divide
 
-LIMIT = 1.96  # limits of agreement: bias +- 1.96 SD of the differences (Bland and Altman, Lancet 1986)
+LIMIT = (
+    1.96  # limits of agreement: bias +- 1.96 SD of the differences (Bland and Altman, Lancet 1986)
+)
 
 
 class Agreement(Statistic):
@@ -21,7 +23,9 @@ class Agreement(Statistic):
             ICC(2,1) of Shrout and Fleiss, Psychol Bull 1979.
     """
 
-    def __init__(self, said: Sequence[float | None], truth: Sequence[float | None], kind: str) -> None:
+    def __init__(
+        self, said: Sequence[float | None], truth: Sequence[float | None], kind: str
+    ) -> None:
         self.said, self.truth, self.kind = as_values(said), as_values(truth), kind
         self.known = ~(np.isnan(self.said) | np.isnan(self.truth))
         self.size = len(self.said)
@@ -48,12 +52,16 @@ class Agreement(Statistic):
             subjects = 2 * divide(product((x + y) / 2, (x + y) / 2), many - 1)
             raters = count * (mean(x) - mean(y)) ** 2 / 2
             error = divide(product(x - y, x - y) / 2, many - 1)
-            return divide(subjects - error, subjects + error + 2 * (raters - error) / np.maximum(count, 1))
+            return divide(
+                subjects - error, subjects + error + 2 * (raters - error) / np.maximum(count, 1)
+            )
         spread = np.sqrt(np.clip(divide(product(x - y, x - y), many - 1), 0, None))
         return mean(x - y) + (LIMIT if self.kind == "upper_limit" else -LIMIT) * spread
 
 
-def agreement_scores(said: Sequence[float | None], truth: Sequence[float | None], name: str) -> dict[str, Statistic]:
+def agreement_scores(
+    said: Sequence[float | None], truth: Sequence[float | None], name: str
+) -> dict[str, Statistic]:
     """Bias, limits of agreement, mean absolute error, Pearson and ICC of one measurement.
 
     Args:

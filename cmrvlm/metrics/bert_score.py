@@ -27,12 +27,20 @@ def check_bert_model(path: str, layers: int) -> None:
         CmrvlmError: The folder holds no model, or it has fewer layers.
     """
     if not (Path(path) / "config.json").is_file():
-        raise CmrvlmError("there is no model here", file=path, field="bert_score.path",
-                          remedy="Give the folder of a BERT model, or null to leave BERTScore out.")  # fmt: skip
+        raise CmrvlmError(
+            "there is no model here",
+            file=path,
+            field="bert_score.path",
+            remedy="Give the folder of a BERT model, or null to leave BERTScore out.",
+        )
     depth = int(_loaded(path)[0].config.num_hidden_layers)
     if not 1 <= layers <= depth:
-        raise CmrvlmError(f"the model has {depth} layers, layer {layers} was asked for", file=path,
-                          field="bert_score.layers", remedy=f"Give 1 to {depth}.")  # fmt: skip
+        raise CmrvlmError(
+            f"the model has {depth} layers, layer {layers} was asked for",
+            file=path,
+            field="bert_score.layers",
+            remedy=f"Give 1 to {depth}.",
+        )
 
 
 @lru_cache(maxsize=1)
@@ -55,10 +63,19 @@ def _loaded(path: str) -> tuple[Any, Any]:
 def _tokens(text: str, path: str, layers: int) -> Tensor:
     """Unit vectors (tokens, width) of a text's tokens at a layer, special tokens left out."""
     model, tokenizer = _loaded(path)
-    encoded = tokenizer(text, return_tensors="pt", truncation=True, max_length=MAX_TOKENS,
-                        return_special_tokens_mask=True)  # fmt: skip
+    encoded = tokenizer(
+        text,
+        return_tensors="pt",
+        truncation=True,
+        max_length=MAX_TOKENS,
+        return_special_tokens_mask=True,
+    )
     special = encoded.pop("special_tokens_mask")[0].bool()
-    hidden = model(input_ids=encoded["input_ids"], attention_mask=encoded["attention_mask"], output_hidden_states=True)
+    hidden = model(
+        input_ids=encoded["input_ids"],
+        attention_mask=encoded["attention_mask"],
+        output_hidden_states=True,
+    )
     return normalize(hidden.hidden_states[layers][0][~special], dim=-1)
 
 
@@ -78,4 +95,8 @@ def bert_f1(said: str, truth: str, path: str, layers: int) -> float:
 
 def bert_scores(answers: Sequence[Answer], path: str, layers: int) -> dict[str, Statistic]:
     """F1 of BERTScore of each answer against its reference."""
-    return {"bert_score_f1": Mean([bert_f1(a.text, a.instruction.reference, path, layers) for a in answers])}
+    return {
+        "bert_score_f1": Mean(
+            [bert_f1(a.text, a.instruction.reference, path, layers) for a in answers]
+        )
+    }

@@ -14,7 +14,9 @@ def box_of(mask: NDArray[np.bool_]) -> Box | None:
     """Smallest box (z0, h0, w0, z1, h1, w1) that holds a mask (Z, H, W), ends exclusive; None for an empty one."""
     if not mask.any():
         return None
-    edges = [np.flatnonzero(mask.any(axis=tuple(a for a in range(3) if a != axis))) for axis in range(3)]
+    edges = [
+        np.flatnonzero(mask.any(axis=tuple(a for a in range(3) if a != axis))) for axis in range(3)
+    ]
     low = [int(edge[0]) for edge in edges]
     high = [int(edge[-1]) + 1 for edge in edges]
     return (low[0], low[1], low[2], high[0], high[1], high[2])

@@ -20,24 +20,32 @@ from cmrvlm.study.vocabulary import Term
 from cmrvlm.tasks.base import Answer
 
 
-def macro_f1(truths: Sequence[str], said: Sequence[str | None], classes: Sequence[str]) -> Statistic:
+def macro_f1(
+    truths: Sequence[str], said: Sequence[str | None], classes: Sequence[str]
+) -> Statistic:
     """Mean F1 over the classes that occur among the truths; the others of the fixed list are counted as undefined."""
-    return multi_label_macro_f1([{one} for one in truths], [set() if one is None else {one} for one in said], classes)
+    return multi_label_macro_f1(
+        [{one} for one in truths], [set() if one is None else {one} for one in said], classes
+    )
 
 
-def multi_label_macro_f1(truths: Sequence[Collection[str]], said: Sequence[Collection[str]], classes: Sequence[str]
-                         ) -> Statistic:  # fmt: skip
+def multi_label_macro_f1(
+    truths: Sequence[Collection[str]], said: Sequence[Collection[str]], classes: Sequence[str]
+) -> Statistic:
     """Mean F1 over the classes that occur among the true sets; the others of the fixed list are undefined."""
     occurring = [code for code in classes if any(code in truth for truth in truths)]
     parts = []
     for code in occurring:
         pairs = [(code in truth, code in own) for truth, own in zip(truths, said, strict=True)]
-        parts.append(Ratio([2.0 * (t and s) for t, s in pairs], [float(t) + float(s) for t, s in pairs]))
+        parts.append(
+            Ratio([2.0 * (t and s) for t, s in pairs], [float(t) + float(s) for t, s in pairs])
+        )
     return MeanOf(parts, extra_undefined=len(classes) - len(occurring))
 
 
-def closed_scores_of(truths: Sequence[str], said: Sequence[str | None], classes: Sequence[str]
-                     ) -> dict[str, Statistic]:  # fmt: skip
+def closed_scores_of(
+    truths: Sequence[str], said: Sequence[str | None], classes: Sequence[str]
+) -> dict[str, Statistic]:
     """Scores of answers that name one class each; None is an answer that names none, or several, and is wrong.
 
     Beside accuracy and macro-F1, what answers collapse to: the entropy of the answers against that of the truths, and
@@ -64,16 +72,23 @@ def named_exactly(text: str, truth: str | None, terms: Mapping[str, Term]) -> fl
     return None if truth is None else float(set(terms_named(text, terms)) == set(truth.split("+")))
 
 
-def multi_label_scores(answers: Sequence[Answer], terms: Mapping[str, Term]) -> dict[str, Statistic]:
+def multi_label_scores(
+    answers: Sequence[Answer], terms: Mapping[str, Term]
+) -> dict[str, Statistic]:
     """Share of answers whose text names exactly the true set of terms, F1 by term, and what answers collapse to."""
     sets = [set(terms_named(a.text, terms)) for a in answers]
     said = ["+".join(code for code in terms if code in own) or None for own in sets]
     truths = [a.instruction.case.truth for a in answers]
     known = [row for row, truth in enumerate(truths) if truth is not None]
-    macro = multi_label_macro_f1([set(str(truths[row]).split("+")) for row in known], [sets[row] for row in known],
-                                 list(terms))  # fmt: skip
+    macro = multi_label_macro_f1(
+        [set(str(truths[row]).split("+")) for row in known],
+        [sets[row] for row in known],
+        list(terms),
+    )
     return {
-        "text_accuracy": Mean([named_exactly(a.text, a.instruction.case.truth, terms) for a in answers]),
+        "text_accuracy": Mean(
+            [named_exactly(a.text, a.instruction.case.truth, terms) for a in answers]
+        ),
         "text_macro_f1": Among(macro, known, len(answers)),
         "answer_entropy_bits": Distribution(said, "entropy"),
         "truth_entropy_bits": Distribution(truths, "entropy"),
@@ -81,7 +96,9 @@ def multi_label_scores(answers: Sequence[Answer], terms: Mapping[str, Term]) -> 
     }
 
 
-def class_vector_scores(answers: Sequence[Answer], classes: Sequence[str], head: str) -> dict[str, Statistic]:
+def class_vector_scores(
+    answers: Sequence[Answer], classes: Sequence[str], head: str
+) -> dict[str, Statistic]:
     """AUROC and AUPRC of each class against the rest, their means over the defined classes, and calibration.
 
     A class without positives or without negatives has no area: None, and counted in the macro's `undefined`. Answers

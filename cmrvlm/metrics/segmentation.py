@@ -28,7 +28,9 @@ def dice(predicted: Mask, truth: Mask) -> float | None:
     return None if total == 0 else 2 * int((predicted & truth).sum(dtype=np.int64)) / total
 
 
-def surface_distances_mm(predicted: Mask, truth: Mask, spacing_mm: Sequence[float]) -> tuple[float, float] | None:
+def surface_distances_mm(
+    predicted: Mask, truth: Mask, spacing_mm: Sequence[float]
+) -> tuple[float, float] | None:
     """95th percentile of the Hausdorff distance, and mean symmetric surface distance, in mm.
 
     Surfaces are those of the whole stack; a single slice is measured in its plane.
@@ -46,7 +48,9 @@ def surface_distances_mm(predicted: Mask, truth: Mask, spacing_mm: Sequence[floa
     box = box_of(predicted | truth)
     assert box is not None
     inside = tuple(slice(max(0, box[k] - 1), box[k + 3] + 1) for k in range(3))
-    a, b = (torch.from_numpy(one[inside].astype(np.float32))[None, None] for one in (predicted, truth))
+    a, b = (
+        torch.from_numpy(one[inside].astype(np.float32))[None, None] for one in (predicted, truth)
+    )
     spacing = [float(v) for v in spacing_mm]
     if a.shape[2] == 1:
         a, b, spacing = a[:, :, 0], b[:, :, 0], spacing[1:]
@@ -63,10 +67,20 @@ def mask_scores(answers: Sequence[Answer]) -> dict[str, Statistic]:
     structure is there at all is a test with a sensitivity and a specificity. An answer that neither gives a mask nor
     says that there is nothing is scored as an empty mask, and missed in `mask_share`.
     """
-    counted = ("false_positive_slices", "missed_slices", "presence_sensitivity", "presence_specificity")
-    names = [f"{kind}{phase}{unit}" for kind, unit in (("dice", ""), ("hd95", "_mm"), ("asd", "_mm"))
-             for phase in ("", "_ed", "_es")]  # fmt: skip
-    columns: dict[str, list[float | None]] = {name: [None] * len(answers) for name in (*names, *counted)}
+    counted = (
+        "false_positive_slices",
+        "missed_slices",
+        "presence_sensitivity",
+        "presence_specificity",
+    )
+    names = [
+        f"{kind}{phase}{unit}"
+        for kind, unit in (("dice", ""), ("hd95", "_mm"), ("asd", "_mm"))
+        for phase in ("", "_ed", "_es")
+    ]
+    columns: dict[str, list[float | None]] = {
+        name: [None] * len(answers) for name in (*names, *counted)
+    }
     given: list[float | None] = [None] * len(answers)
     for row, answer in enumerate(answers):
         target = answer.instruction.case.mask
@@ -78,13 +92,17 @@ def mask_scores(answers: Sequence[Answer]) -> dict[str, Statistic]:
         given[row] = float(answer.mask is not None)
         columns["dice"][row] = dice(predicted, truth)
         presence = "presence_sensitivity" if truth.any() else "presence_specificity"
-        columns[presence][row] = float(bool(predicted.any()) == bool(truth.any())) if known.any() else None
+        columns[presence][row] = (
+            float(bool(predicted.any()) == bool(truth.any())) if known.any() else None
+        )
         said, there = predicted.any(axis=(2, 3)), truth.any(axis=(2, 3))  # (Z, F)
         columns["false_positive_slices"][row] = float((said & ~there).sum())
         columns["missed_slices"][row] = float((there & ~said).sum())
         far, near = [], []
         for index, phase in enumerate(target.phases):
-            distances = surface_distances_mm(predicted[:, index], truth[:, index], answer.spacing_mm)
+            distances = surface_distances_mm(
+                predicted[:, index], truth[:, index], answer.spacing_mm
+            )
             if distances:
                 far.append(distances[0])
                 near.append(distances[1])
@@ -93,7 +111,10 @@ def mask_scores(answers: Sequence[Answer]) -> dict[str, Statistic]:
                 columns[f"hd95_{phase}_mm"][row] = distances[0] if distances else None
                 columns[f"asd_{phase}_mm"][row] = distances[1] if distances else None
         if len(far) == len(target.phases):
-            columns["hd95_mm"][row], columns["asd_mm"][row] = float(np.mean(far)), float(np.mean(near))
+            columns["hd95_mm"][row], columns["asd_mm"][row] = (
+                float(np.mean(far)),
+                float(np.mean(near)),
+            )
     scores: dict[str, Statistic] = {name: Mean(values) for name, values in columns.items()}
     return scores | {"mask_share": Mean(given)}
 

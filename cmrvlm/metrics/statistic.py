@@ -25,7 +25,9 @@ def as_values(values: Sequence[float | None] | NDArray[Any]) -> Values:
 
 def divide(top: Weights, bottom: Weights) -> Weights:
     """Quotients, NaN where the denominator is 0."""
-    return np.divide(top, bottom, out=np.full(np.broadcast(top, bottom).shape, np.nan), where=bottom != 0)
+    return np.divide(
+        top, bottom, out=np.full(np.broadcast(top, bottom).shape, np.nan), where=bottom != 0
+    )
 
 
 class Statistic(ABC):
@@ -65,7 +67,9 @@ class Mean(Statistic):
         self.n, self.undefined = int(self.known.sum()), int((~self.known).sum())
 
     def _values(self, weights: Weights) -> Weights:
-        return divide(weights[:, self.known] @ self.values[self.known], weights[:, self.known].sum(axis=1))
+        return divide(
+            weights[:, self.known] @ self.values[self.known], weights[:, self.known].sum(axis=1)
+        )
 
 
 class Among(Statistic):
@@ -103,7 +107,9 @@ class Ratio(Statistic):
         bottom: Value of each answer below the line.
     """
 
-    def __init__(self, top: Sequence[float] | NDArray[Any], bottom: Sequence[float] | NDArray[Any]) -> None:
+    def __init__(
+        self, top: Sequence[float] | NDArray[Any], bottom: Sequence[float] | NDArray[Any]
+    ) -> None:
         self.top, self.bottom = as_values(top), as_values(bottom)
         self.size = self.n = len(self.top)
 
@@ -130,7 +136,9 @@ class MeanOf(Statistic):
             return np.full(len(weights), np.nan)
         values = np.stack([part(weights) for part in self.parts])
         known = ~np.isnan(values)
-        return divide(np.where(known, values, 0.0).sum(axis=0), known.sum(axis=0).astype(np.float64))
+        return divide(
+            np.where(known, values, 0.0).sum(axis=0), known.sum(axis=0).astype(np.float64)
+        )
 
 
 class Distribution(Statistic):
@@ -143,7 +151,9 @@ class Distribution(Statistic):
 
     def __init__(self, answers: Sequence[str | None], kind: str) -> None:
         names = sorted({one for one in answers if one is not None})
-        self.member = np.array([[one == name for name in names] for one in answers], dtype=np.float64)
+        self.member = np.array(
+            [[one == name for name in names] for one in answers], dtype=np.float64
+        )
         self.member = self.member.reshape(len(answers), len(names))
         self.kind = kind
         self.size = len(answers)
@@ -170,7 +180,10 @@ class Ranking(Statistic):
     """
 
     def __init__(self, truth: Sequence[bool | None], scores: Sequence[float | None]) -> None:
-        self.scores, self.truth = as_values(scores), as_values([None if t is None else float(t) for t in truth])
+        self.scores, self.truth = (
+            as_values(scores),
+            as_values([None if t is None else float(t) for t in truth]),
+        )
         self.known = ~(np.isnan(self.scores) | np.isnan(self.truth))
         self.size = len(self.truth)
         self.n, self.undefined = int(self.known.sum()), int((~self.known).sum())
@@ -199,13 +212,17 @@ class AveragePrecision(Ranking):
         if not len(scores):
             return np.full(len(weights), np.nan)
         sorted_weights = weights[:, self.known][:, order]
-        last = np.append(scores[1:] != scores[:-1], True)  # thresholds between equal scores do not exist
+        last = np.append(
+            scores[1:] != scores[:-1], True
+        )  # thresholds between equal scores do not exist
         hits = (sorted_weights * truth).cumsum(axis=1)[:, last]
         seen = sorted_weights.cumsum(axis=1)[:, last]
         precision = divide(hits, seen)
         gain = np.diff(hits, axis=1, prepend=0.0)
         total = hits[:, -1]
-        return divide(np.nansum(precision * gain, axis=1), np.where(np.unique(truth).size < 2, 0.0, total))
+        return divide(
+            np.nansum(precision * gain, axis=1), np.where(np.unique(truth).size < 2, 0.0, total)
+        )
 
 
 class CalibrationError(Ranking):

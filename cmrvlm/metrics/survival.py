@@ -20,7 +20,9 @@ class Concordance(Statistic):
         risks: Risk, None where the model gave none.
     """
 
-    def __init__(self, months: Sequence[float], events: Sequence[bool], risks: Sequence[float | None]) -> None:
+    def __init__(
+        self, months: Sequence[float], events: Sequence[bool], risks: Sequence[float | None]
+    ) -> None:
         time, event = np.asarray(months, dtype=np.float64), np.asarray(events, dtype=bool)
         risk = np.array([np.nan if r is None else r for r in risks], dtype=np.float64)
         known = ~np.isnan(risk)
@@ -34,7 +36,8 @@ class Concordance(Statistic):
 
     def _values(self, weights: Weights) -> Weights:
         return divide(
-            ((weights @ self.right) * weights).sum(axis=1), ((weights @ self.comparable) * weights).sum(axis=1)
+            ((weights @ self.right) * weights).sum(axis=1),
+            ((weights @ self.comparable) * weights).sum(axis=1),
         )
 
 
@@ -48,8 +51,12 @@ def censoring_survival(months: Values, events: Values, at: Values) -> Values:
     return result
 
 
-def brier_at(months: Sequence[float], events: Sequence[bool], risks: Sequence[float | None], horizon_months: float
-             ) -> Statistic:  # fmt: skip
+def brier_at(
+    months: Sequence[float],
+    events: Sequence[bool],
+    risks: Sequence[float | None],
+    horizon_months: float,
+) -> Statistic:
     """Brier score of the risk until a horizon, with inverse probability of censoring weights.
 
     Graf et al., Stat Med 1999. The censoring weights are those of the whole set in resamples too.

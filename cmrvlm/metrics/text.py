@@ -48,21 +48,30 @@ def overlap_scores(answers: Sequence[Answer]) -> dict[str, Statistic]:
     one language say nothing about those of the other. METEOR knows synonyms of English words only.
     """
     rouge = RougeScorer(["rougeL"], tokenizer=_Words())
-    bleu = {language: BLEU(tokenize=name, effective_order=True) for language, name in BLEU_TOKENIZERS.items()}
+    bleu = {
+        language: BLEU(tokenize=name, effective_order=True)
+        for language, name in BLEU_TOKENIZERS.items()
+    }
     chrf, words = CHRF(), _Words()
     columns: dict[str, list[float | None]] = {"bleu": [], "chrf": [], "rouge_l": [], "meteor": []}
     with_meteor = meteor_missing() is None
     for one in answers:
         said, truth = one.compared()
-        columns["bleu"].append(bleu[one.instruction.language].sentence_score(said, [truth]).score / 100)
+        columns["bleu"].append(
+            bleu[one.instruction.language].sentence_score(said, [truth]).score / 100
+        )
         columns["chrf"].append(chrf.sentence_score(said, [truth]).score / 100)
         columns["rouge_l"].append(rouge.score(truth, said)["rougeL"].fmeasure)
-        columns["meteor"].append(meteor_score([words.tokenize(truth)], words.tokenize(said)) if with_meteor else None)
+        columns["meteor"].append(
+            meteor_score([words.tokenize(truth)], words.tokenize(said)) if with_meteor else None
+        )
     scores: dict[str, Statistic] = {name: Mean(values) for name, values in columns.items()}
     for language in BLEU_TOKENIZERS:
         rows = [row for row, one in enumerate(answers) if one.instruction.language == language]
-        scores |= {f"{name}_{language}": Among(Mean([values[row] for row in rows]), rows, len(answers))
-                   for name, values in columns.items()}  # fmt: skip
+        scores |= {
+            f"{name}_{language}": Among(Mean([values[row] for row in rows]), rows, len(answers))
+            for name, values in columns.items()
+        }
     return scores
 
 
@@ -75,12 +84,18 @@ def finding_scores(answers: Sequence[Answer]) -> dict[str, Statistic]:
     hits, said_counts, true_counts = [], [], []
     for one in answers:
         said = {code for code, abnormal in findings_stated(one.text).items() if abnormal}
-        truth = {code for code, abnormal in findings_stated(one.instruction.reference).items() if abnormal}
+        truth = {
+            code
+            for code, abnormal in findings_stated(one.instruction.reference).items()
+            if abnormal
+        }
         hits.append(float(len(said & truth)))
         said_counts.append(float(len(said)))
         true_counts.append(float(len(truth)))
     return {
-        "finding_f1": Ratio([2 * h for h in hits], [s + t for s, t in zip(said_counts, true_counts, strict=True)]),
+        "finding_f1": Ratio(
+            [2 * h for h in hits], [s + t for s, t in zip(said_counts, true_counts, strict=True)]
+        ),
         "finding_precision": Ratio(hits, said_counts),
         "finding_recall": Ratio(hits, true_counts),
     }
@@ -96,11 +111,16 @@ def report_scores(answers: Sequence[Answer], sections: Sequence[str]) -> dict[st
     said = [split_sections(a.text, truncated=a.truncated) for a in answers]
     truth = [split_sections(a.instruction.reference) for a in answers]
     complete = [float(all(name in s for name in t)) for s, t in zip(said, truth, strict=True)]
-    named = [named_exactly(s.get(sections[-1], ""), a.instruction.case.truth, DISEASES)
-             for a, s in zip(answers, said, strict=True)]  # fmt: skip
+    named = [
+        named_exactly(s.get(sections[-1], ""), a.instruction.case.truth, DISEASES)
+        for a, s in zip(answers, said, strict=True)
+    ]
     numbers: dict[str, Statistic] = {}
     for name in REPORTED_NUMBERS:
-        pairs = [(numbers_stated(a.text).get(name), numbers_stated(a.instruction.reference).get(name)) for a in answers]
+        pairs = [
+            (numbers_stated(a.text).get(name), numbers_stated(a.instruction.reference).get(name))
+            for a in answers
+        ]
         scores = agreement_scores([p[0] for p in pairs], [p[1] for p in pairs], name)
         numbers |= {key: one for key, one in scores.items() if "_mae_" in key}
     return {

@@ -45,7 +45,9 @@ class Parts:
         """A projector for each encoder."""
         return {
             name: self.projector(
-                in_width=one.width, out_width=self.llm.width, counts=(one.series_tokens, one.view_tokens)
+                in_width=one.width,
+                out_width=self.llm.width,
+                counts=(one.series_tokens, one.view_tokens),
             )
             for name, one in self.encoders.items()
         }
@@ -87,7 +89,9 @@ def vision_language(parts: Parts, mask_sequences: Sequence[str] = ("sax",)) -> C
     )
 
 
-def dual(parts: Parts, contrast: nn.Module, width: int = 128, text_tower: TextTower | None = None) -> DualEncoder:
+def dual(
+    parts: Parts, contrast: nn.Module, width: int = 128, text_tower: TextTower | None = None
+) -> DualEncoder:
     """The model of stage 1.
 
     Args:
@@ -97,5 +101,7 @@ def dual(parts: Parts, contrast: nn.Module, width: int = 128, text_tower: TextTo
         text_tower: In place of the language model.
     """
     if not parts.encoders:
-        raise CmrvlmError("no encoder is left", field="encoders", remedy="Keep at least one sequence.")
+        raise CmrvlmError(
+            "no encoder is left", field="encoders", remedy="Keep at least one sequence."
+        )
     return DualEncoder(parts.encoders, parts.projectors(), parts.llm, contrast, width, text_tower)

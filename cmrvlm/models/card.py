@@ -33,8 +33,14 @@ def parts(model: nn.Module) -> list[Part]:
             own = names[1] in ("rows", "out_rows")
             name = "llm, own tokens" if own else "llm, additions" if "lora_" in key else "llm"
         else:
-            name = ".".join(names[:2]) if names[0] in ("encoders", "projectors", "mask_head") else names[0]
-        shape = getattr(getattr(parameter, "quant_state", None), "shape", None)  # four bits lie two in a byte
+            name = (
+                ".".join(names[:2])
+                if names[0] in ("encoders", "projectors", "mask_head")
+                else names[0]
+            )
+        shape = getattr(
+            getattr(parameter, "quant_state", None), "shape", None
+        )  # four bits lie two in a byte
         size = shape.numel() if shape is not None else parameter.numel()
         counts[name][0] += size
         counts[name][1] += size * parameter.requires_grad

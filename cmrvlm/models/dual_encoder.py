@@ -40,9 +40,13 @@ class DualEncoder(nn.Module):
         self.encoders = nn.ModuleDict(encoders)
         self.llm = llm
         self.projectors = nn.ModuleDict(projectors)
-        self.image_projection = nn.ModuleDict({name: nn.Linear(llm.width, width) for name in encoders})
+        self.image_projection = nn.ModuleDict(
+            {name: nn.Linear(llm.width, width) for name in encoders}
+        )
         self.text_tower, self.contrast = text_tower, contrast
-        self.text_projection = nn.Linear(llm.width if text_tower is None else text_tower.width, width)
+        self.text_projection = nn.Linear(
+            llm.width if text_tower is None else text_tower.width, width
+        )
 
     def token_counts(self, name: str) -> tuple[int, int]:
         """None: the text tower sees no images."""
@@ -54,7 +58,10 @@ class DualEncoder(nn.Module):
         for name, stacks in media.items():
             encoder = self.encoders[name]
             assert isinstance(encoder, Encoder)
-            tokens = [self.projectors[name](encoder.tokens_of_series(encoder(one.images).grid)) for one in stacks]
+            tokens = [
+                self.projectors[name](encoder.tokens_of_series(encoder(one.images).grid))
+                for one in stacks
+            ]
             owners = torch.cat([one.owners for one in stacks])
             found[name] = owners, self.image_projection[name](torch.cat(tokens).mean(dim=1))
         return found
@@ -70,6 +77,8 @@ class DualEncoder(nn.Module):
         index = torch.arange(rows.ids.shape[1], device=rows.ids.device)
         valid = index[None] < rows.lengths[:, None]
         nothing = torch.zeros_like(rows.lengths)
-        hidden = self.llm.hidden(self.llm.embed(rows.ids), Layout.of_rows(valid, nothing, nothing)).float()
+        hidden = self.llm.hidden(
+            self.llm.embed(rows.ids), Layout.of_rows(valid, nothing, nothing)
+        ).float()
         last = hidden[torch.arange(len(hidden), device=hidden.device), rows.lengths - 1]
         return self.text_projection(last), hidden

@@ -70,7 +70,9 @@ class MaskDecoder(nn.Module):
             conv_block(widths[i + 1] + levels[i], widths[i]) for i in reversed(range(count - 1))
         )
         self.pixel = nn.Conv2d(widths[0], widths[0], 1)
-        self.coarse = nn.ModuleList(nn.Conv2d(widths[i], widths[0], 1) for i in range(1, min(scales, count - 1)))
+        self.coarse = nn.ModuleList(
+            nn.Conv2d(widths[i], widths[0], 1) for i in range(1, min(scales, count - 1))
+        )
         self.query = LanguageQuery(query_width, widths[0] + 1)
         self.box_query = LanguageQuery(query_width, widths[0] + 1)
 
@@ -92,7 +94,9 @@ class MaskDecoder(nn.Module):
         features = [self.pixel(made[-1]), *(head(made[-2 - i]) for i, head in enumerate(kept))]
         return [frames_to_volume(one, m, z, f) for one in features]
 
-    def forward(self, pixels: Tensor, which: Tensor, marks: Tensor, words: Tensor, as_box: Tensor) -> Tensor:
+    def forward(
+        self, pixels: Tensor, which: Tensor, marks: Tensor, words: Tensor, as_box: Tensor
+    ) -> Tensor:
         """Logits of masks, or of maps whose extents along the axes are boxes.
 
         Args:
@@ -105,9 +109,15 @@ class MaskDecoder(nn.Module):
         Returns:
             (M, Z, F, H, W).
         """
-        weights = torch.where(as_box[:, None], self.box_query(marks, words), self.query(marks, words))
+        weights = torch.where(
+            as_box[:, None], self.box_query(marks, words), self.query(marks, words)
+        )
         # All queries of a picture at once: a copy of its features for each would cost more than the product.
         own = [(which == picture).nonzero()[:, 0] for picture in range(len(pixels))]
-        logits = torch.cat([torch.einsum("mc,czfhw->mzfhw", weights[rows, :-1], one)
-                            for rows, one in zip(own, pixels.unbind(), strict=True)])  # fmt: skip
+        logits = torch.cat(
+            [
+                torch.einsum("mc,czfhw->mzfhw", weights[rows, :-1], one)
+                for rows, one in zip(own, pixels.unbind(), strict=True)
+            ]
+        )
         return logits[torch.cat(own).argsort()] + weights[:, -1, None, None, None, None]

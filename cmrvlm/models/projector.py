@@ -45,9 +45,14 @@ class MLPProjector(Projector):
     def __init__(self, in_width: int, out_width: int, counts: tuple[int, int]) -> None:
         super().__init__(counts)
         self.layers = nn.Sequential(
-            nn.LayerNorm(in_width), nn.Linear(in_width, out_width), nn.GELU(), nn.Linear(out_width, out_width)
+            nn.LayerNorm(in_width),
+            nn.Linear(in_width, out_width),
+            nn.GELU(),
+            nn.Linear(out_width, out_width),
         )
-        self.places = nn.ParameterList(nn.Parameter(torch.randn(n, out_width) * 0.02) for n in counts)
+        self.places = nn.ParameterList(
+            nn.Parameter(torch.randn(n, out_width) * 0.02) for n in counts
+        )
 
     @property
     def out_counts(self) -> tuple[int, int]:
@@ -89,7 +94,9 @@ class ResamplingProjector(Projector):
         self._out_counts = (tokens, view_tokens)
         self.norm = nn.LayerNorm(in_width)
         self.mix = nn.ModuleList(
-            nn.Sequential(nn.Linear(n * in_width, hidden), nn.GELU(), nn.Linear(hidden, out * out_width))
+            nn.Sequential(
+                nn.Linear(n * in_width, hidden), nn.GELU(), nn.Linear(hidden, out * out_width)
+            )
             for n, out in zip(counts, self._out_counts, strict=True)
         )
 

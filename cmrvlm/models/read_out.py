@@ -38,16 +38,26 @@ class ReadOut(nn.Module):
         super().__init__()
         self.read = nn.ModuleDict(
             {
-                name: nn.Sequential(nn.LayerNorm(widths[name]), nn.Flatten(1), nn.Linear(count * widths[name], hidden))
+                name: nn.Sequential(
+                    nn.LayerNorm(widths[name]),
+                    nn.Flatten(1),
+                    nn.Linear(count * widths[name], hidden),
+                )
                 for name, count in counts.items()
             }
         )
         self.tell = ReadOutTokens(names, token_width)
-        self.outputs = nn.ModuleDict({name: nn.Sequential(nn.GELU(), nn.Linear(hidden, len(own)))
-                                      for name, own in names.items()})  # fmt: skip
+        self.outputs = nn.ModuleDict(
+            {
+                name: nn.Sequential(nn.GELU(), nn.Linear(hidden, len(own)))
+                for name, own in names.items()
+            }
+        )
         if "disease" in names:
             last = self.outputs["disease"][-1]  # type: ignore[index]
-            nn.init.constant_(last.bias, -math.log(len(names["disease"]) - 1))  # each class is one of many
+            nn.init.constant_(
+                last.bias, -math.log(len(names["disease"]) - 1)
+            )  # each class is one of many
 
     def summarise(self, sequence: str, tokens: Tensor) -> Tensor:
         """What whole series say: tokens (N, count, width) to (N, hidden)."""

@@ -8,7 +8,11 @@ import torch
 from torch import Tensor, nn
 
 _LIMIT = 4.0  # logits and standardised measurements beyond it are told as it
-_SURE, _LOGIT_NOISE, _MEASUREMENT_NOISE = 3.0, 1.0, 0.15  # what a good read-out says, and how far it is off
+_SURE, _LOGIT_NOISE, _MEASUREMENT_NOISE = (
+    3.0,
+    1.0,
+    0.15,
+)  # what a good read-out says, and how far it is off
 
 
 def taught_outputs(name: str, target: Tensor) -> Tensor:
@@ -18,7 +22,9 @@ def taught_outputs(name: str, target: Tensor) -> Tensor:
         name: Output.
         target: (B, size) of `cmrvlm.instructions.targets.study_targets`; what is NaN stays it.
     """
-    noise = torch.randn(target.shape).to(target.device)  # drawn on the CPU: the same on every device
+    noise = torch.randn(target.shape).to(
+        target.device
+    )  # drawn on the CPU: the same on every device
     if name == "measurements":
         return target + _MEASUREMENT_NOISE * noise
     return (2 * target - 1) * _SURE + _LOGIT_NOISE * noise

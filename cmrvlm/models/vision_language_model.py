@@ -25,7 +25,9 @@ from cmrvlm.models.projector import Projector
 from cmrvlm.models.read_out import ReadOut
 from cmrvlm.tasks.base import Instruction
 
-_WORTH_A_GROUP = 4096  # tokens of padding: a group of prompts is decoded to the end of its own longest answer
+_WORTH_A_GROUP = (
+    4096  # tokens of padding: a group of prompts is decoded to the end of its own longest answer
+)
 
 
 class CMRVLM(nn.Module):
@@ -67,7 +69,9 @@ class CMRVLM(nn.Module):
         Args:
             run: Folder that training made.
         """
-        from cmrvlm.runs.run_folder import load_run  # the run folder is built from configs, which models never see
+        from cmrvlm.runs.run_folder import (
+            load_run,
+        )  # the run folder is built from configs, which models never see
 
         return load_run(Path(run)).model
 
@@ -78,20 +82,32 @@ class CMRVLM(nn.Module):
             CmrvlmError: The model was built without it.
         """
         if sequence not in self.encoders:
-            raise CmrvlmError(f"this model has no encoder for '{sequence}'", field=f"encoders.{sequence}",
-                              remedy=f"It reads {', '.join(self.encoders)}.")  # fmt: skip
+            raise CmrvlmError(
+                f"this model has no encoder for '{sequence}'",
+                field=f"encoders.{sequence}",
+                remedy=f"It reads {', '.join(self.encoders)}.",
+            )
         encoder = self.encoders[sequence]
         assert isinstance(encoder, Encoder)
         return encoder
 
     def encode(self, media: Mapping[str, list[Media]]) -> Features:
         """Encode each study's images once."""
-        stacks = {name: [self.encoder(name)(one.images) for one in group] for name, group in media.items()}
-        tokens = {name: [self.encoder(name).tokens_of_series(one.grid) for one in group]
-                  for name, group in stacks.items()}  # fmt: skip
+        stacks = {
+            name: [self.encoder(name)(one.images) for one in group] for name, group in media.items()
+        }
+        tokens = {
+            name: [self.encoder(name).tokens_of_series(one.grid) for one in group]
+            for name, group in stacks.items()
+        }
         head = self.read_out
-        summaries = {} if head is None else {name: [head.summarise(name, one) for one in group]
-                                             for name, group in tokens.items()}  # fmt: skip
+        summaries = (
+            {}
+            if head is None
+            else {
+                name: [head.summarise(name, one) for one in group] for name, group in tokens.items()
+            }
+        )
         place = {
             (owner, name): (stack, index)
             for name, group in media.items()
@@ -117,9 +133,14 @@ class CMRVLM(nn.Module):
         """
         width = self.llm.width
         if not features.stacks:
-            empty = self.llm.embed(torch.zeros(0, dtype=torch.long, device=next(self.parameters()).device))
+            empty = self.llm.embed(
+                torch.zeros(0, dtype=torch.long, device=next(self.parameters()).device)
+            )
             return [empty.reshape(0, width) for _ in instructions]
-        series = {name: [self.projectors[name](one) for one in own] for name, own in features.tokens.items()}
+        series = {
+            name: [self.projectors[name](one) for one in own]
+            for name, own in features.tokens.items()
+        }
         parts: list[list[Tensor]] = [[] for _ in instructions]
         wanted: dict[tuple[str, int], list[tuple[int, int, int, int, int]]] = defaultdict(list)
         for row, (instruction, owner) in enumerate(zip(instructions, owners, strict=True)):
@@ -136,16 +157,22 @@ class CMRVLM(nn.Module):
             grid = features.stacks[name][stack].grid
             at = torch.tensor([one[2:] for one in asked], device=grid.device)  # (m, 3)
             tokens = self.encoder(name).tokens_of_views(grid, at[:, 0], at[:, 1], at[:, 2])
-            for (row, slot, *_), one in zip(asked, self.projectors[name](tokens, view=True), strict=True):
+            for (row, slot, *_), one in zip(
+                asked, self.projectors[name](tokens, view=True), strict=True
+            ):
                 parts[row][slot] = one
         self._add_read_outs(parts, features, instructions, owners, taught)
         device = next(self.parameters()).device
         return [torch.cat(own) if own else torch.zeros(0, width, device=device) for own in parts]
 
     def _add_read_outs(
-        self, parts: list[list[Tensor]], features: Features, instructions: list[Instruction], owners: list[int],
+        self,
+        parts: list[list[Tensor]],
+        features: Features,
+        instructions: list[Instruction],
+        owners: list[int],
         taught: Mapping[str, Tensor] | None,
-    ) -> None:  # fmt: skip
+    ) -> None:
         """Behind the images of each row that shows whole series: what the read-out says of them together."""
         sets = rows_by_series(features.place, instructions, owners)
         if self.read_out is None or not sets:
@@ -178,18 +205,27 @@ class CMRVLM(nn.Module):
         """
         packed = arrange(rows, self.llm)
         images = [torch.cat([tokens[row] for row in own]) for own in packed.firsts]
-        embeddings = fill_image_places(self.llm.embed(packed.ids), packed.ids, self.ids.image, images)
+        embeddings = fill_image_places(
+            self.llm.embed(packed.ids), packed.ids, self.ids.image, images
+        )
         return self.llm.hidden(embeddings, packed.layout).flatten(0, 1)[packed.where].float()
 
     def answer_logits(self, hidden: Tensor, rows: TextRows) -> tuple[Tensor, Tensor]:
         """Logits (K, V) before each answer token, the end token included, and those tokens (K,)."""
         index = torch.arange(rows.ids.shape[1] - 1, device=rows.ids.device)[None]
-        predicts = (index >= rows.prompt_lengths[:, None] - 1) & (index < rows.lengths[:, None] - 1)  # (R, L - 1)
+        predicts = (index >= rows.prompt_lengths[:, None] - 1) & (
+            index < rows.lengths[:, None] - 1
+        )  # (R, L - 1)
         labels = torch.where(predicts, rows.ids[:, 1:], torch.full_like(rows.ids[:, 1:], IGNORE))
         return self.llm.logits(hidden[:, :-1][predicts]), labels[predicts]
 
     def mask_logits(
-        self, features: Features, hidden: Tensor, rows: TextRows, instructions: list[Instruction], owners: list[int]
+        self,
+        features: Features,
+        hidden: Tensor,
+        rows: TextRows,
+        instructions: list[Instruction],
+        owners: list[int],
     ) -> dict[int, list[Tensor]]:
         """Logits (Z, F, H, W) of the rows that ask for a mask or a box and whose answer holds <SEG> or <DET>.
 
@@ -198,18 +234,24 @@ class CMRVLM(nn.Module):
         wanted: a whole cycle's would not fit into memory.
         """
         index = torch.arange(rows.ids.shape[1], device=rows.ids.device)[None]
-        boxes = torch.tensor([i.case.mask is not None and i.case.mask.as_box for i in instructions],
-                             device=hidden.device)  # fmt: skip
+        boxes = torch.tensor(
+            [i.case.mask is not None and i.case.mask.as_box for i in instructions],
+            device=hidden.device,
+        )
         wanted = torch.where(boxes, self.ids.detect, self.ids.segment)[:, None]
         said = (index >= rows.prompt_lengths[:, None]) & (index < rows.lengths[:, None])
         marks = (rows.ids == wanted) & said
         has_mark = marks.any(dim=1).tolist()
-        groups: dict[tuple[str, int, int], list[tuple[int, int, tuple[int, ...]]]] = defaultdict(list)
+        groups: dict[tuple[str, int, int], list[tuple[int, int, tuple[int, ...]]]] = defaultdict(
+            list
+        )
         for row, (instruction, owner) in enumerate(zip(instructions, owners, strict=True)):
             target = instruction.case.mask
             if target is not None and has_mark[row] and (owner, target.sequence) in features.place:
                 stack, place = features.place[owner, target.sequence]
-                groups[target.sequence, stack, len(target.frames)].append((row, place, target.frames))
+                groups[target.sequence, stack, len(target.frames)].append(
+                    (row, place, target.frames)
+                )
         result: dict[int, list[Tensor]] = {}
         for (name, stack, _), asked in groups.items():
             unique = sorted({(place, frames) for _, place, frames in asked})
@@ -217,24 +259,39 @@ class CMRVLM(nn.Module):
             assert isinstance(decoder, MaskDecoder)
             at = torch.tensor([place for place, _ in unique], device=hidden.device)[:, None]
             frames = torch.tensor([frames for _, frames in unique], device=hidden.device)  # (G, F)
-            which = torch.tensor([unique.index((place, frames)) for _, place, frames in asked], device=hidden.device)
+            which = torch.tensor(
+                [unique.index((place, frames)) for _, place, frames in asked], device=hidden.device
+            )
             own = torch.tensor([row for row, _, _ in asked], device=hidden.device)
             first = hidden[own, marks[own].float().argmax(dim=1)]  # first mark of each answer
             share = said[own].to(hidden.dtype) / said[own].sum(dim=1, keepdim=True)  # (M, L)
-            words = torch.einsum("ml,mld->md", share, self.llm.embed(rows.ids[own]).to(hidden.dtype))
+            words = torch.einsum(
+                "ml,mld->md", share, self.llm.embed(rows.ids[own]).to(hidden.dtype)
+            )
             levels = features.stacks[name][stack].pyramid
             pictures = len(unique) * levels[0].shape[2]  # of a frame
-            together = max(1, pictures_at_once(pictures * frames.shape[1], *levels[0].shape[4:]) // pictures)
+            together = max(
+                1, pictures_at_once(pictures * frames.shape[1], *levels[0].shape[4:]) // pictures
+            )
             parts = []
             for part in torch.split(frames, together, dim=1):
                 # Indexing two axes that a slice divides puts the indexed axes first: (G, F, C, Z, h, w).
                 pyramid = [level[at, :, :, part].permute(0, 2, 3, 1, 4, 5) for level in levels]
-                parts.append([decoder(one, which, first, words, boxes[own]) for one in decoder.pixels(pyramid)])
+                parts.append(
+                    [
+                        decoder(one, which, first, words, boxes[own])
+                        for one in decoder.pixels(pyramid)
+                    ]
+                )
             scales = [torch.cat(scale, dim=2) for scale in zip(*parts, strict=True)]
-            result |= {row: list(logits) for (row, _, _), *logits in zip(asked, *scales, strict=True)}
+            result |= {
+                row: list(logits) for (row, _, _), *logits in zip(asked, *scales, strict=True)
+            }
         return result
 
-    def read_outs(self, features: Features, shown: Sequence[tuple[int, Collection[str]]]) -> dict[str, Tensor]:
+    def read_outs(
+        self, features: Features, shown: Sequence[tuple[int, Collection[str]]]
+    ) -> dict[str, Tensor]:
         """Outputs (K, size) of the read-out by name.
 
         Args:
@@ -248,7 +305,9 @@ class CMRVLM(nn.Module):
         for study, sequences in shown:
             where = [(name, *features.place[study, name]) for name in sequences]
             sums.append(
-                torch.stack([features.summaries[name][stack][index] for name, stack, index in where]).sum(dim=0)
+                torch.stack(
+                    [features.summaries[name][stack][index] for name, stack, index in where]
+                ).sum(dim=0)
             )
         outputs: dict[str, Tensor] = head(sums)
         return outputs
@@ -276,11 +335,20 @@ class CMRVLM(nn.Module):
         """
         decode = decode or Greedy()
         answers: list[list[int]] = [[] for _ in prompts]
-        for group in split_by_length(torch.tensor([len(prompt) for prompt in prompts]), _WORTH_A_GROUP):
+        for group in split_by_length(
+            torch.tensor([len(prompt) for prompt in prompts]), _WORTH_A_GROUP
+        ):
             rows = group.tolist()
-            asked = embedded(self.llm, self.ids.image, [tokens[r] for r in rows], [prompts[r] for r in rows],
-                             [groups[r] for r in rows])  # fmt: skip
-            new = decode(self.llm, asked, end_id, max_new_tokens, [rules[r] for r in rows] if rules else ())
+            asked = embedded(
+                self.llm,
+                self.ids.image,
+                [tokens[r] for r in rows],
+                [prompts[r] for r in rows],
+                [groups[r] for r in rows],
+            )
+            new = decode(
+                self.llm, asked, end_id, max_new_tokens, [rules[r] for r in rows] if rules else ()
+            )
             for row, ids in zip(rows, new, strict=True):
                 answers[row] = ids
         return answers

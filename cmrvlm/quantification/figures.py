@@ -32,14 +32,20 @@ def volume_curves(found: Quantities, times_ms: Sequence[float] | None, path: Pat
         axis.plot(when, curve, marker=".", color=COLORS[name], label=name.upper())
     for phase, frame in found.phases.items():
         axis.axvline(frame if times_ms is None else times_ms[frame], color="grey", linestyle=":")
-        axis.annotate(phase.upper(), (frame if times_ms is None else times_ms[frame], axis.get_ylim()[1]), fontsize=8)
+        axis.annotate(
+            phase.upper(),
+            (frame if times_ms is None else times_ms[frame], axis.get_ylim()[1]),
+            fontsize=8,
+        )
     axis.set_xlabel("frame" if times_ms is None else "time after the trigger (ms)")
     axis.set_ylabel("volume (ml)")
     axis.legend()
     save(figure, path)
 
 
-def bulls_eye(values: Mapping[int, float], path: Path, label: str, limits: tuple[float, float]) -> None:
+def bulls_eye(
+    values: Mapping[int, float], path: Path, label: str, limits: tuple[float, float]
+) -> None:
     """The segments around the axis, base outside, anterior on top, septum left; white where there is no value.
 
     Args:
@@ -58,10 +64,26 @@ def bulls_eye(values: Mapping[int, float], path: Path, label: str, limits: tuple
             angle = np.pi + np.deg2rad(degrees)
             value = values.get(segment)
             face = "white" if value is None else colors(scale(value))
-            axis.bar(angle, outer - inner, width, bottom=inner, color=face, edgecolor="black", linewidth=0.8)
+            axis.bar(
+                angle,
+                outer - inner,
+                width,
+                bottom=inner,
+                color=face,
+                edgecolor="black",
+                linewidth=0.8,
+            )
             shown = f"{segment}" if value is None else f"{segment}\n{value:.0f}"
-            axis.text(angle, (inner + outer) / 2, shown, ha="center", va="center", fontsize=7, color="black",
-                      bbox={"facecolor": "white", "alpha": 0.6, "linewidth": 0, "pad": 0.5})  # fmt: skip
+            axis.text(
+                angle,
+                (inner + outer) / 2,
+                shown,
+                ha="center",
+                va="center",
+                fontsize=7,
+                color="black",
+                bbox={"facecolor": "white", "alpha": 0.6, "linewidth": 0, "pad": 0.5},
+            )
     axis.set_axis_off()
     figure.colorbar(ScalarMappable(scale, colors), ax=axis, label=label, shrink=0.8)
     save(figure, path)
@@ -78,9 +100,16 @@ def contour_cine(series: Series, path: Path, slices: Sequence[int] | None = None
     assert series.mask is not None
     frames = series.annotated_frames()
     shown = np.linspace(0, len(series.mask) - 1, min(5, len(series.mask))).round().astype(int)
-    pictures = [_drawn(series, frame, list(slices) if slices is not None else shown.tolist()) for frame in frames]
+    pictures = [
+        _drawn(series, frame, list(slices) if slices is not None else shown.tolist())
+        for frame in frames
+    ]
     times = series.frame_times_ms
-    each_ms = _FRAME_MS if times is None or len(times) < 2 else max(20, round(float(np.diff(times).mean())))
+    each_ms = (
+        _FRAME_MS
+        if times is None or len(times) < 2
+        else max(20, round(float(np.diff(times).mean())))
+    )
     path.parent.mkdir(parents=True, exist_ok=True)
     pictures[0].save(path, save_all=True, append_images=pictures[1:], duration=each_ms, loop=0)
 
@@ -90,8 +119,12 @@ def _drawn(series: Series, frame: int, slices: Sequence[int]) -> Image.Image:
     canvas = FigureCanvasAgg(figure)
     for axis, index in zip(figure.subplots(1, len(slices), squeeze=False)[0], slices, strict=True):
         assert series.mask is not None
-        picture = np.asarray(series.image[index], dtype=np.float32)  # (T, H, W): all frames under one window
-        axis.imshow(picture[frame], cmap="gray", vmin=0, vmax=max(1e-6, float(np.quantile(picture, 0.995))))
+        picture = np.asarray(
+            series.image[index], dtype=np.float32
+        )  # (T, H, W): all frames under one window
+        axis.imshow(
+            picture[frame], cmap="gray", vmin=0, vmax=max(1e-6, float(np.quantile(picture, 0.995)))
+        )
         outline(axis, {name: series.mask[index, frame] == STRUCTURES[name] for name in COLORS})
         axis.axis("off")
     figure.subplots_adjust(0, 0, 1, 1, 0.02, 0)

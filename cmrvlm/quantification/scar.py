@@ -24,6 +24,12 @@ def quantify_scar(series: Series) -> Quantities:
     problem = why_no_volume(series, WALL, 0)
     if problem is not None:
         return Quantities(not_computable=dict.fromkeys(SCAR_VALUES, problem))
-    scar_ml, wall_ml = (float(volume_curve_ml(series, structures)[0]) for structures in (SCAR, WALL))
-    return Quantities({"scar_mass_g": scar_ml * MYOCARDIAL_DENSITY_G_PER_ML,
-                       "scar_share_percent": 100 * scar_ml / wall_ml})  # fmt: skip
+    scar_ml, wall_ml = (
+        float(volume_curve_ml(series, structures)[0]) for structures in (SCAR, WALL)
+    )
+    return Quantities(
+        {
+            "scar_mass_g": scar_ml * MYOCARDIAL_DENSITY_G_PER_ML,
+            "scar_share_percent": 100 * scar_ml / wall_ml,
+        }
+    )

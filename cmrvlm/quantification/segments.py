@@ -30,15 +30,23 @@ CENTRES = {
     "apical": {14: 0, 15: 90, 16: 180, 13: 270},
 }
 NAMES = {
-    1: ("basal anterior", "基底段前壁"), 2: ("basal anteroseptal", "基底段前间隔"),
-    3: ("basal inferoseptal", "基底段下间隔"), 4: ("basal inferior", "基底段下壁"),
-    5: ("basal inferolateral", "基底段下侧壁"), 6: ("basal anterolateral", "基底段前侧壁"),
-    7: ("mid anterior", "中间段前壁"), 8: ("mid anteroseptal", "中间段前间隔"),
-    9: ("mid inferoseptal", "中间段下间隔"), 10: ("mid inferior", "中间段下壁"),
-    11: ("mid inferolateral", "中间段下侧壁"), 12: ("mid anterolateral", "中间段前侧壁"),
-    13: ("apical anterior", "心尖段前壁"), 14: ("apical septal", "心尖段间隔"),
-    15: ("apical inferior", "心尖段下壁"), 16: ("apical lateral", "心尖段侧壁"),
-}  # fmt: skip
+    1: ("basal anterior", "基底段前壁"),
+    2: ("basal anteroseptal", "基底段前间隔"),
+    3: ("basal inferoseptal", "基底段下间隔"),
+    4: ("basal inferior", "基底段下壁"),
+    5: ("basal inferolateral", "基底段下侧壁"),
+    6: ("basal anterolateral", "基底段前侧壁"),
+    7: ("mid anterior", "中间段前壁"),
+    8: ("mid anteroseptal", "中间段前间隔"),
+    9: ("mid inferoseptal", "中间段下间隔"),
+    10: ("mid inferior", "中间段下壁"),
+    11: ("mid inferolateral", "中间段下侧壁"),
+    12: ("mid anterolateral", "中间段前侧壁"),
+    13: ("apical anterior", "心尖段前壁"),
+    14: ("apical septal", "心尖段间隔"),
+    15: ("apical inferior", "心尖段下壁"),
+    16: ("apical lateral", "心尖段侧壁"),
+}
 _ENCLOSED = 0.95  # of the cavity
 SCAR = tuple(STRUCTURES[name] for name in ("scar", "no_reflow"))
 
@@ -82,7 +90,9 @@ class Sector:
     @property
     def thickness_mm(self) -> float:
         """Thickness of the wall: between the radii of two circles' sectors with the areas without and with it."""
-        return float(np.sqrt(2 * (self.cavity_mm2 + self.wall_mm2) / self.width_rad)) - self.radius_mm
+        return (
+            float(np.sqrt(2 * (self.cavity_mm2 + self.wall_mm2) / self.width_rad)) - self.radius_mm
+        )
 
 
 def level_of_slices(series: Series, frame: int) -> list[str | None]:
@@ -129,7 +139,10 @@ def sectors(
     pixel_mm2 = float(np.linalg.norm(np.cross(series.affine[:3, 0], series.affine[:3, 1])))
     for index, level in enumerate(levels):
         mask = series.mask[index, frame]
-        points, right = _world(series, np.argwhere(series.mask[index, at] == STRUCTURES["lv"])), septal[index]
+        points, right = (
+            _world(series, np.argwhere(series.mask[index, at] == STRUCTURES["lv"])),
+            septal[index],
+        )
         if level is None or right is None or not len(points) or not _closed(mask):
             continue
         inferior = np.cross(to_apex, right)
@@ -140,8 +153,10 @@ def sectors(
         width = 360 / len(CENTRES[level])
         for segment, centre in CENTRES[level].items():
             inside = (degrees - centre + width / 2) % 360 < width
-            areas = {int(value): float(count) * pixel_mm2
-                     for value, count in zip(*np.unique(own[inside], return_counts=True), strict=True)}  # fmt: skip
+            areas = {
+                int(value): float(count) * pixel_mm2
+                for value, count in zip(*np.unique(own[inside], return_counts=True), strict=True)
+            }
             yield Sector(segment, index, float(np.deg2rad(width)), areas)
 
 
@@ -181,7 +196,9 @@ def septum_direction(series: Series, frame: int) -> FloatArray | None:
     return np.asarray(mean / np.linalg.norm(mean))
 
 
-def _septal_directions(series: Series, frame: int, elsewhere: FloatArray | None) -> list[FloatArray | None]:
+def _septal_directions(
+    series: Series, frame: int, elsewhere: FloatArray | None
+) -> list[FloatArray | None]:
     """For each slice the unit vector from the left ventricle to the right one; the nearest slice's if it lacks one.
 
     Without any it is that of elsewhere, in the plane of the slices.
@@ -189,7 +206,9 @@ def _septal_directions(series: Series, frame: int, elsewhere: FloatArray | None)
     assert series.mask is not None
     found: dict[int, FloatArray] = {}
     for index, mask in enumerate(series.mask[:, frame]):
-        left, right = (_world(series, np.argwhere(mask == STRUCTURES[name])) for name in ("lv", "rv"))
+        left, right = (
+            _world(series, np.argwhere(mask == STRUCTURES[name])) for name in ("lv", "rv")
+        )
         if len(left) and len(right):
             gap = right.mean(axis=0) - left.mean(axis=0)
             found[index] = gap / np.linalg.norm(gap)
@@ -197,25 +216,40 @@ def _septal_directions(series: Series, frame: int, elsewhere: FloatArray | None)
         normal = series.affine[:3, 2] / np.linalg.norm(series.affine[:3, 2])
         flat = elsewhere - normal * float(elsewhere @ normal)
         found[0] = flat / np.linalg.norm(flat)
-    return [found[min(found, key=lambda one: abs(one - index))] if found else None for index in range(len(series.mask))]
+    return [
+        found[min(found, key=lambda one: abs(one - index))] if found else None
+        for index in range(len(series.mask))
+    ]
 
 
 def thickness_mm(series: Series, frame: int, reference: int | None = None) -> dict[int, float]:
     """Segment to the thickness of its wall, the mean over its slices; segments that no slice shows are absent."""
-    return _mean_by_segment([(one.segment, one.thickness_mm) for one in sectors(series, frame, reference)])
+    return _mean_by_segment(
+        [(one.segment, one.thickness_mm) for one in sectors(series, frame, reference)]
+    )
 
 
 def thickening_percent(series: Series, ed: int, es: int) -> dict[int, float]:
     """Segment to the systolic thickening of its wall in %, over slices that show it at both times."""
-    before, after = ({(one.segment, one.slice): one.thickness_mm for one in sectors(series, frame, reference=ed)}
-                     for frame in (ed, es))  # fmt: skip
+    before, after = (
+        {(one.segment, one.slice): one.thickness_mm for one in sectors(series, frame, reference=ed)}
+        for frame in (ed, es)
+    )
     both = sorted(before.keys() & after.keys())
-    thick, thicker = (_mean_by_segment([(segment, own[segment, index]) for segment, index in both])
-                      for own in (before, after))  # fmt: skip
-    return {segment: 100 * (thicker[segment] - value) / value for segment, value in thick.items() if value > 0}
+    thick, thicker = (
+        _mean_by_segment([(segment, own[segment, index]) for segment, index in both])
+        for own in (before, after)
+    )
+    return {
+        segment: 100 * (thicker[segment] - value) / value
+        for segment, value in thick.items()
+        if value > 0
+    }
 
 
-def transmurality_percent(series: Series, frame: int = 0, septum: FloatArray | None = None) -> dict[int, float]:
+def transmurality_percent(
+    series: Series, frame: int = 0, septum: FloatArray | None = None
+) -> dict[int, float]:
     """Segment to the share of its wall that is scar, by area (as in Kim et al., N Engl J Med 2000;343:1445).
 
     Args:
@@ -228,7 +262,9 @@ def transmurality_percent(series: Series, frame: int = 0, septum: FloatArray | N
     for one in sectors(series, frame, septum=septum):
         scar[one.segment] = scar.get(one.segment, 0.0) + one.scar_mm2
         wall[one.segment] = wall.get(one.segment, 0.0) + one.wall_mm2
-    return {segment: 100 * scar[segment] / area for segment, area in sorted(wall.items()) if area > 0}
+    return {
+        segment: 100 * scar[segment] / area for segment, area in sorted(wall.items()) if area > 0
+    }
 
 
 def _mean_by_segment(pairs: list[tuple[int, float]]) -> dict[int, float]:

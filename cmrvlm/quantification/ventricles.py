@@ -26,7 +26,9 @@ CAVITIES = ("lv", "rv")
 RATES = ("peak_ejection_rate_ml_per_s", "peak_filling_rate_ml_per_s")
 _SLICE_MISSING = 1.75  # times the usual distance: twice as far is a lost slice, half as far again an uneven stack
 _ITSELF = np.pad(np.ones((1, 1), dtype=bool), 1)
-NEIGHBOURS = np.stack([_ITSELF, np.ones((3, 3), dtype=bool), _ITSELF])  # of a voxel, in its slice and across it
+NEIGHBOURS = np.stack(
+    [_ITSELF, np.ones((3, 3), dtype=bool), _ITSELF]
+)  # of a voxel, in its slice and across it
 WALL = tuple(STRUCTURES[name] for name in ("myo", "scar", "no_reflow"))  # scar is myocardium too
 FloatArray = NDArray[np.float64]
 
@@ -49,7 +51,11 @@ class Quantities:
 
 
 def quantify(
-    series: Series, height_cm: float | None = None, weight_kg: float | None = None, *, find_phases: bool = True
+    series: Series,
+    height_cm: float | None = None,
+    weight_kg: float | None = None,
+    *,
+    find_phases: bool = True,
 ) -> Quantities:
     """All that a short-axis series' masks say of the ventricles.
 
@@ -64,16 +70,23 @@ def quantify(
             them are not ED and ES then, which only the series can tell.
     """
     assert series.mask is not None
-    problems = {name: list(_why_no_volumes(series, (STRUCTURES[name],), range(series.image.shape[1])))
-                for name in CAVITIES}  # fmt: skip
+    problems = {
+        name: list(_why_no_volumes(series, (STRUCTURES[name],), range(series.image.shape[1])))
+        for name in CAVITIES
+    }
     areas = {name: volume_curve_ml(series, (STRUCTURES[name],)) for name in CAVITIES}
-    curves = {name: np.where([one is None for one in problems[name]], areas[name], np.nan) for name in CAVITIES}
+    curves = {
+        name: np.where([one is None for one in problems[name]], areas[name], np.nan)
+        for name in CAVITIES
+    }
     phases = dict(series.phases) or (phases_of(areas["lv"]) if find_phases else {})
     values: dict[str, float] = {}
     missing: dict[str, str] = {}
     for name in CAVITIES:
-        for own, reasons in (_of_cavity(series, name, curves[name], problems[name], phases),
-                             _rates(series, name, curves[name], problems[name])):  # fmt: skip
+        for own, reasons in (
+            _of_cavity(series, name, curves[name], problems[name], phases),
+            _rates(series, name, curves[name], problems[name]),
+        ):
             values |= own
             missing |= reasons
     mass, reason = _mass_g(series, phases)
@@ -112,26 +125,38 @@ def phases_of_masks(series: Series) -> dict[str, int]:
 
 
 def _of_cavity(
-    series: Series, cavity: str, curve_ml: FloatArray, problems: Sequence[str | None], phases: Mapping[str, int]
+    series: Series,
+    cavity: str,
+    curve_ml: FloatArray,
+    problems: Sequence[str | None],
+    phases: Mapping[str, int],
 ) -> tuple[dict[str, float], dict[str, str]]:
     """EDV, ESV, stroke volume and EF, as far as they can be computed, and for each of the others why not."""
     values: dict[str, float] = {}
     reasons: dict[str, str] = {}
     for phase in ("ed", "es"):
         name, frame = f"{cavity}{phase}v_ml", phases.get(phase)
-        problem = _too_few(series) or f"no frame is known to be {phase}" if frame is None else problems[frame]
+        problem = (
+            _too_few(series) or f"no frame is known to be {phase}"
+            if frame is None
+            else problems[frame]
+        )
         if problem is not None:
             reasons[name] = problem
         elif frame is not None:
             values[name] = float(curve_ml[frame])
     if reasons:
-        return values, reasons | dict.fromkeys((f"{cavity}sv_ml", f"{cavity}ef_percent"), next(iter(reasons.values())))
+        return values, reasons | dict.fromkeys(
+            (f"{cavity}sv_ml", f"{cavity}ef_percent"), next(iter(reasons.values()))
+        )
     diastole, systole = values[f"{cavity}edv_ml"], values[f"{cavity}esv_ml"]
     if systole > diastole:
         larger = "the volume at es is larger than at ed"
         return values, dict.fromkeys((f"{cavity}sv_ml", f"{cavity}ef_percent"), larger)
-    return values | {f"{cavity}sv_ml": diastole - systole,
-                     f"{cavity}ef_percent": 100 * (diastole - systole) / diastole}, {}  # fmt: skip
+    return values | {
+        f"{cavity}sv_ml": diastole - systole,
+        f"{cavity}ef_percent": 100 * (diastole - systole) / diastole,
+    }, {}
 
 
 def why_no_volume(series: Series, structures: tuple[int, ...], frame: int) -> str | None:
@@ -139,14 +164,22 @@ def why_no_volume(series: Series, structures: tuple[int, ...], frame: int) -> st
     return next(_why_no_volumes(series, structures, [frame]))
 
 
-def _why_no_volumes(series: Series, structures: tuple[int, ...], frames: Iterable[int]) -> Iterator[str | None]:
+def _why_no_volumes(
+    series: Series, structures: tuple[int, ...], frames: Iterable[int]
+) -> Iterator[str | None]:
     """`why_no_volume` of each frame; what is the same for all of them is looked up once."""
     assert series.mask is not None
     few, unannotated = _too_few(series), _unannotated(series)
-    shown = np.flatnonzero(np.isin(series.mask, structures).any(axis=(1, 2, 3)))  # at end-systole they may be fewer
+    shown = np.flatnonzero(
+        np.isin(series.mask, structures).any(axis=(1, 2, 3))
+    )  # at end-systole they may be fewer
     lost = _slice_missing(series, shown) if len(shown) >= FEWEST_SLICES else None
     for frame in frames:
-        yield few or _problem_of(series.mask[:, frame], structures, unannotated[:, frame], len(shown)) or lost
+        yield (
+            few
+            or _problem_of(series.mask[:, frame], structures, unannotated[:, frame], len(shown))
+            or lost
+        )
 
 
 def _slice_missing(series: Series, shown: NDArray[np.intp]) -> str | None:
@@ -183,14 +216,19 @@ def _problem_of(
     unknown = mask == NOT_ANNOTATED
     within = slice(there[0], there[-1] + 1)
     absent = ~np.isin(mask[within], structures).any(axis=(1, 2))
-    for found, what in ((unknown[within].all(axis=(1, 2)), "is not annotated"), (absent, "lacks it")):
+    for found, what in (
+        (unknown[within].all(axis=(1, 2)), "is not annotated"),
+        (absent, "lacks it"),
+    ):
         if found.any():
             return f"slice {int(there[0] + found.argmax())} between others {what}"
     for beside in (there[0] - 1, there[-1] + 1):
         if 0 <= beside < len(mask) and unknown[beside].all():
             return f"slice {int(beside)} beside the structure is not annotated"
     if unknown.any():
-        beyond = (ndimage.binary_dilation(np.isin(mask, structures), NEIGHBOURS) & unknown).any(axis=(1, 2))
+        beyond = (ndimage.binary_dilation(np.isin(mask, structures), NEIGHBOURS) & unknown).any(
+            axis=(1, 2)
+        )
         if beyond.any():
             return f"in slice {int(beyond.argmax())} the structure runs into what is not annotated"
     return None
@@ -215,8 +253,14 @@ def _rates(
     series: Series, cavity: str, curve_ml: FloatArray, problems: Sequence[str | None]
 ) -> tuple[dict[str, float], dict[str, str]]:
     """Peak rates, and why there are none: they need times, and a volume in every frame."""
-    times, found, reason = series.frame_times_ms, dict[str, float](), "the volume does not change so between the frames"
-    lost = next((f"frame {frame}: {one}" for frame, one in enumerate(problems) if one is not None), None)
+    times, found, reason = (
+        series.frame_times_ms,
+        dict[str, float](),
+        "the volume does not change so between the frames",
+    )
+    lost = next(
+        (f"frame {frame}: {one}" for frame, one in enumerate(problems) if one is not None), None
+    )
     if times is None or len(times) < 3:
         reason = "the times of at least three frames are needed"
     elif not (np.diff(times) > 0).all():
@@ -252,9 +296,15 @@ def body_surface_m2(height_cm: float, weight_kg: float) -> float:
     return float(np.sqrt(height_cm * weight_kg / 3600))
 
 
-def by_body_surface(values: Mapping[str, float], height_cm: float | None, weight_kg: float | None) -> dict[str, float]:
+def by_body_surface(
+    values: Mapping[str, float], height_cm: float | None, weight_kg: float | None
+) -> dict[str, float]:
     """Volumes and mass by body surface, `lvedv_ml` as `lvedv_ml_per_m2`; empty without height or weight."""
     if not height_cm or not weight_kg:
         return {}
     surface = body_surface_m2(height_cm, weight_kg)
-    return {f"{name}_per_m2": value / surface for name, value in values.items() if name.endswith(("v_ml", "_g"))}
+    return {
+        f"{name}_per_m2": value / surface
+        for name, value in values.items()
+        if name.endswith(("v_ml", "_g"))
+    }

@@ -11,32 +11,69 @@ from cmrvlm.study.vocabulary import FINDINGS, LGE_PATTERNS, MOTION_PATTERNS
 
 _SENTENCE = re.compile(r"[;；。\n]|\.(?!\d)")
 _ITEM = re.compile(r"[,，、]")
-_DENIAL = re.compile(r"(?<!\w)(?:no|not|without|absence of|negative for|free of)(?!\w)|未见|没有|无|未", re.IGNORECASE)
-_DENIED_AFTER = re.compile(r"(?<!\w)(?:absent|not seen|not present|excluded)(?!\w)|未见|阴性", re.IGNORECASE)
+_DENIAL = re.compile(
+    r"(?<!\w)(?:no|not|without|absence of|negative for|free of)(?!\w)|未见|没有|无|未",
+    re.IGNORECASE,
+)
+_DENIED_AFTER = re.compile(
+    r"(?<!\w)(?:absent|not seen|not present|excluded)(?!\w)|未见|阴性", re.IGNORECASE
+)
 # What ends a denial that runs through a list: "no thrombus, effusion or aneurysm, but late enhancement".
-_AFFIRMATION = re.compile(r"(?<!\w)(?:but|however|yet|with|shows?|there (?:is|are)|is|are)(?!\w)|但|可见|伴|提示|\d",
-                          re.IGNORECASE)  # fmt: skip
+_AFFIRMATION = re.compile(
+    r"(?<!\w)(?:but|however|yet|with|shows?|there (?:is|are)|is|are)(?!\w)|但|可见|伴|提示|\d",
+    re.IGNORECASE,
+)
 _NOT_NORMAL = re.compile(r"(?<!\w)not normal(?!\w)|不正常", re.IGNORECASE)
 _NORMAL = re.compile(r"(?<!\w)(?:normal|preserved|unremarkable)(?!\w)|正常|不大", re.IGNORECASE)
 _ABNORMAL = re.compile(
     r"(?<!\w)(?:abnormal(?:ity|ities)?|reduced|decreased|impaired|increased|elevated|dilated|enlarged|thickened)(?!\w)"
-    r"|减低|降低|下降|增大|扩大|扩张|增厚|升高|异常", re.IGNORECASE,
-)  # fmt: skip
-_ENHANCEMENT = ("LV late enhancement", "late gadolinium enhancement", "late enhancement", "myocardial enhancement",
-                "左心室延迟强化", "延迟强化", "心肌强化")  # fmt: skip
+    r"|减低|降低|下降|增大|扩大|扩张|增厚|升高|异常",
+    re.IGNORECASE,
+)
+_ENHANCEMENT = (
+    "LV late enhancement",
+    "late gadolinium enhancement",
+    "late enhancement",
+    "myocardial enhancement",
+    "左心室延迟强化",
+    "延迟强化",
+    "心肌强化",
+)
 _PRESENCE: dict[str, tuple[str, ...]] = {
     code: (FINDINGS[code].en, FINDINGS[code].zh, *FINDINGS[code].synonyms)
-    for code in ("aneurysm", "mitral_regurgitation", "tricuspid_regurgitation", "aortic_regurgitation", "rv_lge",
-                 "pericardial_enhancement", "fatty_infiltration", "thrombus", "pericardial_effusion",
-                 "pleural_effusion")
+    for code in (
+        "aneurysm",
+        "mitral_regurgitation",
+        "tricuspid_regurgitation",
+        "aortic_regurgitation",
+        "rv_lge",
+        "pericardial_enhancement",
+        "fatty_infiltration",
+        "thrombus",
+        "pericardial_effusion",
+        "pleural_effusion",
+    )
 } | {
-    "lv_lge": (*_ENHANCEMENT, *(name for code, term in LGE_PATTERNS.items() if code != "none"
-                                for name in (term.en, term.zh))),
-    "wall_motion": tuple(name for code, term in MOTION_PATTERNS.items() if code != "normal"
-                         for name in (term.en, term.zh)),
-}  # fmt: skip
-_JUDGED = {one.finding: (one.en, one.zh, FINDINGS[one.finding].en, FINDINGS[one.finding].zh, *one.synonyms)
-           for one in MEASUREMENTS.values()} | {"wall_motion": ("wall motion", "室壁运动")}  # fmt: skip
+    "lv_lge": (
+        *_ENHANCEMENT,
+        *(
+            name
+            for code, term in LGE_PATTERNS.items()
+            if code != "none"
+            for name in (term.en, term.zh)
+        ),
+    ),
+    "wall_motion": tuple(
+        name
+        for code, term in MOTION_PATTERNS.items()
+        if code != "normal"
+        for name in (term.en, term.zh)
+    ),
+}
+_JUDGED = {
+    one.finding: (one.en, one.zh, FINDINGS[one.finding].en, FINDINGS[one.finding].zh, *one.synonyms)
+    for one in MEASUREMENTS.values()
+} | {"wall_motion": ("wall motion", "室壁运动")}
 
 
 def findings_stated(text: str) -> dict[str, bool]:
@@ -72,7 +109,11 @@ def _in_item(item: str, *, denied: bool) -> dict[str, bool]:
     for code, names in _PRESENCE.items():
         match = any_of(names).search(item)
         if match:
-            absent = denied or _DENIAL.search(item[: match.start()]) or _DENIED_AFTER.search(item[match.end() :])
+            absent = (
+                denied
+                or _DENIAL.search(item[: match.start()])
+                or _DENIED_AFTER.search(item[match.end() :])
+            )
             found[code] = found.get(code, False) or not absent
     return found
 

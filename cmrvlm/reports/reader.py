@@ -15,8 +15,10 @@ def any_of(names: tuple[str, ...]) -> re.Pattern[str]:
 
     Chinese has no spaces between words; Latin names must not be part of a longer word.
     """
-    parts = [re.escape(name) if not name.isascii() else rf"(?<![\w-]){re.escape(name)}(?!\w)"
-             for name in sorted(names, key=len, reverse=True)]  # fmt: skip
+    parts = [
+        re.escape(name) if not name.isascii() else rf"(?<![\w-]){re.escape(name)}(?!\w)"
+        for name in sorted(names, key=len, reverse=True)
+    ]
     return re.compile("|".join(parts), re.IGNORECASE)
 
 
@@ -25,7 +27,9 @@ def terms_named(text: str, terms: Mapping[str, Term]) -> list[str]:
 
     Longer names are looked for first and taken out of the text, so that a name inside another one is not found.
     """
-    names = [(name, code) for code, term in terms.items() for name in (term.en, term.zh, *term.synonyms)]
+    names = [
+        (name, code) for code, term in terms.items() for name in (term.en, term.zh, *term.synonyms)
+    ]
     found = set()
     for name, code in sorted(names, key=lambda item: -len(item[0])):
         text, count = any_of((name,)).subn(" ", text)

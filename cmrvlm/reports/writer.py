@@ -56,14 +56,21 @@ def _judged(abnormal: bool | None, language: str, low: bool) -> str:
     return "(减低)" if low else "(增大)"
 
 
-def _measured(names: Collection[str], labels: StudyLabels, shown: Collection[str], language: str,
-              number: NumberWriter) -> list[str]:  # fmt: skip
+def _measured(
+    names: Collection[str],
+    labels: StudyLabels,
+    shown: Collection[str],
+    language: str,
+    number: NumberWriter,
+) -> list[str]:
     parts = []
     for name in names:
         one, value = MEASUREMENTS[name], labels.measurements.get(name)
         if value is None or not _shown(one.sequences, shown):
             continue
-        judged = _judged(labels.findings.get(one.finding), language, low=name.endswith("ef_percent"))
+        judged = _judged(
+            labels.findings.get(one.finding), language, low=name.endswith("ef_percent")
+        )
         parts.append(f"{one.name(language)} {number(name, value)} {one.unit}{judged}")
     return parts
 
@@ -83,14 +90,25 @@ def _lge_parts(labels: StudyLabels, language: str) -> list[str]:
         ("rv_lge", "RV enhancement", "右心室强化"),
         ("pericardial_enhancement", "pericardial enhancement", "心包强化"),
     )
-    parts += [english if language == "en" else chinese for code, english, chinese in extra if labels.findings.get(code)]
+    parts += [
+        english if language == "en" else chinese
+        for code, english, chinese in extra
+        if labels.findings.get(code)
+    ]
     return parts
 
 
 def _present(labels: StudyLabels, shown: Collection[str], language: str) -> list[str]:
-    known = [row for row in _OTHER
-             if labels.findings.get(row[0]) is not None and _shown(FINDING_SEQUENCES[row[0]], shown)]  # fmt: skip
-    found = [english if language == "en" else chinese for code, english, chinese in known if labels.findings[code]]
+    known = [
+        row
+        for row in _OTHER
+        if labels.findings.get(row[0]) is not None and _shown(FINDING_SEQUENCES[row[0]], shown)
+    ]
+    found = [
+        english if language == "en" else chinese
+        for code, english, chinese in known
+        if labels.findings[code]
+    ]
     extra = labels.patterns.get("other_pattern")
     if extra and _shown(CINE, shown):
         found.append(OTHER_PATTERNS[extra].name(language))
@@ -125,7 +143,10 @@ def write_report(
         "lge": _lge_parts(labels, language) if "lge" in shown else [],
         "other": _present(labels, shown, language),
     }
-    sections = {name: joint.join(part) + stop if part else not_assessed(language) for name, part in parts.items()}
+    sections = {
+        name: joint.join(part) + stop if part else not_assessed(language)
+        for name, part in parts.items()
+    }
     if labels.diseases is not None:
         names = [DISEASES[code].name(language) for code in DISEASES if code in labels.diseases]
         sections["impression"] = joint.join(names) + stop
@@ -159,20 +180,30 @@ def headings(language: str, sections: Collection[str] = tuple(SECTION_NAMES)) ->
     """Names of sections as they stand in a report, each with its colon and what sets it apart, in the fixed order."""
     position = 1 if language == "zh" else 0
     colon, gap = ("：", "") if language == "zh" else (":", " ")
-    found = [f"{gap}{names[position]}{colon}" for key, names in SECTION_NAMES.items() if key in sections]
+    found = [
+        f"{gap}{names[position]}{colon}" for key, names in SECTION_NAMES.items() if key in sections
+    ]
     return [one.lstrip() if place == 0 else one for place, one in enumerate(found)]
 
 
 def all_headings() -> list[str]:
     """Everything that is read as the name of a section, in any language and with either colon."""
-    return [f"{name}{colon}" for names in SECTION_NAMES.values() for name in names for colon in (":", "：")]
+    return [
+        f"{name}{colon}"
+        for names in SECTION_NAMES.values()
+        for name in names
+        for colon in (":", "：")
+    ]
 
 
 def join_sections(sections: Mapping[str, str], language: str) -> str:
     """One text from a report's sections, each behind its name, in the fixed order."""
     gap = "" if language == "zh" else " "
     own = [key for key in SECTION_NAMES if key in sections]
-    return "".join(f"{heading}{gap}{sections[key]}" for heading, key in zip(headings(language, own), own, strict=True))
+    return "".join(
+        f"{heading}{gap}{sections[key]}"
+        for heading, key in zip(headings(language, own), own, strict=True)
+    )
 
 
 def split_sections(text: str, *, truncated: bool = False) -> dict[str, str]:
@@ -183,8 +214,11 @@ def split_sections(text: str, *, truncated: bool = False) -> dict[str, str]:
     half a section is never taken for a whole one.
     """
     starts = []
-    twice = {key for key, names in SECTION_NAMES.items()
-             if sum(text.count(name + colon) for name, colon in zip(names, (":", "："), strict=True)) > 1}  # fmt: skip
+    twice = {
+        key
+        for key, names in SECTION_NAMES.items()
+        if sum(text.count(name + colon) for name, colon in zip(names, (":", "："), strict=True)) > 1
+    }
     for key, names in SECTION_NAMES.items():
         for name, colon in zip(names, (":", "："), strict=True):
             at = text.find(name + colon)
@@ -193,7 +227,13 @@ def split_sections(text: str, *, truncated: bool = False) -> dict[str, str]:
                 break
     starts.sort()
     ends = [start[0] for start in starts[1:]] + [len(text)] * bool(starts)
-    sections = {key: text[begin:end].strip() for (_, begin, key), end in zip(starts, ends, strict=True)}
+    sections = {
+        key: text[begin:end].strip() for (_, begin, key), end in zip(starts, ends, strict=True)
+    }
     if truncated and sections:
         sections.popitem()
-    return {key: section for key, section in sections.items() if key not in twice and not section.endswith(CUT)}
+    return {
+        key: section
+        for key, section in sections.items()
+        if key not in twice and not section.endswith(CUT)
+    }

@@ -24,7 +24,9 @@ class CheckpointFiles(TorchCheckpointIO):
     copying, and a run that is killed meanwhile leaves an empty `last.ckpt`.
     """
 
-    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None) -> None:
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None
+    ) -> None:
         """Write a checkpoint.
 
         Args:
@@ -40,7 +42,10 @@ class CheckpointFiles(TorchCheckpointIO):
             file.parent.mkdir(parents=True, exist_ok=True)
             with written_beside(file) as temporary:
                 torch.save(checkpoint, temporary)
-        except (OSError, RuntimeError) as error:  # what torch raises when its writer fails on a full disk
+        except (
+            OSError,
+            RuntimeError,
+        ) as error:  # what torch raises when its writer fails on a full disk
             needed = _size_mb(checkpoint)
             raise CmrvlmError(
                 f"the checkpoint cannot be written ({error}); it needs about {needed:.0f} MB",
@@ -49,7 +54,10 @@ class CheckpointFiles(TorchCheckpointIO):
             ) from error
 
     def load_checkpoint(
-        self, path: str | Path, map_location: Callable[..., Any] | None = None, weights_only: bool | None = None
+        self,
+        path: str | Path,
+        map_location: Callable[..., Any] | None = None,
+        weights_only: bool | None = None,
     ) -> dict[str, Any]:
         """Read a checkpoint, always without running what a pickle could hold.
 
@@ -58,13 +66,25 @@ class CheckpointFiles(TorchCheckpointIO):
         """
         file = Path(path)
         if not file.is_file():
-            raise CmrvlmError("there is no such checkpoint", file=file, field="ckpt_path", remedy=_others(file))
+            raise CmrvlmError(
+                "there is no such checkpoint", file=file, field="ckpt_path", remedy=_others(file)
+            )
         try:
             return dict(torch.load(file, map_location=map_location or "cpu", weights_only=True))
-        except (OSError, EOFError, RuntimeError, ValueError, KeyError, pickle.UnpicklingError) as error:
+        except (
+            OSError,
+            EOFError,
+            RuntimeError,
+            ValueError,
+            KeyError,
+            pickle.UnpicklingError,
+        ) as error:
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise CmrvlmError(
-                f"the checkpoint is damaged ({reason[:120]})", file=file, field="ckpt_path", remedy=_others(file)
+                f"the checkpoint is damaged ({reason[:120]})",
+                file=file,
+                field="ckpt_path",
+                remedy=_others(file),
             ) from error
 
 
@@ -81,7 +101,9 @@ def _size_mb(content: Any) -> float:
 
 def _others(file: Path) -> str:
     """Return what to do without a checkpoint: go on with the newest whole one beside it."""
-    whole = [path for path in file.parent.glob("*.ckpt") if path != file and zipfile.is_zipfile(path)]
+    whole = [
+        path for path in file.parent.glob("*.ckpt") if path != file and zipfile.is_zipfile(path)
+    ]
     if not whole:
         return "There is no whole one beside it: begin anew with overwrite=true."
     newest = max(whole, key=lambda path: path.stat().st_mtime)

@@ -60,28 +60,43 @@ def load_parts(model: nn.Module, weights: dict[str, Tensor], source: Path) -> li
         status = "moved" if here and there else "fresh" if here else "left behind"
         rows.append(Moved(part, status, sum(value.numel() for value in (here or there).values())))
     if not any(row.status == "moved" for row in rows):
-        raise CmrvlmError("nothing in the earlier run fits this model", file=source, field="stage.init_from",
-                          remedy="Give the run of the stage before.")  # fmt: skip
-    model.load_state_dict({key: value for key, value in weights.items() if part_of(key) in wanted}, strict=False)
+        raise CmrvlmError(
+            "nothing in the earlier run fits this model",
+            file=source,
+            field="stage.init_from",
+            remedy="Give the run of the stage before.",
+        )
+    model.load_state_dict(
+        {key: value for key, value in weights.items() if part_of(key) in wanted}, strict=False
+    )
     return rows
 
 
 def _check(part: str, here: dict[str, Tensor], there: dict[str, Tensor], source: Path) -> None:
     odd = sorted(here.keys() ^ there.keys())
-    odd += [key for key in sorted(here.keys() & there.keys()) if here[key].shape != there[key].shape]
+    odd += [
+        key for key in sorted(here.keys() & there.keys()) if here[key].shape != there[key].shape
+    ]
     if odd:
         shapes = f"{tuple(there[odd[0]].shape) if odd[0] in there else 'absent'} in the run"
-        raise CmrvlmError(f"{len(odd)} weights of part '{part}' do not fit, the first is '{odd[0]}' ({shapes})",
-                          file=source, field="stage.init_from",
-                          remedy="Build both stages with the same encoders, language model and adapter.")  # fmt: skip
+        raise CmrvlmError(
+            f"{len(odd)} weights of part '{part}' do not fit, the first is '{odd[0]}' ({shapes})",
+            file=source,
+            field="stage.init_from",
+            remedy="Build both stages with the same encoders, language model and adapter.",
+        )
 
 
 def hand_over(model: nn.Module, run: Path) -> list[Moved]:
     """Load the parts of an earlier run's weights into a model."""
     path = run / WEIGHTS
     if not path.is_file():
-        raise CmrvlmError("there is no model here", file=path, field="stage.init_from",
-                          remedy="Give the folder of a finished run.")  # fmt: skip
+        raise CmrvlmError(
+            "there is no model here",
+            file=path,
+            field="stage.init_from",
+            remedy="Give the folder of a finished run.",
+        )
     weights = load_file(path)
     check_weights(weights.items(), path, "stage.init_from", "Train the earlier stage again.")
     return load_parts(model, weights, path)

@@ -30,13 +30,22 @@ def parts_of(split: Mapping[str, Iterable[str]], patient_of: Mapping[str, str]) 
         split: Part to studies.
         patient_of: Study to patient; a study that is not in it is taken for its own patient.
     """
-    return {patient_hash(patient_of.get(study, study)): part for part, studies in split.items() for study in studies}
+    return {
+        patient_hash(patient_of.get(study, study)): part
+        for part, studies in split.items()
+        for study in studies
+    }
 
 
 def joined(earlier: Parts, later: Parts) -> Parts:
     """Return the parts of the patients of two runs; who was trained on once was trained on for good."""
     both = earlier | later
-    return both | {patient: TRAIN for parts in (earlier, later) for patient, part in parts.items() if part == TRAIN}
+    return both | {
+        patient: TRAIN
+        for parts in (earlier, later)
+        for patient, part in parts.items()
+        if part == TRAIN
+    }
 
 
 def read_lineage(run: Path, patient_of: Mapping[str, str]) -> Parts:
@@ -55,10 +64,14 @@ def read_lineage(run: Path, patient_of: Mapping[str, str]) -> Parts:
     if path.is_file():
         told = json.loads(path.read_text())
         if not isinstance(told, dict) or set(told) != set(_PARTS):
-            raise CmrvlmError("this is no list of patients by part", file=path, remedy="Train the run again.")
+            raise CmrvlmError(
+                "this is no list of patients by part", file=path, remedy="Train the run again."
+            )
         return {str(patient): part for part in _PARTS for patient in told[part]}
     if not (run / SPLIT).is_file():
-        log.warning("%s: this run does not say whom it was trained on: nobody can be left out", run.name)
+        log.warning(
+            "%s: this run does not say whom it was trained on: nobody can be left out", run.name
+        )
         return {}
     log.warning(
         "%s: this run does not say whom the runs that it began from were trained on; its own patients are known by its "
@@ -71,7 +84,11 @@ def read_lineage(run: Path, patient_of: Mapping[str, str]) -> Parts:
 def write_lineage(run: Path, parts: Parts) -> None:
     """Write the patients of a run and of those that it began from, by part."""
     write_json(
-        run / LINEAGE, {name: sorted(patient for patient, part in parts.items() if part == name) for name in _PARTS}
+        run / LINEAGE,
+        {
+            name: sorted(patient for patient, part in parts.items() if part == name)
+            for name in _PARTS
+        },
     )
 
 

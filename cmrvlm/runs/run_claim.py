@@ -17,10 +17,26 @@ WEIGHTS, CHECKPOINTS = "model.safetensors", "checkpoints"
 _LOCK, _NEW, _OLD = ".lock", ".new", ".old"
 # What a training, and what was made of it, leaves in its folder; a replacement leaves everything else where it is.
 _OF_A_RUN = (
-    "config.yaml", WEIGHTS, "tokenizer", "labels.json", "preprocessing.json", "split.json", "lineage.json",
-    "language_model", "language_model.json", CHECKPOINTS, "logs", "tensorboard", "wandb", "samples", "panels",
-    "result.json", "traceback.txt", "evaluation", "prediction",
-)  # fmt: skip
+    "config.yaml",
+    WEIGHTS,
+    "tokenizer",
+    "labels.json",
+    "preprocessing.json",
+    "split.json",
+    "lineage.json",
+    "language_model",
+    "language_model.json",
+    CHECKPOINTS,
+    "logs",
+    "tensorboard",
+    "wandb",
+    "samples",
+    "panels",
+    "result.json",
+    "traceback.txt",
+    "evaluation",
+    "prediction",
+)
 
 
 class FolderTakenError(CmrvlmError):
@@ -33,7 +49,9 @@ def holds_run(folder: Path) -> bool:
 
 
 @contextmanager
-def claimed(folder: Path, *, overwrite: bool, resumed: Path | None, first_process: bool) -> Iterator[Path]:
+def claimed(
+    folder: Path, *, overwrite: bool, resumed: Path | None, first_process: bool
+) -> Iterator[Path]:
     """Give the folder that a training writes into; other trainings are kept out meanwhile.
 
     That is the run folder itself. Where it holds another run that is to be written over, it is `.new` in it, whose
@@ -57,7 +75,10 @@ def claimed(folder: Path, *, overwrite: bool, resumed: Path | None, first_proces
         lock.acquire(timeout=0)
     except Timeout:
         raise FolderTakenError(
-            "another training writes into this folder", file=folder, field="out", remedy="Give another out=<folder>."
+            "another training writes into this folder",
+            file=folder,
+            field="out",
+            remedy="Give another out=<folder>.",
         ) from None
     try:
         _finish_replacement(folder)

@@ -31,7 +31,12 @@ from cmrvlm.transforms.preprocessing import Preprocessing
 
 log = logging.getLogger(__name__)
 
-CONFIG, TOKENIZER, LABELS, PREPROCESSING = "config.yaml", "tokenizer", "labels.json", "preprocessing.json"
+CONFIG, TOKENIZER, LABELS, PREPROCESSING = (
+    "config.yaml",
+    "tokenizer",
+    "labels.json",
+    "preprocessing.json",
+)
 BASE, ARCHITECTURE = "language_model.json", "language_model"
 
 
@@ -53,8 +58,15 @@ def label_schema() -> dict[str, Any]:
     return {"structures": STRUCTURES, "diseases": list(DISEASES), "findings": list(FINDINGS)}
 
 
-def save_run(run: Path, config: Config, model: nn.Module, tokenizer: PreTrainedTokenizerBase,
-             preprocessing: Preprocessing, *, trained: bool = True) -> None:  # fmt: skip
+def save_run(
+    run: Path,
+    config: Config,
+    model: nn.Module,
+    tokenizer: PreTrainedTokenizerBase,
+    preprocessing: Preprocessing,
+    *,
+    trained: bool = True,
+) -> None:
     """Write configuration, weights, tokenizer, label schema and preprocessing into a run folder.
 
     A model that is yet to be trained leaves no weights: they could be taken for its.
@@ -62,7 +74,9 @@ def save_run(run: Path, config: Config, model: nn.Module, tokenizer: PreTrainedT
     run.mkdir(parents=True, exist_ok=True)
     (run / CONFIG).write_text(yaml.safe_dump(config, allow_unicode=True, sort_keys=False))
     if trained:
-        weights = {key: value.detach().cpu().contiguous() for key, value in own_weights(model).items()}
+        weights = {
+            key: value.detach().cpu().contiguous() for key, value in own_weights(model).items()
+        }
         with written_beside(run / WEIGHTS) as temporary:
             save_file(weights, temporary)
     tokenizer.save_pretrained(run / TOKENIZER)
@@ -85,7 +99,10 @@ def read_config(run: Path) -> Config:
     path = run / CONFIG
     if not path.is_file():
         raise CmrvlmError(
-            "there is no run here", file=path, field="run", remedy="Give the folder that training printed."
+            "there is no run here",
+            file=path,
+            field="run",
+            remedy="Give the folder that training printed.",
         )
     config = dict(yaml.safe_load(path.read_text()))
     with told_in(path):
@@ -124,15 +141,26 @@ def load_run(run: Path, *, quantized: bool = True) -> TrainedRun:
     """
     config = read_config(run)
     schema, own = json.loads((run / LABELS).read_text()), label_schema()
-    own["structures"] = {name: value for name, value in own["structures"].items() if name in schema["structures"]}
+    own["structures"] = {
+        name: value for name, value in own["structures"].items() if name in schema["structures"]
+    }
     if schema != own:  # a structure that came later changes no weight: it is named in words
-        raise CmrvlmError("the run was made with other labels than this version has", file=run / LABELS,
-                          remedy="Use the version that trained it.")  # fmt: skip
+        raise CmrvlmError(
+            "the run was made with other labels than this version has",
+            file=run / LABELS,
+            remedy="Use the version that trained it.",
+        )
     preprocessing = build(config["transform"]["preprocessing"], "transform.preprocessing")
     check_preprocessing(run, preprocessing)
     tokenizer = load_tokenizer(run / TOKENIZER)
-    if (run / ARCHITECTURE).is_dir():  # all weights are in the run: its source is not needed any more
-        config["llm"]["network"] |= {"path": str(run / ARCHITECTURE), "package": None, "weights": False}
+    if (
+        run / ARCHITECTURE
+    ).is_dir():  # all weights are in the run: its source is not needed any more
+        config["llm"]["network"] |= {
+            "path": str(run / ARCHITECTURE),
+            "package": None,
+            "weights": False,
+        }
     network = config["llm"]["network"]
     in_full = bool(network.get("quantization")) and not quantized
     if in_full:
@@ -140,8 +168,12 @@ def load_run(run: Path, *, quantized: bool = True) -> TrainedRun:
     model = build_model(config, tokenizer)
     check_base(model, run, quantized=in_full)
     if not isinstance(model, CMRVLM):
-        raise CmrvlmError("this is a run of stage 1, which answers no questions", file=run, field="run",
-                          remedy="Give a run of stage 2 or 3.")  # fmt: skip
+        raise CmrvlmError(
+            "this is a run of stage 1, which answers no questions",
+            file=run,
+            field="run",
+            remedy="Give a run of stage 2 or 3.",
+        )
     load_weights(model, run / WEIGHTS)
     model.eval()
     return TrainedRun(run, config, model, build_collator(model, tokenizer), preprocessing)
@@ -164,9 +196,12 @@ def check_base(model: nn.Module, run: Path, *, quantized: bool = False) -> None:
     kept, llm = json.loads(path.read_text()), model.llm
     assert isinstance(llm, LanguageModel)
     if llm.fingerprint(quantized=quantized) != kept["fingerprint"]:
-        raise CmrvlmError("the language model has other weights than the one that was trained on",
-                          file=str(llm.source), field="llm.network.path",
-                          remedy=f"Give the model that the run was trained on: {kept['source']}.")  # fmt: skip
+        raise CmrvlmError(
+            "the language model has other weights than the one that was trained on",
+            file=str(llm.source),
+            field="llm.network.path",
+            remedy=f"Give the model that the run was trained on: {kept['source']}.",
+        )
 
 
 def load_weights(model: nn.Module, path: Path) -> None:
@@ -176,16 +211,31 @@ def load_weights(model: nn.Module, path: Path) -> None:
         CmrvlmError: Names or shapes differ, or a number is not finite; the first is named.
     """
     if not path.is_file():
-        raise CmrvlmError("the run has no weights", file=path,
-                          remedy="Let the training finish; one that was stopped goes on with ckpt_path=….")  # fmt: skip
+        raise CmrvlmError(
+            "the run has no weights",
+            file=path,
+            remedy="Let the training finish; one that was stopped goes on with ckpt_path=….",
+        )
     weights = load_file(path)
-    check_weights(weights.items(), path, "run", "Train it again: a training that is stopped by such numbers says why.")
+    check_weights(
+        weights.items(),
+        path,
+        "run",
+        "Train it again: a training that is stopped by such numbers says why.",
+    )
     wanted = own_weights(model)
     odd = sorted(weights.keys() ^ wanted.keys())
-    odd += [key for key in sorted(weights.keys() & wanted.keys()) if weights[key].shape != wanted[key].shape]
+    odd += [
+        key
+        for key in sorted(weights.keys() & wanted.keys())
+        if weights[key].shape != wanted[key].shape
+    ]
     if odd:
-        raise CmrvlmError(f"{len(odd)} weights do not fit the model, the first is '{odd[0]}'", file=path,
-                          remedy="Use the configuration that the run was trained with.")  # fmt: skip
+        raise CmrvlmError(
+            f"{len(odd)} weights do not fit the model, the first is '{odd[0]}'",
+            file=path,
+            remedy="Use the configuration that the run was trained with.",
+        )
     model.load_state_dict(weights, strict=False)
 
 
@@ -199,7 +249,9 @@ def check_preprocessing(run: Path, preprocessing: Preprocessing) -> None:
     """
     path = run / PREPROCESSING
     if not path.is_file():
-        raise CmrvlmError("the run does not say how its images were prepared", file=path, remedy="Train it again.")
+        raise CmrvlmError(
+            "the run does not say how its images were prepared", file=path, remedy="Train it again."
+        )
     made = json.loads(path.read_text())
     if "layout" not in made:
         log.warning(
@@ -211,9 +263,12 @@ def check_preprocessing(run: Path, preprocessing: Preprocessing) -> None:
     difference = preprocessing.first_difference(made)
     if difference is not None:
         step, trained, current = difference
-        raise CmrvlmError(f"trained with {trained}, asked for {current}", file=path,
-                          field=f"transform.preprocessing.steps.{step}",
-                          remedy="A model is applied with the preprocessing that it was trained with.")  # fmt: skip
+        raise CmrvlmError(
+            f"trained with {trained}, asked for {current}",
+            file=path,
+            field=f"transform.preprocessing.steps.{step}",
+            remedy="A model is applied with the preprocessing that it was trained with.",
+        )
 
 
 def weights_hash(run: Path) -> str:

@@ -25,7 +25,10 @@ from cmrvlm.models.precision import check_precision
 from cmrvlm.models.vision_language_model import CMRVLM
 from cmrvlm.tasks.segmentation import DetectTask, SegmentTask
 
-_DATA_ONLY = ("root", "path")  # read by sources through interpolation, no arguments of the data module
+_DATA_ONLY = (
+    "root",
+    "path",
+)  # read by sources through interpolation, no arguments of the data module
 
 
 def build_data(config: Config, **changes: Any) -> Any:
@@ -46,7 +49,9 @@ def build_tokenizer(config: Config, data: Any, earlier: Path | None) -> PreTrain
     """The earlier run's tokenizer, or a new one: trained on the training texts of the data, or a pretrained model's."""
     if earlier is not None:
         return load_tokenizer(earlier / "tokenizer")
-    tokenizer: PreTrainedTokenizerBase = build(config["llm"]["tokenizer"], "llm.tokenizer", corpus=data.corpus())
+    tokenizer: PreTrainedTokenizerBase = build(
+        config["llm"]["tokenizer"], "llm.tokenizer", corpus=data.corpus()
+    )
     return tokenizer
 
 
@@ -58,10 +63,17 @@ def build_model(config: Config, tokenizer: PreTrainedTokenizerBase) -> nn.Module
     llm: LanguageModel = build(config["llm"]["network"], "llm.network", vocab_size=len(tokenizer))
     build(config["adapter"], "adapter", llm=llm)
     ids = MarkIds(*tokenizer.convert_tokens_to_ids([IMAGE, SEGMENT, DETECT]))
-    heads = {name: build(one, f"head.{name}") if one else None for name, one in config["head"].items()}
-    names = {output: [_ids_of_name(tokenizer, one) for one in own] for output, own in TARGET_NAMES.items()}
+    heads = {
+        name: build(one, f"head.{name}") if one else None for name, one in config["head"].items()
+    }
+    names = {
+        output: [_ids_of_name(tokenizer, one) for one in own]
+        for output, own in TARGET_NAMES.items()
+    }
     precision = check_precision(config["trainer"].get("precision"))
-    parts = Parts(encoders, llm, build(config["projector"], "projector"), heads, names, ids, precision)
+    parts = Parts(
+        encoders, llm, build(config["projector"], "projector"), heads, names, ids, precision
+    )
     model = build(config["model"], "model", parts=parts)
     assert isinstance(model, nn.Module)
     return model
@@ -82,13 +94,18 @@ def check_masks(model: nn.Module, tasks: Mapping[str, Any]) -> None:
     if not isinstance(model, CMRVLM):
         return
     without = {*model.encoders} - {*model.mask_head}
-    asking = {name: task.sequence for name, task in tasks.items()
-              if isinstance(task, SegmentTask | DetectTask) and task.sequence in without}  # fmt: skip
+    asking = {
+        name: task.sequence
+        for name, task in tasks.items()
+        if isinstance(task, SegmentTask | DetectTask) and task.sequence in without
+    }
     if asking:
         missing = ", ".join(sorted(set(asking.values())))
-        raise CmrvlmError(f"there is no mask decoder for {missing}, which {', '.join(asking)} ask for",
-                          field="model.mask_sequences",
-                          remedy=f"Add {missing} to it and keep head.mask, or leave the tasks out.")  # fmt: skip
+        raise CmrvlmError(
+            f"there is no mask decoder for {missing}, which {', '.join(asking)} ask for",
+            field="model.mask_sequences",
+            remedy=f"Add {missing} to it and keep head.mask, or leave the tasks out.",
+        )
 
 
 def build_collator(model: nn.Module, tokenizer: PreTrainedTokenizerBase) -> Collator:

@@ -14,7 +14,9 @@ class AlignmentStage(InstructionStage):
     def losses(self, batch: Batch) -> dict[str, Loss]:
         """The language loss of a batch."""
         features = self.model.encode(batch.media)
-        tokens = self.model.image_tokens(features, batch.instructions, rows_of(batch), self.taught(batch))
+        tokens = self.model.image_tokens(
+            features, batch.instructions, rows_of(batch), self.taught(batch)
+        )
         hidden = self.model.read(batch.rows, tokens)
         logits, labels = self.model.answer_logits(hidden, batch.rows)
         return {"language": self.language_loss(logits, labels, batch.rows, batch.instructions)}

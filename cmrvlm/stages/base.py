@@ -58,12 +58,19 @@ class Stage(LightningModule):
         super().__init__()
         self.model = model
         self.make_optimizer, self.make_schedule = optimizer, schedule
-        self.loss_weights, self.task_weights, self.seed = dict(loss_weights or {}), dict(task_weights or {}), seed
+        self.loss_weights, self.task_weights, self.seed = (
+            dict(loss_weights or {}),
+            dict(task_weights or {}),
+            seed,
+        )
         self.progress = 0.0
         for prefix in trainable:
             if not any(name.startswith(prefix) for name, _ in model.named_parameters()):
-                raise CmrvlmError(f"no parameter begins with '{prefix}'", field="stage.trainable",
-                                  remedy="Name a part of the model.")  # fmt: skip
+                raise CmrvlmError(
+                    f"no parameter begins with '{prefix}'",
+                    field="stage.trainable",
+                    remedy="Name a part of the model.",
+                )
         for name, parameter in model.named_parameters():
             if not name.startswith("llm."):
                 parameter.requires_grad = name.startswith(tuple(trainable))
@@ -72,11 +79,16 @@ class Stage(LightningModule):
     def losses(self, batch: Batch) -> dict[str, Loss]:
         """Named losses of a batch, summed over their items."""
 
-    def language_loss(self, logits: Tensor, labels: Tensor, rows: TextRows, instructions: Sequence[Instruction]
-                      ) -> Loss:  # fmt: skip
+    def language_loss(
+        self, logits: Tensor, labels: Tensor, rows: TextRows, instructions: Sequence[Instruction]
+    ) -> Loss:
         """Cross-entropy over the answer tokens (K,) of all rows, those of each task with its weight."""
-        weights = torch.tensor([self.task_weights.get(one.task, 1.0) for one in instructions], device=labels.device)
-        each = weights.repeat_interleave(rows.lengths - rows.prompt_lengths, output_size=len(labels))
+        weights = torch.tensor(
+            [self.task_weights.get(one.task, 1.0) for one in instructions], device=labels.device
+        )
+        each = weights.repeat_interleave(
+            rows.lengths - rows.prompt_lengths, output_size=len(labels)
+        )
         return Loss(answer_cross_entropy(logits, labels, each), "tokens")
 
     def means(self, batch: Batch, *, together: bool = False) -> dict[str, Tensor]:
@@ -88,12 +100,16 @@ class Stage(LightningModule):
         """
         over = batch.normalisers or batch.counts()
         over = mean_over_processes(over, batch.owners.device) if together else over
-        return {name: loss.total / max(over[loss.over], 1e-6) if loss.over else loss.total
-                for name, loss in self.losses(batch).items()}  # fmt: skip
+        return {
+            name: loss.total / max(over[loss.over], 1e-6) if loss.over else loss.total
+            for name, loss in self.losses(batch).items()
+        }
 
     def total(self, losses: Mapping[str, Tensor]) -> Tensor:
         """Weighted sum of the losses."""
-        return torch.stack([self.loss_weights.get(name, 1.0) * loss for name, loss in losses.items()]).sum()
+        return torch.stack(
+            [self.loss_weights.get(name, 1.0) * loss for name, loss in losses.items()]
+        ).sum()
 
     def check_finite(self, losses: Mapping[str, Tensor], batch: Batch) -> None:
         """Stop a run whose losses are not finite, before weights learn from them; all processes must call it.
@@ -105,12 +121,20 @@ class Stage(LightningModule):
         Raises:
             CmrvlmError: One is NaN or infinite, here or in another process.
         """
-        values = torch.stack([loss.detach().float() for loss in losses.values()]).tolist()  # one wait for the device
-        odd = {name: value for name, value in zip(losses, values, strict=True) if not math.isfinite(value)}
+        values = torch.stack(
+            [loss.detach().float() for loss in losses.values()]
+        ).tolist()  # one wait for the device
+        odd = {
+            name: value
+            for name, value in zip(losses, values, strict=True)
+            if not math.isfinite(value)
+        }
         everywhere = mean_over_processes({"odd": float(len(odd))}, batch.owners.device)
         if not everywhere["odd"]:
             return
-        named = ", ".join(f"{name} {value}" for name, value in odd.items()) or "one of another process"
+        named = (
+            ", ".join(f"{name} {value}" for name, value in odd.items()) or "one of another process"
+        )
         tasks = ", ".join(sorted({one.task for one in batch.instructions}))
         raise CmrvlmError(
             f"loss is not finite at step {self.trainer.global_step}: {named}; "
@@ -128,7 +152,12 @@ class Stage(LightningModule):
         """
         if str(self.trainer.precision) == "16-mixed":
             return
-        gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+        gradients = [
+            p.grad
+            for group in optimizer.param_groups
+            for p in group["params"]
+            if p.grad is not None
+        ]
         if not math.isfinite(float(get_total_norm(gradients))):
             raise CmrvlmError(
                 f"gradients are not finite at step {self.trainer.global_step}",
@@ -138,7 +167,9 @@ class Stage(LightningModule):
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         """Seed the step, so that a resumed run draws what an unbroken one would."""
-        self.progress = self.trainer.global_step / max(1, int(self.trainer.estimated_stepping_batches))
+        self.progress = self.trainer.global_step / max(
+            1, int(self.trainer.estimated_stepping_batches)
+        )
         torch.manual_seed(self.seed * 1_000_003 + self.trainer.fit_loop.epoch_loop.total_batch_idx)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
@@ -151,11 +182,18 @@ class Stage(LightningModule):
         total = self.total(losses)
         self.check_finite(losses, batch)
         size = len(batch.study_ids)
-        self.log_dict({f"train/loss_{name}": loss.detach() for name, loss in losses.items()}, batch_size=size)
+        self.log_dict(
+            {f"train/loss_{name}": loss.detach() for name, loss in losses.items()}, batch_size=size
+        )
         self.log("train/loss", total.detach(), prog_bar=True, batch_size=size)
         asked = Counter(one.task for one in batch.instructions)
-        self.log_dict({f"asked/{task}": float(count) for task, count in asked.items()}, on_step=False, on_epoch=True,
-                      reduce_fx="sum", batch_size=size)  # fmt: skip
+        self.log_dict(
+            {f"asked/{task}": float(count) for task, count in asked.items()},
+            on_step=False,
+            on_epoch=True,
+            reduce_fx="sum",
+            batch_size=size,
+        )
         return total
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
@@ -167,7 +205,11 @@ class Stage(LightningModule):
         losses = self.means(batch)
         self.check_finite(losses, batch)
         size = len(batch.study_ids)
-        self.log_dict({f"val/loss_{name}": loss for name, loss in losses.items()}, batch_size=size, sync_dist=True)
+        self.log_dict(
+            {f"val/loss_{name}": loss for name, loss in losses.items()},
+            batch_size=size,
+            sync_dist=True,
+        )
         self.log("val/loss", self.total(losses), prog_bar=True, batch_size=size, sync_dist=True)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -182,7 +224,9 @@ class Stage(LightningModule):
             CmrvlmError: A weight is not finite.
         """
         path = str(self.trainer.ckpt_path)
-        check_weights(checkpoint["state_dict"].items(), path, "ckpt_path", "Go on with an earlier checkpoint.")
+        check_weights(
+            checkpoint["state_dict"].items(), path, "ckpt_path", "Go on with an earlier checkpoint."
+        )
         own = self.model.state_dict()
         checkpoint["state_dict"] |= {f"model.{key}": own[key] for key in borrowed_keys(self.model)}
 
@@ -190,7 +234,9 @@ class Stage(LightningModule):
         """Optimizer and schedule; norms, biases and other vectors are not decayed."""
         parameters = [p for p in self.model.parameters() if p.requires_grad]
         if not parameters:
-            raise CmrvlmError("nothing is trained", field="stage.trainable", remedy="Name a part of the model.")
+            raise CmrvlmError(
+                "nothing is trained", field="stage.trainable", remedy="Name a part of the model."
+            )
         groups: list[dict[str, Any]] = [
             {"params": [p for p in parameters if p.ndim >= 2]},
             {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
@@ -199,6 +245,10 @@ class Stage(LightningModule):
             optimizer = self.make_optimizer([group for group in groups if group["params"]])
         except (TypeError, ValueError) as error:
             remedy = "Check its values."
-            raise CmrvlmError(f"it refuses its settings: {error}", field="optimizer", remedy=remedy) from error
-        schedule = self.make_schedule(optimizer, total_steps=int(self.trainer.estimated_stepping_batches))
+            raise CmrvlmError(
+                f"it refuses its settings: {error}", field="optimizer", remedy=remedy
+            ) from error
+        schedule = self.make_schedule(
+            optimizer, total_steps=int(self.trainer.estimated_stepping_batches)
+        )
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}

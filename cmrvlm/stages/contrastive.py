@@ -27,7 +27,11 @@ class ContrastiveStage(Stage):
 
     def __init__(self, model: DualEncoder, trainable: Sequence[str], **settings: Any) -> None:
         tower = model.text_tower
-        super().__init__(model, trainable=[*trainable, *(["text_tower"] if tower and tower.learns else [])], **settings)
+        super().__init__(
+            model,
+            trainable=[*trainable, *(["text_tower"] if tower and tower.learns else [])],
+            **settings,
+        )
 
     def losses(self, batch: Batch) -> dict[str, Loss]:
         """Both losses of a batch; with a text tower of its own the first alone."""
@@ -36,11 +40,15 @@ class ContrastiveStage(Stage):
             return {"contrastive": Loss(self._contrast(batch, texts))}
         texts, hidden = self.model.read(batch.rows)
         index = torch.arange(batch.rows.ids.shape[1] - 1, device=texts.device)[None]
-        inside = (index >= batch.rows.prompt_lengths[:, None] - 1) & (index < batch.rows.lengths[:, None] - 1)
+        inside = (index >= batch.rows.prompt_lengths[:, None] - 1) & (
+            index < batch.rows.lengths[:, None] - 1
+        )
         logits = self.model.llm.logits(hidden[:, :-1][inside])
         return {
             "contrastive": Loss(self._contrast(batch, texts)),
-            "language": self.language_loss(logits, batch.rows.ids[:, 1:][inside], batch.rows, batch.instructions),
+            "language": self.language_loss(
+                logits, batch.rows.ids[:, 1:][inside], batch.rows, batch.instructions
+            ),
         }
 
     def _contrast(self, batch: Batch, texts: Tensor) -> Tensor:
@@ -55,12 +63,19 @@ class ContrastiveStage(Stage):
             rows, pictures = codes[:0], texts[:0]
             if name in embedded:
                 owners, images = embedded[name]
-                told = [any(view.sequence == name for view in one.case.views) for one in batch.instructions]
-                about = torch.tensor(told, device=texts.device)  # a text may be about some of the series alone
+                told = [
+                    any(view.sequence == name for view in one.case.views)
+                    for one in batch.instructions
+                ]
+                about = torch.tensor(
+                    told, device=texts.device
+                )  # a text may be about some of the series alone
                 shown = (batch.owners[:, None] == owners[None]) & about[:, None]  # (R, N)
                 rows = shown.any(dim=1).nonzero()[:, 0]
                 pictures = images[shown[rows].float().argmax(dim=1)]
-            pictures, own, kinds = (gather_rows(one) for one in (pictures, texts[rows], codes[rows]))
+            pictures, own, kinds = (
+                gather_rows(one) for one in (pictures, texts[rows], codes[rows])
+            )
             if len(kinds):
                 losses.append(self.model.contrast(pictures, own, kinds[:, None] == kinds[None]))
         return torch.stack(losses).mean()

@@ -22,18 +22,30 @@ def memory_of(model: CMRVLM, batch: Batch) -> Memory:
         tuning = "qlora"
     rows, tokens = packed.ids.shape
     additions = getattr(network, "peft_config", {}).get("default")
-    return estimate(network.config, rows, tokens, max(1, answers // rows), tuning,
-                    checkpointing=bool(getattr(network, "is_gradient_checkpointing", False)),
-                    rank=additions.r if additions else 1)  # fmt: skip
+    return estimate(
+        network.config,
+        rows,
+        tokens,
+        max(1, answers // rows),
+        tuning,
+        checkpointing=bool(getattr(network, "is_gradient_checkpointing", False)),
+        rank=additions.r if additions else 1,
+    )
 
 
 def foretold(model: CMRVLM, batch: Batch) -> str:
     """`memory_of` in words, against what the device has."""
     found = memory_of(model, batch)
     parts = ", ".join(f"{name} {value / GB:.1f}" for name, value in vars(found).items())
-    text = f"the language model takes about {found.total / GB:.1f} GB in bfloat16 with AdamW ({parts})"
+    text = (
+        f"the language model takes about {found.total / GB:.1f} GB in bfloat16 with AdamW ({parts})"
+    )
     if not torch.cuda.is_available():
         return text
     there = torch.cuda.get_device_properties(0).total_memory
-    fits = "" if found.total < 0.9 * there else "; too little: adapter=qlora, checkpointing, a smaller batch"
+    fits = (
+        ""
+        if found.total < 0.9 * there
+        else "; too little: adapter=qlora, checkpointing, a smaller batch"
+    )
     return f"{text}, the device has {there / GB:.0f} GB{fits}"

@@ -13,7 +13,13 @@ from cmrvlm.instructions.batch import Batch
 from cmrvlm.instructions.rows import rows_of
 from cmrvlm.losses.classification import binary_sum, log_odds, regression_sum
 from cmrvlm.losses.reduction import Loss
-from cmrvlm.losses.segmentation import at_scales, box_profile_loss, mask_cross_entropy, scale_weights, soft_dice_loss
+from cmrvlm.losses.segmentation import (
+    at_scales,
+    box_profile_loss,
+    mask_cross_entropy,
+    scale_weights,
+    soft_dice_loss,
+)
 from cmrvlm.models.features import Features
 from cmrvlm.models.read_out_tokens import taught_outputs
 from cmrvlm.models.vision_language_model import CMRVLM
@@ -50,8 +56,11 @@ class InstructionStage(Stage):
         super().__init__(model, **settings)
         self.teaching = dict(taught) if taught else None
         shares = class_shares or {}
-        self.adjustments = {name: strength * log_odds(shares[name])
-                            for name, strength in (balance or {}).items() if strength and name in shares}  # fmt: skip
+        self.adjustments = {
+            name: strength * log_odds(shares[name])
+            for name, strength in (balance or {}).items()
+            if strength and name in shares
+        }
 
     def losses(self, batch: Batch) -> dict[str, Loss]:
         """All losses of a batch; images are encoded once for all instructions about a study."""
@@ -62,7 +71,11 @@ class InstructionStage(Stage):
         words, labels = self.model.answer_logits(hidden, batch.rows)
         losses = {"language": self.language_loss(words, labels, batch.rows, batch.instructions)}
         logits = self.model.mask_logits(features, hidden, batch.rows, batch.instructions, owners)
-        return losses | self._pixel_losses(logits, batch, hidden) | self._read_out_losses(features, batch, hidden)
+        return (
+            losses
+            | self._pixel_losses(logits, batch, hidden)
+            | self._read_out_losses(features, batch, hidden)
+        )
 
     def taught(self, batch: Batch) -> dict[str, Tensor] | None:
         """What the language model is told instead of what was read: (B, size) by output, NaN for none."""
@@ -71,26 +84,42 @@ class InstructionStage(Stage):
         start, end, until = (self.teaching[name] for name in ("start", "end", "until"))
         share = start + (end - start) * min(1.0, self.progress / until)
         chosen = torch.rand(len(batch.study_ids)) < share
-        return {name: torch.where(chosen[:, None].to(target.device), taught_outputs(name, target), torch.nan)
-                for name, target in batch.targets.items()}  # fmt: skip
+        return {
+            name: torch.where(
+                chosen[:, None].to(target.device), taught_outputs(name, target), torch.nan
+            )
+            for name, target in batch.targets.items()
+        }
 
-    def _pixel_losses(self, logits: dict[int, list[Tensor]], batch: Batch, hidden: Tensor) -> dict[str, Loss]:
+    def _pixel_losses(
+        self, logits: dict[int, list[Tensor]], batch: Batch, hidden: Tensor
+    ) -> dict[str, Loss]:
         zero = hidden.new_zeros(())
         sums = {"mask_dice": zero, "mask_ce": zero, "box": zero}
         for row, scales in logits.items():
             truth, target = batch.masks[row], batch.instructions[row].case.mask
             assert truth is not None
             assert target is not None
-            inside = torch.isin(truth, torch.tensor(target.values, device=truth.device)).to(torch.uint8)
+            inside = torch.isin(truth, torch.tensor(target.values, device=truth.device)).to(
+                torch.uint8
+            )
             wanted = torch.where(truth == NOT_ANNOTATED, truth, inside)  # (Z, F, H, W)
             weight = self.task_weights.get(batch.instructions[row].task, 1.0)
             if target.as_box:
                 sums["box"] = sums["box"] + weight * box_profile_loss(scales[0][:, 0], wanted[:, 0])
                 continue
-            for share, predicted, at in zip(scale_weights(len(scales)), scales, at_scales(wanted, scales), strict=True):
-                sums["mask_dice"] = sums["mask_dice"] + weight * share * soft_dice_loss(predicted[None], at[None])
-                sums["mask_ce"] = sums["mask_ce"] + weight * share * mask_cross_entropy(predicted, at)
-        return {name: Loss(total, "boxes" if name == "box" else "masks") for name, total in sums.items()}
+            for share, predicted, at in zip(
+                scale_weights(len(scales)), scales, at_scales(wanted, scales), strict=True
+            ):
+                sums["mask_dice"] = sums["mask_dice"] + weight * share * soft_dice_loss(
+                    predicted[None], at[None]
+                )
+                sums["mask_ce"] = sums["mask_ce"] + weight * share * mask_cross_entropy(
+                    predicted, at
+                )
+        return {
+            name: Loss(total, "boxes" if name == "box" else "masks") for name, total in sums.items()
+        }
 
     def _read_out_losses(self, features: Features, batch: Batch, hidden: Tensor) -> dict[str, Loss]:
         shown: dict[int, list[str]] = defaultdict(list)

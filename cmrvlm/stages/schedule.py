@@ -8,7 +8,9 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
 
-def warmup_cosine(optimizer: Optimizer, total_steps: int, warmup_share: float = 0.05, floor: float = 0.02) -> LambdaLR:
+def warmup_cosine(
+    optimizer: Optimizer, total_steps: int, warmup_share: float = 0.05, floor: float = 0.02
+) -> LambdaLR:
     """Linear warm-up, then half a cosine down to a floor (Loshchilov and Hutter, SGDR, ICLR 2017).
 
     Args:

@@ -17,7 +17,14 @@ from cmrvlm.errors import CmrvlmError
 from cmrvlm.stages.callbacks.sweep_table import DONE, REPORT, recorded
 
 # What the command of a job is not told: how the sweep is run.
-_OF_THE_SWEEP = ("hydra.sweep", "hydra.launcher", "hydra.mode", "hydra.run.dir", "hydra/launcher", "hydra/sweeper")
+_OF_THE_SWEEP = (
+    "hydra.sweep",
+    "hydra.launcher",
+    "hydra.mode",
+    "hydra.run.dir",
+    "hydra/launcher",
+    "hydra/sweeper",
+)
 
 
 def run_job(run: Path, of_job: HydraConf) -> float | None:
@@ -38,8 +45,14 @@ def run_job(run: Path, of_job: HydraConf) -> float | None:
         status = _wait_for(_command(run, of_job), {**os.environ, REPORT: str(report)})
         if not report.is_file():
             with recorded(run, list(of_job.overrides.task)):
-                how = f"was killed by signal {-status}" if status < 0 else f"ended with status {status}"
-                raise CmrvlmError(f"the process of this job {how}", file=run, remedy="See the log of the job.")
+                how = (
+                    f"was killed by signal {-status}"
+                    if status < 0
+                    else f"ended with status {status}"
+                )
+                raise CmrvlmError(
+                    f"the process of this job {how}", file=run, remedy="See the log of the job."
+                )
         told = json.loads(report.read_text())
     if told["status"] != DONE:
         raise CmrvlmError(told["error"])

@@ -23,7 +23,14 @@ from cmrvlm.runs.handover import hand_over, moved_table
 from cmrvlm.runs.lineage import SPLIT, Parts, joined, parts_of, read_lineage, write_lineage
 from cmrvlm.runs.run_claim import CHECKPOINTS, claimed, placed_in
 from cmrvlm.runs.run_folder import TOKENIZER, own_weights, save_run
-from cmrvlm.runs.wiring import build_collator, build_data, build_model, build_stage, build_tokenizer, check_masks
+from cmrvlm.runs.wiring import (
+    build_collator,
+    build_data,
+    build_model,
+    build_stage,
+    build_tokenizer,
+    check_masks,
+)
 from cmrvlm.stages.foresight import foretold
 
 log = logging.getLogger(__name__)
@@ -45,7 +52,9 @@ def train(config: Config, run: Path) -> float | None:
     checkpoint = config["ckpt_path"]
     resumed = Path(checkpoint).parent.parent if checkpoint else None
     first = first_process()
-    with claimed(run, overwrite=config["overwrite"], resumed=resumed, first_process=first) as folder:
+    with claimed(
+        run, overwrite=config["overwrite"], resumed=resumed, first_process=first
+    ) as folder:
         return _train(config, run, folder)
 
 
@@ -56,7 +65,11 @@ def _train(config: Config, run: Path, folder: Path) -> float | None:
     init_from = config["stage"]["init_from"]
     earlier = Path(init_from) if init_from else None
     resumed = _run_of(config["ckpt_path"])
-    keep = {"split_file": str(resumed / SPLIT)} if resumed and config["data"].get("split_file") is None else {}
+    keep = (
+        {"split_file": str(resumed / SPLIT)}
+        if resumed and config["data"].get("split_file") is None
+        else {}
+    )
     data = build_data(config, **keep)
     patient_of = data.patient_of()
     known: Parts = {}
@@ -73,7 +86,9 @@ def _train(config: Config, run: Path, folder: Path) -> float | None:
     data.collator = build_collator(model, tokenizer)
     balanced = any((config["stage"].get("balance") or {}).values())
     shares = {"class_shares": data.class_shares()} if balanced else {}
-    stage = build_stage(config, model, task_weights=data.mixture.loss_weights, seed=config["seed"], **shares)
+    stage = build_stage(
+        config, model, task_weights=data.mixture.loss_weights, seed=config["seed"], **shares
+    )
     _describe(model, data)
     placed = placed_in(config, run, folder)
     assert isinstance(placed, dict)
@@ -88,10 +103,17 @@ def _train(config: Config, run: Path, folder: Path) -> float | None:
     except SystemExit as error:  # how Lightning ends after Ctrl-C
         last = folder / CHECKPOINTS / "last.ckpt"
         remedy = (
-            f"Go on with the same command and ckpt_path={last}." if last.is_file() else "There is no checkpoint yet."
+            f"Go on with the same command and ckpt_path={last}."
+            if last.is_file()
+            else "There is no checkpoint yet."
         )
         raise CmrvlmError("the training was interrupted", file=folder, remedy=remedy) from error
-    check_weights(own_weights(model).items(), folder, "trainer", "Go on with an earlier checkpoint and a lower rate.")
+    check_weights(
+        own_weights(model).items(),
+        folder,
+        "trainer",
+        "Go on with an earlier checkpoint and a lower rate.",
+    )
     if first_process():
         save_run(folder, config, model, tokenizer, data.preprocessing)
     metric = trainer.callback_metrics.get(config["optimized_metric"])
@@ -123,8 +145,12 @@ def _run_of(checkpoint: str | None) -> Path | None:
 
 
 def _trainer(config: Config, folder: Path) -> Trainer:
-    callbacks = [build(one, f"callbacks.{name}") for name, one in config["callbacks"].items() if one]
-    loggers = [build(one, f"logger.{name}") for name, one in (config.get("logger") or {}).items() if one]
+    callbacks = [
+        build(one, f"callbacks.{name}") for name, one in config["callbacks"].items() if one
+    ]
+    loggers = [
+        build(one, f"logger.{name}") for name, one in (config.get("logger") or {}).items() if one
+    ]
     bar = any(isinstance(one, ProgressBar) for one in callbacks)
     trainer: Trainer = build(
         config["trainer"],
@@ -142,6 +168,10 @@ def _describe(model: Any, data: Any) -> None:
     Console().print(card(model))
     if isinstance(model, CMRVLM) and model.llm.source is not None:
         log.info(foretold(model, next(iter(data.train_dataloader()))))
-    log.info("studies: %s", ", ".join(f"{len(studies)} {part}" for part, studies in data.split.items()))
+    log.info(
+        "studies: %s", ", ".join(f"{len(studies)} {part}" for part, studies in data.split.items())
+    )
     if data.failures:
-        log.warning("left out %d broken studies: %s", len(data.failures), "; ".join(data.failures.values()))
+        log.warning(
+            "left out %d broken studies: %s", len(data.failures), "; ".join(data.failures.values())
+        )

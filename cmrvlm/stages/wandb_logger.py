@@ -19,4 +19,6 @@ def wandb_logger(save_dir: str, project: str, offline: bool = True) -> WandbLogg
     if wandb.run is not None:
         wandb.finish()  # the run of an earlier job of a sweep
     settings: dict[str, Any] = {"reinit": "finish_previous"}
-    return WandbLogger(project=project, save_dir=save_dir, offline=offline, settings=wandb.Settings(**settings))
+    return WandbLogger(
+        project=project, save_dir=save_dir, offline=offline, settings=wandb.Settings(**settings)
+    )

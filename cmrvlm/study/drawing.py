@@ -16,8 +16,15 @@ from cmrvlm.instructions.batch import Batch
 from cmrvlm.study.vocabulary import NOT_ANNOTATED
 from cmrvlm.tasks.base import Answer
 
-COLORS = {"lv": "#e6194b", "myo": "#3cb44b", "rv": "#4363d8", "scar": "#ffe119", "no_reflow": "#911eb4",
-          "la": "#f58231", "ra": "#42d4f4"}  # fmt: skip
+COLORS = {
+    "lv": "#e6194b",
+    "myo": "#3cb44b",
+    "rv": "#4363d8",
+    "scar": "#ffe119",
+    "no_reflow": "#911eb4",
+    "la": "#f58231",
+    "ra": "#42d4f4",
+}
 
 
 def save(figure: Figure, path: Path, dpi: int = 110, *, vector: bool = False) -> None:
@@ -29,13 +36,19 @@ def save(figure: Figure, path: Path, dpi: int = 110, *, vector: bool = False) ->
         figure.savefig(path.with_suffix(".svg"), bbox_inches="tight", metadata={"Date": None})
 
 
-def overlay(axis: Axes, picture: NDArray[np.floating], masks: dict[str, NDArray[np.bool_]], title: str = "") -> None:
+def overlay(
+    axis: Axes, picture: NDArray[np.floating], masks: dict[str, NDArray[np.bool_]], title: str = ""
+) -> None:
     """Draw a grey picture (H, W) with outlined, half transparent structures."""
     axis.imshow(picture, cmap="gray", vmin=0, vmax=max(1e-6, float(np.quantile(picture, 0.995))))
     for name, mask in masks.items():
         if mask.any():
-            axis.imshow(np.ma.masked_where(~mask, np.ones_like(mask, dtype=float)), cmap=ListedColormap([COLORS[name]]),
-                        alpha=0.3, interpolation="none")  # fmt: skip
+            axis.imshow(
+                np.ma.masked_where(~mask, np.ones_like(mask, dtype=float)),
+                cmap=ListedColormap([COLORS[name]]),
+                alpha=0.3,
+                interpolation="none",
+            )
     outline(axis, masks)
     axis.set_title(title, fontsize=7)
     axis.axis("off")
@@ -48,7 +61,9 @@ def outline(axis: Axes, masks: Mapping[str, NDArray[np.bool_]]) -> None:
             axis.contour(mask, levels=[0.5], colors=COLORS[name], linewidths=0.9)
 
 
-def mask_panel(asked: Sequence[tuple[Batch, Sequence[Answer]]], path: Path, columns: int = 8) -> None:
+def mask_panel(
+    asked: Sequence[tuple[Batch, Sequence[Answer]]], path: Path, columns: int = 8
+) -> None:
     """Predicted above true structures on the middle slice of the asked frames, one column for each study and frame.
 
     Args:
@@ -63,7 +78,9 @@ def mask_panel(asked: Sequence[tuple[Batch, Sequence[Answer]]], path: Path, colu
             if target is None or target.as_box or answer.truth_mask is None:
                 continue
             for index in range(len(target.frames)):
-                found.setdefault((number, int(batch.owners[row]), index), {})[target.structure] = answer
+                found.setdefault((number, int(batch.owners[row]), index), {})[target.structure] = (
+                    answer
+                )
     shown = list(found.items())[:columns]
     if not shown:
         return

@@ -42,7 +42,9 @@ def labels_from_json(data: Mapping[str, Any]) -> StudyLabels:
     fields["diseases"] = None if data["diseases"] is None else frozenset(data["diseases"])
     fields["boxes_mm"] = {name: tuple(box) for name, box in data["boxes_mm"].items()}
     fields["questions"] = tuple(
-        UserQuestion(**one | {"options": tuple(one["options"]), "sequences": tuple(one["sequences"])})
+        UserQuestion(
+            **one | {"options": tuple(one["options"]), "sequences": tuple(one["sequences"])}
+        )
         for one in data["questions"]
     )
     return StudyLabels(**fields)
@@ -56,8 +58,13 @@ def _known(demographics: Mapping[str, Any]) -> dict[str, Any]:
 def study_files(study: Study) -> dict[str, bytes]:
     """A preprocessed study as files: name to content, `.npy` (images in half precision) and `study.json`."""
     files = {}
-    meta: dict[str, Any] = {"study_id": study.study_id, "patient_id": study.patient_id, "synthetic": study.synthetic,
-                            "labels": labels_to_json(study.labels), "series": {}}  # fmt: skip
+    meta: dict[str, Any] = {
+        "study_id": study.study_id,
+        "patient_id": study.patient_id,
+        "synthetic": study.synthetic,
+        "labels": labels_to_json(study.labels),
+        "series": {},
+    }
     for name, series in study.series.items():
         half = series.image.astype(np.float16)
         if not np.isfinite(half).all():
@@ -108,7 +115,10 @@ def load_arrays(folder: Path) -> Study:
 
 def study_from_files(files: Mapping[str, bytes]) -> Study:
     """Inverse of `study_files`."""
-    return _study(json.loads(files["study.json"]), lambda name: np.load(io.BytesIO(files[name]), allow_pickle=False))
+    return _study(
+        json.loads(files["study.json"]),
+        lambda name: np.load(io.BytesIO(files[name]), allow_pickle=False),
+    )
 
 
 def _study(meta: Mapping[str, Any], array: Callable[[str], NDArray[Any]]) -> Study:
@@ -145,7 +155,9 @@ def _told_of(image: Path, told: Mapping[str, Any]) -> dict[str, Any]:
     return dict(told.get("series", {}).get(image.name.removesuffix(".gz").removesuffix(".nii"), {}))
 
 
-def stored_places_mm(image: Path, affine: NDArray[np.float64], sequence: str) -> tuple[float, ...] | None:
+def stored_places_mm(
+    image: Path, affine: NDArray[np.float64], sequence: str
+) -> tuple[float, ...] | None:
     """Return the places of slices that a `study.json` beside a NIfTI file states for it; None when it states none.
 
     Args:
@@ -173,7 +185,9 @@ def slices_told(
     """
     stated = np.array(told.get("affine", affine), dtype=np.float64)
     if stated.shape != (4, 4) or not np.linalg.norm(stated[:3, 2]) > 0:
-        raise CmrvlmError("this is no affine of four by four numbers", field="affine", remedy="Take it out.")
+        raise CmrvlmError(
+            "this is no affine of four by four numbers", field="affine", remedy="Take it out."
+        )
     levels, places = tuple(told.get("levels", ())), _places(told)
     if reverses_slices(stated, sequence):
         return levels[::-1], reversed_places(places)
@@ -197,14 +211,20 @@ def read_nifti(path: Path) -> tuple[np.ndarray, np.ndarray]:
             finite.
     """
     if not path.is_file():
-        raise CmrvlmError("there is no such file", file=path, remedy="Give the path of a .nii or .nii.gz file.")
+        raise CmrvlmError(
+            "there is no such file", file=path, remedy="Give the path of a .nii or .nii.gz file."
+        )
     try:
         image = nib.load(path)
         data = np.asanyarray(image.dataobj)  # type: ignore[attr-defined]
     except (ImageFileError, EOFError, OSError) as error:
-        raise CmrvlmError(f"the file cannot be read as NIfTI ({error})", file=path, remedy="Check the file.") from error
+        raise CmrvlmError(
+            f"the file cannot be read as NIfTI ({error})", file=path, remedy="Check the file."
+        ) from error
     if data.ndim not in (3, 4):
-        raise CmrvlmError(f"the image has {data.ndim} axes; (x, y, z) or (x, y, z, t) are needed", file=path)
+        raise CmrvlmError(
+            f"the image has {data.ndim} axes; (x, y, z) or (x, y, z, t) are needed", file=path
+        )
     if data.dtype.kind not in "iufb":
         raise CmrvlmError(
             f"the voxels are {data.dtype}, grey values are needed",
@@ -212,9 +232,13 @@ def read_nifti(path: Path) -> tuple[np.ndarray, np.ndarray]:
             field="datatype",
             remedy="Convert the file.",
         )
-    if not np.isfinite(data.astype(np.float32)).all():  # what is too large for float32 would become infinite
+    if not np.isfinite(
+        data.astype(np.float32)
+    ).all():  # what is too large for float32 would become infinite
         raise CmrvlmError(
-            "a voxel holds NaN or infinity", file=path, remedy="Write the file again without it, or leave it out."
+            "a voxel holds NaN or infinity",
+            file=path,
+            remedy="Write the file again without it, or leave it out.",
         )
     four = data[..., None] if data.ndim == 3 else data  # (x, y, z, t)
     return np.ascontiguousarray(four.transpose(2, 3, 1, 0)), _true_affine(image, path)
@@ -231,16 +255,25 @@ def _true_affine(image: Any, path: Path) -> NDArray[np.float64]:
     affine = np.asarray(image.affine, dtype=np.float64)
     if not np.isfinite(affine).all():
         raise CmrvlmError(
-            "the affine holds numbers that are not finite", file=path, field="srow", remedy="Write the file again."
+            "the affine holds numbers that are not finite",
+            file=path,
+            field="srow",
+            remedy="Write the file again.",
         )
     lengths = np.linalg.norm(affine[:3, :3], axis=0)
     stated = np.array(image.header.get_zooms()[:3], dtype=np.float64)
     if np.allclose(lengths, stated, rtol=0.01):
         return affine
     if not np.allclose(lengths, 1.0, rtol=1e-3):
-        raise CmrvlmError(f"the affine's spacing is {lengths.round(3)} mm and the header's {stated.round(3)} mm",
-                          file=path, field="pixdim", remedy="Write the file again with the right spacing.")  # fmt: skip
-    log.warning("%s: the affine has no spacing, the header's %s mm is used", path.name, stated.round(3))
+        raise CmrvlmError(
+            f"the affine's spacing is {lengths.round(3)} mm and the header's {stated.round(3)} mm",
+            file=path,
+            field="pixdim",
+            remedy="Write the file again with the right spacing.",
+        )
+    log.warning(
+        "%s: the affine has no spacing, the header's %s mm is used", path.name, stated.round(3)
+    )
     scaled = affine.copy()
     scaled[:3, :3] *= stated
     return scaled
@@ -254,8 +287,21 @@ def write_nifti(path: Path, array: np.ndarray, affine: np.ndarray) -> None:
     nib.save(image, path)
 
 
-_PLACE = ("pixdim", "xyzt_units", "qform_code", "quatern_b", "quatern_c", "quatern_d", "qoffset_x", "qoffset_y",
-          "qoffset_z", "sform_code", "srow_x", "srow_y", "srow_z")  # fmt: skip
+_PLACE = (
+    "pixdim",
+    "xyzt_units",
+    "qform_code",
+    "quatern_b",
+    "quatern_c",
+    "quatern_d",
+    "qoffset_x",
+    "qoffset_y",
+    "qoffset_z",
+    "sform_code",
+    "srow_x",
+    "srow_y",
+    "srow_z",
+)
 
 
 def write_mask(path: Path, labels: NDArray[np.uint8], image: Path, sequence: str) -> None:
@@ -274,7 +320,9 @@ def write_mask(path: Path, labels: NDArray[np.uint8], image: Path, sequence: str
     header = nib.Nifti1Header()
     for name in _PLACE:
         header[name] = like.header[name]  # type: ignore[attr-defined]
-    stored = from_layout(labels, _true_affine(like, image), (shape[0], shape[1], shape[2]), sequence)  # (x, y, z, t)
+    stored = from_layout(
+        labels, _true_affine(like, image), (shape[0], shape[1], shape[2]), sequence
+    )  # (x, y, z, t)
     data = stored.reshape(like.shape)  # type: ignore[attr-defined]
     nib.save(nib.Nifti1Image(data, None, header, dtype=np.uint8), path)
 
@@ -282,9 +330,13 @@ def write_mask(path: Path, labels: NDArray[np.uint8], image: Path, sequence: str
 def write_study(study: Study, folder: Path) -> None:
     """Write a study for exchange: `<sequence>.nii.gz`, `<sequence>_mask.nii.gz` where known, and `study.json`."""
     folder.mkdir(parents=True, exist_ok=True)
-    meta = {"study_id": study.study_id, "patient_id": study.patient_id, "synthetic": study.synthetic,
-            "labels": labels_to_json(study.labels),
-            "series": {name: _series_to_json(series) for name, series in study.series.items()}}  # fmt: skip
+    meta = {
+        "study_id": study.study_id,
+        "patient_id": study.patient_id,
+        "synthetic": study.synthetic,
+        "labels": labels_to_json(study.labels),
+        "series": {name: _series_to_json(series) for name, series in study.series.items()},
+    }
     for name, series in study.series.items():
         write_nifti(folder / f"{name}.nii.gz", series.image.astype(np.float32), series.affine)
         if series.mask is not None:
@@ -303,8 +355,11 @@ def image_files(path: Path, sequence: str = "sax") -> dict[str, Path]:
     files = {name: path / f"{name}{end}" for end in (".nii", ".nii.gz") for name in SEQUENCES}
     found = {name: file for name, file in files.items() if file.is_file()}
     if not found:
-        raise CmrvlmError("no sax.nii.gz, lax_4ch.nii.gz or lge.nii.gz here", file=path,
-                          remedy="Name the series so, or give one NIfTI file.")  # fmt: skip
+        raise CmrvlmError(
+            "no sax.nii.gz, lax_4ch.nii.gz or lge.nii.gz here",
+            file=path,
+            remedy="Name the series so, or give one NIfTI file.",
+        )
     return found
 
 

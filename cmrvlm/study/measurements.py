@@ -41,27 +41,85 @@ class Measurement:
 
 MEASUREMENTS: dict[str, Measurement] = {
     "lvedd_mm": Measurement("LVEDD", "左心室舒张末径", "mm", "lvedd", CINE, 52, 8),
-    "wall_thickness_mm": Measurement("wall thickness", "室壁厚度", "mm", "wall_thickness", ("sax",), 9, 3),
+    "wall_thickness_mm": Measurement(
+        "wall thickness", "室壁厚度", "mm", "wall_thickness", ("sax",), 9, 3
+    ),
     "rvedd_mm": Measurement("RVEDD", "右心室舒张末径", "mm", "rvedd", CINE, 33, 7),
-    "la_diameter_mm": Measurement("LA", "左心房", "mm", "la_diameter", ("lax_4ch",), 42, 7, ("left atrium",)),
-    "ra_diameter_mm": Measurement("RA", "右心房", "mm", "ra_diameter", ("lax_4ch",), 45, 7, ("right atrium",)),
-    "lvef_percent": Measurement("LVEF", "左心室射血分数", "%", "lvef", ("sax",), 52, 15,
-                                ("left ventricular ejection fraction",)),
-    "lvedv_ml": Measurement("LVEDV", "左心室舒张末容积", "ml", "lvedv", ("sax",), 165, 50,
-                            ("left ventricular end-diastolic volume",)),
-    "lvesv_ml": Measurement("LVESV", "左心室收缩末容积", "ml", "lvesv", ("sax",), 80, 50,
-                            ("left ventricular end-systolic volume",)),
-    "rvef_percent": Measurement("RVEF", "右心室射血分数", "%", "rvef", ("sax",), 50, 13,
-                                ("right ventricular ejection fraction",)),
-    "rvedv_ml": Measurement("RVEDV", "右心室舒张末容积", "ml", "rvedv", ("sax",), 170, 45,
-                            ("right ventricular end-diastolic volume",)),
-    "rvesv_ml": Measurement("RVESV", "右心室收缩末容积", "ml", "rvesv", ("sax",), 85, 40,
-                            ("right ventricular end-systolic volume",)),
-}  # fmt: skip
-FEWEST_SLICES = 3  # of a short-axis stack for a volume: one or two slices do not say how long the ventricle is
+    "la_diameter_mm": Measurement(
+        "LA", "左心房", "mm", "la_diameter", ("lax_4ch",), 42, 7, ("left atrium",)
+    ),
+    "ra_diameter_mm": Measurement(
+        "RA", "右心房", "mm", "ra_diameter", ("lax_4ch",), 45, 7, ("right atrium",)
+    ),
+    "lvef_percent": Measurement(
+        "LVEF",
+        "左心室射血分数",
+        "%",
+        "lvef",
+        ("sax",),
+        52,
+        15,
+        ("left ventricular ejection fraction",),
+    ),
+    "lvedv_ml": Measurement(
+        "LVEDV",
+        "左心室舒张末容积",
+        "ml",
+        "lvedv",
+        ("sax",),
+        165,
+        50,
+        ("left ventricular end-diastolic volume",),
+    ),
+    "lvesv_ml": Measurement(
+        "LVESV",
+        "左心室收缩末容积",
+        "ml",
+        "lvesv",
+        ("sax",),
+        80,
+        50,
+        ("left ventricular end-systolic volume",),
+    ),
+    "rvef_percent": Measurement(
+        "RVEF",
+        "右心室射血分数",
+        "%",
+        "rvef",
+        ("sax",),
+        50,
+        13,
+        ("right ventricular ejection fraction",),
+    ),
+    "rvedv_ml": Measurement(
+        "RVEDV",
+        "右心室舒张末容积",
+        "ml",
+        "rvedv",
+        ("sax",),
+        170,
+        45,
+        ("right ventricular end-diastolic volume",),
+    ),
+    "rvesv_ml": Measurement(
+        "RVESV",
+        "右心室收缩末容积",
+        "ml",
+        "rvesv",
+        ("sax",),
+        85,
+        40,
+        ("right ventricular end-systolic volume",),
+    ),
+}
+FEWEST_SLICES = (
+    3  # of a short-axis stack for a volume: one or two slices do not say how long the ventricle is
+)
 NEEDS_STACK = tuple(name for name in MEASUREMENTS if name.endswith(("_ml", "ef_percent")))
 DERIVED = {"lvesv_ml": ("lvedv_ml", "lvef_percent"), "rvesv_ml": ("rvedv_ml", "rvef_percent")}
-READ_OUT = tuple(name for name in MEASUREMENTS if name not in DERIVED)  # order of the regression's outputs
+READ_OUT = tuple(
+    name for name in MEASUREMENTS if name not in DERIVED
+)  # order of the regression's outputs
 MACE_RISK = "mace_risk_percent"
 QUOTABLE = (*MEASUREMENTS, MACE_RISK)
 _QUOTE = re.compile("<(" + "|".join(QUOTABLE) + ")>")
@@ -78,7 +136,9 @@ def with_derived(values: Mapping[str, float]) -> dict[str, float]:
 
 def known_numbers(values: Mapping[str, float | None]) -> dict[str, float]:
     """Return the numbers that are known: tables write unknown ones as NaN, and JSON files as null."""
-    return {name: value for name, value in values.items() if value is not None and not math.isnan(value)}
+    return {
+        name: value for name, value in values.items() if value is not None and not math.isnan(value)
+    }
 
 
 def quote(name: str) -> str:

@@ -57,7 +57,9 @@ def runs_to_apex(affine: NDArray[np.float64]) -> bool | None:
     return bool(affine[:3, 2] @ BASE_TO_APEX_RAS >= 0) if is_oriented(affine) else None
 
 
-def orientation_of(affine: NDArray[np.float64], shape: tuple[int, int, int], sequence: str) -> Orientation | None:
+def orientation_of(
+    affine: NDArray[np.float64], shape: tuple[int, int, int], sequence: str
+) -> Orientation | None:
     """Return how the axes of a stored volume become columns, rows and slices.
 
     Args:
@@ -77,15 +79,19 @@ def orientation_of(affine: NDArray[np.float64], shape: tuple[int, int, int], seq
     slices = _slice_axis(shape, lengths, stored @ wanted[2])
     in_plane = [axis for axis in range(3) if axis != slices]
     agreement = stored @ wanted.T  # (stored axis, wanted direction)
-    columns, rows = max(itertools.permutations(in_plane), key=lambda one: float(
-        abs(agreement[one[0], 0]) + abs(agreement[one[1], 1])))  # fmt: skip
+    columns, rows = max(
+        itertools.permutations(in_plane),
+        key=lambda one: float(abs(agreement[one[0], 0]) + abs(agreement[one[1], 1])),
+    )
     orientation = np.zeros((3, 2))
     for place, axis in enumerate((columns, rows, slices)):
         orientation[axis] = place, -1.0 if agreement[axis, place] < 0 else 1.0
     return orientation
 
 
-def _slice_axis(shape: tuple[int, int, int], lengths: NDArray[np.float64], along: NDArray[np.float64]) -> int:
+def _slice_axis(
+    shape: tuple[int, int, int], lengths: NDArray[np.float64], along: NDArray[np.float64]
+) -> int:
     """The axis of length one, else that with the widest steps, else that nearest to the wanted direction."""
     single = [axis for axis in range(3) if shape[axis] == 1]
     if len(single) == 1:
@@ -114,7 +120,9 @@ def to_layout(
     if orientation is None:
         return image, affine
     moved = apply_orientation(image.transpose(3, 2, 0, 1), orientation)  # (x, y, z, t)
-    return np.ascontiguousarray(moved.transpose(2, 3, 1, 0)), affine @ inv_ornt_aff(orientation, shape)
+    return np.ascontiguousarray(moved.transpose(2, 3, 1, 0)), affine @ inv_ornt_aff(
+        orientation, shape
+    )
 
 
 def from_layout(
@@ -154,7 +162,14 @@ def flip_slices(series: Series) -> Series:
     mask = None if series.mask is None else np.ascontiguousarray(series.mask[::-1])
     image = np.ascontiguousarray(series.image[::-1])
     places = reversed_places(series.slice_places_mm)
-    return replace(series, image=image, affine=affine, mask=mask, levels=series.levels[::-1], slice_places_mm=places)
+    return replace(
+        series,
+        image=image,
+        affine=affine,
+        mask=mask,
+        levels=series.levels[::-1],
+        slice_places_mm=places,
+    )
 
 
 def reversed_places(places: tuple[float, ...] | None) -> tuple[float, ...] | None:
@@ -166,7 +181,9 @@ def reversed_places(places: tuple[float, ...] | None) -> tuple[float, ...] | Non
 
 def study_to_layout(study: Study) -> Study:
     """Return a study whose series, stored slice by slice, are in the one layout; labels and masks go with them."""
-    return study.with_series({name: _series_to_layout(one, name) for name, one in study.series.items()})
+    return study.with_series(
+        {name: _series_to_layout(one, name) for name, one in study.series.items()}
+    )
 
 
 def _series_to_layout(series: Series, sequence: str) -> Series:

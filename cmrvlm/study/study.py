@@ -47,36 +47,60 @@ class Series:
 
     def __post_init__(self) -> None:
         if self.image.ndim != 4:
-            raise CmrvlmError(f"image has {self.image.ndim} axes, (Z, T, H, W) are needed", field="image")
+            raise CmrvlmError(
+                f"image has {self.image.ndim} axes, (Z, T, H, W) are needed", field="image"
+            )
         if self.mask is not None and self.mask.shape != self.image.shape:
-            raise CmrvlmError(f"mask {self.mask.shape} and image {self.image.shape} differ in shape", field="mask")
+            raise CmrvlmError(
+                f"mask {self.mask.shape} and image {self.image.shape} differ in shape", field="mask"
+            )
         if self.affine.shape != (4, 4):
-            raise CmrvlmError(f"affine has shape {self.affine.shape}, (4, 4) is needed", field="affine")
+            raise CmrvlmError(
+                f"affine has shape {self.affine.shape}, (4, 4) is needed", field="affine"
+            )
         for field_name, numbers in (
             ("affine", self.affine),
             ("frame_times_ms", self.frame_times_ms),
             ("slice_places_mm", self.slice_places_mm),
         ):
             if numbers is not None and not np.isfinite(np.asarray(numbers, dtype=np.float64)).all():
-                raise CmrvlmError("a number in it is not finite", field=field_name, remedy="Give numbers, or null.")
+                raise CmrvlmError(
+                    "a number in it is not finite",
+                    field=field_name,
+                    remedy="Give numbers, or null.",
+                )
         if self.levels and len(self.levels) != self.image.shape[0]:
-            raise CmrvlmError(f"{len(self.levels)} levels for {self.image.shape[0]} slices", field="levels")
+            raise CmrvlmError(
+                f"{len(self.levels)} levels for {self.image.shape[0]} slices", field="levels"
+            )
         times = self.frame_times_ms
         if times is not None and len(times) != self.image.shape[1]:
-            raise CmrvlmError(f"{len(times)} times for {self.image.shape[1]} frames", field="frame_times_ms",
-                              remedy="Give one for each frame, or null.")  # fmt: skip
+            raise CmrvlmError(
+                f"{len(times)} times for {self.image.shape[1]} frames",
+                field="frame_times_ms",
+                remedy="Give one for each frame, or null.",
+            )
         places = self.slice_places_mm
-        if places is not None and (len(places) != self.image.shape[0] or list(places) != sorted(set(places))):
-            raise CmrvlmError(f"{len(places)} places for {self.image.shape[0]} slices, or not ascending",
-                              field="slice_places_mm", remedy="Give one for each slice.")  # fmt: skip
+        if places is not None and (
+            len(places) != self.image.shape[0] or list(places) != sorted(set(places))
+        ):
+            raise CmrvlmError(
+                f"{len(places)} places for {self.image.shape[0]} slices, or not ascending",
+                field="slice_places_mm",
+                remedy="Give one for each slice.",
+            )
         unknown = set(self.drawn) - set(STRUCTURES)
         if unknown:
-            raise CmrvlmError(f"unknown structures {sorted(unknown)}", field="drawn",
-                              remedy=f"Known: {', '.join(STRUCTURES)}.")  # fmt: skip
+            raise CmrvlmError(
+                f"unknown structures {sorted(unknown)}",
+                field="drawn",
+                remedy=f"Known: {', '.join(STRUCTURES)}.",
+            )
         for phase, frame in self.phases.items():
             if not 0 <= frame < self.image.shape[1]:
                 raise CmrvlmError(
-                    f"phase {phase} is frame {frame}, the series has {self.image.shape[1]}", field="phases"
+                    f"phase {phase} is frame {frame}, the series has {self.image.shape[1]}",
+                    field="phases",
                 )
 
     @property
@@ -114,7 +138,9 @@ class Series:
         if self.mask is None:
             return ()
         known = self.mask != 255
-        return tuple(int(t) for t in range(self.mask.shape[1]) if np.any(known[:, t] & (self.mask[:, t] > 0)))
+        return tuple(
+            int(t) for t in range(self.mask.shape[1]) if np.any(known[:, t] & (self.mask[:, t] > 0))
+        )
 
 
 @dataclass(frozen=True)
@@ -139,11 +165,17 @@ class UserQuestion:
 
     def __post_init__(self) -> None:
         if len(set(self.options)) != len(self.options) or len(self.options) > MOST_OPTIONS:
-            raise CmrvlmError(f"'{self.prompt}' has options twice, or more than {MOST_OPTIONS}", field="questions",
-                              remedy="Give each option once.")  # fmt: skip
+            raise CmrvlmError(
+                f"'{self.prompt}' has options twice, or more than {MOST_OPTIONS}",
+                field="questions",
+                remedy="Give each option once.",
+            )
         if self.options and self.answer not in self.options:
-            raise CmrvlmError(f"the answer '{self.answer}' is none of the options", field="questions",
-                              remedy="Write the answer exactly as its option.")  # fmt: skip
+            raise CmrvlmError(
+                f"the answer '{self.answer}' is none of the options",
+                field="questions",
+                remedy="Write the answer exactly as its option.",
+            )
 
 
 @dataclass(frozen=True)
@@ -179,7 +211,11 @@ class StudyLabels:
         for numbers in (self.measurements, self.demographics, self.follow_up):
             for name, value in numbers.items():
                 if isinstance(value, float) and not math.isfinite(value):
-                    raise CmrvlmError(f"{value} is not finite", field=name, remedy="Leave it out when it is unknown.")
+                    raise CmrvlmError(
+                        f"{value} is not finite",
+                        field=name,
+                        remedy="Leave it out when it is unknown.",
+                    )
 
 
 @dataclass(frozen=True)
@@ -212,10 +248,15 @@ def check_images(study: Study) -> None:
         CmrvlmError: An image has NaN or infinity in it, or the same grey value everywhere; study and series are named.
     """
     for name, series in study.series.items():
-        low, high = float(series.image.min()), float(series.image.max())  # NaN and infinity come through both
+        low, high = (
+            float(series.image.min()),
+            float(series.image.max()),
+        )  # NaN and infinity come through both
         if not (math.isfinite(low) and math.isfinite(high)):
             raise CmrvlmError(
-                f"the image of study {study.study_id} holds NaN or infinity", field=name, remedy="Leave the series out."
+                f"the image of study {study.study_id} holds NaN or infinity",
+                field=name,
+                remedy="Leave the series out.",
             )
         if low == high:
             raise CmrvlmError(

@@ -11,7 +11,16 @@ PHASES = ("ed", "es")
 LEVELS = ("basal", "mid", "apical")
 REPORT_SECTIONS = ("structure", "function", "lge", "other", "impression")
 
-STRUCTURES = {"background": 0, "lv": 1, "myo": 2, "rv": 3, "scar": 4, "no_reflow": 5, "la": 6, "ra": 7}
+STRUCTURES = {
+    "background": 0,
+    "lv": 1,
+    "myo": 2,
+    "rv": 3,
+    "scar": 4,
+    "no_reflow": 5,
+    "la": 6,
+    "ra": 7,
+}
 NOT_ANNOTATED = 255
 
 
@@ -42,7 +51,12 @@ def _table(*terms: Term) -> dict[str, Term]:
 
 SEQUENCE_TERMS = _table(
     Term("sax", "short-axis cine", "短轴电影", ("SAX", "short-axis view", "短轴切面")),
-    Term("lax_4ch", "four-chamber cine", "四腔心电影", ("4CH", "four-chamber view", "四腔电影", "四腔心切面")),
+    Term(
+        "lax_4ch",
+        "four-chamber cine",
+        "四腔心电影",
+        ("4CH", "four-chamber view", "四腔电影", "四腔心切面"),
+    ),
     Term("lge", "late gadolinium enhancement", "延迟强化", ("LGE", "钆延迟增强")),
 )
 PHASE_TERMS = _table(
@@ -77,7 +91,16 @@ STRUCTURE_TERMS = _table(
         "myo",
         "left ventricular myocardium",
         "左心室心肌",
-        ("LV myocardium", "LV wall", "left ventricular wall", "myocardium", "左心室壁", "左室心肌", "左室壁", "心肌"),
+        (
+            "LV myocardium",
+            "LV wall",
+            "left ventricular wall",
+            "myocardium",
+            "左心室壁",
+            "左室心肌",
+            "左室壁",
+            "心肌",
+        ),
     ),
     Term(
         "rv",
@@ -96,7 +119,12 @@ STRUCTURE_TERMS = _table(
             "右室",
         ),
     ),
-    Term("scar", "myocardial scar", "心肌瘢痕", ("scar", "infarct scar", "LV scar", "瘢痕", "梗死瘢痕")),
+    Term(
+        "scar",
+        "myocardial scar",
+        "心肌瘢痕",
+        ("scar", "infarct scar", "LV scar", "瘢痕", "梗死瘢痕"),
+    ),
     Term(
         "no_reflow",
         "no-reflow zone",
@@ -151,13 +179,30 @@ FINDINGS = _table(
 )
 # Sequences of which any shows the finding; it is only asked about when one of them is shown.
 FINDING_SEQUENCES: dict[str, tuple[str, ...]] = {
-    "lvedd": CINE, "la_diameter": ("lax_4ch",), "rvedd": CINE, "ra_diameter": ("lax_4ch",),
-    "wall_thickness": ("sax",), "wall_motion": CINE, "aneurysm": CINE, "lvef": ("sax",), "lvedv": ("sax",),
-    "lvesv": ("sax",), "rvef": ("sax",), "rvedv": ("sax",), "rvesv": ("sax",), "mitral_regurgitation": ("lax_4ch",),
-    "tricuspid_regurgitation": ("lax_4ch",), "aortic_regurgitation": CINE, "lv_lge": ("lge",), "rv_lge": ("lge",),
-    "pericardial_enhancement": ("lge",), "fatty_infiltration": CINE, "thrombus": ("sax", "lge"),
-    "pericardial_effusion": CINE, "pleural_effusion": ("sax",),
-}  # fmt: skip
+    "lvedd": CINE,
+    "la_diameter": ("lax_4ch",),
+    "rvedd": CINE,
+    "ra_diameter": ("lax_4ch",),
+    "wall_thickness": ("sax",),
+    "wall_motion": CINE,
+    "aneurysm": CINE,
+    "lvef": ("sax",),
+    "lvedv": ("sax",),
+    "lvesv": ("sax",),
+    "rvef": ("sax",),
+    "rvedv": ("sax",),
+    "rvesv": ("sax",),
+    "mitral_regurgitation": ("lax_4ch",),
+    "tricuspid_regurgitation": ("lax_4ch",),
+    "aortic_regurgitation": CINE,
+    "lv_lge": ("lge",),
+    "rv_lge": ("lge",),
+    "pericardial_enhancement": ("lge",),
+    "fatty_infiltration": CINE,
+    "thrombus": ("sax", "lge"),
+    "pericardial_effusion": CINE,
+    "pleural_effusion": ("sax",),
+}
 LGE_PATTERNS = _table(
     Term("none", "no late enhancement", "未见延迟强化"),
     Term("subendocardial", "subendocardial enhancement", "心内膜下强化"),
@@ -175,11 +220,13 @@ MOTION_PATTERNS = _table(
     Term("apical_ballooning", "apical ballooning", "心尖部球形扩张"),
     Term("dyssynchrony", "septal dyssynchrony", "室间隔运动不同步"),
 )
-EF_GRADES = _table(  # grades of Lang et al., JASE 2015;28:1-39, without their sex difference of two points
-    Term("normal", "normal ejection fraction", "射血分数正常"),
-    Term("mild", "mildly reduced ejection fraction", "射血分数轻度减低"),
-    Term("moderate", "moderately reduced ejection fraction", "射血分数中度减低"),
-    Term("severe", "severely reduced ejection fraction", "射血分数重度减低"),
+EF_GRADES = (
+    _table(  # grades of Lang et al., JASE 2015;28:1-39, without their sex difference of two points
+        Term("normal", "normal ejection fraction", "射血分数正常"),
+        Term("mild", "mildly reduced ejection fraction", "射血分数轻度减低"),
+        Term("moderate", "moderately reduced ejection fraction", "射血分数中度减低"),
+        Term("severe", "severely reduced ejection fraction", "射血分数重度减低"),
+    )
 )
 EF_GRADE_LIMITS_PERCENT = {"normal": 52.0, "mild": 41.0, "moderate": 30.0, "severe": float("-inf")}
 OTHER_PATTERNS = _table(

@@ -196,7 +196,11 @@ class Task(ABC):
         case = next((one for one in cases if one.key == instruction.case.key), None)
         if case is None:
             return None
-        return case.truth if case.truth is not None else self.word(other, case, instruction.language).reference
+        return (
+            case.truth
+            if case.truth is not None
+            else self.word(other, case, instruction.language).reference
+        )
 
     def probabilities(self, answer: Answer) -> list[float] | None:
         """What a read-out says about the question itself, for the table of answers; None for tasks without one."""
@@ -206,14 +210,29 @@ class Task(ABC):
         """True numbers that answers are scored against."""
         return study.labels.measurements
 
-    def word(self, study: Study, case: Case, language: str, wording: int = 0, *, paraphrased: bool = False
-             ) -> Instruction:  # fmt: skip
+    def word(
+        self,
+        study: Study,
+        case: Case,
+        language: str,
+        wording: int = 0,
+        *,
+        paraphrased: bool = False,
+    ) -> Instruction:
         """The instruction for a case in a language, with one of the prompt's wordings."""
         variants = (self.paraphrases if paraphrased else self.prompts)[language]
         prompt = variants[wording % len(variants)].format(**self.fields(study, case, language))
-        return Instruction(study.study_id, self.name, language, prompt, self.answer(study, case, language), case,
-                           values=self.values(study), allowed=self.allowed(study, case, language),
-                           outline=self.outline(language))  # fmt: skip
+        return Instruction(
+            study.study_id,
+            self.name,
+            language,
+            prompt,
+            self.answer(study, case, language),
+            case,
+            values=self.values(study),
+            allowed=self.allowed(study, case, language),
+            outline=self.outline(language),
+        )
 
 
 def whole_views(shown: Collection[str]) -> tuple[View, ...]:

@@ -28,8 +28,11 @@ def check_fields(fields: Sequence[str]) -> tuple[str, ...]:
     """
     unknown = [name for name in fields if name not in FIELDS]
     if unknown:
-        raise CmrvlmError(f"'{unknown[0]}' may not enter a prompt", field="mix.context",
-                          remedy=f"Allowed: {', '.join(FIELDS)}. Anything else could tell the answer.")  # fmt: skip
+        raise CmrvlmError(
+            f"'{unknown[0]}' may not enter a prompt",
+            field="mix.context",
+            remedy=f"Allowed: {', '.join(FIELDS)}. Anything else could tell the answer.",
+        )
     return tuple(fields)
 
 
@@ -50,4 +53,8 @@ def with_context(instruction: Instruction, study: Study, fields: Sequence[str]) 
 
 def leaked(text: str, truth: str | None, terms: Mapping[str, Term]) -> list[str]:
     """Codes of the right answer (`+` joins them) that a text names by name or synonym, in either language."""
-    return [] if truth is None else [code for code in terms_named(text, terms) if code in truth.split("+")]
+    return (
+        []
+        if truth is None
+        else [code for code in terms_named(text, terms) if code in truth.split("+")]
+    )

@@ -34,7 +34,13 @@ class DiseaseTask(Task):
             "What does the patient have?",
             "Name the disease.",
         ),
-        "zh": ("诊断是什么？", "该检查提示哪种心脏疾病？", "请给出诊断。", "患者是什么病？", "请说出疾病名称。"),
+        "zh": (
+            "诊断是什么？",
+            "该检查提示哪种心脏疾病？",
+            "请给出诊断。",
+            "患者是什么病？",
+            "请说出疾病名称。",
+        ),
     }
     paraphrases = {
         "en": ("What condition is this patient suffering from?",),
@@ -58,4 +64,6 @@ class DiseaseTask(Task):
 
     def score(self, answers: Sequence[Answer]) -> dict[str, Statistic]:
         """AUROC, AUPRC and calibration of the class vector, and accuracy of the words."""
-        return class_vector_scores(answers, list(DISEASES), "disease") | multi_label_scores(answers, DISEASES)
+        return class_vector_scores(answers, list(DISEASES), "disease") | multi_label_scores(
+            answers, DISEASES
+        )

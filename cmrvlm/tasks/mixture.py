@@ -43,9 +43,14 @@ class Mixture:
         for field, given in (("mix.weights", weights), ("mix.loss_weights", self.loss_weights)):
             unknown = set(given) - set(tasks)
             if unknown:
-                raise CmrvlmError(f"weights for unknown tasks: {', '.join(sorted(unknown))}", field=field,
-                                  remedy=f"Tasks of this mix: {', '.join(self.tasks)}.")  # fmt: skip
-        self.weights = {name: float(weights.get(name, 1.0)) ** (1 / temperature) for name in self.tasks}
+                raise CmrvlmError(
+                    f"weights for unknown tasks: {', '.join(sorted(unknown))}",
+                    field=field,
+                    remedy=f"Tasks of this mix: {', '.join(self.tasks)}.",
+                )
+        self.weights = {
+            name: float(weights.get(name, 1.0)) ** (1 / temperature) for name in self.tasks
+        }
         self.drop, self.languages, self.per_study = dict(drop or {}), tuple(languages), per_study
         self.context = check_fields(context)
 
@@ -58,18 +63,25 @@ class Mixture:
             if found:
                 options[name] = found
         if not options:
-            raise CmrvlmError(f"no task of the mix can ask anything about study {study.study_id}", field="mix.tasks",
-                              remedy="Add a task that fits the labels of this data.")  # fmt: skip
+            raise CmrvlmError(
+                f"no task of the mix can ask anything about study {study.study_id}",
+                field="mix.tasks",
+                remedy="Add a task that fits the labels of this data.",
+            )
         names = list(options)
         shares = np.array([self.weights[name] for name in names])
         # Without replacement until every task was asked, so that few instructions still cover many tasks.
         wanted = min(self.per_study, len(names))
         order = rng.choice(len(names), size=wanted, replace=False, p=shares / shares.sum()).tolist()
         if self.per_study > wanted:
-            order += rng.choice(len(names), size=self.per_study - wanted, p=shares / shares.sum()).tolist()
+            order += rng.choice(
+                len(names), size=self.per_study - wanted, p=shares / shares.sum()
+            ).tolist()
         return [self._word(names[index], options[names[index]], study, rng) for index in order]
 
-    def _word(self, name: str, cases: list[Case], study: Study, rng: np.random.Generator) -> Instruction:
+    def _word(
+        self, name: str, cases: list[Case], study: Study, rng: np.random.Generator
+    ) -> Instruction:
         if self.tasks[name].balanced:
             answers = sorted({str(case.truth) for case in cases})
             wanted = answers[int(rng.integers(len(answers)))]
@@ -84,13 +96,18 @@ class Mixture:
         kept = [name for name in present if rng.random() >= self.drop.get(name, 0.0)]
         return kept or [present[int(rng.integers(len(present)))]]
 
-    def all(self, study: Study, shown: Sequence[str] | None = None, *, paraphrased: bool = False) -> list[Instruction]:
+    def all(
+        self, study: Study, shown: Sequence[str] | None = None, *, paraphrased: bool = False
+    ) -> list[Instruction]:
         """Every instruction about the study in its first wording, without any draw; for evaluation.
 
         The language of a study follows from its id, so that all languages occur and no run differs.
         """
         present = [name for name in study.series if shown is None or name in shown]
         language = self.languages[zlib.crc32(study.study_id.encode()) % len(self.languages)]
-        found = [task.word(study, case, language, paraphrased=paraphrased)
-                 for task in self.tasks.values() for case in task.cases(study, present)]  # fmt: skip
+        found = [
+            task.word(study, case, language, paraphrased=paraphrased)
+            for task in self.tasks.values()
+            for case in task.cases(study, present)
+        ]
         return [with_context(one, study, self.context) for one in found]

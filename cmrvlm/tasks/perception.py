@@ -30,7 +30,9 @@ class ClosedTask(Task):
 
     def allowed(self, study: Study, case: Case, language: str) -> tuple[str, ...]:
         """A sentence for each term."""
-        return tuple(self.answers[language].format(name=term.name(language)) for term in self.terms.values())
+        return tuple(
+            self.answers[language].format(name=term.name(language)) for term in self.terms.values()
+        )
 
     def score(self, answers: Sequence[Answer]) -> dict[str, Statistic]:
         """Accuracy, macro-F1 over the fixed classes, unparsed answers, and what answers collapse to."""

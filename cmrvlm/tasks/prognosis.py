@@ -52,7 +52,11 @@ class PrognosisTask(Task):
 
     def probabilities(self, answer: Answer) -> list[float] | None:
         """Of an event until the last edge; None when no whole series was shown."""
-        return [risk_of(np.asarray(answer.read_outs["hazard"]))] if "hazard" in answer.read_outs else None
+        return (
+            [risk_of(np.asarray(answer.read_outs["hazard"]))]
+            if "hazard" in answer.read_outs
+            else None
+        )
 
     def score(self, answers: Sequence[Answer]) -> dict[str, Statistic]:
         """C-index of the risk, and Brier scores at the horizons."""

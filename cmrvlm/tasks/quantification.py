@@ -43,7 +43,9 @@ class VolumeTask(Task):
         ),
     }
     paraphrases = {
-        "en": ("How many millilitres does the {name} hold, and what share of them does it pump out?",),
+        "en": (
+            "How many millilitres does the {name} hold, and what share of them does it pump out?",
+        ),
         "zh": ("{name}能容纳多少毫升血液，每搏射出的比例是多少？",),
     }
     primary = "lvef_mae_percent"
@@ -53,8 +55,11 @@ class VolumeTask(Task):
         if "sax" not in shown:
             return []
         known = study.labels.measurements
-        return [Case(whole_views(shown), key=side) for side, names in QUANTITIES.items()
-                if all(name in known for name in names)]  # fmt: skip
+        return [
+            Case(whole_views(shown), key=side)
+            for side, names in QUANTITIES.items()
+            if all(name in known for name in names)
+        ]
 
     def fields(self, study: Study, case: Case, language: str) -> Mapping[str, str]:
         """The ventricle's name."""

@@ -83,7 +83,9 @@ class LabelQuestion:
         return bool(self.any_of & set(shown)) and self.all_of <= set(shown)
 
 
-def _pattern(name: str, without: tuple[str, ...] = ("", "none")) -> Callable[[StudyLabels], str | None]:
+def _pattern(
+    name: str, without: tuple[str, ...] = ("", "none")
+) -> Callable[[StudyLabels], str | None]:
     def truth(labels: StudyLabels) -> str | None:
         code = labels.patterns.get(name, "")
         return None if code in without else code
@@ -93,7 +95,11 @@ def _pattern(name: str, without: tuple[str, ...] = ("", "none")) -> Callable[[St
 
 def _ef_grade(labels: StudyLabels) -> str | None:
     value = labels.measurements.get("lvef_percent")
-    return None if value is None else next(g for g, low in EF_GRADE_LIMITS_PERCENT.items() if value >= low)
+    return (
+        None
+        if value is None
+        else next(g for g, low in EF_GRADE_LIMITS_PERCENT.items() if value >= low)
+    )
 
 
 def _one_of(findings: Mapping[str, str]) -> Callable[[StudyLabels], str | None]:
@@ -120,56 +126,205 @@ def abnormal_finding(labels: StudyLabels) -> str | None:
 
 
 QUESTIONS = (
-    LabelQuestion("diagnosis", "other", DISEASES, _single_disease, _CINES | {"lge"}, {
-        "en": ("Which diagnosis fits best?", "What is the most likely diagnosis?", "Which disease is it?",
-               "Which label suits this heart?"),
-        "zh": ("哪项诊断最符合？", "最可能的诊断是什么？", "是哪种疾病？",
-               "这颗心脏属于哪一类疾病？")}, closed_only=True),
-    LabelQuestion("chamber", "structure", CHAMBERS, _one_of(_CHAMBER_FINDING), _CINES, {
-        "en": ("Which chamber is enlarged?", "Is one of the chambers too large, and which?",
-               "Which chamber is dilated?",
-               "Name the cavity that exceeds its normal size."),
-        "zh": ("哪个心腔扩大？", "是否有心腔过大，是哪个？", "哪个心腔增大？",
-               "请指出超出正常大小的心腔。")}, all_of=_CINES, absent="none"),
-    LabelQuestion("ef_grade", "function", EF_GRADES, _ef_grade, frozenset({"sax"}), {
-        "en": ("How is the left ventricular ejection fraction?", "Grade the systolic function of the left ventricle.",
-               "Is the ejection fraction reduced, and how far?",
-               "How well does the left ventricle eject?"),
-        "zh": ("左心室射血分数如何？", "请评价左心室收缩功能。", "射血分数是否减低，程度如何？",
-               "左心室射血能力怎样？")}, absent="normal"),
-    LabelQuestion("motion", "function", MOTION_PATTERNS, _pattern("motion_pattern", ("",)), _CINES, {
-        "en": ("How does the left ventricular wall move?", "Describe the wall motion.",
-               "Is the wall motion abnormal, and how?",
-               "What is the movement of the ventricle like?"),
-        "zh": ("左心室壁运动如何？", "请描述室壁运动。", "室壁运动有何异常？", "心室的活动情况怎样？")},
-                  absent="normal"),
-    LabelQuestion("lge_pattern", "lge", PRESENT_PATTERNS, _pattern("lge_pattern"), frozenset({"lge"}), {
-        "en": ("Which pattern does the late enhancement have?", "What kind of late enhancement is there?",
-               "Describe the pattern of enhancement.",
-               "In which layer of the wall does contrast stay?"),
-        "zh": ("延迟强化是什么类型？", "存在哪种延迟强化？", "请描述强化的类型。", "对比剂滞留在室壁的哪一层？")}),
-    LabelQuestion("lge_region", "lge", WALL_REGIONS, _pattern("lge_region"), frozenset({"lge"}), {
-        "en": ("Where is the late enhancement?", "Which wall shows late enhancement?", "Locate the late enhancement.",
-               "On which side of the ventricle does contrast stay?"),
-        "zh": ("延迟强化位于何处？", "哪个壁有延迟强化？", "请指出延迟强化的部位。", "对比剂滞留在心室的哪一侧？")}),
-    LabelQuestion("valve", "other", VALVES, _one_of({v: f"{v}_regurgitation" for v in VALVES if v != "none"}),
-                  frozenset({"lax_4ch"}), {
-        "en": ("Which valve leaks?", "Is there a valve that regurgitates, and which?", "Name the leaking valve.",
-               "Through which valve does blood flow back?"),
-        "zh": ("哪个瓣膜有反流？", "是否有瓣膜反流，是哪个？", "请说出反流的瓣膜。",
-               "血液从哪个瓣膜倒流？")}, all_of=_CINES, absent="none"),
-    LabelQuestion("other_pattern", "other", OTHER_PATTERNS, _pattern("other_pattern"), _CINES, {
-        "en": ("Which further abnormality is there?", "What else is abnormal in this heart?",
-               "What other finding is there?",
-               "Name the additional anomaly."),
-        "zh": ("还有什么异常？", "这颗心脏还有哪些异常？", "还有哪些其他发现？", "请指出另外的异常。")}),
-    LabelQuestion("abnormal_finding", "other", FINDINGS, abnormal_finding, _CINES, {
-        "en": ("Which of these is abnormal?", "Which of these findings is present?",
-               "Which one is not normal?", "Pick what is out of order."),
-        "zh": ("下列哪项异常？", "存在下列哪项表现？", "哪一项不正常？",
-               "请选出不正常的一项。")}, all_of=_CINES | {"lge"},
-        closed_only=True),
-)  # fmt: skip
+    LabelQuestion(
+        "diagnosis",
+        "other",
+        DISEASES,
+        _single_disease,
+        _CINES | {"lge"},
+        {
+            "en": (
+                "Which diagnosis fits best?",
+                "What is the most likely diagnosis?",
+                "Which disease is it?",
+                "Which label suits this heart?",
+            ),
+            "zh": (
+                "哪项诊断最符合？",
+                "最可能的诊断是什么？",
+                "是哪种疾病？",
+                "这颗心脏属于哪一类疾病？",
+            ),
+        },
+        closed_only=True,
+    ),
+    LabelQuestion(
+        "chamber",
+        "structure",
+        CHAMBERS,
+        _one_of(_CHAMBER_FINDING),
+        _CINES,
+        {
+            "en": (
+                "Which chamber is enlarged?",
+                "Is one of the chambers too large, and which?",
+                "Which chamber is dilated?",
+                "Name the cavity that exceeds its normal size.",
+            ),
+            "zh": (
+                "哪个心腔扩大？",
+                "是否有心腔过大，是哪个？",
+                "哪个心腔增大？",
+                "请指出超出正常大小的心腔。",
+            ),
+        },
+        all_of=_CINES,
+        absent="none",
+    ),
+    LabelQuestion(
+        "ef_grade",
+        "function",
+        EF_GRADES,
+        _ef_grade,
+        frozenset({"sax"}),
+        {
+            "en": (
+                "How is the left ventricular ejection fraction?",
+                "Grade the systolic function of the left ventricle.",
+                "Is the ejection fraction reduced, and how far?",
+                "How well does the left ventricle eject?",
+            ),
+            "zh": (
+                "左心室射血分数如何？",
+                "请评价左心室收缩功能。",
+                "射血分数是否减低，程度如何？",
+                "左心室射血能力怎样？",
+            ),
+        },
+        absent="normal",
+    ),
+    LabelQuestion(
+        "motion",
+        "function",
+        MOTION_PATTERNS,
+        _pattern("motion_pattern", ("",)),
+        _CINES,
+        {
+            "en": (
+                "How does the left ventricular wall move?",
+                "Describe the wall motion.",
+                "Is the wall motion abnormal, and how?",
+                "What is the movement of the ventricle like?",
+            ),
+            "zh": (
+                "左心室壁运动如何？",
+                "请描述室壁运动。",
+                "室壁运动有何异常？",
+                "心室的活动情况怎样？",
+            ),
+        },
+        absent="normal",
+    ),
+    LabelQuestion(
+        "lge_pattern",
+        "lge",
+        PRESENT_PATTERNS,
+        _pattern("lge_pattern"),
+        frozenset({"lge"}),
+        {
+            "en": (
+                "Which pattern does the late enhancement have?",
+                "What kind of late enhancement is there?",
+                "Describe the pattern of enhancement.",
+                "In which layer of the wall does contrast stay?",
+            ),
+            "zh": (
+                "延迟强化是什么类型？",
+                "存在哪种延迟强化？",
+                "请描述强化的类型。",
+                "对比剂滞留在室壁的哪一层？",
+            ),
+        },
+    ),
+    LabelQuestion(
+        "lge_region",
+        "lge",
+        WALL_REGIONS,
+        _pattern("lge_region"),
+        frozenset({"lge"}),
+        {
+            "en": (
+                "Where is the late enhancement?",
+                "Which wall shows late enhancement?",
+                "Locate the late enhancement.",
+                "On which side of the ventricle does contrast stay?",
+            ),
+            "zh": (
+                "延迟强化位于何处？",
+                "哪个壁有延迟强化？",
+                "请指出延迟强化的部位。",
+                "对比剂滞留在心室的哪一侧？",
+            ),
+        },
+    ),
+    LabelQuestion(
+        "valve",
+        "other",
+        VALVES,
+        _one_of({v: f"{v}_regurgitation" for v in VALVES if v != "none"}),
+        frozenset({"lax_4ch"}),
+        {
+            "en": (
+                "Which valve leaks?",
+                "Is there a valve that regurgitates, and which?",
+                "Name the leaking valve.",
+                "Through which valve does blood flow back?",
+            ),
+            "zh": (
+                "哪个瓣膜有反流？",
+                "是否有瓣膜反流，是哪个？",
+                "请说出反流的瓣膜。",
+                "血液从哪个瓣膜倒流？",
+            ),
+        },
+        all_of=_CINES,
+        absent="none",
+    ),
+    LabelQuestion(
+        "other_pattern",
+        "other",
+        OTHER_PATTERNS,
+        _pattern("other_pattern"),
+        _CINES,
+        {
+            "en": (
+                "Which further abnormality is there?",
+                "What else is abnormal in this heart?",
+                "What other finding is there?",
+                "Name the additional anomaly.",
+            ),
+            "zh": (
+                "还有什么异常？",
+                "这颗心脏还有哪些异常？",
+                "还有哪些其他发现？",
+                "请指出另外的异常。",
+            ),
+        },
+    ),
+    LabelQuestion(
+        "abnormal_finding",
+        "other",
+        FINDINGS,
+        abnormal_finding,
+        _CINES,
+        {
+            "en": (
+                "Which of these is abnormal?",
+                "Which of these findings is present?",
+                "Which one is not normal?",
+                "Pick what is out of order.",
+            ),
+            "zh": (
+                "下列哪项异常？",
+                "存在下列哪项表现？",
+                "哪一项不正常？",
+                "请选出不正常的一项。",
+            ),
+        },
+        all_of=_CINES | {"lge"},
+        closed_only=True,
+    ),
+)
 BY_KEY = {one.key: one for one in QUESTIONS}
 CHOICES = 4
 
@@ -186,11 +341,15 @@ def distractors(question: LabelQuestion, truth: str, labels: StudyLabels) -> lis
     if question.key == "abnormal_finding":
         return [code for code in others if labels.findings.get(code) is False]
     if question.key == "diagnosis":
-        return [code for code in next(group for group in LOOK_ALIKE if truth in group) if code != truth]
+        return [
+            code for code in next(group for group in LOOK_ALIKE if truth in group) if code != truth
+        ]
     return others
 
 
-def right_option(question: LabelQuestion, offered: Collection[str], labels: StudyLabels) -> str | None:
+def right_option(
+    question: LabelQuestion, offered: Collection[str], labels: StudyLabels
+) -> str | None:
     """The one of the offered codes that is right for a study; None when none or several are, or it is not known."""
     if question.key == "abnormal_finding":
         stated = [labels.findings.get(code) for code in offered]

@@ -9,7 +9,15 @@ from collections.abc import Collection, Mapping, Sequence
 import numpy as np
 
 from cmrvlm.metrics.classification import closed_scores_of
-from cmrvlm.metrics.statistic import Among, Auroc, AveragePrecision, CalibrationError, Mean, MeanOf, Statistic
+from cmrvlm.metrics.statistic import (
+    Among,
+    Auroc,
+    AveragePrecision,
+    CalibrationError,
+    Mean,
+    MeanOf,
+    Statistic,
+)
 from cmrvlm.metrics.text import overlap_scores
 from cmrvlm.reports.reader import terms_named
 from cmrvlm.study.measurements import MEASUREMENTS
@@ -56,7 +64,8 @@ class AbnormalityTask(ClosedTask):
         return [
             Case(whole_views(shown), truth="yes" if abnormal else "no", key=code)
             for code in FINDINGS
-            if (abnormal := study.labels.findings.get(code)) is not None and set(FINDING_SEQUENCES[code]) & set(shown)
+            if (abnormal := study.labels.findings.get(code)) is not None
+            and set(FINDING_SEQUENCES[code]) & set(shown)
         ]
 
     def fields(self, study: Study, case: Case, language: str) -> Mapping[str, str]:
@@ -70,7 +79,9 @@ class AbnormalityTask(ClosedTask):
         """That the finding is abnormal; None when no whole series was shown."""
         if "findings" not in answer.read_outs:
             return None
-        return [float(answer.read_outs["findings"][list(FINDINGS).index(answer.instruction.case.key)])]
+        return [
+            float(answer.read_outs["findings"][list(FINDINGS).index(answer.instruction.case.key)])
+        ]
 
     def score(self, answers: Sequence[Answer]) -> dict[str, Statistic]:
         """Scores of the words, and areas and calibration of the findings' probabilities."""
@@ -101,7 +112,9 @@ def letter_said(text: str) -> str | None:
     return leading[1] if leading else None
 
 
-def _means_by(names: Sequence[str], values: Sequence[float], wanted: Sequence[str]) -> dict[str, Statistic]:
+def _means_by(
+    names: Sequence[str], values: Sequence[float], wanted: Sequence[str]
+) -> dict[str, Statistic]:
     """Mean of the values of each kind of answer."""
     found: dict[str, Statistic] = {}
     for name in wanted:
@@ -124,19 +137,33 @@ class VqaClosedTask(Task):
     def cases(self, study: Study, shown: Collection[str]) -> list[Case]:
         """Each question that labels answer and the shown sequences can show."""
         views = whole_views(shown)
-        found = [Case(views, truth=truth, key=one.key) for one in QUESTIONS
-                 if one.askable(shown) and (truth := one.truth(study.labels)) is not None
-                 and distractors(one, truth, study.labels)]  # fmt: skip
-        return found + [Case(views, truth=one.answer, key=one.prompt, question=one) for one in study.labels.questions
-                        if one.options and views and set(one.sequences) <= set(shown)]  # fmt: skip
+        found = [
+            Case(views, truth=truth, key=one.key)
+            for one in QUESTIONS
+            if one.askable(shown)
+            and (truth := one.truth(study.labels)) is not None
+            and distractors(one, truth, study.labels)
+        ]
+        return found + [
+            Case(views, truth=one.answer, key=one.prompt, question=one)
+            for one in study.labels.questions
+            if one.options and views and set(one.sequences) <= set(shown)
+        ]
 
     def answer(self, study: Study, case: Case, language: str) -> str:
         """The right option without its letter, which depends on the shuffle; `word` adds it."""
         assert case.truth is not None
         return case.truth if case.question else BY_KEY[case.key].terms[case.truth].name(language)
 
-    def word(self, study: Study, case: Case, language: str, wording: int = 0, *, paraphrased: bool = False
-             ) -> Instruction:  # fmt: skip
+    def word(
+        self,
+        study: Study,
+        case: Case,
+        language: str,
+        wording: int = 0,
+        *,
+        paraphrased: bool = False,
+    ) -> Instruction:
         """The question with shuffled options, and the right one with its letter as the answer."""
         language = case.question.language if case.question else language
         right = self.answer(study, case, language)
@@ -150,8 +177,16 @@ class VqaClosedTask(Task):
         listed = [form.format(name, letter) for letter, name in zip(LETTERS, options, strict=False)]
         prompt = self.prompts[language][0].format(question=question, options=joint.join(listed))
         said = listed[options.index(right)] + stop
-        return Instruction(study.study_id, self.name, language, prompt, said, case, options=tuple(options),
-                           allowed=tuple(one + stop for one in listed))  # fmt: skip
+        return Instruction(
+            study.study_id,
+            self.name,
+            language,
+            prompt,
+            said,
+            case,
+            options=tuple(options),
+            allowed=tuple(one + stop for one in listed),
+        )
 
     def _options(self, study: Study, case: Case, language: str, wording: int) -> list[str]:
         rng = np.random.default_rng([zlib.crc32(f"{study.study_id}/{case.key}".encode()), wording])
@@ -172,7 +207,9 @@ class VqaClosedTask(Task):
         would look as if it did not.
         """
         said = [self._chosen(a.instruction, letter_said(a.text)) for a in answers]
-        truths = [str(self._chosen(a.instruction, letter_said(a.instruction.answer))) for a in answers]
+        truths = [
+            str(self._chosen(a.instruction, letter_said(a.instruction.answer))) for a in answers
+        ]
         right = [float(t == s) for t, s in zip(truths, said, strict=True)]
         by_question = _means_by([a.instruction.case.key for a in answers], right, list(BY_KEY))
         return closed_scores_of(truths, said, sorted(set(truths))) | by_question
@@ -211,27 +248,45 @@ class VqaOpenTask(Task):
     def cases(self, study: Study, shown: Collection[str]) -> list[Case]:
         """Each question that labels answer and the shown sequences can show, and those that the data brings."""
         views = whole_views(shown)
-        found = [Case(views, truth=truth, key=one.key) for one in QUESTIONS
-                 if not one.closed_only and one.askable(shown)
-                 and (truth := one.truth(study.labels)) is not None]  # fmt: skip
-        return found + [Case(views, key=one.prompt, question=one) for one in study.labels.questions
-                        if not one.options and views and set(one.sequences) <= set(shown)]  # fmt: skip
+        found = [
+            Case(views, truth=truth, key=one.key)
+            for one in QUESTIONS
+            if not one.closed_only
+            and one.askable(shown)
+            and (truth := one.truth(study.labels)) is not None
+        ]
+        return found + [
+            Case(views, key=one.prompt, question=one)
+            for one in study.labels.questions
+            if not one.options and views and set(one.sequences) <= set(shown)
+        ]
 
     def answer(self, study: Study, case: Case, language: str) -> str:
         """The term that is right, as a short sentence."""
         if case.question:
             return case.question.answer
         assert case.truth is not None
-        return BY_KEY[case.key].terms[case.truth].name(language) + ("." if language == "en" else "。")
+        return BY_KEY[case.key].terms[case.truth].name(language) + (
+            "." if language == "en" else "。"
+        )
 
-    def word(self, study: Study, case: Case, language: str, wording: int = 0, *, paraphrased: bool = False
-             ) -> Instruction:  # fmt: skip
+    def word(
+        self,
+        study: Study,
+        case: Case,
+        language: str,
+        wording: int = 0,
+        *,
+        paraphrased: bool = False,
+    ) -> Instruction:
         """The question in one of its wordings."""
         if case.question:
             language, question = case.question.language, case.question.prompt
         else:
             question = BY_KEY[case.key].question(language, wording, paraphrased=paraphrased)
-        return Instruction(study.study_id, self.name, language, question, self.answer(study, case, language), case)
+        return Instruction(
+            study.study_id, self.name, language, question, self.answer(study, case, language), case
+        )
 
     def score(self, answers: Sequence[Answer]) -> dict[str, Statistic]:
         """Share of right answers, over all and by category, and overlap with the reference."""
@@ -249,5 +304,8 @@ class VqaOpenTask(Task):
         case = answer.instruction.case
         if case.question is None:
             return float(terms_named(answer.text, BY_KEY[case.key].terms) == [case.truth])
-        said, truth = (re.sub(r"\W+", " ", text).strip().lower() for text in (answer.text, case.question.answer))
+        said, truth = (
+            re.sub(r"\W+", " ", text).strip().lower()
+            for text in (answer.text, case.question.answer)
+        )
         return float(said == truth)

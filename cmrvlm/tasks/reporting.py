@@ -10,7 +10,13 @@ from cmrvlm.metrics.statistic import Statistic
 from cmrvlm.metrics.text import finding_scores, overlap_scores, report_scores
 from cmrvlm.reports.findings import findings_stated
 from cmrvlm.reports.reader import terms_named
-from cmrvlm.reports.writer import headings, join_sections, not_assessed, write_captions, write_report
+from cmrvlm.reports.writer import (
+    headings,
+    join_sections,
+    not_assessed,
+    write_captions,
+    write_report,
+)
 from cmrvlm.study.measurements import MEASUREMENTS, numbers_stated, quoted_number
 from cmrvlm.study.study import Study, StudyLabels
 from cmrvlm.study.vocabulary import DISEASES, FINDING_SEQUENCES, LANGUAGES, REPORT_SECTIONS
@@ -33,9 +39,12 @@ def report_sections(study: Study, shown: Collection[str], language: str) -> dict
     if set(shown) >= set(study.series):
         return dict(own)
     sections = {"lge": ("lge",)}
-    return {name: _visible(text, shown) or not_assessed(language)
-            if set(sections.get(name, shown)) & set(shown) else not_assessed(language)
-            for name, text in own.items()}  # fmt: skip
+    return {
+        name: _visible(text, shown) or not_assessed(language)
+        if set(sections.get(name, shown)) & set(shown)
+        else not_assessed(language)
+        for name, text in own.items()
+    }
 
 
 def _visible(text: str, shown: Collection[str]) -> str:
@@ -50,8 +59,13 @@ def _visible(text: str, shown: Collection[str]) -> str:
 
 def reportable(labels: StudyLabels) -> bool:
     """Whether anything is known that a report could say."""
-    return bool(labels.report or labels.measurements or labels.patterns or labels.diseases
-                or any(value is not None for value in labels.findings.values()))  # fmt: skip
+    return bool(
+        labels.report
+        or labels.measurements
+        or labels.patterns
+        or labels.diseases
+        or any(value is not None for value in labels.findings.values())
+    )
 
 
 def sets_of(shown: Collection[str], *, each: bool) -> list[list[str]]:
@@ -68,7 +82,12 @@ class CaptionTask(Task):
 
     name = "caption"
     prompts = {
-        "en": ("Describe the findings.", "What do these images show?", "Describe the images.", "What is to be seen?"),
+        "en": (
+            "Describe the findings.",
+            "What do these images show?",
+            "Describe the images.",
+            "What is to be seen?",
+        ),
         "zh": ("请描述影像所见。", "这些图像显示了什么？", "请描述这些图像。", "可见什么？"),
     }
     paraphrases = {"en": ("Put into words what you see.",), "zh": ("请用文字说明您看到的内容。",)}
@@ -87,7 +106,9 @@ class CaptionTask(Task):
         return found
 
     def _captions(self, study: Study, shown: Collection[str], language: str) -> Mapping[str, str]:
-        return study.labels.captions.get(language) or write_captions(study.labels, shown, language, quoted_number)
+        return study.labels.captions.get(language) or write_captions(
+            study.labels, shown, language, quoted_number
+        )
 
     def answer(self, study: Study, case: Case, language: str) -> str:
         """The captions of the shown sequences, joined."""
@@ -117,9 +138,17 @@ class ReportTask(Task):
             "Report this study.",
             "Give a full report of the examination.",
         ),
-        "zh": ("请撰写报告。", "请写出该检查的结构化报告。", "请报告该检查。", "请给出完整的检查报告。"),
+        "zh": (
+            "请撰写报告。",
+            "请写出该检查的结构化报告。",
+            "请报告该检查。",
+            "请给出完整的检查报告。",
+        ),
     }
-    paraphrases = {"en": ("Dictate what goes into the patient's file.",), "zh": ("请口述病历中的检查结果。",)}
+    paraphrases = {
+        "en": ("Dictate what goes into the patient's file.",),
+        "zh": ("请口述病历中的检查结果。",),
+    }
     primary = "rouge_l"
 
     def __init__(self, *, each: bool = False, outlined: bool = True) -> None:
@@ -134,12 +163,16 @@ class ReportTask(Task):
         if not reportable(study.labels):
             return []
         truth = disease_code(study.labels.diseases)
-        return [Case(whole_views(own), truth=truth, key="+".join(own) if self.each else "report")
-                for own in sets_of(shown, each=self.each)]  # fmt: skip
+        return [
+            Case(whole_views(own), truth=truth, key="+".join(own) if self.each else "report")
+            for own in sets_of(shown, each=self.each)
+        ]
 
     def answer(self, study: Study, case: Case, language: str) -> str:
         """The report on what is shown: values that the shown sequences cannot give are not in it."""
-        return join_sections(report_sections(study, [view.sequence for view in case.views], language), language)
+        return join_sections(
+            report_sections(study, [view.sequence for view in case.views], language), language
+        )
 
     def score(self, answers: Sequence[Answer]) -> dict[str, Statistic]:
         """Findings and numbers read back, sections present, disease in the impression, and overlap."""
@@ -172,8 +205,12 @@ class SummaryTask(Task):
         return [Case((), truth=truth, key="summary")]
 
     def _findings(self, study: Study, language: str) -> str:
-        own = study.labels.report.get(language) or write_report(study.labels, list(study.series), language)
-        return join_sections({name: text for name, text in own.items() if name != "impression"}, language)
+        own = study.labels.report.get(language) or write_report(
+            study.labels, list(study.series), language
+        )
+        return join_sections(
+            {name: text for name, text in own.items() if name != "impression"}, language
+        )
 
     def fields(self, study: Study, case: Case, language: str) -> Mapping[str, str]:
         """The findings of the report; never its impression."""
@@ -188,5 +225,11 @@ class SummaryTask(Task):
     def score(self, answers: Sequence[Answer]) -> dict[str, Statistic]:
         """Diseases named, macro-F1 over the sixteen classes, and overlap."""
         said = ["+".join(terms_named(a.text, DISEASES)) or None for a in answers]
-        closed = closed_scores_of([str(a.instruction.case.truth) for a in answers], said, list(DISEASES))
-        return multi_label_scores(answers, DISEASES) | {"macro_f1": closed["macro_f1"]} | overlap_scores(answers)
+        closed = closed_scores_of(
+            [str(a.instruction.case.truth) for a in answers], said, list(DISEASES)
+        )
+        return (
+            multi_label_scores(answers, DISEASES)
+            | {"macro_f1": closed["macro_f1"]}
+            | overlap_scores(answers)
+        )

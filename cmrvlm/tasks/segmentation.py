@@ -31,7 +31,15 @@ STRUCTURE_VALUES = {
     "ra": (STRUCTURES["ra"],),
 }
 # Where each is asked for.
-SHOWN_BY = {"lv": "sax", "myo": "sax", "rv": "sax", "scar": "lge", "no_reflow": "lge", "la": "lax_4ch", "ra": "lax_4ch"}
+SHOWN_BY = {
+    "lv": "sax",
+    "myo": "sax",
+    "rv": "sax",
+    "scar": "lge",
+    "no_reflow": "lge",
+    "la": "lax_4ch",
+    "ra": "lax_4ch",
+}
 MAY_BE_ABSENT = ("scar", "no_reflow")
 
 
@@ -75,7 +83,9 @@ def structures_asked(question: str) -> list[str]:
     """
     if not _ASKS_FOR_MASKS.search(question):
         return []
-    return terms_named(_WHERE_IT_LIES.sub(lambda one: one["what"] or one["own"], question), STRUCTURE_TERMS)
+    return terms_named(
+        _WHERE_IT_LIES.sub(lambda one: one["what"] or one["own"], question), STRUCTURE_TERMS
+    )
 
 
 _ABSENT = {"en": "There is no {name}.", "zh": "未见{name}。"}
@@ -122,11 +132,16 @@ class SegmentTask(Task):
 
     def __init__(self, structure: str, sequence: str | None = None) -> None:
         if structure not in STRUCTURE_VALUES:
-            raise CmrvlmError(f"unknown structure '{structure}'", field="structure",
-                              remedy=f"Known: {', '.join(STRUCTURE_VALUES)}.")  # fmt: skip
+            raise CmrvlmError(
+                f"unknown structure '{structure}'",
+                field="structure",
+                remedy=f"Known: {', '.join(STRUCTURE_VALUES)}.",
+            )
         self.structure, self.sequence = structure, sequence or SHOWN_BY[structure]
         self.elsewhere = self.sequence != SHOWN_BY[structure]
-        self.name = f"segment_{structure}_{self.sequence}" if self.elsewhere else f"segment_{structure}"
+        self.name = (
+            f"segment_{structure}_{self.sequence}" if self.elsewhere else f"segment_{structure}"
+        )
 
     def cases(self, study: Study, shown: Collection[str]) -> list[Case]:
         """The structure on the ED and ES frames, or on all annotated ones where phases are unknown."""
@@ -140,10 +155,17 @@ class SegmentTask(Task):
         names = {frame: phase for phase, frame in series.phases.items()}
         return [self.case_on(shown, frames, tuple(names.get(frame) for frame in frames))]
 
-    def case_on(self, shown: Collection[str], frames: tuple[int, ...], phases: tuple[str | None, ...] = ()) -> Case:
+    def case_on(
+        self, shown: Collection[str], frames: tuple[int, ...], phases: tuple[str | None, ...] = ()
+    ) -> Case:
         """The structure on the given frames, of unknown phase unless they are given, whatever is annotated."""
-        target = MaskTarget(self.sequence, self.structure, STRUCTURE_VALUES[self.structure], frames,
-                            phases or (None,) * len(frames))  # fmt: skip
+        target = MaskTarget(
+            self.sequence,
+            self.structure,
+            STRUCTURE_VALUES[self.structure],
+            frames,
+            phases or (None,) * len(frames),
+        )
         return Case(whole_views(shown), key=self.structure, mask=target)
 
     def on_all_frames(self, study: Study, language: str) -> Instruction:
@@ -153,28 +175,45 @@ class SegmentTask(Task):
 
     def _there(self, study: Study, frames: Sequence[int]) -> bool:
         mask = study.series[self.sequence].mask
-        return mask is not None and bool(np.isin(mask[:, list(frames)], STRUCTURE_VALUES[self.structure]).any())
+        return mask is not None and bool(
+            np.isin(mask[:, list(frames)], STRUCTURE_VALUES[self.structure]).any()
+        )
 
     def _annotated(self, study: Study, frames: Sequence[int]) -> bool:
         """Whether the mask says where the structure is, or that it is not there.
 
         A mask without scar says so only where scars were drawn, or the study is known to have none.
         """
-        known = self.structure in study.series[self.sequence].drawn or study.labels.findings.get("lv_lge") is False
+        known = (
+            self.structure in study.series[self.sequence].drawn
+            or study.labels.findings.get("lv_lge") is False
+        )
         return self._there(study, frames) or (self.structure in MAY_BE_ABSENT and known)
 
     def fields(self, study: Study, case: Case, language: str) -> Mapping[str, str]:
         """The structure's name, and the series where it is not the usual one."""
         series = SEQUENCE_TERMS[self.sequence].name(language)
-        where = (f" on the {series}" if language == "en" else f"在{series}上") if self.elsewhere else ""
+        where = (
+            (f" on the {series}" if language == "en" else f"在{series}上") if self.elsewhere else ""
+        )
         return {"name": STRUCTURE_TERMS[self.structure].name(language), "where": where}
 
-    def word(self, study: Study, case: Case, language: str, wording: int = 0, *, paraphrased: bool = False
-             ) -> Instruction:  # fmt: skip
+    def word(
+        self,
+        study: Study,
+        case: Case,
+        language: str,
+        wording: int = 0,
+        *,
+        paraphrased: bool = False,
+    ) -> Instruction:
         """The instruction, with one of the prompt's wordings and one of the structure's names."""
         one = super().word(study, case, language, wording, paraphrased=paraphrased)
         term = STRUCTURE_TERMS[self.structure]
-        names = [term.name(language), *(name for name in term.synonyms if name.isascii() == (language == "en"))]
+        names = [
+            term.name(language),
+            *(name for name in term.synonyms if name.isascii() == (language == "en")),
+        ]
         name = names[wording // len(self.prompts[language]) % len(names)]
         return replace(one, prompt=one.prompt.replace(names[0], name))
 
@@ -188,7 +227,11 @@ class SegmentTask(Task):
     def allowed(self, study: Study, case: Case, language: str) -> tuple[str, ...]:
         """That sentence and no other; both where the structure may be absent."""
         there = self.answers[language].format(**self.fields(study, case, language))
-        return (there, said_absent(self.structure, language)) if self.structure in MAY_BE_ABSENT else (there,)
+        return (
+            (there, said_absent(self.structure, language))
+            if self.structure in MAY_BE_ABSENT
+            else (there,)
+        )
 
     def score(self, answers: Sequence[Answer]) -> dict[str, Statistic]:
         """Dice and distances over the frames asked, and by phase where the phase is known."""
@@ -210,15 +253,23 @@ class DetectTask(Task):
         "en": ("Draw a box around the {name}.", "Which box holds the {name}?"),
         "zh": ("请框出{name}。", "{name}位于哪个框内？"),
     }
-    paraphrases = {"en": ("Give the bounding box of the {name}.",), "zh": ("请给出{name}的边界框。",)}
+    paraphrases = {
+        "en": ("Give the bounding box of the {name}.",),
+        "zh": ("请给出{name}的边界框。",),
+    }
     answers = {"en": f"The {{name}} lies in {DETECT}.", "zh": f"{{name}}位于{DETECT}。"}
     primary = "iou"
 
-    def __init__(self, structures: Sequence[str] = ("lv", "myo", "rv"), sequence: str = "sax") -> None:
+    def __init__(
+        self, structures: Sequence[str] = ("lv", "myo", "rv"), sequence: str = "sax"
+    ) -> None:
         unknown = set(structures) - set(STRUCTURE_VALUES)
         if unknown:
-            raise CmrvlmError(f"unknown structures {sorted(unknown)}", field="structures",
-                              remedy=f"Known: {', '.join(STRUCTURE_VALUES)}.")  # fmt: skip
+            raise CmrvlmError(
+                f"unknown structures {sorted(unknown)}",
+                field="structures",
+                remedy=f"Known: {', '.join(STRUCTURE_VALUES)}.",
+            )
         self.structures, self.sequence = tuple(structures), sequence
 
     def cases(self, study: Study, shown: Collection[str]) -> list[Case]:
@@ -230,10 +281,15 @@ class DetectTask(Task):
         if frame is None or frame not in series.annotated_frames():
             return []
         return [
-            Case(whole_views(shown), key=one,
-                 mask=MaskTarget(self.sequence, one, STRUCTURE_VALUES[one], (frame,), ("ed",), as_box=True))
+            Case(
+                whole_views(shown),
+                key=one,
+                mask=MaskTarget(
+                    self.sequence, one, STRUCTURE_VALUES[one], (frame,), ("ed",), as_box=True
+                ),
+            )
             for one in self.structures
-        ]  # fmt: skip
+        ]
 
     def fields(self, study: Study, case: Case, language: str) -> Mapping[str, str]:
         """The structure's name."""

@@ -42,7 +42,9 @@ class Augment:
 
     def __call__(self, study: Study, rng: np.random.Generator) -> Study:
         """An augmented copy of a preprocessed study (grey values in [0, 1])."""
-        return study.with_series({name: self._one(series, rng) for name, series in study.series.items()})
+        return study.with_series(
+            {name: self._one(series, rng) for name, series in study.series.items()}
+        )
 
     def _one(self, series: Series, rng: np.random.Generator) -> Series:
         image = np.asarray(series.image, dtype=np.float32)
@@ -61,12 +63,19 @@ class Augment:
     ) -> tuple[np.ndarray, np.ndarray | None]:
         angle = np.deg2rad(self.rotation_degrees) * rng.uniform(-1, 1)
         shift = (self.shift_pixels * rng.uniform(-1, 1, 2)).tolist()
-        affine = Affine(rotate_params=float(angle), translate_params=shift, padding_mode="border", image_only=True)
+        affine = Affine(
+            rotate_params=float(angle),
+            translate_params=shift,
+            padding_mode="border",
+            image_only=True,
+        )
         height, width = image.shape[-2:]
         flat = torch.from_numpy(image.reshape(-1, height, width))  # (Z*T, H, W)
         moved = torch.as_tensor(affine(flat, mode="bilinear")).numpy().reshape(image.shape)
         if mask is None:
             return moved, None
-        values = torch.from_numpy(np.ascontiguousarray(mask).reshape(-1, height, width).astype(np.float32))
+        values = torch.from_numpy(
+            np.ascontiguousarray(mask).reshape(-1, height, width).astype(np.float32)
+        )
         turned = torch.as_tensor(affine(values, mode="nearest")).numpy().round().astype(np.uint8)
         return moved, turned.reshape(mask.shape)

@@ -12,9 +12,11 @@ from cmrvlm.study.vocabulary import NOT_ANNOTATED
 
 
 def _sampling_grid(
-    source_affine: NDArray[np.float64], source_shape: tuple[int, int, int], target_affine: NDArray[np.float64],
+    source_affine: NDArray[np.float64],
+    source_shape: tuple[int, int, int],
+    target_affine: NDArray[np.float64],
     target_shape: tuple[int, int, int],
-) -> torch.Tensor:  # fmt: skip
+) -> torch.Tensor:
     """Normalised source coordinates (1, Z, H, W, 3) of the target's voxel centres, as `grid_sample` wants them."""
     matrix = np.linalg.inv(source_affine) @ target_affine
     z, h, w = (torch.arange(n, dtype=torch.float64) for n in target_shape)
@@ -29,21 +31,29 @@ def _sampling_grid(
 
 
 def resample_image(
-    image: FloatArray, affine: NDArray[np.float64], target_affine: NDArray[np.float64],
+    image: FloatArray,
+    affine: NDArray[np.float64],
+    target_affine: NDArray[np.float64],
     target_shape: tuple[int, int, int],
-) -> NDArray[np.float32]:  # fmt: skip
+) -> NDArray[np.float32]:
     """Trilinear resampling of (Z, T, H, W) onto a grid of `target_shape` (Z, H, W); 0 outside the source."""
-    volume = torch.from_numpy(np.ascontiguousarray(image, dtype=np.float32)).transpose(0, 1)[None]  # (1, T, Z, H, W)
+    volume = torch.from_numpy(np.ascontiguousarray(image, dtype=np.float32)).transpose(0, 1)[
+        None
+    ]  # (1, T, Z, H, W)
     shape = (image.shape[0], image.shape[2], image.shape[3])
     grid = _sampling_grid(affine, shape, target_affine, target_shape)
-    moved = grid_sample(volume, grid, mode="bilinear", padding_mode="zeros", align_corners=True)[0]  # (T, Z, H, W)
+    moved = grid_sample(volume, grid, mode="bilinear", padding_mode="zeros", align_corners=True)[
+        0
+    ]  # (T, Z, H, W)
     return np.ascontiguousarray(moved.transpose(0, 1).numpy())
 
 
 def resample_mask(
-    mask: MaskArray, affine: NDArray[np.float64], target_affine: NDArray[np.float64],
+    mask: MaskArray,
+    affine: NDArray[np.float64],
+    target_affine: NDArray[np.float64],
     target_shape: tuple[int, int, int],
-) -> MaskArray:  # fmt: skip
+) -> MaskArray:
     """Resampling of structure values: each value's membership is interpolated and the largest wins.
 
     No value appears that was not there. Outside the source all is 255 (not annotated).
@@ -51,11 +61,17 @@ def resample_mask(
     shape = (mask.shape[0], mask.shape[2], mask.shape[3])
     grid = _sampling_grid(affine, shape, target_affine, target_shape)
     values = torch.from_numpy(np.ascontiguousarray(mask)).transpose(0, 1)[None]  # (1, T, Z, H, W)
-    best = torch.full((mask.shape[1], *target_shape), 1e-3)  # (T, Z, H, W); below it nothing of the source is near
+    best = torch.full(
+        (mask.shape[1], *target_shape), 1e-3
+    )  # (T, Z, H, W); below it nothing of the source is near
     result = torch.full(best.shape, NOT_ANNOTATED, dtype=torch.uint8)
     for value in torch.unique(values).tolist():
         membership = grid_sample(
-            (values == value).float(), grid, mode="bilinear", padding_mode="zeros", align_corners=True
+            (values == value).float(),
+            grid,
+            mode="bilinear",
+            padding_mode="zeros",
+            align_corners=True,
         )[0]
         result = torch.where(membership > best, torch.full_like(result, value), result)
         best = torch.maximum(best, membership)
@@ -63,9 +79,12 @@ def resample_mask(
 
 
 def target_grid(
-    affine: NDArray[np.float64], shape: tuple[int, int, int], spacing_mm: tuple[float, float, float],
-    size: tuple[int | None, int | None, int | None], center_voxel: tuple[float, float, float],
-) -> tuple[NDArray[np.float64], tuple[int, int, int]]:  # fmt: skip
+    affine: NDArray[np.float64],
+    shape: tuple[int, int, int],
+    spacing_mm: tuple[float, float, float],
+    size: tuple[int | None, int | None, int | None],
+    center_voxel: tuple[float, float, float],
+) -> tuple[NDArray[np.float64], tuple[int, int, int]]:
     """Affine and shape of a grid with the source's directions, a new spacing and size, about a centre.
 
     Args:

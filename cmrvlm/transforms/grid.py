@@ -28,7 +28,9 @@ class BaseToApex(Step):
     def __call__(self, study: Study) -> Study:
         """Reverse the stacks that run from the apex to the base."""
         series = {
-            name: flip_slices(one) if name in self.stacks and runs_to_apex(one.affine) is False else one
+            name: flip_slices(one)
+            if name in self.stacks and runs_to_apex(one.affine) is False
+            else one
             for name, one in study.series.items()
         }
         return study.with_series(series)
@@ -56,13 +58,23 @@ class ToGrid(Step):
     def __call__(self, study: Study) -> Study:
         """The study on the new grids; masks move with their images."""
         cine = study.series.get("sax")
-        heart_ras = _world(cine, heart_center_voxel(cine.image)) if self.center == "heart" and cine else None
-        return study.with_series({name: self._move(one, heart_ras) for name, one in study.series.items()})
+        heart_ras = (
+            _world(cine, heart_center_voxel(cine.image))
+            if self.center == "heart" and cine
+            else None
+        )
+        return study.with_series(
+            {name: self._move(one, heart_ras) for name, one in study.series.items()}
+        )
 
     def _move(self, series: Series, heart_ras: NDArray[np.float64] | None) -> Series:
         shape = (series.image.shape[0], series.image.shape[2], series.image.shape[3])
         own = series.spacing_mm
-        spacing = (self.spacing_mm[0] or own[0], self.spacing_mm[1] or own[1], self.spacing_mm[2] or own[2])
+        spacing = (
+            self.spacing_mm[0] or own[0],
+            self.spacing_mm[1] or own[1],
+            self.spacing_mm[2] or own[2],
+        )
         middle = tuple((n - 1) / 2 for n in shape)
         if self.center == "heart" and series.image.shape[1] > 1:
             _, h, w = heart_center_voxel(series.image)
@@ -70,16 +82,22 @@ class ToGrid(Step):
         elif heart_ras is not None:
             w, h, _ = (np.linalg.inv(series.affine) @ heart_ras)[:3]
             middle = (middle[0], float(h), float(w))
-        affine, target = target_grid(series.affine, shape, spacing, self.size, (middle[0], middle[1], middle[2]))
+        affine, target = target_grid(
+            series.affine, shape, spacing, self.size, (middle[0], middle[1], middle[2])
+        )
         if series.slice_places_mm is not None and (target[0] != shape[0] or spacing[0] != own[0]):
-            raise CmrvlmError("slices that are not equally far apart cannot be resampled along the stack",
-                              field="transform.preprocessing.steps.grid.spacing_mm",
-                              remedy="Keep the stack as it is: spacing_mm=[null,…] and size=[null,…].")  # fmt: skip
+            raise CmrvlmError(
+                "slices that are not equally far apart cannot be resampled along the stack",
+                field="transform.preprocessing.steps.grid.spacing_mm",
+                remedy="Keep the stack as it is: spacing_mm=[null,…] and size=[null,…].",
+            )
         return replace(
             series,
             image=resample_image(series.image, series.affine, affine, target),
             affine=affine,
-            mask=None if series.mask is None else resample_mask(series.mask, series.affine, affine, target),
+            mask=None
+            if series.mask is None
+            else resample_mask(series.mask, series.affine, affine, target),
             levels=series.levels if target[0] == shape[0] else (),
         )
 
@@ -95,8 +113,10 @@ def heart_center_voxel(image: FloatArray) -> tuple[float, float, float]:
     if total == 0:
         z, h, w = ((n - 1) / 2 for n in deviation.shape)
         return z, h, w
-    z, h, w = (float((strong.sum(axis=others) * np.arange(n)).sum() / total)
-               for n, others in zip(deviation.shape, ((1, 2), (0, 2), (0, 1)), strict=True))  # fmt: skip
+    z, h, w = (
+        float((strong.sum(axis=others) * np.arange(n)).sum() / total)
+        for n, others in zip(deviation.shape, ((1, 2), (0, 2), (0, 1)), strict=True)
+    )
     return z, h, w
 
 

@@ -32,7 +32,10 @@ class Preprocessing:
         They are a part of the cache key, and a run's are compared with those that it is applied with.
         """
         steps = {
-            name: {"class": type(step).__qualname__, **{k: _plain(v) for k, v in vars(step).items()}}
+            name: {
+                "class": type(step).__qualname__,
+                **{k: _plain(v) for k, v in vars(step).items()},
+            }
             for name, step in self.steps.items()
         }
         return {"layout": LAYOUT, **steps}

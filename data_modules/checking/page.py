@@ -57,8 +57,14 @@ def _frames(name: str, series: Series) -> dict[str, int]:
     return {"first": 0, "middle": series.image.shape[1] // 2} if name == "sax" else {"first": 0}
 
 
-def write_page(path: Path, title: str, checked: Sequence[Checked], faults: Sequence[Fault],
-               counts: Mapping[str, Mapping[str, int]], pictures: Mapping[str, Path]) -> None:  # fmt: skip
+def write_page(
+    path: Path,
+    title: str,
+    checked: Sequence[Checked],
+    faults: Sequence[Fault],
+    counts: Mapping[str, Mapping[str, int]],
+    pictures: Mapping[str, Path],
+) -> None:
     """Write one HTML file that needs no other.
 
     Args:
@@ -71,10 +77,15 @@ def write_page(path: Path, title: str, checked: Sequence[Checked], faults: Seque
     """
     errors = sum(one.level == ERROR for one in faults)
     verdict = "error" if errors else "warning" if faults else "pass"
-    said = {"error": f"{errors} errors, {len(faults) - errors} warnings", "warning": f"{len(faults)} warnings",
-            "pass": "nothing is wrong"}[verdict]  # fmt: skip
-    parts = [f"<!doctype html><meta charset=utf-8><title>{html.escape(title)}</title><style>{_STYLE}</style>",
-             f"<h1>{html.escape(title)}</h1><p class={verdict}>{len(checked)} studies: {said}</p>"]  # fmt: skip
+    said = {
+        "error": f"{errors} errors, {len(faults) - errors} warnings",
+        "warning": f"{len(faults)} warnings",
+        "pass": "nothing is wrong",
+    }[verdict]
+    parts = [
+        f"<!doctype html><meta charset=utf-8><title>{html.escape(title)}</title><style>{_STYLE}</style>",
+        f"<h1>{html.escape(title)}</h1><p class={verdict}>{len(checked)} studies: {said}</p>",
+    ]
     kinds = Counter((one.level, one.code) for one in faults)
     if kinds:
         rows = [(level, code, str(count)) for (level, code), count in kinds.most_common()]
@@ -85,18 +96,27 @@ def write_page(path: Path, title: str, checked: Sequence[Checked], faults: Seque
     for name, table in counts.items():
         there = [(key, str(value)) for key, value in table.items() if value]
         none = ", ".join(key for key, value in table.items() if not value)
-        parts += [f"<div><h2>{html.escape(name.capitalize())}</h2>", _table(("", "studies"), there),
-                  f"<p>none: {html.escape(none)}</p></div>" if none else "</div>"]  # fmt: skip
+        parts += [
+            f"<div><h2>{html.escape(name.capitalize())}</h2>",
+            _table(("", "studies"), there),
+            f"<p>none: {html.escape(none)}</p></div>" if none else "</div>",
+        ]
     parts.append("</div><h2>Pictures</h2>")
     for study, picture in pictures.items():
         data = base64.b64encode(picture.read_bytes()).decode()
-        parts.append(f"<figure><img src='data:image/png;base64,{data}' alt=''><figcaption>{html.escape(study)}"
-                     "</figcaption></figure>")  # fmt: skip
+        parts.append(
+            f"<figure><img src='data:image/png;base64,{data}' alt=''><figcaption>{html.escape(study)}"
+            "</figcaption></figure>"
+        )
     path.write_text("\n".join(parts), encoding="utf-8")
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     cells = "".join(f"<th>{html.escape(one)}</th>" for one in head)
-    lines = [f"<tr class={row[0] if row[0] in ('error', 'warning') else 'plain'}>"
-             + "".join(f"<td>{html.escape(one)}</td>" for one in row) + "</tr>" for row in rows]  # fmt: skip
+    lines = [
+        f"<tr class={row[0] if row[0] in ('error', 'warning') else 'plain'}>"
+        + "".join(f"<td>{html.escape(one)}</td>" for one in row)
+        + "</tr>"
+        for row in rows
+    ]
     return f"<table><tr>{cells}</tr>{''.join(lines)}</table>"

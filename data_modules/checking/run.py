@@ -15,7 +15,15 @@ from cmrvlm.errors import CmrvlmError, ends_loudly
 from cmrvlm.instructions.collate import Collator
 from cmrvlm.study.atomic_files import write_json
 from cmrvlm.tasks.mixture import Mixture
-from data_modules.checking.checks import ERROR, Checked, Fault, check_set, check_study, counts, unreadable
+from data_modules.checking.checks import (
+    ERROR,
+    Checked,
+    Fault,
+    check_set,
+    check_study,
+    counts,
+    unreadable,
+)
 from data_modules.checking.page import montage, write_page
 from data_modules.sources.base import Source
 from data_modules.split import Split
@@ -71,7 +79,9 @@ class CheckRun:
             "studies": len(checked),
             "errors": errors,
             "warnings": len(faults) - errors,
-            "longest_row": max((one.longest_row for one in checked if one.longest_row is not None), default=None),
+            "longest_row": max(
+                (one.longest_row for one in checked if one.longest_row is not None), default=None
+            ),
             "counts": tables,
             "faults": [vars(one) for one in faults],
         }
@@ -92,7 +102,10 @@ class CheckRun:
     def mark(self, study_id: str) -> str:
         """Changes when the study's files, the source or the checks do."""
         try:
-            stats = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in self.source.files(study_id)]
+            stats = [
+                (path.name, path.stat().st_size, path.stat().st_mtime_ns)
+                for path in self.source.files(study_id)
+            ]
         except FileNotFoundError:
             stats = []
         code = code_digest([__name__, *modules_of(self.mixture)])

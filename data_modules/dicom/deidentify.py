@@ -39,7 +39,12 @@ def read_key(path: Path) -> bytes:
             file.write(secrets.token_hex(_KEY_BYTES))
     text = path.read_text().strip()
     if not re.fullmatch(rf"[0-9a-f]{{{2 * _KEY_BYTES}}}", text):
-        raise CmrvlmError("this is no key", file=path, field="key_file", remedy="Give another path; one is made there.")
+        raise CmrvlmError(
+            "this is no key",
+            file=path,
+            field="key_file",
+            remedy="Give another path; one is made there.",
+        )
     return bytes.fromhex(text)
 
 
@@ -86,7 +91,10 @@ def demographics(header: Dataset) -> dict[str, Any]:
     if age:
         years = int(age[1]) / {"Y": 1, "M": 12, "W": 52, "D": 365}[age[2]]
         found["age_years"] = float(min(round(years), _OLDEST_YEARS + 1))
-    for name, tag, factor in (("height_cm", "PatientSize", 100.0), ("weight_kg", "PatientWeight", 1.0)):
+    for name, tag, factor in (
+        ("height_cm", "PatientSize", 100.0),
+        ("weight_kg", "PatientWeight", 1.0),
+    ):
         value = _positive(header.get(tag))
         if value is not None:
             found[name] = round(value * factor, 1)

@@ -81,10 +81,19 @@ class Ingest:
         """
         source, out = Path(self.source).resolve(), Path(self.out).resolve()
         if not source.is_dir():
-            raise CmrvlmError("there is no such folder", file=self.source, field="source", remedy="Give the archive.")
+            raise CmrvlmError(
+                "there is no such folder",
+                file=self.source,
+                field="source",
+                remedy="Give the archive.",
+            )
         if out == source or source in out.parents:
-            raise CmrvlmError("the result would lie inside the archive, which is only read", file=self.out, field="out",
-                              remedy="Give a folder elsewhere.")  # fmt: skip
+            raise CmrvlmError(
+                "the result would lie inside the archive, which is only read",
+                file=self.out,
+                field="out",
+                remedy="Give a folder elsewhere.",
+            )
         paths = files_of(source)
         studies: dict[tuple[str, str], list[int]] = defaultdict(list)
         left_out = []
@@ -95,11 +104,15 @@ class Ingest:
                 studies[found[0].patient, found[0].study].append(number)
         return dict(studies), paths, left_out
 
-    def run(self, studies: dict[tuple[str, str], list[int]], paths: Sequence[Path]) -> Iterator[Ingested]:
+    def run(
+        self, studies: dict[tuple[str, str], list[int]], paths: Sequence[Path]
+    ) -> Iterator[Ingested]:
         """Read studies one by one, several at once; those that are there already are not read again."""
         names = Pseudonyms(read_key(Path(self.key_file)))
-        jobs = [((patient, study), [paths[number] for number in numbers], numbers)
-                for (patient, study), numbers in studies.items()]  # fmt: skip
+        jobs = [
+            ((patient, study), [paths[number] for number in numbers], numbers)
+            for (patient, study), numbers in studies.items()
+        ]
         Path(self.out).mkdir(parents=True, exist_ok=True)
         if self.mapping_file:
             self._write_mapping(names, studies)
@@ -110,7 +123,9 @@ class Ingest:
         with ProcessPoolExecutor(self.workers) as pool:
             yield from pool.map(work, jobs)
 
-    def summary(self, found: Sequence[Ingested], left_out: Sequence[LeftOut], out: Path) -> dict[str, Any]:
+    def summary(
+        self, found: Sequence[Ingested], left_out: Sequence[LeftOut], out: Path
+    ) -> dict[str, Any]:
         """Write the manifest and tell what became of everything; numbers of files, never their names."""
         rows = [one.row for one in found if one.row is not None]
         columns = list(dict.fromkeys(name for row in rows for name in row)) or ["study_id"]
@@ -121,10 +136,15 @@ class Ingest:
         numbers: dict[str, list[int]] = defaultdict(list)
         for one in left_out:
             numbers[one.reason].append(one.number)
-        broken = any(one.problem for one in found) or any(one.reason.startswith(_BROKEN) for one in left_out)
+        broken = any(one.problem for one in found) or any(
+            one.reason.startswith(_BROKEN) for one in left_out
+        )
         return {
             "partial": broken,
-            "studies": {one.study_id: {"decisions": one.decisions, "problem": one.problem or None} for one in found},
+            "studies": {
+                one.study_id: {"decisions": one.decisions, "problem": one.problem or None}
+                for one in found
+            },
             "files_left_out": {reason: len(own) for reason, own in numbers.items()},
             "numbers_of_files_left_out": dict(numbers),
         }
@@ -132,15 +152,23 @@ class Ingest:
     def _write_mapping(self, names: Pseudonyms, studies: Iterable[tuple[str, str]]) -> None:
         path = Path(self.mapping_file or "")
         if Path(self.out).resolve() in path.resolve().parents:
-            raise CmrvlmError("the mapping would lie beside the de-identified data", file=path, field="mapping_file",
-                              remedy="Give a path elsewhere.")  # fmt: skip
-        with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", newline="") as file:
+            raise CmrvlmError(
+                "the mapping would lie beside the de-identified data",
+                file=path,
+                field="mapping_file",
+                remedy="Give a path elsewhere.",
+            )
+        with os.fdopen(
+            os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", newline=""
+        ) as file:
             writer = csv.writer(file)
             writer.writerow(("patient", "study", "patient_id", "study_id"))
             writer.writerows((p, s, names.patient(p), names.study(s)) for p, s in studies)
 
 
-def ingest_study(job: tuple[tuple[str, str], list[Path], list[int]], settings: Ingest, names: Pseudonyms) -> Ingested:
+def ingest_study(
+    job: tuple[tuple[str, str], list[Path], list[int]], settings: Ingest, names: Pseudonyms
+) -> Ingested:
     """Read one study and write its folder."""
     (patient, study), paths, numbers = job
     patient_id, study_id = names.patient(patient), names.study(study)
@@ -154,7 +182,11 @@ def ingest_study(job: tuple[tuple[str, str], list[Path], list[int]], settings: I
         images += found if isinstance(found, list) else []
     try:
         decisions = recognise(stacks_of(_placed(images, settings.spacing_mm), settings.keep))
-        series = {one.sequence: series_of(one.stack, settings.spacing_mm) for one in decisions if one.sequence}
+        series = {
+            one.sequence: series_of(one.stack, settings.spacing_mm)
+            for one in decisions
+            if one.sequence
+        }
     except CmrvlmError as error:
         return Ingested(study_id, None, [], str(error))
     told = [_as_json(one) for one in decisions]
@@ -162,10 +194,14 @@ def ingest_study(job: tuple[tuple[str, str], list[Path], list[int]], settings: I
         return Ingested(study_id, None, told)
     header = pydicom.dcmread(paths[0], stop_before_pixels=True)
     labels = StudyLabels(demographics=demographics(header))
-    row = {"study_id": study_id, "patient_id": patient_id,
-           "date": names.shifted(str(header.get("StudyDate", "")), patient),
-           **{name: f"{study_id}/{name}.nii.gz" if name in series else None for name in SEQUENCES},
-           **demographics(header), **scanner(header)}  # fmt: skip
+    row = {
+        "study_id": study_id,
+        "patient_id": patient_id,
+        "date": names.shifted(str(header.get("StudyDate", "")), patient),
+        **{name: f"{study_id}/{name}.nii.gz" if name in series else None for name in SEQUENCES},
+        **demographics(header),
+        **scanner(header),
+    }
     ordered = {name: series[name] for name in SEQUENCES if name in series}
     with tempfile.TemporaryDirectory(dir=settings.out, prefix=".writing-") as temporary:
         inner = Path(temporary) / study_id
@@ -189,12 +225,20 @@ def _placed(images: Sequence[Image], spacing_mm: Sequence[float] | None) -> list
             continue
         if spacing_mm is None:
             remedy = "Give ingest.spacing_mm=[slices,rows,columns]."
-            raise CmrvlmError("images do not say where they lie", file=f"file {image.number}",
-                              field="ImagePositionPatient", remedy=remedy)  # fmt: skip
+            raise CmrvlmError(
+                "images do not say where they lie",
+                file=f"file {image.number}",
+                field="ImagePositionPatient",
+                remedy=remedy,
+            )
         place_mm = image.facts["slice_location_mm"]
         if place_mm is None:
-            raise CmrvlmError("nothing tells the order of the slices", file=f"file {image.number}",
-                              field="SliceLocation", remedy="Leave the series out.")  # fmt: skip
+            raise CmrvlmError(
+                "nothing tells the order of the slices",
+                file=f"file {image.number}",
+                field="SliceLocation",
+                remedy="Leave the series out.",
+            )
         placed.append(replace(image, position_mm=np.asarray(image.normal * place_mm)))
     return placed
 
@@ -206,7 +250,10 @@ def _as_json(one: Decision) -> dict[str, Any]:
         "slices": stack.slices,
         "phases": stack.phases,
         "slice_places_mm": stack.heights_mm().round(3).tolist(),
-        "files": [min(image.number for image in stack.images), max(image.number for image in stack.images)],
+        "files": [
+            min(image.number for image in stack.images),
+            max(image.number for image in stack.images),
+        ],
         "reasons": list(one.reasons),
         "notes": list(stack.notes),
         "ambiguous": one.ambiguous,

@@ -19,10 +19,13 @@ _LOCALIZER = re.compile(r"scout|locali[sz]er|survey|plan(ning)?\b|3[- ]?plane", 
 _WORDS = {
     "sax": re.compile(r"\bsax\b|short[ _-]?ax|sa[ _-]stack|\bsa\b|kurzachse", re.IGNORECASE),
     "lax_4ch": re.compile(r"4[ _-]?ch|four[ _-]?ch|\bhla\b|4[ _-]?chamber", re.IGNORECASE),
-    "lge": re.compile(r"\blge\b|late|delayed|psir|\bde[_ -]|enhanc|viab|\bmde\b|tfi_?psir|_ir\b", re.IGNORECASE),
+    "lge": re.compile(
+        r"\blge\b|late|delayed|psir|\bde[_ -]|enhanc|viab|\bmde\b|tfi_?psir|_ir\b", re.IGNORECASE
+    ),
 }
 _OTHER_VIEW = re.compile(
-    r"\blax|long[ _-]?ax|2[ _-]?ch|3[ _-]?ch|rvot|lvot|\bvla\b|aorta|perf|\bt[12]\b|map|tagg|flow|venc", re.IGNORECASE
+    r"\blax|long[ _-]?ax|2[ _-]?ch|3[ _-]?ch|rvot|lvot|\bvla\b|aorta|perf|\bt[12]\b|map|tagg|flow|venc",
+    re.IGNORECASE,
 )
 
 
@@ -57,7 +60,11 @@ def recognise(stacks: Sequence[Stack]) -> list[Decision]:
     four = _best([(stack, _four_chamber(stack, axis)) for stack in cines if stack is not sax])
     stills = [stack for stack in rest if stack.phases < CINE_PHASES]
     late = _best([(stack, _late(stack, axis)) for stack in stills])
-    chosen = {id(stack): name for name, stack in (("sax", sax), ("lax_4ch", four), ("lge", late)) if stack is not None}
+    chosen = {
+        id(stack): name
+        for name, stack in (("sax", sax), ("lax_4ch", four), ("lge", late))
+        if stack is not None
+    }
     reasons: dict[str, Callable[[Stack], Score]] = {
         "sax": _sax,
         "lax_4ch": partial(_four_chamber, axis=axis),
@@ -66,7 +73,9 @@ def recognise(stacks: Sequence[Stack]) -> list[Decision]:
     for stack in rest:
         name = chosen.get(id(stack), "")
         if name:
-            decided[id(stack)] = Decision(stack, name, reasons[name](stack)[1], _ambiguous(stack, name))
+            decided[id(stack)] = Decision(
+                stack, name, reasons[name](stack)[1], _ambiguous(stack, name)
+            )
         else:
             decided[id(stack)] = _left_out(stack, axis)
     return [decided[id(stack)] for stack in stacks]

@@ -17,7 +17,13 @@ from pydicom.uid import EnhancedMRImageStorage, MRImageStorage, UncompressedTran
 
 MR_CLASSES = (MRImageStorage, EnhancedMRImageStorage)
 # Keys by which images of one position can be ordered in time, the best first.
-TIME_KEYS = ("trigger_time_ms", "temporal_position", "content_time_s", "acquisition_time_s", "instance_number")
+TIME_KEYS = (
+    "trigger_time_ms",
+    "temporal_position",
+    "content_time_s",
+    "acquisition_time_s",
+    "instance_number",
+)
 Vector = NDArray[np.float64]
 
 
@@ -118,7 +124,10 @@ def read_file(path: Path, number: int) -> list[Image] | str:
 
 def _not_wanted(header: Dataset, pixel_bytes: int) -> str | None:
     kind = header.get("SOPClassUID")
-    if kind is None or header.file_meta.get("MediaStorageSOPClassUID", "") == "1.2.840.10008.1.3.10":
+    if (
+        kind is None
+        or header.file_meta.get("MediaStorageSOPClassUID", "") == "1.2.840.10008.1.3.10"
+    ):
         return "DICOMDIR or no image"
     if kind not in MR_CLASSES:
         return f"no MR image ({getattr(kind, 'name', kind)})"
@@ -149,8 +158,10 @@ def _frames_of(header: Dataset, path: Path, number: int) -> list[Image] | str:
     each = header.get("PerFrameFunctionalGroupsSequence")
     if not each:
         return "multi-frame file without functional groups"
-    return [_image(header, [*_macros(one), *_macros(shared), header], path, number, index)
-            for index, one in enumerate(each)]  # fmt: skip
+    return [
+        _image(header, [*_macros(one), *_macros(shared), header], path, number, index)
+        for index, one in enumerate(each)
+    ]
 
 
 def _macros(group: Dataset) -> list[Dataset]:
@@ -179,9 +190,13 @@ def _clock(value: Any) -> float | None:
     return int(text[:2]) * 3600 + int(text[2:4]) * 60 + float(text[4:] or 0)
 
 
-def _image(header: Dataset, where: Sequence[Dataset], path: Path, number: int, frame: int | None) -> Image:
+def _image(
+    header: Dataset, where: Sequence[Dataset], path: Path, number: int, frame: int | None
+) -> Image:
     """Facts of one image; `where` holds the data sets that may state them, the closest first."""
-    orientation = [float(one) for one in _first(where, "ImageOrientationPatient") or (1, 0, 0, 0, 1, 0)]
+    orientation = [
+        float(one) for one in _first(where, "ImageOrientationPatient") or (1, 0, 0, 0, 1, 0)
+    ]
     position = _first(where, "ImagePositionPatient")
     spacing = _first(where, "PixelSpacing")
     times = {
@@ -193,7 +208,8 @@ def _image(header: Dataset, where: Sequence[Dataset], path: Path, number: int, f
     }
     folder = str(path.parent)
     series = header.get("SeriesInstanceUID") or "/".join(
-        str(one) for one in (header.get("SeriesNumber", ""), header.get("SeriesDescription", ""), folder)
+        str(one)
+        for one in (header.get("SeriesNumber", ""), header.get("SeriesDescription", ""), folder)
     )
     return Image(
         path=path,
@@ -202,7 +218,10 @@ def _image(header: Dataset, where: Sequence[Dataset], path: Path, number: int, f
         patient=str(header.get("PatientID") or header.get("StudyInstanceUID") or folder),
         study=str(header.get("StudyInstanceUID") or header.get("PatientID") or folder),
         series=f"{series}/{_first(where, 'StackID') or ''}",
-        acquisition=(_number(where, "AcquisitionNumber") or 0.0, _clock(_first(where, "AcquisitionTime")) or 0.0),
+        acquisition=(
+            _number(where, "AcquisitionNumber") or 0.0,
+            _clock(_first(where, "AcquisitionTime")) or 0.0,
+        ),
         position_mm=None if position is None else np.array([float(one) for one in position]),
         row=np.array(orientation[:3]),
         column=np.array(orientation[3:]),

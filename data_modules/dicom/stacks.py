@@ -14,7 +14,9 @@ from data_modules.dicom.scan import TIME_KEYS, Image, Vector
 
 _SAME_DIRECTION = 0.01  # rad; breath holds are planned alike, scanners round to six digits
 _SAME_PLACE_MM = 0.1
-_APEXWARD = np.array([0.6, -0.5, -0.6])  # LPS: the apex lies to the left, to the front and below the base
+_APEXWARD = np.array(
+    [0.6, -0.5, -0.6]
+)  # LPS: the apex lies to the left, to the front and below the base
 Keep = Literal["later", "first"]
 
 
@@ -63,8 +65,12 @@ class Stack:
 
 def _place(image: Image, normal: Vector) -> float:
     if image.position_mm is None:
-        raise CmrvlmError("the image does not say where it lies", file=f"file {image.number}",
-                          field="ImagePositionPatient", remedy="Give spacing_mm to place its slices.")  # fmt: skip
+        raise CmrvlmError(
+            "the image does not say where it lies",
+            file=f"file {image.number}",
+            field="ImagePositionPatient",
+            remedy="Give spacing_mm to place its slices.",
+        )
     return float(image.position_mm @ normal)
 
 
@@ -77,7 +83,9 @@ def stacks_of(images: Sequence[Image], keep: Keep = "later") -> list[Stack]:
     """
     groups: list[list[Image]] = []
     for image in images:
-        own = next((one for one in groups if _alike(one[0], image) and one[0].series == image.series), None)
+        own = next(
+            (one for one in groups if _alike(one[0], image) and one[0].series == image.series), None
+        )
         if own is None:
             groups.append([image])
         else:
@@ -95,25 +103,41 @@ def stacks_of(images: Sequence[Image], keep: Keep = "later") -> list[Stack]:
 def _alike(one: Image, other: Image) -> bool:
     """Same direction, size and kind: what images of one stack share."""
     parallel = all(
-        np.linalg.norm(a - b) < _SAME_DIRECTION for a, b in ((one.row, other.row), (one.column, other.column))
+        np.linalg.norm(a - b) < _SAME_DIRECTION
+        for a, b in ((one.row, other.row), (one.column, other.column))
     )
-    return parallel and one.shape == other.shape and one.spacing_mm == other.spacing_mm and _kind(one) == _kind(other)
+    return (
+        parallel
+        and one.shape == other.shape
+        and one.spacing_mm == other.spacing_mm
+        and _kind(one) == _kind(other)
+    )
 
 
 def _kind(image: Image) -> tuple[str, ...]:
     """Components of the image type that make another picture: magnitude, phase, phase-sensitive."""
-    return tuple(sorted({"M", "P", "R", "I", "PHASE", "PS", "PSIR", "MAGNITUDE"} & set(image.image_type)))
+    return tuple(
+        sorted({"M", "P", "R", "I", "PHASE", "PS", "PSIR", "MAGNITUDE"} & set(image.image_type))
+    )
 
 
 def _one_stack(group: Sequence[Image], other: Sequence[Image]) -> bool:
     """Whether series go together: alike and cines; what a file itself keeps apart as stacks stays apart."""
     if group[0].series.rpartition("/")[0] == other[0].series.rpartition("/")[0]:
         return False
-    if not _alike(group[0], other[0]) or group[0].facts["description"] != other[0].facts["description"]:
+    if (
+        not _alike(group[0], other[0])
+        or group[0].facts["description"] != other[0].facts["description"]
+    ):
         return False
     normal = group[0].normal
-    counts = [Counter(round(_place(image, normal) / _SAME_PLACE_MM) for image in one) for one in (group, other)]
-    return max(counts[0].values()) > 1 and max(counts[1].values()) > 1  # stills are series of their own
+    counts = [
+        Counter(round(_place(image, normal) / _SAME_PLACE_MM) for image in one)
+        for one in (group, other)
+    ]
+    return (
+        max(counts[0].values()) > 1 and max(counts[1].values()) > 1
+    )  # stills are series of their own
 
 
 def _stack(images: Sequence[Image], keep: Keep) -> Stack:
@@ -144,7 +168,9 @@ def _stack(images: Sequence[Image], keep: Keep) -> Stack:
     return replace(stack, notes=tuple(notes), irregular=uneven)
 
 
-def _without_repeats(images: list[Image], index: int, usual: int, keep: Keep, notes: list[str]) -> list[Image]:
+def _without_repeats(
+    images: list[Image], index: int, usual: int, keep: Keep, notes: list[str]
+) -> list[Image]:
     """One acquisition of a slice that was acquired more than once.
 
     A slice was, when it has more images than most slices, or several at one trigger time. Acquisitions are told apart
@@ -155,7 +181,10 @@ def _without_repeats(images: list[Image], index: int, usual: int, keep: Keep, no
     if len(images) <= usual and not doubled:
         return images
     parts: tuple[Callable[[Image], object], ...] = (
-        lambda one: one.series, lambda one: one.acquisition[0], lambda one: one.acquisition[1])  # fmt: skip
+        lambda one: one.series,
+        lambda one: one.acquisition[0],
+        lambda one: one.acquisition[1],
+    )
     for part in parts:
         blocks: dict[object, list[Image]] = defaultdict(list)
         for image in images:
@@ -165,7 +194,10 @@ def _without_repeats(images: list[Image], index: int, usual: int, keep: Keep, no
             break
     else:
         return images
-    ranked = sorted(blocks.values(), key=lambda one: (one[0].acquisition[1], one[0].acquisition[0], one[0].number))
+    ranked = sorted(
+        blocks.values(),
+        key=lambda one: (one[0].acquisition[1], one[0].acquisition[0], one[0].number),
+    )
     notes.append(f"slice {index} was acquired {len(blocks)} times, the {keep} one is kept")
     return ranked[-1] if keep == "later" else ranked[0]
 
@@ -182,5 +214,9 @@ def _time_key(slices: Sequence[Sequence[Image]]) -> str:
         values = [[image.times.get(key) for image in one] for one in slices]
         if all(None not in own and len(set(own)) == len(own) for own in values):
             return key
-    raise CmrvlmError("frames of a slice cannot be told apart in time", file=f"file {slices[0][0].number}",
-                      field="TriggerTime", remedy="Leave the series out.")  # fmt: skip
+    raise CmrvlmError(
+        "frames of a slice cannot be told apart in time",
+        file=f"file {slices[0][0].number}",
+        field="TriggerTime",
+        remedy="Leave the series out.",
+    )

@@ -39,9 +39,16 @@ def series_of(stack: Stack, spacing_mm: Sequence[float] | None = None) -> Series
     """
     pixels = read_pixels(stack.images)
     wanted = stack.phases
-    image = np.stack([np.stack([pixels[id(one[k])] for k in frame_index(len(one), wanted)]) for one in stack.frames])
+    image = np.stack(
+        [
+            np.stack([pixels[id(one[k])] for k in frame_index(len(one), wanted)])
+            for one in stack.frames
+        ]
+    )
     places = tuple(stack.heights_mm().tolist()) if stack.irregular else None
-    return Series(image, affine_of(stack, spacing_mm), frame_times_ms(stack), slice_places_mm=places)  # (Z, T, H, W)
+    return Series(
+        image, affine_of(stack, spacing_mm), frame_times_ms(stack), slice_places_mm=places
+    )  # (Z, T, H, W)
 
 
 def read_pixels(images: Sequence[Image]) -> dict[int, NDArray[np.float32]]:
@@ -53,9 +60,16 @@ def read_pixels(images: Sequence[Image]) -> dict[int, NDArray[np.float32]]:
     for path, own in by_file.items():
         try:
             stored = pixel_array(pydicom.dcmread(path))
-        except (ValueError, RuntimeError, AttributeError) as error:  # what pydicom's decoders raise on broken pixels
-            raise CmrvlmError(f"pixels cannot be read ({type(error).__name__})", file=f"file {own[0].number}",
-                              remedy="Leave the file out, or install a decoder for it.") from error  # fmt: skip
+        except (
+            ValueError,
+            RuntimeError,
+            AttributeError,
+        ) as error:  # what pydicom's decoders raise on broken pixels
+            raise CmrvlmError(
+                f"pixels cannot be read ({type(error).__name__})",
+                file=f"file {own[0].number}",
+                remedy="Leave the file out, or install a decoder for it.",
+            ) from error
         for image in own:
             frame = stored if image.frame is None else stored.reshape(-1, *image.shape)[image.frame]
             grey = frame.astype(np.float32) * np.float32(image.slope) + np.float32(image.intercept)
@@ -79,8 +93,12 @@ def affine_of(stack: Stack, spacing_mm: Sequence[float] | None = None) -> NDArra
     first = stack.first
     in_plane = first.spacing_mm or (None if spacing_mm is None else (spacing_mm[1], spacing_mm[2]))
     if in_plane is None:
-        raise CmrvlmError("pixels have no spacing", file=f"file {first.number}", field="PixelSpacing",
-                          remedy="Give spacing_mm=[slices,rows,columns].")  # fmt: skip
+        raise CmrvlmError(
+            "pixels have no spacing",
+            file=f"file {first.number}",
+            field="PixelSpacing",
+            remedy="Give spacing_mm=[slices,rows,columns].",
+        )
     if stack.slices > 1:
         last = stack.frames[-1][0]
         assert first.position_mm is not None
@@ -88,7 +106,9 @@ def affine_of(stack: Stack, spacing_mm: Sequence[float] | None = None) -> NDArra
         step = (last.position_mm - first.position_mm) / (stack.slices - 1)
     else:
         facts = first.facts
-        step = first.normal * (facts["stated_gap_mm"] or facts["thickness_mm"] or (spacing_mm or [1.0])[0])
+        step = first.normal * (
+            facts["stated_gap_mm"] or facts["thickness_mm"] or (spacing_mm or [1.0])[0]
+        )
     affine = np.eye(4)
     affine[:3, 0] = first.row * in_plane[1]
     affine[:3, 1] = first.column * in_plane[0]
@@ -103,5 +123,8 @@ def frame_times_ms(stack: Stack) -> tuple[float, ...] | None:
     if stack.time_key != "trigger_time_ms":
         return None
     wanted = stack.phases
-    times = [[one[k].times["trigger_time_ms"] for k in frame_index(len(one), wanted)] for one in stack.frames]
+    times = [
+        [one[k].times["trigger_time_ms"] for k in frame_index(len(one), wanted)]
+        for one in stack.frames
+    ]
     return tuple(float(value) for value in np.mean(times, axis=0))

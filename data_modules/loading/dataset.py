@@ -74,7 +74,12 @@ class EvaluationSet(Dataset[Sample]):
         *,
         paraphrased: bool = False,
     ) -> None:
-        self.cache, self.study_ids, self.mixture, self.shown = cache, list(study_ids), mixture, shown
+        self.cache, self.study_ids, self.mixture, self.shown = (
+            cache,
+            list(study_ids),
+            mixture,
+            shown,
+        )
         self.paraphrased = paraphrased
 
     def __len__(self) -> int:
@@ -101,9 +106,14 @@ class EpochSampler(Sampler[tuple[int, int]]):
     """
 
     def __init__(
-        self, size: int, seed: int, batch_size: int, position: Callable[[], tuple[int, int]], rank: int = 0,
+        self,
+        size: int,
+        seed: int,
+        batch_size: int,
+        position: Callable[[], tuple[int, int]],
+        rank: int = 0,
         world: int = 1,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self.size, self.seed, self.batch_size, self.position = size, seed, batch_size, position
         self.rank, self.world = rank, world
 

@@ -30,12 +30,18 @@ class AcdcSource(Source):
         self.root = Path(root)
         if not self.root.is_dir():
             raise CmrvlmError(
-                "there is no such folder", file=self.root, remedy="Set data.root to ACDC's training folder."
+                "there is no such folder",
+                file=self.root,
+                remedy="Set data.root to ACDC's training folder.",
             )
-        self._ids = sorted(p.name for p in self.root.iterdir() if p.is_dir() and p.name.startswith("patient"))
+        self._ids = sorted(
+            p.name for p in self.root.iterdir() if p.is_dir() and p.name.startswith("patient")
+        )
         if not self._ids:
             raise CmrvlmError(
-                "no patientNNN folders here", file=self.root, remedy="Set data.root to the folder above them."
+                "no patientNNN folders here",
+                file=self.root,
+                remedy="Set data.root to the folder above them.",
             )
 
     def study_ids(self) -> list[str]:
@@ -55,7 +61,9 @@ class AcdcSource(Source):
         path = self.root / study_id / "Info.cfg"
         if not path.is_file():
             raise CmrvlmError(
-                "there is no Info.cfg", file=path, remedy="Restore the file; it names the ED and ES frames."
+                "there is no Info.cfg",
+                file=path,
+                remedy="Restore the file; it names the ED and ES frames.",
             )
         pairs = (line.split(":", 1) for line in path.read_text().splitlines() if ":" in line)
         return {key.strip(): value.strip() for key, value in pairs}
@@ -71,7 +79,11 @@ class AcdcSource(Source):
         labels = StudyLabels(
             diseases=frozenset({GROUPS[group]}) if group in GROUPS else None,
             measurements=measured,
-            demographics={**known_numbers({name: float(info[key]) for name, key in people.items() if key in info})},
+            demographics={
+                **known_numbers(
+                    {name: float(info[key]) for name, key in people.items() if key in info}
+                )
+            },
         )
         return Study(study_id, study_id, {"sax": series}, labels)
 
@@ -79,8 +91,12 @@ class AcdcSource(Source):
         frames = {}
         for phase, key in (("ed", "ED"), ("es", "ES")):
             if not info.get(key, "").isdigit():
-                raise CmrvlmError("the frame number is missing", file=self.root / study_id / "Info.cfg", field=key,
-                                  remedy="Write the number of the frame, counted from 1.")  # fmt: skip
+                raise CmrvlmError(
+                    "the frame number is missing",
+                    file=self.root / study_id / "Info.cfg",
+                    field=key,
+                    remedy="Write the number of the frame, counted from 1.",
+                )
             frames[phase] = int(info[key])
         return frames
 
@@ -91,10 +107,14 @@ class AcdcSource(Source):
             path = folder / f"{study_id}_frame{frame:02d}.nii.gz"
             images[frame], affine = read_image(path, "sax")
             truth = folder / f"{study_id}_frame{frame:02d}_gt.nii.gz"
-            masks[frame] = canonical(read_mask(truth, images[frame].shape, affine, "sax"), LABEL_MAP, truth)
+            masks[frame] = canonical(
+                read_mask(truth, images[frame].shape, affine, "sax"), LABEL_MAP, truth
+            )
             if not masks[frame].any():
                 raise CmrvlmError(
-                    f"frame {frame} has no mask", file=truth, remedy="Frames count from 1; check Info.cfg."
+                    f"frame {frame} has no mask",
+                    file=truth,
+                    remedy="Frames count from 1; check Info.cfg.",
                 )
         assert affine is not None
         whole = folder / f"{study_id}_4d.nii.gz"

@@ -25,7 +25,9 @@ _FEWEST_FOR_AXIS, _DISPLACED_MM = 4, 5.0
 _LEAST_ENCLOSED = 0.5  # of the cavity's border; at the base the outflow tract is open
 
 
-def canonical(values: NDArray[np.generic], label_map: Mapping[int, str], path: Path) -> NDArray[np.uint8]:
+def canonical(
+    values: NDArray[np.generic], label_map: Mapping[int, str], path: Path
+) -> NDArray[np.uint8]:
     """Values of a data set's masks as canonical ones.
 
     Args:
@@ -40,14 +42,21 @@ def canonical(values: NDArray[np.generic], label_map: Mapping[int, str], path: P
     unknown = [value.item() for value in found if value not in label_map]
     if unknown:
         known = ", ".join(f"{value} {name}" for value, name in label_map.items())
-        raise CmrvlmError(f"unknown label values {unknown}", file=path, field="mask", remedy=f"Known here: {known}.")
+        raise CmrvlmError(
+            f"unknown label values {unknown}",
+            file=path,
+            field="mask",
+            remedy=f"Known here: {known}.",
+        )
     result = np.zeros(values.shape, dtype=np.uint8)
     for value in found:
         result[values == value] = STRUCTURES[label_map[int(value)]]
     return result
 
 
-def canonical_or_unknown(values: NDArray[np.generic], label_map: Mapping[int, str], path: Path) -> NDArray[np.uint8]:
+def canonical_or_unknown(
+    values: NDArray[np.generic], label_map: Mapping[int, str], path: Path
+) -> NDArray[np.uint8]:
     """`canonical` for masks in which 255 is not annotated; an empty map stands for the canonical values."""
     own_names = {value: name for name, value in STRUCTURES.items()}
     known = {0: "background"} | dict(label_map) if label_map else own_names
@@ -64,11 +73,16 @@ def check_structures(label_map: Mapping[int, str]) -> None:
     """
     unknown = [name for name in label_map.values() if name not in STRUCTURES]
     if unknown:
-        raise CmrvlmError(f"unknown structure '{unknown[0]}'", field="data.source.label_map",
-                          remedy=f"Known: {', '.join(STRUCTURES)}.")  # fmt: skip
+        raise CmrvlmError(
+            f"unknown structure '{unknown[0]}'",
+            field="data.source.label_map",
+            remedy=f"Known: {', '.join(STRUCTURES)}.",
+        )
 
 
-def read_mask(path: Path, shape: tuple[int, ...], affine: NDArray[np.float64], sequence: str) -> NDArray[np.generic]:
+def read_mask(
+    path: Path, shape: tuple[int, ...], affine: NDArray[np.float64], sequence: str
+) -> NDArray[np.generic]:
     """Read the values (Z, T, H, W) of a mask file, as they stand there, that lie on the grid of their image.
 
     Args:
@@ -86,9 +100,12 @@ def read_mask(path: Path, shape: tuple[int, ...], affine: NDArray[np.float64], s
 
 
 def check_grid(
-    path: Path, own_shape: tuple[int, ...], own: NDArray[np.float64], shape: tuple[int, ...],
+    path: Path,
+    own_shape: tuple[int, ...],
+    own: NDArray[np.float64],
+    shape: tuple[int, ...],
     affine: NDArray[np.float64],
-) -> None:  # fmt: skip
+) -> None:
     """Refuse a file that does not lie on the grid of the image that it belongs to.
 
     Args:
@@ -102,9 +119,13 @@ def check_grid(
         CmrvlmError: Shape or affine is another, by more than a fiftieth of a voxel at a corner.
     """
     if own_shape != shape or _farthest_corner_mm(own - affine, shape) > _off_grid_mm(affine):
-        raise CmrvlmError(f"this and its image do not lie on one grid: {own_shape} and {shape}, affines "
-                          f"{own.round(3).tolist()} and {affine.round(3).tolist()}", file=path, field="mask",
-                          remedy="Write the mask on the grid of its image.")  # fmt: skip
+        raise CmrvlmError(
+            f"this and its image do not lie on one grid: {own_shape} and {shape}, affines "
+            f"{own.round(3).tolist()} and {affine.round(3).tolist()}",
+            file=path,
+            field="mask",
+            remedy="Write the mask on the grid of its image.",
+        )
 
 
 def _farthest_corner_mm(difference: NDArray[np.float64], shape: tuple[int, ...]) -> float:
@@ -136,9 +157,17 @@ def measure_labelled(series: Series, file: Path, remedy: str) -> dict[str, float
         CmrvlmError: The left ventricle is not larger at ED than at ES.
     """
     assert series.mask is not None
-    ed, es = ((series.mask[:, series.phases[phase]] == STRUCTURES["lv"]).sum(dtype=np.int64) for phase in ("ed", "es"))
+    ed, es = (
+        (series.mask[:, series.phases[phase]] == STRUCTURES["lv"]).sum(dtype=np.int64)
+        for phase in ("ed", "es")
+    )
     if es >= ed:
-        raise CmrvlmError("the left ventricle is not larger at ED than at ES", file=file, field="ED", remedy=remedy)
+        raise CmrvlmError(
+            "the left ventricle is not larger at ED than at ES",
+            file=file,
+            field="ED",
+            remedy=remedy,
+        )
     return measure_masks(series)
 
 
@@ -155,17 +184,25 @@ def displaced_slices(series: Series, frame: int) -> dict[int, float]:
     if len(rows) <= _FEWEST_FOR_AXIS:
         return {}
     _, row_mm, column_mm = series.spacing_mm
-    places = np.array([ndimage.center_of_mass(heart[row]) for row in rows]) * (row_mm, column_mm)  # (n, 2)
+    places = np.array([ndimage.center_of_mass(heart[row]) for row in rows]) * (
+        row_mm,
+        column_mm,
+    )  # (n, 2)
     found = {}
     for index, row in enumerate(rows):
         nearest = np.argsort(np.abs(rows - row), kind="stable")[1 : 1 + _FEWEST_FOR_AXIS]
-        off_mm = min(_off_axis(places[index], int(row), places[own], rows[own]) for own in (slice(None), nearest))
+        off_mm = min(
+            _off_axis(places[index], int(row), places[own], rows[own])
+            for own in (slice(None), nearest)
+        )
         if off_mm >= _DISPLACED_MM:
             found[int(row)] = off_mm
     return found
 
 
-def _off_axis(place: NDArray[np.float64], row: int, others: NDArray[np.float64], rows: NDArray[np.int64]) -> float:
+def _off_axis(
+    place: NDArray[np.float64], row: int, others: NDArray[np.float64], rows: NDArray[np.int64]
+) -> float:
     """Distance of a centre (2,) in mm from the Theil-Sen line through others (n, 2) at their rows (n,)."""
     slopes = np.array([stats.theilslopes(values, rows)[0] for values in others.T])
     expected = np.median(others - rows[:, None] * slopes, axis=0) + row * slopes

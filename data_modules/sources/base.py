@@ -49,7 +49,9 @@ class Source(ABC):
         if not hasattr(self, "_positions"):
             self._positions = {name: index for index, name in enumerate(self.study_ids())}
         if study_id not in self._positions:
-            raise CmrvlmError(f"there is no study '{study_id}'", field="study_id", remedy="See the source's ids.")
+            raise CmrvlmError(
+                f"there is no study '{study_id}'", field="study_id", remedy="See the source's ids."
+            )
         return int(self._positions[study_id])
 
     def files(self, study_id: str) -> list[Path]:
@@ -61,6 +63,8 @@ class Source(ABC):
         settings = {}
         for name, value in sorted(vars(self).items()):
             if not name.startswith("_"):
-                settings[name] = value if isinstance(value, (int, float, str, list, tuple, dict)) else str(value)
+                settings[name] = (
+                    value if isinstance(value, (int, float, str, list, tuple, dict)) else str(value)
+                )
         content = [type(self).__qualname__, settings, code_digest(modules_of(self))]
         return hashlib.sha256(json.dumps(content, default=str).encode()).hexdigest()

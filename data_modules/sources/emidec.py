@@ -30,8 +30,12 @@ class EmidecSource(Source):
         self.root = Path(root)
         self._ids = sorted(path.name for path in self.root.glob("*") if (path / "Images").is_dir())
         if not self._ids:
-            raise CmrvlmError("no case with a folder Images here", file=self.root, field="data.root",
-                              remedy="Set data.root to the folder that holds Case_N001 and the others.")  # fmt: skip
+            raise CmrvlmError(
+                "no case with a folder Images here",
+                file=self.root,
+                field="data.root",
+                remedy="Set data.root to the folder that holds Case_N001 and the others.",
+            )
 
     def study_ids(self) -> list[str]:
         """Names of the case folders."""
@@ -55,13 +59,17 @@ class EmidecSource(Source):
         image, affine = read_image(self.root / study_id / "Images" / f"{study_id}.nii.gz", "lge")
         path = self.root / study_id / "Contours" / f"{study_id}.nii.gz"
         mask = canonical(read_mask(path, image.shape, affine, "lge"), LABEL_MAP, path)
-        series = base_first(Series(image.astype(np.float32), affine, None, mask, drawn=("scar", "no_reflow")))
+        series = base_first(
+            Series(image.astype(np.float32), affine, None, mask, drawn=("scar", "no_reflow"))
+        )
         scarred = bool((mask >= 4).any())
         group = _group(study_id)
         text = self._text(study_id)
         told = dict(_LINE.findall(read_text(text).replace("\xa0", " "))) if text else {}
         labels = StudyLabels(
-            diseases=None if group is None else frozenset({"MI" if group == "pathological" else "NOR"}),
+            diseases=None
+            if group is None
+            else frozenset({"MI" if group == "pathological" else "NOR"}),
             findings={"lv_lge": scarred},
             measurements=_numbers(told, {"FEVG": "lvef_percent"}),
             demographics={**_numbers(told, {"Age": "age_years"}), **_sex(told)},

@@ -26,10 +26,16 @@ class KaggleDsb2Source(Source):
 
     def __init__(self, root: str, table: str | None = None) -> None:
         self.root, self.table = Path(root), Path(table) if table else None
-        self._ids = sorted((path.name for path in self.root.glob("*") if (path / "study").is_dir()), key=_numeric)
+        self._ids = sorted(
+            (path.name for path in self.root.glob("*") if (path / "study").is_dir()), key=_numeric
+        )
         if not self._ids:
-            raise CmrvlmError("no <id>/study here", file=self.root, field="data.root",
-                              remedy="Set data.root to train, validate or test.")  # fmt: skip
+            raise CmrvlmError(
+                "no <id>/study here",
+                file=self.root,
+                field="data.root",
+                remedy="Set data.root to train, validate or test.",
+            )
         rows = read_table(self.table) if self.table else []
         self._rows: dict[str, Row] = {row["Id"]: row for row in rows if "Id" in row}
 
@@ -48,15 +54,23 @@ class KaggleDsb2Source(Source):
         for number, path in enumerate(self.files(study_id)):
             found = read_file(path, number)
             images += found if isinstance(found, list) else []
-        series = {one.sequence: series_of(one.stack) for one in recognise(stacks_of(images)) if one.sequence}
+        series = {
+            one.sequence: series_of(one.stack)
+            for one in recognise(stacks_of(images))
+            if one.sequence
+        }
         if not series:
             raise CmrvlmError("no cine was recognised", file=self.root / study_id)
         row = self._rows.get(study_id, {})
         columns = {"lvesv_ml": "Systole", "lvedv_ml": "Diastole"}
-        measured = known_numbers({name: float(row[column]) for name, column in columns.items() if column in row})
+        measured = known_numbers(
+            {name: float(row[column]) for name, column in columns.items() if column in row}
+        )
         if len(measured) == 2 and measured["lvedv_ml"] > 0:
             measured["lvef_percent"] = 100 * (1 - measured["lvesv_ml"] / measured["lvedv_ml"])
-        return study_to_layout(Study(study_id, study_id, series, StudyLabels(measurements=measured)))
+        return study_to_layout(
+            Study(study_id, study_id, series, StudyLabels(measurements=measured))
+        )
 
 
 def _numeric(name: str) -> tuple[int, str]:

@@ -27,11 +27,23 @@ PHASES = ("ed", "es")
 _YES, _NO = ("1", "yes", "true", "abnormal"), ("0", "no", "false", "normal")
 _EXTRA = ("date", "maker", "field_t")  # for people; nothing reads them
 COLUMNS = (
-    "study_id", "patient_id", "split", *SEQUENCES, *(f"{name}_mask" for name in SEQUENCES),
-    *(f"{name}_{phase}_frame" for name in SEQUENCES for phase in PHASES), "diseases",
-    *(f"finding_{code}" for code in FINDINGS), *MEASUREMENTS, "sex", *DEMOGRAPHICS, "follow_up_months", "event",
-    *(f"{part}_{language}" for part in ("report", "impression") for language in LANGUAGES), "questions", *_EXTRA,
-)  # fmt: skip
+    "study_id",
+    "patient_id",
+    "split",
+    *SEQUENCES,
+    *(f"{name}_mask" for name in SEQUENCES),
+    *(f"{name}_{phase}_frame" for name in SEQUENCES for phase in PHASES),
+    "diseases",
+    *(f"finding_{code}" for code in FINDINGS),
+    *MEASUREMENTS,
+    "sex",
+    *DEMOGRAPHICS,
+    "follow_up_months",
+    "event",
+    *(f"{part}_{language}" for part in ("report", "impression") for language in LANGUAGES),
+    "questions",
+    *_EXTRA,
+)
 
 
 @dataclass(frozen=True)
@@ -53,8 +65,12 @@ class _Reader:
         try:
             value = float(text)
         except ValueError:
-            raise self.fail(column, f"'{text}' is no number", "Leave it blank when it is unknown.") from None
-        if math.isnan(value):  # how tables that were written by programs say that a number is unknown
+            raise self.fail(
+                column, f"'{text}' is no number", "Leave it blank when it is unknown."
+            ) from None
+        if math.isnan(
+            value
+        ):  # how tables that were written by programs say that a number is unknown
             return None
         if math.isinf(value):
             raise self.fail(column, f"'{text}' is not finite", "Leave it blank when it is unknown.")
@@ -65,7 +81,11 @@ class _Reader:
         if text is None:
             return None
         if text.lower() not in (*_YES, *_NO):
-            raise self.fail(column, f"'{text}' is neither yes nor no", "Use yes or no; leave it blank when unknown.")
+            raise self.fail(
+                column,
+                f"'{text}' is neither yes nor no",
+                "Use yes or no; leave it blank when unknown.",
+            )
         return text.lower() in _YES
 
 
@@ -87,22 +107,37 @@ class ManifestSource(Source):
             self._check(reader)
             self._rows[row["study_id"]] = reader
         if not self._rows:
-            raise CmrvlmError("the table has no row", file=self.path, field="data.path", remedy="Add a row a study.")
+            raise CmrvlmError(
+                "the table has no row",
+                file=self.path,
+                field="data.path",
+                remedy="Add a row a study.",
+            )
 
     def _check(self, reader: _Reader) -> None:
         study = reader.row.get("study_id")
         if study is None:
             raise reader.fail("study_id", "the id is blank", "Give each study an id.")
         if study in self._rows:
-            raise reader.fail("study_id", f"'{study}' is there twice", "Give each study its own id.")
+            raise reader.fail(
+                "study_id", f"'{study}' is there twice", "Give each study its own id."
+            )
         unknown = sorted(set(reader.row) - set(COLUMNS))
         if unknown:
-            raise reader.fail(unknown[0], "unknown column", f"Rename it or take it out; known: {', '.join(COLUMNS)}.")
+            raise reader.fail(
+                unknown[0],
+                "unknown column",
+                f"Rename it or take it out; known: {', '.join(COLUMNS)}.",
+            )
         if not set(SEQUENCES) & set(reader.row):
-            raise reader.fail("sax", "the study has no series", f"Give a path in one of {', '.join(SEQUENCES)}.")
+            raise reader.fail(
+                "sax", "the study has no series", f"Give a path in one of {', '.join(SEQUENCES)}."
+            )
         part = reader.row.get("split", "train")
         if part not in PARTS:
-            raise reader.fail("split", f"'{part}' is no part", f"Use {', '.join(PARTS)}, or leave all blank.")
+            raise reader.fail(
+                "split", f"'{part}' is no part", f"Use {', '.join(PARTS)}, or leave all blank."
+            )
 
     def study_ids(self) -> list[str]:
         """Ids in an order that does not depend on that of the rows."""
@@ -154,34 +189,51 @@ class ManifestSource(Source):
         mask = None
         if f"{name}_mask" in reader.row:
             path = folder / reader.row[f"{name}_mask"]
-            mask = canonical_or_unknown(read_mask(path, image.shape, affine, name), self.label_map, path)
+            mask = canonical_or_unknown(
+                read_mask(path, image.shape, affine, name), self.label_map, path
+            )
         phases = {}
         for phase in PHASES:
             frame = reader.number_of(f"{name}_{phase}_frame")
             if frame is None:
                 continue
             if not 0 <= frame < image.shape[1] or frame != int(frame):
-                raise reader.fail(f"{name}_{phase}_frame", f"{frame:g} is none of the {image.shape[1]} frames",
-                                  "Frames count from 0.")  # fmt: skip
+                raise reader.fail(
+                    f"{name}_{phase}_frame",
+                    f"{frame:g} is none of the {image.shape[1]} frames",
+                    "Frames count from 0.",
+                )
             phases[phase] = int(frame)
         with told_in(file.with_name("study.json")):
             places = stored_places_mm(file, stored_affine, name)
-            return Series(image.astype(np.float32), affine, None, mask, phases, slice_places_mm=places)
+            return Series(
+                image.astype(np.float32), affine, None, mask, phases, slice_places_mm=places
+            )
 
     def _labels(self, reader: _Reader) -> StudyLabels:
         row = reader.row
         numbers = {name: reader.number_of(name) for name in (*MEASUREMENTS, *DEMOGRAPHICS)}
         known = {name: value for name, value in numbers.items() if value is not None}
-        demographics: dict[str, float | str] = {name: known[name] for name in DEMOGRAPHICS if name in known}
+        demographics: dict[str, float | str] = {
+            name: known[name] for name in DEMOGRAPHICS if name in known
+        }
         if "sex" in row:
             if row["sex"].lower() not in ("m", "f"):
-                raise reader.fail("sex", f"'{row['sex']}' is unknown", "Use m or f, or leave it blank.")
+                raise reader.fail(
+                    "sex", f"'{row['sex']}' is unknown", "Use m or f, or leave it blank."
+                )
             demographics["sex"] = row["sex"].lower()
         return StudyLabels(
             diseases=self._diseases(reader),
-            findings={code: flag for code in FINDINGS if (flag := reader.flag(f"finding_{code}")) is not None},
+            findings={
+                code: flag
+                for code in FINDINGS
+                if (flag := reader.flag(f"finding_{code}")) is not None
+            },
             measurements={name: known[name] for name in MEASUREMENTS if name in known},
-            report={language: sections for language in LANGUAGES if (sections := _report(row, language))},
+            report={
+                language: sections for language in LANGUAGES if (sections := _report(row, language))
+            },
             demographics=demographics,
             follow_up=self._follow_up(reader),
             questions=self._questions(reader),
@@ -194,13 +246,17 @@ class ManifestSource(Source):
         codes = [code.strip().upper() for code in text.replace(",", ";").split(";") if code.strip()]
         unknown = [code for code in codes if code not in DISEASES]
         if unknown:
-            raise reader.fail("diseases", f"unknown disease '{unknown[0]}'", f"Known: {', '.join(DISEASES)}.")
+            raise reader.fail(
+                "diseases", f"unknown disease '{unknown[0]}'", f"Known: {', '.join(DISEASES)}."
+            )
         return frozenset(codes)
 
     def _follow_up(self, reader: _Reader) -> dict[str, float]:
         months, event = reader.number_of("follow_up_months"), reader.flag("event")
         if (months is None) != (event is None):
-            raise reader.fail("follow_up_months", "follow-up needs months and event", "Fill both, or none.")
+            raise reader.fail(
+                "follow_up_months", "follow-up needs months and event", "Fill both, or none."
+            )
         return {} if months is None or event is None else {"months": months, "event": float(event)}
 
     def _questions(self, reader: _Reader) -> tuple[UserQuestion, ...]:
@@ -209,11 +265,15 @@ class ManifestSource(Source):
             return ()
         try:
             return tuple(
-                UserQuestion(**one | {name: tuple(one.get(name, ())) for name in ("options", "sequences")})
+                UserQuestion(
+                    **one | {name: tuple(one.get(name, ())) for name in ("options", "sequences")}
+                )
                 for one in json.loads(text)
             )
         except (json.JSONDecodeError, TypeError, AttributeError) as error:
-            remedy = 'Write [{"category": "lge", "language": "en", "prompt": "…", "answer": "…"}, …].'
+            remedy = (
+                'Write [{"category": "lge", "language": "en", "prompt": "…", "answer": "…"}, …].'
+            )
             raise reader.fail("questions", f"they cannot be read ({error})", remedy) from error
 
 

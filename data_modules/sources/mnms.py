@@ -16,7 +16,15 @@ from data_modules.sources.tables import Row, read_table
 
 LABEL_MAP = {0: "background", 1: "lv", 2: "myo", 3: "rv"}  # the other way round than ACDC
 # Pathologies that are one of the sixteen classes; the others are unknown, not normal.
-PATHOLOGIES = {"NOR": "NOR", "DCM": "DCM", "HCM": "HCM", "HHD": "HHD", "ARV": "ACM", "LVNC": "LVNC", "IHD": "MI"}
+PATHOLOGIES = {
+    "NOR": "NOR",
+    "DCM": "DCM",
+    "HCM": "HCM",
+    "HHD": "HHD",
+    "ARV": "ACM",
+    "LVNC": "LVNC",
+    "IHD": "MI",
+}
 
 
 class MnmsSource(Source):
@@ -32,16 +40,26 @@ class MnmsSource(Source):
         self.root = Path(root)
         tables = sorted(self.root.glob("*ataset_information*.csv"))
         if len(tables) != 1:
-            raise CmrvlmError(f"{len(tables)} tables *dataset_information*.csv here", file=self.root, field="data.root",
-                              remedy="Set data.root to the unpacked challenge.")  # fmt: skip
+            raise CmrvlmError(
+                f"{len(tables)} tables *dataset_information*.csv here",
+                file=self.root,
+                field="data.root",
+                remedy="Set data.root to the unpacked challenge.",
+            )
         self.table = tables[0]
-        rows = {row["External code"]: row for row in read_table(self.table) if "External code" in row}
+        rows = {
+            row["External code"]: row for row in read_table(self.table) if "External code" in row
+        }
         found = {path.name.split("_sa")[0]: path.parent for path in self.root.rglob("*_sa.nii.gz")}
         self._rows = {code: rows[code] for code in sorted(rows) if code in found}
         self._folders = {code: found[code] for code in self._rows}
         if not self._rows:
-            raise CmrvlmError("no study of the table is here", file=self.root, field="data.root",
-                              remedy="Set data.root to the unpacked challenge.")  # fmt: skip
+            raise CmrvlmError(
+                "no study of the table is here",
+                file=self.root,
+                field="data.root",
+                remedy="Set data.root to the unpacked challenge.",
+            )
 
     def study_ids(self) -> list[str]:
         """External codes that have an image."""
@@ -49,7 +67,10 @@ class MnmsSource(Source):
 
     def strata(self) -> list[str]:
         """Pathology and vendor."""
-        return [f"{row.get('Pathology', 'unknown')}/{row.get('Vendor', '')}" for row in self._rows.values()]
+        return [
+            f"{row.get('Pathology', 'unknown')}/{row.get('Vendor', '')}"
+            for row in self._rows.values()
+        ]
 
     def files(self, study_id: str) -> list[Path]:
         """Image, masks and the table."""
@@ -66,7 +87,9 @@ class MnmsSource(Source):
         path = folder / f"{study_id}_sa_gt.nii.gz"
         mask = canonical(read_mask(path, image.shape, affine, "sax"), LABEL_MAP, path)
         phases = {phase: self._frame(row, phase.upper(), mask, path) for phase in ("ed", "es")}
-        mask[:, [frame for frame in range(mask.shape[1]) if frame not in phases.values()]] = NOT_ANNOTATED
+        mask[:, [frame for frame in range(mask.shape[1]) if frame not in phases.values()]] = (
+            NOT_ANNOTATED
+        )
         series = base_first(Series(image.astype(np.float32), affine, None, mask, phases))
         measured = measure_labelled(series, self.table, "Frames count from 0; check ED and ES.")
         pathology = row.get("Pathology", "")
@@ -80,10 +103,16 @@ class MnmsSource(Source):
     def _frame(self, row: Row, column: str, mask: np.ndarray, path: Path) -> int:
         text = row.get(column, "")
         if not text.isdigit() or int(text) >= mask.shape[1]:
-            raise CmrvlmError(f"'{text}' is no frame of {mask.shape[1]}", file=self.table, field=column,
-                              remedy="Frames count from 0.")  # fmt: skip
+            raise CmrvlmError(
+                f"'{text}' is no frame of {mask.shape[1]}",
+                file=self.table,
+                field=column,
+                remedy="Frames count from 0.",
+            )
         if not mask[:, int(text)].any():
-            raise CmrvlmError(f"frame {text} has no mask", file=path, field=column, remedy="Frames count from 0.")
+            raise CmrvlmError(
+                f"frame {text} has no mask", file=path, field=column, remedy="Frames count from 0."
+            )
         return int(text)
 
 

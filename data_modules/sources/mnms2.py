@@ -30,11 +30,21 @@ class Mnms2Source(Source):
     def __init__(self, root: str) -> None:
         self.root = Path(root)
         self.table = self.root / "dataset_information.csv"
-        rows = {row["SUBJECT_CODE"].zfill(3): row for row in read_table(self.table) if "SUBJECT_CODE" in row}
-        self._rows: dict[str, Row] = {code: rows[code] for code in sorted(rows) if self._folder(code).is_dir()}
+        rows = {
+            row["SUBJECT_CODE"].zfill(3): row
+            for row in read_table(self.table)
+            if "SUBJECT_CODE" in row
+        }
+        self._rows: dict[str, Row] = {
+            code: rows[code] for code in sorted(rows) if self._folder(code).is_dir()
+        }
         if not self._rows:
-            raise CmrvlmError("no study of the table is here", file=self.root, field="data.root",
-                              remedy="Set data.root to the folder that holds dataset/001 and the others.")  # fmt: skip
+            raise CmrvlmError(
+                "no study of the table is here",
+                file=self.root,
+                field="data.root",
+                remedy="Set data.root to the folder that holds dataset/001 and the others.",
+            )
 
     def _folder(self, code: str) -> Path:
         return self.root / "dataset" / code
@@ -45,7 +55,10 @@ class Mnms2Source(Source):
 
     def strata(self) -> list[str]:
         """Disease and vendor."""
-        return [f"{row.get('DISEASE', 'unknown')}/{row.get('VENDOR', '')}" for row in self._rows.values()]
+        return [
+            f"{row.get('DISEASE', 'unknown')}/{row.get('VENDOR', '')}"
+            for row in self._rows.values()
+        ]
 
     def files(self, study_id: str) -> list[Path]:
         """Images, masks and the table."""
@@ -57,16 +70,24 @@ class Mnms2Source(Source):
         Raises:
             CmrvlmError: A file is missing, or the left ventricle is no larger at ED than at ES.
         """
-        series = {name: self._series(study_id, name, view) for name, view in _VIEWS.items()
-                  if (self._folder(study_id) / f"{study_id}_{view}_ED.nii.gz").is_file()}  # fmt: skip
+        series = {
+            name: self._series(study_id, name, view)
+            for name, view in _VIEWS.items()
+            if (self._folder(study_id) / f"{study_id}_{view}_ED.nii.gz").is_file()
+        }
         if not series:
             raise CmrvlmError("no image of either axis is here", file=self._folder(study_id))
         measured: dict[str, float] = {}
         if "sax" in series:
             series["sax"] = base_first(series["sax"])
-            measured = measure_labelled(series["sax"], self._folder(study_id), "Check the files of ED and ES.")
+            measured = measure_labelled(
+                series["sax"], self._folder(study_id), "Check the files of ED and ES."
+            )
         code = self._rows[study_id].get("DISEASE", "")
-        labels = StudyLabels(diseases=frozenset({DISEASES[code]}) if code in DISEASES else None, measurements=measured)
+        labels = StudyLabels(
+            diseases=frozenset({DISEASES[code]}) if code in DISEASES else None,
+            measurements=measured,
+        )
         return Study(study_id, study_id, series, labels)
 
     def _series(self, study_id: str, sequence: str, view: str) -> Series:
@@ -74,7 +95,9 @@ class Mnms2Source(Source):
         masks: list[NDArray[np.uint8]] = []
         affine = np.eye(4)
         for phase in ("ED", "ES"):
-            image, affine = read_image(self._folder(study_id) / f"{study_id}_{view}_{phase}.nii.gz", sequence)
+            image, affine = read_image(
+                self._folder(study_id) / f"{study_id}_{view}_{phase}.nii.gz", sequence
+            )
             path = self._folder(study_id) / f"{study_id}_{view}_{phase}_gt.nii.gz"
             images.append(image.astype(np.float32))
             masks.append(canonical(read_mask(path, image.shape, affine, sequence), LABEL_MAP, path))

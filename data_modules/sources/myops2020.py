@@ -25,10 +25,16 @@ class Myops2020Source(Source):
 
     def __init__(self, root: str) -> None:
         self.root = Path(root)
-        self._images = {path.name.split("_DE")[0]: path for path in sorted(self.root.rglob("*_DE.nii.gz"))}
+        self._images = {
+            path.name.split("_DE")[0]: path for path in sorted(self.root.rglob("*_DE.nii.gz"))
+        }
         if not self._images:
-            raise CmrvlmError("no *_DE.nii.gz here", file=self.root, field="data.root",
-                              remedy="Set data.root to the unpacked challenge.")  # fmt: skip
+            raise CmrvlmError(
+                "no *_DE.nii.gz here",
+                file=self.root,
+                field="data.root",
+                remedy="Set data.root to the unpacked challenge.",
+            )
 
     def study_ids(self) -> list[str]:
         """Names of the studies."""

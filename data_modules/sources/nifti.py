@@ -35,16 +35,27 @@ class NiftiSource(Source):
     """
 
     def __init__(
-        self, root: str, third_axis: Literal["z", "t"] | None = None, label_map: Mapping[int, str] | None = None
+        self,
+        root: str,
+        third_axis: Literal["z", "t"] | None = None,
+        label_map: Mapping[int, str] | None = None,
     ) -> None:
         self.root, self.third_axis, self.label_map = Path(root), third_axis, dict(label_map or {})
         check_structures(self.label_map)
         if third_axis not in (None, "z", "t"):
-            raise CmrvlmError(f"unknown axis '{third_axis}'", field="data.source.third_axis", remedy="Use z or t.")
-        self._ids = sorted(path.name for path in self.root.glob("*") if any(_place(path, one) for one in SEQUENCES))
+            raise CmrvlmError(
+                f"unknown axis '{third_axis}'", field="data.source.third_axis", remedy="Use z or t."
+            )
+        self._ids = sorted(
+            path.name for path in self.root.glob("*") if any(_place(path, one) for one in SEQUENCES)
+        )
         if not self._ids:
-            raise CmrvlmError(f"no folder with {', '.join(SEQUENCES)} as NIfTI here", file=self.root, field="data.root",
-                              remedy="Give a folder that holds one folder for each study.")  # fmt: skip
+            raise CmrvlmError(
+                f"no folder with {', '.join(SEQUENCES)} as NIfTI here",
+                file=self.root,
+                field="data.root",
+                remedy="Give a folder that holds one folder for each study.",
+            )
 
     def study_ids(self) -> list[str]:
         """Names of the folders."""
@@ -66,12 +77,19 @@ class NiftiSource(Source):
         """Read the series of a study, their masks, and what is told of them."""
         self.index_of(study_id)
         folder, told = self.root / study_id, self._told(study_id)
-        series = {name: self._series(name, place, _place(folder, f"{name}_mask"), told.get("series", {}).get(name, {}))
-                  for name in SEQUENCES if (place := _place(folder, name))}  # fmt: skip
+        series = {
+            name: self._series(
+                name, place, _place(folder, f"{name}_mask"), told.get("series", {}).get(name, {})
+            )
+            for name in SEQUENCES
+            if (place := _place(folder, name))
+        }
         labels = labels_from_json(told["labels"]) if "labels" in told else StudyLabels()
         return Study(study_id, str(told.get("patient_id", study_id)), series, labels)
 
-    def _series(self, sequence: str, place: Path, mask_place: Path | None, told: Mapping[str, Any]) -> Series:
+    def _series(
+        self, sequence: str, place: Path, mask_place: Path | None, told: Mapping[str, Any]
+    ) -> Series:
         stored, stored_affine = self._read(place)
         image, affine = to_layout(stored, stored_affine, sequence)
         mask = None
@@ -101,8 +119,12 @@ class NiftiSource(Source):
         if not place.name.startswith(CINE) or image.shape[1] > 1 or image.shape[0] == 1:
             return image, affine
         if self.third_axis is None:
-            raise CmrvlmError(f"the third of three axes ({image.shape[0]}) may be slices or frames", file=place,
-                              field="data.source.third_axis", remedy="Set it to z or to t.")  # fmt: skip
+            raise CmrvlmError(
+                f"the third of three axes ({image.shape[0]}) may be slices or frames",
+                file=place,
+                field="data.source.third_axis",
+                remedy="Set it to z or to t.",
+            )
         return (image.swapaxes(0, 1) if self.third_axis == "t" else image), affine
 
 
@@ -112,7 +134,9 @@ def _place(folder: Path, name: str) -> Path | None:
     if (folder / name).is_dir():
         found.append(folder / name)
     if len(found) > 1:
-        raise CmrvlmError(f"{name} is there twice", file=folder, field=name, remedy="Leave one of them.")
+        raise CmrvlmError(
+            f"{name} is there twice", file=folder, field=name, remedy="Leave one of them."
+        )
     return found[0] if found else None
 
 
@@ -122,12 +146,19 @@ def _read_frames(folder: Path) -> tuple[NDArray[np.generic], NDArray[np.float64]
 
     paths = sorted((path for path in folder.iterdir() if path.name.endswith(ENDS)), key=number)
     if not paths:
-        raise CmrvlmError("the folder holds no NIfTI file", file=folder, remedy="Put one file for each frame there.")
+        raise CmrvlmError(
+            "the folder holds no NIfTI file",
+            file=folder,
+            remedy="Put one file for each frame there.",
+        )
     frames = [read_nifti(path) for path in paths]
     first, affine = frames[0]
     for path, (one, own) in zip(paths, frames, strict=True):
         if one.shape[1] != 1:
-            raise CmrvlmError(f"a frame of its own file has {one.shape[1]} frames", file=path,
-                              remedy="Write three axes, (x, y, z), for each frame.")  # fmt: skip
+            raise CmrvlmError(
+                f"a frame of its own file has {one.shape[1]} frames",
+                file=path,
+                remedy="Write three axes, (x, y, z), for each frame.",
+            )
         check_grid(path, one.shape, own, first.shape, affine)
     return np.concatenate([one for one, _ in frames], axis=1), affine

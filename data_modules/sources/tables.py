@@ -24,7 +24,12 @@ def read_table(path: Path) -> list[Row]:
         CmrvlmError: The file is missing, of another kind, or has a column twice.
     """
     if not path.is_file():
-        raise CmrvlmError("there is no such file", file=path, field="data.path", remedy="Give the path of a table.")
+        raise CmrvlmError(
+            "there is no such file",
+            file=path,
+            field="data.path",
+            remedy="Give the path of a table.",
+        )
     kind = path.suffix.lower()
     if kind in (".csv", ".tsv"):
         rows = _read_csv(path, "\t" if kind == ".tsv" else ",")
@@ -35,9 +40,15 @@ def read_table(path: Path) -> list[Row]:
     elif kind == ".xlsx":
         rows = _read_excel(path)
     else:
-        raise CmrvlmError(f"'{kind}' is no kind of table", file=path, field="data.path",
-                          remedy="Use .csv, .tsv, .xlsx, .parquet or .jsonl.")  # fmt: skip
-    return [{name: text for name, value in row.items() if (text := _as_text(value))} for row in rows]
+        raise CmrvlmError(
+            f"'{kind}' is no kind of table",
+            file=path,
+            field="data.path",
+            remedy="Use .csv, .tsv, .xlsx, .parquet or .jsonl.",
+        )
+    return [
+        {name: text for name, value in row.items() if (text := _as_text(value))} for row in rows
+    ]
 
 
 def read_text(path: Path) -> str:
@@ -61,7 +72,11 @@ def _as_text(value: Any) -> str:
         return ""
     if isinstance(value, float) and value.is_integer():
         return str(int(value))  # spreadsheets keep whole numbers as 12.0
-    return json.dumps(value, ensure_ascii=False) if isinstance(value, (list, dict)) else str(value).strip()
+    return (
+        json.dumps(value, ensure_ascii=False)
+        if isinstance(value, (list, dict))
+        else str(value).strip()
+    )
 
 
 def _read_csv(path: Path, delimiter: str) -> list[dict[str, Any]]:
@@ -71,7 +86,11 @@ def _read_csv(path: Path, delimiter: str) -> list[dict[str, Any]]:
 
 def _read_excel(path: Path) -> list[dict[str, Any]]:
     if importlib.util.find_spec("openpyxl") is None:
-        raise CmrvlmError("Excel files need openpyxl", file=path, remedy="pip install 'cmrvlm[excel]', or save as CSV.")
+        raise CmrvlmError(
+            "Excel files need openpyxl",
+            file=path,
+            remedy="pip install 'cmrvlm[excel]', or save as CSV.",
+        )
     from openpyxl import load_workbook  # an extra: only those who keep tables in Excel need it
 
     sheet = load_workbook(path, read_only=True, data_only=True).worksheets[0]
@@ -84,5 +103,11 @@ def _rows(path: Path, lines: list[list[Any]]) -> list[dict[str, Any]]:
     head = [_as_text(name) for name in lines[0]]
     twice = next((name for name in head if name and head.count(name) > 1), None)
     if twice:
-        raise CmrvlmError(f"column '{twice}' is there twice", file=path, field=twice, remedy="Rename one of them.")
-    return [dict(zip(head, line, strict=False)) for line in lines[1:] if any(_as_text(value) for value in line)]
+        raise CmrvlmError(
+            f"column '{twice}' is there twice", file=path, field=twice, remedy="Rename one of them."
+        )
+    return [
+        dict(zip(head, line, strict=False))
+        for line in lines[1:]
+        if any(_as_text(value) for value in line)
+    ]

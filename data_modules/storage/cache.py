@@ -49,7 +49,10 @@ class StudyCache(StudyStore):
 
     def path(self, study_id: str) -> Path:
         """Folder of one study; the files it was read from are part of the name."""
-        stats = [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in self.source.files(study_id)]
+        stats = [
+            (file.name, file.stat().st_size, file.stat().st_mtime_ns)
+            for file in self.source.files(study_id)
+        ]
         tail = hashlib.sha256(json.dumps([study_id, stats]).encode()).hexdigest()[:12]
         return self.folder / f"{re.sub(r'[^A-Za-z0-9_-]', '_', study_id)[:60]}-{tail}"
 
@@ -69,9 +72,11 @@ class StudyCache(StudyStore):
                     failures[study] = reason
         if len(failures) > allowed_failures:
             first = next(iter(failures.values()))
-            raise CmrvlmError(f"{len(failures)} of {len(ids)} studies cannot be read; the first: {first}",
-                              field="data.allowed_failures",
-                              remedy=f"Mend the files, or allow more than {allowed_failures} failures.")  # fmt: skip
+            raise CmrvlmError(
+                f"{len(failures)} of {len(ids)} studies cannot be read; the first: {first}",
+                field="data.allowed_failures",
+                remedy=f"Mend the files, or allow more than {allowed_failures} failures.",
+            )
         return failures
 
     def _there(self, study_id: str, failures: dict[str, str]) -> bool:

@@ -58,19 +58,37 @@ class ShardWriter:
             CmrvlmError: There are shards already, or a study cannot be read.
         """
         if (Path(self.out) / "index.json").is_file():
-            raise CmrvlmError("there are shards already", file=self.out, field="out", remedy="Give another folder.")
+            raise CmrvlmError(
+                "there are shards already",
+                file=self.out,
+                field="out",
+                remedy="Give another folder.",
+            )
         source, studies = self.source, self.source.study_ids()
         store = StudyCache(Path(self.cache_dir), source, self.preprocessing)
         store.fill(studies)
-        part_of = {study: part for part, own in (source.declared_split() or {}).items() for study in own}
+        part_of = {
+            study: part for part, own in (source.declared_split() or {}).items() for study in own
+        }
         known = zip(studies, source.patient_ids(), source.strata(), strict=True)
-        rows = [{"study": study, "patient": patient, "stratum": stratum, "part": part_of.get(study),
-                 "sequences": store.sequences(study)} for study, patient, stratum in known]  # fmt: skip
+        rows = [
+            {
+                "study": study,
+                "patient": patient,
+                "stratum": stratum,
+                "part": part_of.get(study),
+                "sequences": store.sequences(study),
+            }
+            for study, patient, stratum in known
+        ]
         head = {"format": _FORMAT, "preprocessing": self.preprocessing.spec(), "studies": rows}
         writer = _litdata().Cache(self.out, chunk_bytes=self.chunk_bytes)
         writer[0] = json.dumps(head).encode()
         for index, study in enumerate(track(studies, "Writing shards"), start=1):
-            files = {name: np.frombuffer(content, np.uint8) for name, content in store.contents(study).items()}
+            files = {
+                name: np.frombuffer(content, np.uint8)
+                for name, content in store.contents(study).items()
+            }
             writer[index] = pack(files)
         writer.done()
         writer.merge()
@@ -84,8 +102,12 @@ def _litdata() -> Any:
         CmrvlmError: It is not installed.
     """
     if importlib.util.find_spec("litdata") is None:
-        raise CmrvlmError("shards need litdata", field="data", remedy="pip install 'cmrvlm[shards]'.")
-    return importlib.import_module("litdata.streaming")  # an extra: who has one disk needs none of it
+        raise CmrvlmError(
+            "shards need litdata", field="data", remedy="pip install 'cmrvlm[shards]'."
+        )
+    return importlib.import_module(
+        "litdata.streaming"
+    )  # an extra: who has one disk needs none of it
 
 
 class _NoPickle:
@@ -95,8 +117,11 @@ class _NoPickle:
         return False
 
     def setup(self, data_format: str) -> None:
-        raise CmrvlmError("the shards hold pickled objects, which are never read", field="data.root",
-                          remedy="Write them with cmrvlm.shard.")  # fmt: skip
+        raise CmrvlmError(
+            "the shards hold pickled objects, which are never read",
+            field="data.root",
+            remedy="Write them with cmrvlm.shard.",
+        )
 
 
 class ShardSource(Source):
@@ -112,23 +137,35 @@ class ShardSource(Source):
         self._opened: tuple[int, Any] | None = None
         head = json.loads(self._item(0))
         if head.get("format") != _FORMAT:
-            raise CmrvlmError("the shards have another format", file=root, field="data.root",
-                              remedy="Write them again with cmrvlm.shard.")  # fmt: skip
+            raise CmrvlmError(
+                "the shards have another format",
+                file=root,
+                field="data.root",
+                remedy="Write them again with cmrvlm.shard.",
+            )
         self._head: dict[str, Any] = head
         self._places = {row["study"]: place for place, row in enumerate(head["studies"], start=1)}
 
     def _item(self, index: int) -> bytes:
-        if self._opened is None or self._opened[0] != os.getpid():  # a loader's process opens its own
+        if (
+            self._opened is None or self._opened[0] != os.getpid()
+        ):  # a loader's process opens its own
             self._opened = (os.getpid(), self._open())
         return bytes(self._opened[1][index])
 
     def _open(self) -> Any:
         streaming, serializers = _litdata(), {"pickle": _NoPickle()}
         if "://" in self.root:
-            return streaming.StreamingDataset(self.root, cache_dir=self.local, serializers=serializers)
+            return streaming.StreamingDataset(
+                self.root, cache_dir=self.local, serializers=serializers
+            )
         if not (Path(self.root) / "index.json").is_file():
-            raise CmrvlmError("there are no shards here", file=self.root, field="data.root",
-                              remedy="Give the folder that cmrvlm.shard wrote.")  # fmt: skip
+            raise CmrvlmError(
+                "there are no shards here",
+                file=self.root,
+                field="data.root",
+                remedy="Give the folder that cmrvlm.shard wrote.",
+            )
         # Not the streaming data set: that asks the package index for its newest version at every start.
         return streaming.Cache(self.root, chunk_bytes="64MB", serializers=serializers)
 
@@ -159,7 +196,10 @@ class ShardSource(Source):
     def contents(self, study_id: str) -> dict[str, bytes]:
         """A study as `cmrvlm.study.files.study_files` writes it."""
         self.index_of(study_id)
-        return {name: content.tobytes() for name, content in unpack(self._item(self._places[study_id])).items()}
+        return {
+            name: content.tobytes()
+            for name, content in unpack(self._item(self._places[study_id])).items()
+        }
 
     def load(self, study_id: str) -> Study:
         """A study as it was preprocessed."""
@@ -174,9 +214,12 @@ class ShardSource(Source):
         difference = preprocessing.first_difference(self._head["preprocessing"])
         if difference is not None:
             name, made, asked = difference
-            raise CmrvlmError(f"the shards were made with {made}, asked for {asked}",
-                              file=self.root, field=f"transform.preprocessing.steps.{name}",
-                              remedy="Use the preprocessing of the shards, or write them again.")  # fmt: skip
+            raise CmrvlmError(
+                f"the shards were made with {made}, asked for {asked}",
+                file=self.root,
+                field=f"transform.preprocessing.steps.{name}",
+                remedy="Use the preprocessing of the shards, or write them again.",
+            )
         return ShardStore(self)
 
 
@@ -193,10 +236,15 @@ class ShardStore(StudyStore):
     def fill(self, study_ids: Iterable[str], allowed_failures: int = 0) -> dict[str, str]:
         """Studies that a split names and the shards lack."""
         known = set(self.source.study_ids())
-        lacking = {study: f"{study} is not in the shards" for study in study_ids if study not in known}
+        lacking = {
+            study: f"{study} is not in the shards" for study in study_ids if study not in known
+        }
         if len(lacking) > allowed_failures:
-            raise CmrvlmError(f"{len(lacking)} studies are not in the shards; the first: {next(iter(lacking))}",
-                              field="data.split_file", remedy="Use the shards of that split.")  # fmt: skip
+            raise CmrvlmError(
+                f"{len(lacking)} studies are not in the shards; the first: {next(iter(lacking))}",
+                field="data.split_file",
+                remedy="Use the shards of that split.",
+            )
         return lacking
 
     def sequences(self, study_id: str) -> list[str]:

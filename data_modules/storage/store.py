@@ -44,7 +44,9 @@ class StudyStore(ABC):
         study = self.whole(study_id)
         if sequences is None:
             return study
-        return study.with_series({name: one for name, one in study.series.items() if name in sequences})
+        return study.with_series(
+            {name: one for name, one in study.series.items() if name in sequences}
+        )
 
     def content_hash(self, study_ids: Iterable[str]) -> str:
         """Hash of the studies, images and labels: equal for equal data, wherever it lies and whatever it came from."""

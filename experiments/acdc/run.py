@@ -20,18 +20,30 @@ HERE = Path(__file__).parent
 
 def main() -> None:
     """Train, evaluate, and keep the result."""
-    settings = given({"root": "", "init": "runs/benchmark/stage3", "out": "runs/acdc", "steps": "1000"})
+    settings = given(
+        {"root": "", "init": "runs/benchmark/stage3", "out": "runs/acdc", "steps": "1000"}
+    )
     if not settings["root"]:
         sys.exit("root=<folder with patient001, patient002, ...> is missing")
     started = time.monotonic()
-    train_anew("+experiment=acdc", f"data.root={settings['root']}", f"stage.init_from={settings['init']}",
-        f"out={settings['out']}", "hardware=cpu_bf16", f"trainer.max_steps={settings['steps']}")  # fmt: skip
+    train_anew(
+        "+experiment=acdc",
+        f"data.root={settings['root']}",
+        f"stage.init_from={settings['init']}",
+        f"out={settings['out']}",
+        "hardware=cpu_bf16",
+        f"trainer.max_steps={settings['steps']}",
+    )
     training = training_facts(started, settings["steps"])
     run("cmrvlm.evaluate", f"run={settings['out']}", "probes=[blind]")
     found = Path(settings["out"]) / "evaluation"
-    (HERE / "metrics.json").write_text(json.dumps(metrics(found) | {"training": training}, indent=1))
+    (HERE / "metrics.json").write_text(
+        json.dumps(metrics(found) | {"training": training}, indent=1)
+    )
     shutil.copy(found / "panel.png", HERE / "panel.png")
-    CONSOLE.print(f"Trained in {training['minutes']} minutes on real patients; result: {HERE / 'metrics.json'}")
+    CONSOLE.print(
+        f"Trained in {training['minutes']} minutes on real patients; result: {HERE / 'metrics.json'}"
+    )
 
 
 if __name__ == "__main__":

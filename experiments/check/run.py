@@ -25,12 +25,27 @@ PAGE_PIXELS = "1220,1500"
 
 def picture(page: Path, path: Path) -> None:
     """The top of a page as Chromium shows it; without Chromium nothing is written."""
-    browser = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    browser = (
+        shutil.which("chromium")
+        or shutil.which("chromium-browser")
+        or shutil.which("google-chrome")
+    )
     if browser is None:
         CONSOLE.print(f"{path.name} is not drawn: there is no Chromium")
         return
-    subprocess.run([browser, "--headless", "--no-sandbox", "--hide-scrollbars", f"--window-size={PAGE_PIXELS}",
-                    f"--screenshot={path}", page.resolve().as_uri()], check=True, capture_output=True)  # fmt: skip
+    subprocess.run(
+        [
+            browser,
+            "--headless",
+            "--no-sandbox",
+            "--hide-scrollbars",
+            f"--window-size={PAGE_PIXELS}",
+            f"--screenshot={path}",
+            page.resolve().as_uri(),
+        ],
+        check=True,
+        capture_output=True,
+    )
 
 
 def main() -> None:
@@ -42,14 +57,27 @@ def main() -> None:
             sys.exit(f"{name}=<folder> is missing")
         with tempfile.TemporaryDirectory() as out:
             started = time.monotonic()
-            command = [sys.executable, "-W", "ignore", "-m", "cmrvlm.check", f"data={name}", f"data.root={root}",
-                       f"out={out}"]  # fmt: skip
+            command = [
+                sys.executable,
+                "-W",
+                "ignore",
+                "-m",
+                "cmrvlm.check",
+                f"data={name}",
+                f"data.root={root}",
+                f"out={out}",
+            ]
             done = subprocess.run(command, check=False)
             seconds = time.monotonic() - started
             found = json.loads((Path(out) / "check.json").read_text())
             kinds = Counter(f"{one['level']}: {one['code']}" for one in found["faults"])
-            content[name] = {"seconds": round(seconds, 1), "status": done.returncode, "studies": found["studies"],
-                             "verdict": found["verdict"], "faults": dict(kinds)}  # fmt: skip
+            content[name] = {
+                "seconds": round(seconds, 1),
+                "status": done.returncode,
+                "studies": found["studies"],
+                "verdict": found["verdict"],
+                "faults": dict(kinds),
+            }
             picture(Path(out) / "check.html", HERE / f"{name}.png")
     (HERE / "metrics.json").write_text(json.dumps(content, indent=1))
     CONSOLE.print(content)

@@ -37,8 +37,12 @@ ARCHIVES = {
     "ge": ("sunnybrook_ge/E774S5-shortAxis_lvContours.tar.gz",),
 }
 COLORS = {"endocardium": "#e6194b", "epicardium": "#ffe119", "right ventricle": "#4363d8"}
-CONTOURS = {"SAX_LV_ENDOCARDIAL": "endocardium", "SAX_LV_EPICARDIAL": "epicardium",
-            "SAX_RV_FREEWALL": "right ventricle", "SAX_RV_SEPTUM": "right ventricle"}  # fmt: skip
+CONTOURS = {
+    "SAX_LV_ENDOCARDIAL": "endocardium",
+    "SAX_LV_EPICARDIAL": "epicardium",
+    "SAX_RV_FREEWALL": "right ventricle",
+    "SAX_RV_SEPTUM": "right ventricle",
+}
 ACROSS_MM = 3.0  # how far inwards and outwards of the endocardium blood and wall are looked for
 Points = Mapping[str, NDArray[np.float64]]  # name to (n, 2) points (column, row)
 
@@ -58,13 +62,17 @@ def decided(folder: Path) -> tuple[list[Decision], list[LeftOut]]:
 def guide_points(folder: Path, frame: int, series: Series) -> list[Points]:
     """Points (LPS, in mm) of a frame's file by slice, as pixels of the series."""
     with (folder / f"GPFile_{frame:03d}.txt").open() as file:
-        rows = [row for row in csv.DictReader(file, delimiter="\t") if row["contour type"] in CONTOURS]
+        rows = [
+            row for row in csv.DictReader(file, delimiter="\t") if row["contour type"] in CONTOURS
+        ]
     lps = np.array([[float(row[axis]) for axis in "xyz"] for row in rows])
     ras = np.c_[lps * (-1, -1, 1), np.ones(len(lps))]
     voxels = (ras @ np.linalg.inv(series.affine).T)[:, :3]  # (w, h, z)
     names = np.array([CONTOURS[row["contour type"]] for row in rows])
-    return [{name: voxels[(names == name) & (np.abs(voxels[:, 2] - z) < 0.3), :2] for name in COLORS}
-            for z in range(len(series.image))]  # fmt: skip
+    return [
+        {name: voxels[(names == name) & (np.abs(voxels[:, 2] - z) < 0.3), :2] for name in COLORS}
+        for z in range(len(series.image))
+    ]
 
 
 def drawn_contours(folder: Path, stack: Stack, frame: int) -> list[Points]:
@@ -73,7 +81,10 @@ def drawn_contours(folder: Path, stack: Stack, frame: int) -> list[Points]:
     found = []
     for images in stack.frames:
         number = int("".join(one for one in images[frame].path.stem if one.isdigit()))
-        paths = {name: next(folder.glob(f"IM-*-{number:04d}-{kind}-*.txt")) for name, kind in kinds.items()}
+        paths = {
+            name: next(folder.glob(f"IM-*-{number:04d}-{kind}-*.txt"))
+            for name, kind in kinds.items()
+        }
         found.append({name: np.loadtxt(path, ndmin=2) for name, path in paths.items()})
     return found
 
@@ -87,13 +98,20 @@ def brighter_inside(series: Series, contours: Sequence[Points], frame: int) -> t
             continue
         away = edge - edge.mean(axis=0)
         step = ACROSS_MM / series.spacing_mm[1] * away / np.linalg.norm(away, axis=1, keepdims=True)
-        inner, outer = (map_coordinates(plane, (edge + sign * step).T[::-1], order=1) for sign in (-1, 1))
+        inner, outer = (
+            map_coordinates(plane, (edge + sign * step).T[::-1], order=1) for sign in (-1, 1)
+        )
         right, total = right + int((inner > outer).sum()), total + len(edge)
     return right / total, total
 
 
-def draw(series: Series, frames: Mapping[str, tuple[int, Sequence[Points]]], slices: Sequence[int], path: Path,
-         half: int) -> None:  # fmt: skip
+def draw(
+    series: Series,
+    frames: Mapping[str, tuple[int, Sequence[Points]]],
+    slices: Sequence[int],
+    path: Path,
+    half: int,
+) -> None:
     """Slices in columns, frames in rows, with the points over them, cut out about the ventricle."""
     figure = Figure(figsize=(2.0 * len(slices), 2.15 * len(frames)), layout="constrained")
     axes = figure.subplots(len(frames), len(slices), squeeze=False)
@@ -114,23 +132,38 @@ def draw(series: Series, frames: Mapping[str, tuple[int, Sequence[Points]]], sli
 def facts(decisions: Sequence[Decision], left_out: Sequence[LeftOut]) -> dict[str, Any]:
     """What was decided, in numbers."""
     return {
-        "stacks": [{"sequence": one.sequence or None, "slices": one.stack.slices, "phases": one.stack.phases,
-                    "series": one.stack.first.path.parent.name, "ambiguous": one.ambiguous,
-                    "gaps_mm": np.diff(one.stack.heights_mm()).round(2).tolist() if one.sequence else None,
-                    "reasons": list(one.reasons)} for one in decisions],
+        "stacks": [
+            {
+                "sequence": one.sequence or None,
+                "slices": one.stack.slices,
+                "phases": one.stack.phases,
+                "series": one.stack.first.path.parent.name,
+                "ambiguous": one.ambiguous,
+                "gaps_mm": np.diff(one.stack.heights_mm()).round(2).tolist()
+                if one.sequence
+                else None,
+                "reasons": list(one.reasons),
+            }
+            for one in decisions
+        ],
         "files_left_out": len(left_out),
-    }  # fmt: skip
+    }
 
 
 def main() -> None:
     """Ingest, draw, and keep numbers and pictures."""
-    root = Path(given({"root": ""})["root"] or sys.exit("root=<folder of the DICOM studies> is missing"))
+    root = Path(
+        given({"root": ""})["root"] or sys.exit("root=<folder of the DICOM studies> is missing")
+    )
     content: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as temporary:
         for name, archives in ARCHIVES.items():
             for number, archive in enumerate(archives):
                 with tarfile.open(root / archive) as file:
-                    file.extractall(Path(temporary) / name / ("images" if number == 0 else "points"), filter="data")
+                    file.extractall(
+                        Path(temporary) / name / ("images" if number == 0 else "points"),
+                        filter="data",
+                    )
             folder = Path(temporary) / name
             decisions, left_out = decided(folder / "images")
             stack = next(one.stack for one in decisions if one.sequence == "sax")
@@ -138,13 +171,21 @@ def main() -> None:
             half_cycle = stack.phases // 3
             if name == "siemens":
                 points = folder / "points" / "patient1"
-                frames = {f"frame {t}": (t, guide_points(points, t, series)) for t in (0, half_cycle)}
+                frames = {
+                    f"frame {t}": (t, guide_points(points, t, series)) for t in (0, half_cycle)
+                }
             else:
                 points = next(folder.rglob("lvContours"))
-                frames = {f"frame {t}": (t, drawn_contours(points, stack, t)) for t in (0, half_cycle)}
-            slices = np.linspace(0, stack.slices - 1, min(6, stack.slices)).round().astype(int).tolist()
+                frames = {
+                    f"frame {t}": (t, drawn_contours(points, stack, t)) for t in (0, half_cycle)
+                }
+            slices = (
+                np.linspace(0, stack.slices - 1, min(6, stack.slices)).round().astype(int).tolist()
+            )
             draw(series, frames, slices, HERE / f"{name}.png", half=52)
-            shares = {key: brighter_inside(series, own, frame) for key, (frame, own) in frames.items()}
+            shares = {
+                key: brighter_inside(series, own, frame) for key, (frame, own) in frames.items()
+            }
             content[name] = facts(decisions, left_out) | {"blood_inside_wall_outside": shares}
         decisions, left_out = decided(root / "sunnybrook_scout")
         content["scout"] = facts(decisions, left_out)

@@ -34,7 +34,9 @@ def main() -> None:
     """Run the sweep and keep its result."""
     settings = given({"out": "runs/encoders", "steps": "500"})
     asked = ["tasks=[segment_lv,segment_myo,disease,abnormality,volume]", "cases_per_task=6"]
-    keep(HERE, sweep(JOBS, Path(settings["out"]), settings["steps"], asked), SHOWN, settings["steps"])
+    keep(
+        HERE, sweep(JOBS, Path(settings["out"]), settings["steps"], asked), SHOWN, settings["steps"]
+    )
 
 
 if __name__ == "__main__":

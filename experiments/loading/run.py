@@ -35,8 +35,11 @@ HERE = Path(__file__).parent
 SETTINGS = HERE.parents[1] / "conf" / "transform" / "default.yaml"
 # As scanners deliver a study; the model's grid is that of conf/transform/default.yaml.
 CLINICAL: dict[str, Any] = {"size": 192, "slices": 10, "frames": 25, "spacing_mm": (1.3, 1.5)}
-LABELS = {"cache": "cache, memory-mapped", "nifti": "NIfTI, preprocessed each time",
-          "png": "a PNG for each frame, preprocessed each time"}  # fmt: skip
+LABELS = {
+    "cache": "cache, memory-mapped",
+    "nifti": "NIfTI, preprocessed each time",
+    "png": "a PNG for each frame, preprocessed each time",
+}
 
 
 def write_frames(study: Study, folder: Path) -> None:
@@ -54,7 +57,9 @@ def read_frames(study: Study, folder: Path) -> Study:
     series = {}
     for name, one in study.series.items():
         frames = [np.asarray(Image.open(path)) for path in sorted((folder / name).iterdir())]
-        series[name] = replace(one, image=np.stack(frames).reshape(one.image.shape).astype(np.float32), mask=None)
+        series[name] = replace(
+            one, image=np.stack(frames).reshape(one.image.shape).astype(np.float32), mask=None
+        )
     return study.with_series(series)
 
 
@@ -71,7 +76,9 @@ def main() -> None:
     """Write the studies in three ways, time reading them, and keep table and numbers."""
     settings = given({"studies": "8", "rounds": "5"})
     count, rounds = int(settings["studies"]), int(settings["rounds"])
-    preprocessing = build(OmegaConf.to_container(OmegaConf.load(SETTINGS))["preprocessing"], "transform.preprocessing")
+    preprocessing = build(
+        OmegaConf.to_container(OmegaConf.load(SETTINGS))["preprocessing"], "transform.preprocessing"
+    )
     phantoms = PhantomSource(count=count, **CLINICAL)
     ids = phantoms.study_ids()
     with tempfile.TemporaryDirectory() as temporary:
@@ -79,7 +86,9 @@ def main() -> None:
         bare = {}
         for study_id in ids:
             study = phantoms.load(study_id)
-            study = study.with_series({name: replace(one, mask=None) for name, one in study.series.items()})
+            study = study.with_series(
+                {name: replace(one, mask=None) for name, one in study.series.items()}
+            )
             write_study(study, folder / "nifti" / study_id)
             write_frames(study, folder / "png" / study_id)
             bare[study_id] = study
@@ -97,11 +106,18 @@ def main() -> None:
                 times[name].append(seconds(read, ids))
     rates = {name: count / median(own) for name, own in times.items()}
     faster = {f"cache_over_{name}": rates["cache"] / rates[name] for name in ("nifti", "png")}
-    content = {"studies": count, "rounds": rounds, "cores": os.cpu_count(), "studies_per_second": rates, **faster}
+    content = {
+        "studies": count,
+        "rounds": rounds,
+        "cores": os.cpu_count(),
+        "studies_per_second": rates,
+        **faster,
+    }
     (HERE / "metrics.json").write_text(json.dumps(content, indent=1))
     lines = ["| from | studies a second | cache is faster by |", "|---|---:|---:|"]
     lines += [
-        f"| {label} | {rates[name]:.1f} | {rates['cache'] / rates[name]:.1f} x |" for name, label in LABELS.items()
+        f"| {label} | {rates[name]:.1f} | {rates['cache'] / rates[name]:.1f} x |"
+        for name, label in LABELS.items()
     ]
     (HERE / "table.md").write_text("\n".join(lines) + "\n")
     CONSOLE.print("\n".join(lines), markup=False)

@@ -26,7 +26,10 @@ from experiments.commands import CONSOLE, given, metrics, run, train_anew
 from experiments.phantom.demo import SHARED
 
 HERE = Path(__file__).parent
-JOBS = {"without": "without dropping", "with": "with dropping"}  # in the order of conf/sweep/mix.yaml
+JOBS = {
+    "without": "without dropping",
+    "with": "with dropping",
+}  # in the order of conf/sweep/mix.yaml
 # Diseases that the phantoms show by shape or motion alone; the others need late enhancement to be told apart.
 NO_CONTRAST = ("DCM", "HCM", "HHD", "CSD", "LVNC", "TTC", "ACM", "PH", "VHD", "CHD")
 KINDS = {"all": tuple(DISEASES), "no_contrast": NO_CONTRAST}
@@ -39,19 +42,28 @@ def macro_auroc(answers: list[dict[str, Any]], codes: tuple[str, ...]) -> MeanOf
     truths = [terms_named(row["target"], DISEASES) for row in answers]
     unknown = [None] * len(DISEASES)
     said = [dict(zip(DISEASES, row["probabilities"] or unknown, strict=True)) for row in answers]
-    return MeanOf([Auroc([code in truth for truth in truths], [one[code] for one in said]) for code in codes])
+    return MeanOf(
+        [Auroc([code in truth for truth in truths], [one[code] for one in said]) for code in codes]
+    )
 
 
 def by_subset(folder: Path) -> dict[str, dict[str, Any]]:
     """For each subset and kind of disease the macro AUROC, and its paired difference from the full set."""
-    table = pq.read_table(folder / "answers.parquet", filters=[("task", "=", "disease")]).to_pylist()
-    full = sorted((row for row in table if row["subset"] == "full" and not row["probe"]), key=lambda row: row["study"])
+    table = pq.read_table(
+        folder / "answers.parquet", filters=[("task", "=", "disease")]
+    ).to_pylist()
+    full = sorted(
+        (row for row in table if row["subset"] == "full" and not row["probe"]),
+        key=lambda row: row["study"],
+    )
     studies = [row["study"] for row in full]
     bootstrap = Bootstrap.of(studies, 1000)
     weights = bootstrap.rows(studies)
     found: dict[str, dict[str, Any]] = {}
     for subset in all_subsets(SEQUENCES):
-        own = sorted((row for row in table if row["subset"] == subset), key=lambda row: row["study"])
+        own = sorted(
+            (row for row in table if row["subset"] == subset), key=lambda row: row["study"]
+        )
         found[subset] = {}
         for kind, codes in KINDS.items():
             here, there = macro_auroc(own, codes), macro_auroc(full, codes)
@@ -78,7 +90,9 @@ def draw(results: dict[str, Any], path: Path) -> None:
             axis.bar(np.arange(len(subsets)) + offset, heights, 0.4, label=label)
         axis.set_xticks(range(len(subsets)), subsets, rotation=35, ha="right", fontsize=8)
         axis.set_ylim(0.5, 1.0)
-        axis.set_title("all diseases" if kind == "all" else "diseases that need no contrast", fontsize=9)
+        axis.set_title(
+            "all diseases" if kind == "all" else "diseases that need no contrast", fontsize=9
+        )
     axes[0].set_ylabel("macro AUROC, synthetic test set")
     axes[0].legend(fontsize=8)
     save(figure, path, vector=True)
@@ -86,14 +100,18 @@ def draw(results: dict[str, Any], path: Path) -> None:
 
 def table_of(results: dict[str, Any]) -> list[str]:
     """A row for each subset; the difference from the full set with its paired 95 % interval."""
-    lines = ["| sequences shown | job | all diseases | no contrast needed | difference from all sequences (95 %) |",
-             "|---|---|---:|---:|---:|"]  # fmt: skip
+    lines = [
+        "| sequences shown | job | all diseases | no contrast needed | difference from all sequences (95 %) |",
+        "|---|---|---:|---:|---:|",
+    ]
     for subset in all_subsets(SEQUENCES):
         for job, label in JOBS.items():
             row = results[job]["by_subset"][subset]
             gap = row["no_contrast"]
-            lines.append(f"| {subset} | {label} | {row['all']['value']:.3f} | {gap['value']:.3f} | "
-                         f"{gap['difference']:+.3f} ({gap['low']:+.3f} to {gap['high']:+.3f}) |")  # fmt: skip
+            lines.append(
+                f"| {subset} | {label} | {row['all']['value']:.3f} | {gap['value']:.3f} | "
+                f"{gap['difference']:+.3f} ({gap['low']:+.3f} to {gap['high']:+.3f}) |"
+            )
     return lines
 
 
@@ -101,21 +119,31 @@ def main() -> None:
     """Train both jobs, evaluate, and keep table and figure."""
     settings = given({"init": "runs/demo/stage2", "out": "runs/missing_modality", "steps": "600"})
     out = Path(settings["out"])
-    training = [*SHARED, "trainer.limit_val_batches=1", "data.batch_size=8", f"trainer.max_steps={settings['steps']}",
-                f"stage.init_from={settings['init']}", f"hydra.sweep.dir={out}"]  # fmt: skip
+    training = [
+        *SHARED,
+        "trainer.limit_val_batches=1",
+        "data.batch_size=8",
+        f"trainer.max_steps={settings['steps']}",
+        f"stage.init_from={settings['init']}",
+        f"hydra.sweep.dir={out}",
+    ]
     train_anew("-m", "+experiment=stage3", "+sweep=mix", *training)
     asked = ["+data=phantom_test", TASKS, "probes=null", "subsets=all", "cases_per_task=4"]
     results = {}
     for number, job in enumerate(JOBS):
         run("cmrvlm.evaluate", f"run={out / str(number)}", f"out={out / job}", *asked)
         results[job] = {"by_subset": by_subset(out / job), **metrics(out / job)}
-    (HERE / "metrics.json").write_text(json.dumps({"steps": int(settings["steps"]), **results}, indent=1))
+    (HERE / "metrics.json").write_text(
+        json.dumps({"steps": int(settings["steps"]), **results}, indent=1)
+    )
     lines = table_of(results)
     (HERE / "table.md").write_text("\n".join(lines) + "\n")
     draw(results, HERE / "subsets.png")
     cine = results["with"]["by_subset"][CINE]["no_contrast"]
     CONSOLE.print("\n".join(lines), markup=False)
-    CONSOLE.print(f"Cine alone, trained with dropping, diseases that need no contrast: {cine['difference']:+.3f}")
+    CONSOLE.print(
+        f"Cine alone, trained with dropping, diseases that need no contrast: {cine['difference']:+.3f}"
+    )
 
 
 if __name__ == "__main__":

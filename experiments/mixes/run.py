@@ -32,9 +32,14 @@ SHOWN = (
 def main() -> None:
     """Run the sweep and keep its result."""
     settings = given({"init": "runs/demo/stage2", "out": "runs/mixes", "steps": "500"})
-    jobs = {name: [*overrides, f"stage.init_from={settings['init']}"] for name, overrides in JOBS.items()}
+    jobs = {
+        name: [*overrides, f"stage.init_from={settings['init']}"]
+        for name, overrides in JOBS.items()
+    }
     asked = ["tasks=[segment_lv,level,disease,vqa_closed,vqa_open,report]", "cases_per_task=6"]
-    keep(HERE, sweep(jobs, Path(settings["out"]), settings["steps"], asked), SHOWN, settings["steps"])
+    keep(
+        HERE, sweep(jobs, Path(settings["out"]), settings["steps"], asked), SHOWN, settings["steps"]
+    )
 
 
 if __name__ == "__main__":

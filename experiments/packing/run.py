@@ -39,22 +39,40 @@ CONF = HERE.parents[1] / "conf"
 TOGETHER = 8
 SMOLLM2 = ["llm=smollm2_135m", "adapter=lora", "mix.languages=[en]"]
 ALL_TOKENS = ["projector=mlp"]  # every token of the encoders, in place of eight for each series
-MANY_TOKENS = [*ALL_TOKENS, *(f"encoders.{name}.spatial_grid=[{grid}]" for name, grid in
-                              (("sax", "6,6,6"), ("lax_4ch", "1,12,12"), ("lge", "4,6,6")))]  # fmt: skip
+MANY_TOKENS = [
+    *ALL_TOKENS,
+    *(
+        f"encoders.{name}.spatial_grid=[{grid}]"
+        for name, grid in (("sax", "6,6,6"), ("lax_4ch", "1,12,12"), ("lge", "4,6,6"))
+    ),
+]
 MODELS = {
     "tiny": [],
     "smollm2_135m": SMOLLM2,
     "smollm2_135m_all_tokens": [*SMOLLM2, *ALL_TOKENS],
     "smollm2_135m_many_tokens": [*SMOLLM2, *MANY_TOKENS],
 }
-SIZES = {"default": {}, "clinical": {"size": 192, "slices": 10, "frames": 25, "spacing_mm": (1.4, 1.4)}}
+SIZES = {
+    "default": {},
+    "clinical": {"size": 192, "slices": 10, "frames": 25, "spacing_mm": (1.4, 1.4)},
+}
 
 
 def configured(overrides: Sequence[str]) -> dict[str, Any]:
     """A plain configuration of stage 3 with eight phantoms."""
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        return plain(compose("train", overrides=["+experiment=stage3", "data.source.count=32", "out=none",
-                                                 "run_dir=none", *overrides]))  # fmt: skip
+        return plain(
+            compose(
+                "train",
+                overrides=[
+                    "+experiment=stage3",
+                    "data.source.count=32",
+                    "out=none",
+                    "run_dir=none",
+                    *overrides,
+                ],
+            )
+        )
 
 
 def in_turn(ways: dict[str, Callable[[], None]], rounds: int) -> dict[str, float]:
@@ -78,13 +96,17 @@ def training(overrides: Sequence[str], rounds: int) -> dict[str, float]:
     torch.manual_seed(0)
     model = build_model(config, tokenizer)
     collator = build_collator(model, tokenizer)
-    settings = {key: value for key, value in config["stage"].items() if key != "init_from"} | {"taught": None}
+    settings = {key: value for key, value in config["stage"].items() if key != "init_from"} | {
+        "taught": None
+    }
     stage: Stage = build(settings, "stage", model=model, optimizer=None, schedule=None)
     study = data.cache.load(data.split["train"][0])
     asked = one_of_each_task(data.mixture.all(study))[:TOGETHER]
     together, alone = collator([(study, asked)]), [collator([(study, [one])]) for one in asked]
-    counts = {"image_tokens": float(together.rows.image_lengths.max() - 1),
-              "other_tokens": float((together.rows.lengths - together.rows.image_lengths).float().mean())}  # fmt: skip
+    counts = {
+        "image_tokens": float(together.rows.image_lengths.max() - 1),
+        "other_tokens": float((together.rows.lengths - together.rows.image_lengths).float().mean()),
+    }
 
     def step(batches: Sequence[Batch]) -> None:
         for batch in batches:
@@ -92,7 +114,10 @@ def training(overrides: Sequence[str], rounds: int) -> dict[str, float]:
                 stage.total(stage.means(batch)).backward()
             stage.zero_grad()
 
-    return in_turn({"together": lambda: step([together]), "alone": lambda: step(alone)}, rounds) | counts
+    return (
+        in_turn({"together": lambda: step([together]), "alone": lambda: step(alone)}, rounds)
+        | counts
+    )
 
 
 def one_of_each_task(instructions: Sequence[Instruction]) -> list[Instruction]:
@@ -114,10 +139,15 @@ def reading(run: Path, rounds: int, size: Mapping[str, Any]) -> dict[str, float]
     answers: dict[str, list[str]] = {}
 
     def ask(name: str, batches: Sequence[Batch]) -> None:
-        found = [answer_batch(trained.model, trained.collator, replace(batch), 200) for batch in batches]
+        found = [
+            answer_batch(trained.model, trained.collator, replace(batch), 200) for batch in batches
+        ]
         answers[name] = [one.text for own in found for one in own]
 
-    times = in_turn({"together": lambda: ask("together", [together]), "alone": lambda: ask("alone", alone)}, rounds)
+    times = in_turn(
+        {"together": lambda: ask("together", [together]), "alone": lambda: ask("alone", alone)},
+        rounds,
+    )
     assert answers["together"] == answers["alone"]
     return times | {"questions": float(len(asked))}
 
@@ -126,24 +156,41 @@ def main() -> None:
     """Time both, and keep numbers and table."""
     settings = given({"run": "runs/demo/stage3", "rounds": "5"})
     rounds = int(settings["rounds"])
-    content: dict[str, Any] = {"rounds": rounds, "cores": os.cpu_count(), "instructions": TOGETHER, "precision": "bf16"}
+    content: dict[str, Any] = {
+        "rounds": rounds,
+        "cores": os.cpu_count(),
+        "instructions": TOGETHER,
+        "precision": "bf16",
+    }
     trained = {name: training(overrides, rounds) for name, overrides in MODELS.items()}
     for name, times in trained.items():
         content[f"train_seconds_{name}"] = times
         content[f"train_instructions_per_second_ratio_{name}"] = times["alone"] / times["together"]
-    content["train_instructions_per_second_ratio"] = content["train_instructions_per_second_ratio_smollm2_135m"]
+    content["train_instructions_per_second_ratio"] = content[
+        "train_instructions_per_second_ratio_smollm2_135m"
+    ]
     read = {name: reading(Path(settings["run"]), rounds, size) for name, size in SIZES.items()}
     for name, times in read.items():
         content[f"read_study_seconds_{name}"] = times
         content[f"read_study_ratio_{name}"] = times["alone"] / times["together"]
     content["read_study_ratio"] = content["read_study_ratio_default"]
     (HERE / "metrics.json").write_text(json.dumps(content, indent=1))
-    lines = ["| what | image tokens | others, each | together, s | one by one, s | ratio |",
-             "|---|---:|---:|---:|---:|---:|"]  # fmt: skip
-    rows = [(f"training step of {TOGETHER} instructions, {name}", times) for name, times in trained.items()]
-    rows += [(f"reading {times['questions']:.0f} tasks, study of {name} size", times) for name, times in read.items()]
+    lines = [
+        "| what | image tokens | others, each | together, s | one by one, s | ratio |",
+        "|---|---:|---:|---:|---:|---:|",
+    ]
+    rows = [
+        (f"training step of {TOGETHER} instructions, {name}", times)
+        for name, times in trained.items()
+    ]
+    rows += [
+        (f"reading {times['questions']:.0f} tasks, study of {name} size", times)
+        for name, times in read.items()
+    ]
     for label, own in rows:
-        counts = [f"{own[name]:.0f}" if name in own else "" for name in ("image_tokens", "other_tokens")]
+        counts = [
+            f"{own[name]:.0f}" if name in own else "" for name in ("image_tokens", "other_tokens")
+        ]
         shown = f"{own['together']:.2f} | {own['alone']:.2f} | {own['alone'] / own['together']:.1f}"
         lines.append(f"| {label} | {counts[0]} | {counts[1]} | {shown} |")
     (HERE / "table.md").write_text("\n".join(lines) + "\n")

@@ -28,8 +28,12 @@ SHARED = [
     "trainer.limit_val_batches=1",
 ]
 # Stronger than the default, because the shifted set has other noise and contrast.
-AUGMENTATION = ["transform.augmentation.geometry_probability=0.3", "transform.augmentation.rotation_degrees=10",
-                "transform.augmentation.noise=0.06", "transform.augmentation.gamma=0.4"]  # fmt: skip
+AUGMENTATION = [
+    "transform.augmentation.geometry_probability=0.3",
+    "transform.augmentation.rotation_degrees=10",
+    "transform.augmentation.noise=0.06",
+    "transform.augmentation.gamma=0.4",
+]
 
 
 def train(out: Path, steps: str) -> None:
@@ -62,7 +66,10 @@ def evaluate(out: Path, training: dict[str, Any]) -> None:
     asked = [f"run={out / 'stage3'}", "cases_per_task=6"]
     run("cmrvlm.evaluate", *asked, "+data=phantom_test", f"out={out / 'test'}", "probes=all")
     run("cmrvlm.evaluate", *asked, "+data=phantom_shifted", f"out={out / 'shifted'}", "probes=null")
-    content = metrics(out / "test") | {"shifted": metrics(out / "shifted")["tasks"], "training": training}
+    content = metrics(out / "test") | {
+        "shifted": metrics(out / "shifted")["tasks"],
+        "training": training,
+    }
     (HERE / "metrics.json").write_text(json.dumps(content, indent=1, ensure_ascii=False))
     lines = [*aims(content), "", *table(content)]
     (HERE / "table.md").write_text("\n".join(lines) + "\n")
@@ -79,7 +86,9 @@ def main() -> None:
     train(out, settings["steps"])
     training = training_facts(started, settings["steps"])
     evaluate(out, training)
-    CONSOLE.print(f"Trained in {training['minutes']} minutes; synthetic test sets; result: {HERE / 'metrics.json'}")
+    CONSOLE.print(
+        f"Trained in {training['minutes']} minutes; synthetic test sets; result: {HERE / 'metrics.json'}"
+    )
 
 
 if __name__ == "__main__":

@@ -66,8 +66,12 @@ def main() -> None:
     run("cmrvlm.predict", f"run={model}", f"study={study}", "ask='What is the diagnosis?'")
     minutes = (time.monotonic() - started) / 60
     CONSOLE.print(result_table(model))
-    CONSOLE.print(f"Trained, evaluated and predicted in {minutes:.1f} minutes on synthetic phantoms.")
-    CONSOLE.print(f"Masks over images: {model / 'evaluation' / 'panel.png'} and {model / 'prediction' / 'panel.png'}")
+    CONSOLE.print(
+        f"Trained, evaluated and predicted in {minutes:.1f} minutes on synthetic phantoms."
+    )
+    CONSOLE.print(
+        f"Masks over images: {model / 'evaluation' / 'panel.png'} and {model / 'prediction' / 'panel.png'}"
+    )
 
 
 def held_out_study(model: Path, out: Path) -> Path:
@@ -83,10 +87,14 @@ def result_table(model: Path) -> Table:
     """The demo's scores, with the images and with them removed."""
     content = metrics(model / "evaluation")
     studies = content["settings"]["studies"]
-    table = Table("score", "model", "images removed", title=f"{studies} held-out synthetic phantoms")
+    table = Table(
+        "score", "model", "images removed", title=f"{studies} held-out synthetic phantoms"
+    )
     for task, name, label in SHOWN:
         pair = (content["tasks"][task][name], content["probes"]["blind"][task][name])
-        table.add_row(label, *("undefined" if one["value"] is None else f"{one['value']:.3f}" for one in pair))
+        table.add_row(
+            label, *("undefined" if one["value"] is None else f"{one['value']:.3f}" for one in pair)
+        )
     return table
 
 

@@ -37,13 +37,17 @@ def number(row: Mapping[str, Any] | None) -> str:
 
 def table(content: Mapping[str, Any]) -> list[str]:
     """Lines of Markdown from the benchmark's `metrics.json`."""
-    lines = ["| score | test (95 %) | black images | another's images | unseen wording | shifted test |",
-             "|---|---:|---:|---:|---:|---:|"]  # fmt: skip
+    lines = [
+        "| score | test (95 %) | black images | another's images | unseen wording | shifted test |",
+        "|---|---:|---:|---:|---:|---:|",
+    ]
     for task, name, label in ROWS:
         own = content["tasks"][task][name]
         probes = [number(content["probes"][probe].get(task, {}).get(name)) for probe in PROBES]
         shown = f"{number(own)} ({own['low']:.3f} to {own['high']:.3f})"
-        lines.append(f"| {label} | {shown} | {' | '.join(probes)} | {number(content['shifted'][task][name])} |")
+        lines.append(
+            f"| {label} | {shown} | {' | '.join(probes)} | {number(content['shifted'][task][name])} |"
+        )
     return lines
 
 
@@ -55,9 +59,17 @@ def aims(content: Mapping[str, Any]) -> list[str]:
     reached = (
         ("closed questions, against black images", ">= 2.36 x", closed / guessed),
         ("16 diseases, macro AUROC", ">= 0.937", tasks["disease"]["macro_auroc"]["value"]),
-        ("the same, shifted test", ">= 0.860", content["shifted"]["disease"]["macro_auroc"]["value"]),
+        (
+            "the same, shifted test",
+            ">= 0.860",
+            content["shifted"]["disease"]["macro_auroc"]["value"],
+        ),
         ("LV Dice", ">= 0.93", tasks["segment_lv"]["dice"]["value"]),
-        ("LVEF, mean absolute error in points", "<= 4", tasks["volume"]["lvef_mae_percent"]["value"]),
+        (
+            "LVEF, mean absolute error in points",
+            "<= 4",
+            tasks["volume"]["lvef_mae_percent"]["value"],
+        ),
         ("report, finding F1", ">= 0.85", tasks["report"]["finding_f1"]["value"]),
         ("mirage rate with another's images", "<= 0.05", mirage),
     )

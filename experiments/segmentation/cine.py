@@ -29,8 +29,11 @@ from experiments.commands import CONSOLE, given, run
 from experiments.dicom.run import guide_points
 
 HERE = Path(__file__).parent
-KEPT = {"contours.webp": "cine.webp", "volumes.png": "cine_volumes.png",
-        "wall_thickness.png": "cine_wall_thickness.png"}  # fmt: skip
+KEPT = {
+    "contours.webp": "cine.webp",
+    "volumes.png": "cine_volumes.png",
+    "wall_thickness.png": "cine_wall_thickness.png",
+}
 
 
 def cavity(edge: NDArray[np.float64], height: int, width: int) -> NDArray[np.bool_]:
@@ -49,39 +52,60 @@ def against_points(series: Series, folder: Path) -> dict[str, float | int | list
     z, frames, h, w = series.mask.shape
     found, slices = [], set()
     for frame in range(frames):
-        truth = np.stack([cavity(one["endocardium"], h, w) for one in guide_points(folder, frame, series)])
+        truth = np.stack(
+            [cavity(one["endocardium"], h, w) for one in guide_points(folder, frame, series)]
+        )
         shown = truth.any(axis=(1, 2))
         slices |= set(np.flatnonzero(shown).tolist())
         said = series.mask[:, frame] == STRUCTURES["lv"]
         found.append(dice(said[shown], truth[shown]))
     known = [one for one in found if one is not None]
-    return {"lv_dice": round(float(np.mean(known)), 3), "frames": len(known), "slices_with_points": len(slices),
-            "slices": z, "lv_dice_by_frame": [None if one is None else round(one, 3) for one in found]}  # fmt: skip
+    return {
+        "lv_dice": round(float(np.mean(known)), 3),
+        "frames": len(known),
+        "slices_with_points": len(slices),
+        "slices": z,
+        "lv_dice_by_frame": [None if one is None else round(one, 3) for one in found],
+    }
 
 
 def main() -> None:
     """Ingest, predict, compare, keep."""
     settings = given({"run": "", "root": ""})
     if not (settings["run"] and settings["root"]):
-        sys.exit("give run=<run> and root=<folder with patient1.tar.gz and patient1_guidepoints.tar.gz>")
+        sys.exit(
+            "give run=<run> and root=<folder with patient1.tar.gz and patient1_guidepoints.tar.gz>"
+        )
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder)
         for name, where in (("patient1", "dicom"), ("patient1_guidepoints", "points")):
             with tarfile.open(Path(settings["root"]) / f"{name}.tar.gz") as archive:
                 archive.extractall(place / where, filter="data")
         run(
-            "cmrvlm.ingest", f"source={place / 'dicom'}", f"out={place / 'studies'}", f"ingest.key_file={place / 'key'}"
+            "cmrvlm.ingest",
+            f"source={place / 'dicom'}",
+            f"out={place / 'studies'}",
+            f"ingest.key_file={place / 'key'}",
         )
         (study,) = (one.parent for one in (place / "studies").rglob("sax.nii.gz"))
-        run("cmrvlm.predict", f"run={settings['run']}", f"study={study}", f"out={place / 'prediction'}")
+        run(
+            "cmrvlm.predict",
+            f"run={settings['run']}",
+            f"study={study}",
+            f"out={place / 'prediction'}",
+        )
         for name, kept in KEPT.items():
-            (HERE / kept).unlink(missing_ok=True)  # where there is no volume, there is no picture of it
+            (HERE / kept).unlink(
+                missing_ok=True
+            )  # where there is no volume, there is no picture of it
             if (place / "prediction" / name).is_file():
                 shutil.copyfile(place / "prediction" / name, HERE / kept)
         native = read_study(study).series["sax"]
         labels, _ = read_image(place / "prediction" / "sax_mask.nii.gz", "sax")
         told = json.loads((place / "prediction" / "prediction.json").read_text())["from_masks"]
-        told["against_points"] = against_points(replace(native, mask=labels), place / "points" / "patient1")
+        told["against_points"] = against_points(
+            replace(native, mask=labels), place / "points" / "patient1"
+        )
     (HERE / "cine.json").write_text(json.dumps(told, indent=1))
     CONSOLE.print(told)
 

@@ -53,7 +53,11 @@ def of_masks(run: Path, study: Study) -> dict[str, float]:
         answer_batch(trained.model, trained.collator, batch, 40)
         seconds.append(time.perf_counter() - started)
     peak_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    return {"seconds": float(np.median(seconds)), "peak_mb": peak_mb, "above_loaded_mb": peak_mb - loaded_mb}
+    return {
+        "seconds": float(np.median(seconds)),
+        "peak_mb": peak_mb,
+        "above_loaded_mb": peak_mb - loaded_mb,
+    }
 
 
 def of_predict(run: Path, study: Study) -> dict[str, float]:
@@ -61,11 +65,25 @@ def of_predict(run: Path, study: Study) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as folder:
         write_study(study, Path(folder) / "study")
         started = time.perf_counter()
-        subprocess.run([sys.executable, "-W", "ignore", "-m", "cmrvlm.predict", f"run={run}", f"study={folder}/study",
-                        f"out={folder}/prediction"], check=True, capture_output=True)  # fmt: skip
+        subprocess.run(
+            [
+                sys.executable,
+                "-W",
+                "ignore",
+                "-m",
+                "cmrvlm.predict",
+                f"run={run}",
+                f"study={folder}/study",
+                f"out={folder}/prediction",
+            ],
+            check=True,
+            capture_output=True,
+        )
         seconds = time.perf_counter() - started
-    return {"predict_seconds": seconds,
-            "predict_mb": resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024}  # fmt: skip
+    return {
+        "predict_seconds": seconds,
+        "predict_mb": resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024,
+    }
 
 
 KINDS = {"masks": of_masks, "predict": of_predict}
@@ -83,9 +101,20 @@ def main() -> None:
     for slices, frames in itertools.product(SLICES, FRAMES):
         rows.append({"slices": slices, "frames": frames})
         for kind in KINDS:
-            command = [sys.executable, "-W", "ignore", "-m", "experiments.segmentation.cost", f"run={run}",
-                       f"size={size}", f"one={slices}x{frames}", f"kind={kind}"]  # fmt: skip
-            rows[-1] |= json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+            command = [
+                sys.executable,
+                "-W",
+                "ignore",
+                "-m",
+                "experiments.segmentation.cost",
+                f"run={run}",
+                f"size={size}",
+                f"one={slices}x{frames}",
+                f"kind={kind}",
+            ]
+            rows[-1] |= json.loads(
+                subprocess.run(command, check=True, capture_output=True, text=True).stdout
+            )
         CONSOLE.print(rows[-1])
     (HERE / "cost.json").write_text(json.dumps({"size": size, "rows": rows}, indent=1))
     lines = [
@@ -95,9 +124,10 @@ def main() -> None:
     ]
     for row in rows:
         each = 1000 * row["seconds"] / (row["slices"] * row["frames"])
-        lines.append(f"| {row['slices']} | {row['frames']} | {row['seconds']:.2f} | {each:.1f} | "
-                     f"{row['above_loaded_mb']:.0f} | {row['predict_seconds']:.1f} | {row['predict_mb']:.0f} |"
-                     )  # fmt: skip
+        lines.append(
+            f"| {row['slices']} | {row['frames']} | {row['seconds']:.2f} | {each:.1f} | "
+            f"{row['above_loaded_mb']:.0f} | {row['predict_seconds']:.1f} | {row['predict_mb']:.0f} |"
+        )
     (HERE / "table_cost.md").write_text("\n".join(lines) + "\n")
     CONSOLE.print("\n".join(lines), markup=False)
 

@@ -31,11 +31,25 @@ CONF = Path(__file__).parents[2] / "conf"
 FOLDS = 5
 _FOLDERS = ("train", "trainannot", "val", "valannot")
 _SLICE = re.compile(r"(Case_[NP]\d+)_slice\d+\.png")
-_AUGMENTATION = ["transform.augmentation.rotation_degrees=30", "transform.augmentation.geometry_probability=0.9"]
-_UNET = ["head=fine", "data.batch_size=1", "hardware=cpu_bf16", "trainer.limit_val_batches=0", "callbacks.samples=null"]
+_AUGMENTATION = [
+    "transform.augmentation.rotation_degrees=30",
+    "transform.augmentation.geometry_probability=0.9",
+]
+_UNET = [
+    "head=fine",
+    "data.batch_size=1",
+    "hardware=cpu_bf16",
+    "trainer.limit_val_batches=0",
+    "callbacks.samples=null",
+]
 _SHORT_AXIS = ["~encoder@encoders.lax_4ch", "~encoder@encoders.lge", "encoder@encoders.sax=unet"]
-_LATE = ["~encoder@encoders.sax", "~encoder@encoders.lax_4ch", "encoder@encoders.lge=unet",
-         "encoders.lge.temporal_tokens=0", "model.mask_sequences=[lge]"]  # fmt: skip
+_LATE = [
+    "~encoder@encoders.sax",
+    "~encoder@encoders.lax_4ch",
+    "encoder@encoders.lge=unet",
+    "encoders.lge.temporal_tokens=0",
+    "model.mask_sequences=[lge]",
+]
 
 
 @dataclass(frozen=True)
@@ -64,8 +78,11 @@ class DataSet:
         """What `cmrvlm.train` is told, but for the mix and the split."""
         spacing, size, center = self.grid
         grid = "transform.preprocessing.steps.grid"
-        placed = [f"{grid}.spacing_mm=[null,{spacing},{spacing}]", f"{grid}.size=[null,{size},{size}]",
-                  f"{grid}.center={center}"]  # fmt: skip
+        placed = [
+            f"{grid}.spacing_mm=[null,{spacing},{spacing}]",
+            f"{grid}.size=[null,{size},{size}]",
+            f"{grid}.center={center}",
+        ]
         where = [f"data.root={root}"] if root else []
         return [*self.experiment, *where, *placed, *_AUGMENTATION, *_UNET, *self.encoders]
 
@@ -73,18 +90,40 @@ class DataSet:
 _MASKS_ALONE = ("head.read_out=null", "stage.trainable=[encoders,projectors,mask_head]")
 # The read-outs' losses are sums over classes, ten times those of masks at first.
 _MASKS_COUNT = ("stage.loss_weights.mask_dice=5", "stage.loss_weights.mask_ce=5")
-_ON_SHORT_AXIS = {"ours": ("mix=masks", *_MASKS_ALONE), "ours_full_mix": ("mix=segmentation", *_MASKS_COUNT)}
-_ALL_OF_LATE = ("mix=segmentation_lge", "+task@mix.tasks.disease=disease", "+mix.weights.disease=0.5",
-                "+task@mix.tasks.abnormality=abnormality", "+mix.weights.abnormality=0.5",
-                *_MASKS_COUNT)  # fmt: skip
+_ON_SHORT_AXIS = {
+    "ours": ("mix=masks", *_MASKS_ALONE),
+    "ours_full_mix": ("mix=segmentation", *_MASKS_COUNT),
+}
+_ALL_OF_LATE = (
+    "mix=segmentation_lge",
+    "+task@mix.tasks.disease=disease",
+    "+mix.weights.disease=0.5",
+    "+task@mix.tasks.abnormality=abnormality",
+    "+mix.weights.abnormality=0.5",
+    *_MASKS_COUNT,
+)
 DATA_SETS = {
     "acdc": DataSet(("+experiment=acdc",), (1.5, 128, "heart"), tuple(_SHORT_AXIS), _ON_SHORT_AXIS),
-    "phantom": DataSet(("+experiment=stage3", "data.source.count=100", "transform.preprocessing.steps.frames.frames=2"),
-                       (1.5, 128, "image"), tuple(_SHORT_AXIS), _ON_SHORT_AXIS),
-    "emidec": DataSet(("+experiment=stage3", "data=emidec"), (1.0, 128, "image"), tuple(_LATE),
-                      {"ours": ("mix=segmentation_lge", *_MASKS_ALONE), "ours_full_mix": _ALL_OF_LATE}, "lge",
-                      ("lv", "myo", "scar", "no_reflow"), in_mm=False),
-}  # fmt: skip
+    "phantom": DataSet(
+        (
+            "+experiment=stage3",
+            "data.source.count=100",
+            "transform.preprocessing.steps.frames.frames=2",
+        ),
+        (1.5, 128, "image"),
+        tuple(_SHORT_AXIS),
+        _ON_SHORT_AXIS,
+    ),
+    "emidec": DataSet(
+        ("+experiment=stage3", "data=emidec"),
+        (1.0, 128, "image"),
+        tuple(_LATE),
+        {"ours": ("mix=segmentation_lge", *_MASKS_ALONE), "ours_full_mix": _ALL_OF_LATE},
+        "lge",
+        ("lv", "myo", "scar", "no_reflow"),
+        in_mm=False,
+    ),
+}
 
 
 def stacks_of_slices(pictures: Path, out: Path) -> None:
@@ -102,8 +141,12 @@ def stacks_of_slices(pictures: Path, out: Path) -> None:
     slices: dict[str, list[Path]] = defaultdict(list)
     missing = [name for name in _FOLDERS if not (pictures / name).is_dir()]
     if missing:
-        raise CmrvlmError(f"there is no folder {missing[0]} here", file=pictures, field="root",
-                          remedy=f"Give the folder that holds {', '.join(_FOLDERS)}.")  # fmt: skip
+        raise CmrvlmError(
+            f"there is no folder {missing[0]} here",
+            file=pictures,
+            field="root",
+            remedy=f"Give the folder that holds {', '.join(_FOLDERS)}.",
+        )
     for path in sorted(pictures.glob("*annot/*.png"), key=lambda one: one.name):
         found = _SLICE.fullmatch(path.name)
         if found:
@@ -111,9 +154,13 @@ def stacks_of_slices(pictures: Path, out: Path) -> None:
     for case, paths in slices.items():
         if (out / case / "Contours" / f"{case}.nii.gz").is_file():  # written last
             continue
-        images = [path.parents[1] / path.parent.name.removesuffix("annot") / path.name for path in paths]
+        images = [
+            path.parents[1] / path.parent.name.removesuffix("annot") / path.name for path in paths
+        ]
         for kind, files in (("Images", images), ("Contours", paths)):
-            stack = np.stack([np.rot90(np.asarray(Image.open(one)), 2) for one in files])[:, None]  # (Z, 1, H, W)
+            stack = np.stack([np.rot90(np.asarray(Image.open(one)), 2) for one in files])[
+                :, None
+            ]  # (Z, 1, H, W)
             (out / case / kind).mkdir(parents=True, exist_ok=True)
             write_nifti(out / case / kind / f"{case}.nii.gz", stack, np.diag([1.0, 1.0, 10.0, 1.0]))
 
@@ -133,7 +180,9 @@ def write_folds(source: Source, folder: Path) -> list[Path]:
     paths = []
     for number, (train, test) in enumerate(folds.split(studies, strata)):
         paths.append(folder / f"split{number}.json")
-        paths[-1].write_text(json.dumps({"train": [studies[i] for i in train], "test": [studies[i] for i in test]}))
+        paths[-1].write_text(
+            json.dumps({"train": [studies[i] for i in train], "test": [studies[i] for i in test]})
+        )
     return paths
 
 
@@ -141,8 +190,10 @@ def median_stack(data: StudyDataModule, sequence: str) -> tuple[list[int], list[
     """Median size and spacing in mm along (Z, H, W) of the training series."""
     series = [data.cache.load(one, [sequence]).series[sequence] for one in data.split["train"]]
     sizes = [(len(one.image), *one.image.shape[2:]) for one in series]
-    return (np.median(sizes, axis=0).round().astype(int).tolist(),
-            np.median([one.spacing_mm for one in series], axis=0).tolist())  # fmt: skip
+    return (
+        np.median(sizes, axis=0).round().astype(int).tolist(),
+        np.median([one.spacing_mm for one in series], axis=0).tolist(),
+    )
 
 
 def endless(data: StudyDataModule, sequence: str, slices: int | None) -> Iterator[Series]:
@@ -161,8 +212,17 @@ def endless(data: StudyDataModule, sequence: str, slices: int | None) -> Iterato
             assert series.mask is not None
             frame = int(rng.choice(series.annotated_frames()))
             count = len(series.image)
-            chosen = range(count) if slices is None else sorted(rng.choice(count, min(slices, count), replace=False))
-            one = Series(series.image[list(chosen), frame : frame + 1], series.affine,
-                         mask=series.mask[list(chosen), frame : frame + 1])  # fmt: skip
+            chosen = (
+                range(count)
+                if slices is None
+                else sorted(rng.choice(count, min(slices, count), replace=False))
+            )
+            one = Series(
+                series.image[list(chosen), frame : frame + 1],
+                series.affine,
+                mask=series.mask[list(chosen), frame : frame + 1],
+            )
             augment = data.augmentation
-            yield (augment(study.with_series({sequence: one}), rng) if augment else study).series[sequence]
+            yield (augment(study.with_series({sequence: one}), rng) if augment else study).series[
+                sequence
+            ]

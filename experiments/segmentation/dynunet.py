@@ -31,12 +31,17 @@ _OPTIMIZERS = {  # that of nnU-Net (Isensee et al., Nature Methods 2021), and th
 _STUDIES = {2: 4, 3: 2}  # of a batch
 _SLICES = 3  # of each study of a batch in 2D
 _DEEP = 3  # of the decoder's levels, those with a loss of their own beside the finest
-_LEFT, _LEFT_ALONE = 4, 6  # voxels that are left at least of an axis that is halved, with others or by itself
+_LEFT, _LEFT_ALONE = (
+    4,
+    6,
+)  # voxels that are left at least of an axis that is halved, with others or by itself
 _ALIKE = 2  # the factor within which spacings count as alike
 _FIRST, _MOST = 32, {2: 512, 3: 320}  # filters
 
 
-def planned(size: Sequence[int], spacing_mm: Sequence[float]) -> tuple[list[list[int]], list[list[int]]]:
+def planned(
+    size: Sequence[int], spacing_mm: Sequence[float]
+) -> tuple[list[list[int]], list[list[int]]]:
     """Kernels and strides of the levels that nnU-Net's rules give for images of a size and spacing.
 
     An axis is halved while at least four voxels are left of it (six, if none goes with it) and its spacing is less than
@@ -57,7 +62,10 @@ def planned(size: Sequence[int], spacing_mm: Sequence[float]) -> tuple[list[list
         convolved |= spacing < _ALIKE * spacing.min()
         kernels.append(np.where(convolved, 3, 1).tolist())
         strides.append(np.where(halved, 2, 1).tolist())
-        left, spacing = np.where(halved, -(-left // 2), left), np.where(halved, 2 * spacing, spacing)
+        left, spacing = (
+            np.where(halved, -(-left // 2), left),
+            np.where(halved, 2 * spacing, spacing),
+        )
     return [*kernels, [3] * len(size)], strides
 
 
@@ -74,20 +82,36 @@ class Baseline:
     """
 
     def __init__(
-        self, dimensions: int, size: Sequence[int], spacing_mm: Sequence[float], structures: Sequence[str],
-        optimizer: str = "sgd", seed: int = 0,
-    ) -> None:  # fmt: skip
+        self,
+        dimensions: int,
+        size: Sequence[int],
+        spacing_mm: Sequence[float],
+        structures: Sequence[str],
+        optimizer: str = "sgd",
+        seed: int = 0,
+    ) -> None:
         torch.manual_seed(seed)
         self.dimensions, self.values = dimensions, [STRUCTURES[name] for name in structures]
         kernels, strides = planned(size[-dimensions:], spacing_mm[-dimensions:])
         multiple = np.prod(strides, axis=0)
         self.patch = tuple((-(-np.array(size[-dimensions:]) // multiple) * multiple).tolist())
         filters = [min(_FIRST * 2**level, _MOST[dimensions]) for level in range(len(kernels))]
-        self.network = DynUNet(dimensions, 1, 1 + len(structures), kernels, strides, strides[1:], filters=filters,
-                               deep_supervision=True, deep_supr_num=_DEEP)  # fmt: skip
+        self.network = DynUNet(
+            dimensions,
+            1,
+            1 + len(structures),
+            kernels,
+            strides,
+            strides[1:],
+            filters=filters,
+            deep_supervision=True,
+            deep_supr_num=_DEEP,
+        )
         self.optimizer: torch.optim.Optimizer = _OPTIMIZERS[optimizer](self.network.parameters())
         self.rng = np.random.default_rng(seed)
-        self.loss = DiceCELoss(to_onehot_y=True, softmax=True, batch=dimensions == 2, include_background=False)
+        self.loss = DiceCELoss(
+            to_onehot_y=True, softmax=True, batch=dimensions == 2, include_background=False
+        )
 
     @property
     def slices(self) -> int | None:
@@ -122,8 +146,12 @@ class Baseline:
     def _total(self, scales: Tensor, labels: Tensor) -> Tensor:
         """Loss over the scales (B, S, C, ...), which DynUNet gives at full size."""
         shares = scale_weights(scales.shape[1])
-        return torch.stack([share * self.loss(one, labels) for share, one in zip(shares, scales.unbind(1), strict=True)]
-                           ).sum()  # fmt: skip
+        return torch.stack(
+            [
+                share * self.loss(one, labels)
+                for share, one in zip(shares, scales.unbind(1), strict=True)
+            ]
+        ).sum()
 
     def _batch(self, frames: Iterator[Series]) -> tuple[Tensor, Tensor]:
         """Images and classes (B, 1, H, W), or (B, 1, Z, H, W) of the patch's depth, cut out at random or padded."""
@@ -163,7 +191,9 @@ class Baseline:
             if self.dimensions == 2:
                 classes = self.network(image[:, None]).argmax(dim=1)
             else:
-                scores = sliding_window_inference(image[None, None], self.patch, 1, self.network, 0.5, "gaussian")
+                scores = sliding_window_inference(
+                    image[None, None], self.patch, 1, self.network, 0.5, "gaussian"
+                )
                 classes = scores.argmax(dim=1)[0]
             result[:, frame] = table[classes.numpy()]
         return result

@@ -33,13 +33,17 @@ def timed(overrides: Sequence[str], folder: Path) -> tuple[float, float]:
             took.append(time.monotonic() - started)
         each = (took[1] - took[0]) / (_TIMED[1] - _TIMED[0])
         if each <= 0:
-            sys.exit(f"{_TIMED[1]} steps took no longer than {_TIMED[0]}: leave the machine to this command alone")
+            sys.exit(
+                f"{_TIMED[1]} steps took no longer than {_TIMED[0]}: leave the machine to this command alone"
+            )
         path.write_text(json.dumps([took[1] - _TIMED[1] * each, each]))
     start, each = json.loads(path.read_text())
     return float(start), float(each)
 
 
-def train(overrides: Sequence[str], out: Path, minutes: float, timing: Path) -> tuple[list[tuple[float, float]], float]:
+def train(
+    overrides: Sequence[str], out: Path, minutes: float, timing: Path
+) -> tuple[list[tuple[float, float]], float]:
     """Train for as many steps as fit into the minutes with all that the command does around them.
 
     Returns:
@@ -58,7 +62,9 @@ def label(trained: TrainedRun, study: Study, sequence: str, structures: Sequence
     """Canonical values (Z, T, H, W); frames that were not asked are 255."""
     series = study.series[sequence]
     frames = series.annotated_frames()
-    cases = [(task := SegmentTask(one, sequence), task.case_on([sequence], frames)) for one in structures]
+    cases = [
+        (task := SegmentTask(one, sequence), task.case_on([sequence], frames)) for one in structures
+    ]
     asked = [task.word(study, case, "en") for task, case in cases]
     batch = trained.collator([(study.with_series({sequence: series}), asked)])
     labels = label_map(answer_batch(trained.model, trained.collator, batch, 40), sequence)

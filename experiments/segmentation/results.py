@@ -52,7 +52,10 @@ def keep(name: str, chosen: DataSet, folds: Sequence[Fold], minutes: float, to: 
     studies = [one for fold in folds for one in fold.studies]
     native = [one for fold in folds for one in fold.native]
     models = list(folds[0].maps)
-    maps = {model: {study: labels for fold in folds for study, labels in fold.maps[model].items()} for model in models}
+    maps = {
+        model: {study: labels for fold in folds for study, labels in fold.maps[model].items()}
+        for model in models
+    }
     scored = {model: _scores(own, studies, native, chosen) for model, own in maps.items()}
     to.mkdir(parents=True, exist_ok=True)
     path = to / "metrics.json"
@@ -63,18 +66,30 @@ def keep(name: str, chosen: DataSet, folds: Sequence[Fold], minutes: float, to: 
         content[name][f"ours_less_{other}"] = {
             metric: difference(one, scored[other][metric], studies)
             for metric, one in scored.get("ours", {}).items()
-            if isinstance(one, Mean) and isinstance(scored[other][metric], Mean)}  # fmt: skip
+            if isinstance(one, Mean) and isinstance(scored[other][metric], Mean)
+        }
     if baselines:
         best = max(baselines, key=lambda model: _mean_dice(scored[model], chosen))
         content[name]["dynunet"] = content[name][best] | {"plan": best}
     if len(folds) > _CHOSEN_ON:
         seen = sum(len(fold.studies) for fold in folds[:_CHOSEN_ON])
         content[name]["but_first_two_folds"] = _means_behind(scored, seen)
-    spent = {model: round(sum(fold.minutes[model] for fold in folds) / len(folds), 2) for model in models}
-    content[name]["training"] = {"minutes": minutes, "minutes_taken": spent, "folds": len(folds),
-                                 "test_studies": len(studies), "cores": os.cpu_count(), "seed": 0}  # fmt: skip
+    spent = {
+        model: round(sum(fold.minutes[model] for fold in folds) / len(folds), 2) for model in models
+    }
+    content[name]["training"] = {
+        "minutes": minutes,
+        "minutes_taken": spent,
+        "folds": len(folds),
+        "test_studies": len(studies),
+        "cores": os.cpu_count(),
+        "seed": 0,
+    }
     path.write_text(json.dumps(content, indent=1))
-    for kind, lines in (("table", all_metrics(models, content[name])), ("summary", summary(models, content[name]))):
+    for kind, lines in (
+        ("table", all_metrics(models, content[name])),
+        ("summary", summary(models, content[name])),
+    ):
         (to / f"{kind}_{name}.md").write_text("\n".join(lines) + "\n")
         CONSOLE.print("\n".join(lines), markup=False)
     _curves(folds, to / f"curves_{name}.png")
@@ -90,25 +105,40 @@ def keep(name: str, chosen: DataSet, folds: Sequence[Fold], minutes: float, to: 
 
 
 def _mean_dice(scores: Mapping[str, Statistic], chosen: DataSet) -> float:
-    found = [value for one in chosen.structures if (value := scores[f"{one}_dice"].value) is not None]
+    found = [
+        value for one in chosen.structures if (value := scores[f"{one}_dice"].value) is not None
+    ]
     return float(np.mean(found))
 
 
-def _means_behind(scored: Mapping[str, Mapping[str, Statistic]], first: int) -> dict[str, dict[str, float]]:
+def _means_behind(
+    scored: Mapping[str, Mapping[str, Statistic]], first: int
+) -> dict[str, dict[str, float]]:
     """Mean Dice over the studies behind the first so many, on which settings were chosen."""
-    return {model: {metric: round(value, 4) for metric, one in own.items() if "dice" in metric and isinstance(one, Mean)
-                    and (value := Mean(one.values[first:]).value) is not None}
-            for model, own in scored.items()}  # fmt: skip
+    return {
+        model: {
+            metric: round(value, 4)
+            for metric, one in own.items()
+            if "dice" in metric
+            and isinstance(one, Mean)
+            and (value := Mean(one.values[first:]).value) is not None
+        }
+        for model, own in scored.items()
+    }
 
 
-def _scores(maps: Mapping[str, LabelMap], studies: Sequence[Study], native: Sequence[Study], chosen: DataSet
-            ) -> dict[str, Statistic]:  # fmt: skip
+def _scores(
+    maps: Mapping[str, LabelMap], studies: Sequence[Study], native: Sequence[Study], chosen: DataSet
+) -> dict[str, Statistic]:
     """Scores on the model's grid, and Dice once more on the native one."""
-    moved = {one.study_id: to_native(maps[one.study_id], one, there, chosen.sequence)
-             for one, there in zip(studies, native, strict=True)}  # fmt: skip
+    moved = {
+        one.study_id: to_native(maps[one.study_id], one, there, chosen.sequence)
+        for one, there in zip(studies, native, strict=True)
+    }
     there = overlaps(moved, native, chosen.sequence, chosen.structures)
     return statistics(maps, studies, chosen) | {
-        f"{name}_native": one for name, one in there.items() if name.endswith("dice")}  # fmt: skip
+        f"{name}_native": one for name, one in there.items() if name.endswith("dice")
+    }
 
 
 def _curves(folds: Sequence[Fold], path: Path) -> None:
@@ -120,12 +150,20 @@ def _curves(folds: Sequence[Fold], path: Path) -> None:
     axis = figure.subplots()
     for number, model in enumerate(folds[0].curves):
         for index, fold in enumerate(folds):
-            minute, loss = np.array([point for point in fold.curves[model] if point[1] > 0]).T  # 0: no mask was asked
+            minute, loss = np.array(
+                [point for point in fold.curves[model] if point[1] > 0]
+            ).T  # 0: no mask was asked
             counts, edges = np.histogram(minute, _SPANS)
             known = counts > 0
             mean = np.histogram(minute, edges, weights=loss)[0][known] / counts[known]
-            axis.plot(((edges[1:] + edges[:-1]) / 2)[known], mean / mean[0], color=f"C{number}", alpha=0.7, linewidth=1,
-                      label=model if index == 0 else None)  # fmt: skip
+            axis.plot(
+                ((edges[1:] + edges[:-1]) / 2)[known],
+                mean / mean[0],
+                color=f"C{number}",
+                alpha=0.7,
+                linewidth=1,
+                label=model if index == 0 else None,
+            )
     axis.set_xlabel("minutes of training")
     axis.set_ylabel("training loss, first value = 1")
     axis.set_yscale("log")

@@ -46,9 +46,14 @@ KEPT_BASELINES = ("dynunet_2d", "dynunet_3d")
 
 
 def made(
-    model: str, chosen: DataSet, overrides: list[str], data: StudyDataModule, studies: list[Study], folder: Path,
-    minutes: float
-) -> None:  # fmt: skip
+    model: str,
+    chosen: DataSet,
+    overrides: list[str],
+    data: StudyDataModule,
+    studies: list[Study],
+    folder: Path,
+    minutes: float,
+) -> None:
     """Keep the label maps of a fold's held-out studies and the learning curve of a model in a folder, unless they are.
 
     Args:
@@ -66,23 +71,37 @@ def made(
     kept = _minutes_of(folder)
     if kept is not None:
         if model in BASELINES and not _LEAST <= kept / minutes <= _MOST:
-            sys.exit(f"{folder} was trained for {kept:.1f} minutes, ours for {minutes:.1f}: delete it")
+            sys.exit(
+                f"{folder} was trained for {kept:.1f} minutes, ours for {minutes:.1f}: delete it"
+            )
         return
-    CONSOLE.print(f"\n{folder.name}: {len(data.split['train'])} studies, {minutes:g} minutes", style="bold")
+    CONSOLE.print(
+        f"\n{folder.name}: {len(data.split['train'])} studies, {minutes:g} minutes", style="bold"
+    )
     maps: dict[str, LabelMap]
     if model in BASELINES:
         dimensions, optimizer = BASELINES[model]
-        baseline = Baseline(dimensions, *median_stack(data, chosen.sequence), chosen.structures, optimizer)
-        curve, took = baseline.train(endless(data, chosen.sequence, baseline.slices), minutes), minutes
+        baseline = Baseline(
+            dimensions, *median_stack(data, chosen.sequence), chosen.structures, optimizer
+        )
+        curve, took = (
+            baseline.train(endless(data, chosen.sequence, baseline.slices), minutes),
+            minutes,
+        )
         maps = {one.study_id: baseline.label(one.series[chosen.sequence]) for one in studies}
     else:
         own = [*overrides, *chosen.mixes[model]]
         curve, took = ours.train(own, folder / "run", minutes, folder.parent / f"{model}_timed")
         trained = load_run(folder / "run")
-        maps = {one.study_id: ours.label(trained, one, chosen.sequence, chosen.structures) for one in studies}
+        maps = {
+            one.study_id: ours.label(trained, one, chosen.sequence, chosen.structures)
+            for one in studies
+        }
     folder.mkdir(parents=True, exist_ok=True)
     np.savez_compressed(folder / "labels.npz", **maps)
-    (folder / "done.json").write_text(json.dumps({"curve": curve, "minutes": took, "split": data.split}))
+    (folder / "done.json").write_text(
+        json.dumps({"curve": curve, "minutes": took, "split": data.split})
+    )
 
 
 def _minutes_of(folder: Path) -> float | None:
@@ -98,28 +117,51 @@ def read(folders: dict[str, Path], source: Source, studies: list[Study]) -> Fold
         SystemExit: A folder holds what was made of another split.
     """
     maps = {}
-    done = {model: json.loads((folder / "done.json").read_text()) for model, folder in folders.items()}
+    done = {
+        model: json.loads((folder / "done.json").read_text()) for model, folder in folders.items()
+    }
     for model, folder in folders.items():
         if done[model]["split"]["test"] != [one.study_id for one in studies]:
-            sys.exit(f"{folder} was made with another split: delete it or give another out=<folder>")
+            sys.exit(
+                f"{folder} was made with another split: delete it or give another out=<folder>"
+            )
         with np.load(folder / "labels.npz") as kept:
             maps[model] = {one.study_id: kept[one.study_id] for one in studies}
     native = [source.load(one.study_id) for one in studies]
-    return Fold(studies, native, maps, {model: one["curve"] for model, one in done.items()},
-                {model: one["minutes"] for model, one in done.items()})  # fmt: skip
+    return Fold(
+        studies,
+        native,
+        maps,
+        {model: one["curve"] for model, one in done.items()},
+        {model: one["minutes"] for model, one in done.items()},
+    )
 
 
 def main() -> None:
     """Train all models on every fold, score them on all held-out studies, and keep the result."""
-    settings = given({"data": "acdc", "root": "", "minutes": "10", "folds": "5", "models": "", "out": "",
-                      "to": ""})  # fmt: skip
+    settings = given(
+        {
+            "data": "acdc",
+            "root": "",
+            "minutes": "10",
+            "folds": "5",
+            "models": "",
+            "out": "",
+            "to": "",
+        }
+    )
     name, root = settings["data"], settings["root"]
     if name not in DATA_SETS or (name != "phantom" and not root):
         sys.exit(f"data is one of {', '.join(DATA_SETS)}; acdc and emidec need root=<folder>")
-    models = [one for one in settings["models"].split(",") if one] or [*DATA_SETS[name].mixes, *KEPT_BASELINES]
+    models = [one for one in settings["models"].split(",") if one] or [
+        *DATA_SETS[name].mixes,
+        *KEPT_BASELINES,
+    ]
     unknown = set(models) - set(DATA_SETS[name].mixes) - set(BASELINES)
     if unknown or not 1 <= int(settings["folds"]) <= FOLDS:
-        sys.exit(f"models are {', '.join([*DATA_SETS[name].mixes, *BASELINES])}; folds are 1 to {FOLDS}")
+        sys.exit(
+            f"models are {', '.join([*DATA_SETS[name].mixes, *BASELINES])}; folds are 1 to {FOLDS}"
+        )
     torch.set_num_threads(os.cpu_count() or 1)
     chosen, minutes = DATA_SETS[name], float(settings["minutes"])
     out = Path(settings["out"] or f"runs/segmentation/{name}_{minutes:g}_minutes")
@@ -140,7 +182,13 @@ def main() -> None:
             ours_took = _minutes_of(out / f"ours_fold{fold}") if model in BASELINES else None
             made(model, chosen, own, data, studies, folder, ours_took or minutes)
         folds.append(read(folders, source, studies))
-    keep(name, chosen, folds, minutes, Path(settings["to"] or (out if settings["models"] else Path(__file__).parent)))
+    keep(
+        name,
+        chosen,
+        folds,
+        minutes,
+        Path(settings["to"] or (out if settings["models"] else Path(__file__).parent)),
+    )
 
 
 if __name__ == "__main__":

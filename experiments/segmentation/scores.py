@@ -23,14 +23,26 @@ from cmrvlm.tasks.segmentation import STRUCTURE_VALUES, SegmentTask
 from experiments.segmentation.data import DataSet
 
 LabelMap = NDArray[np.uint8]
-COUNTED = {"sax": ("lvedv_ml", "lvesv_ml", "lvef_percent", "rvedv_ml", "rvesv_ml", "rvef_percent", "lv_mass_g"),
-           "lge": ("scar_mass_g", "scar_share_percent")}  # fmt: skip
+COUNTED = {
+    "sax": (
+        "lvedv_ml",
+        "lvesv_ml",
+        "lvef_percent",
+        "rvedv_ml",
+        "rvesv_ml",
+        "rvef_percent",
+        "lv_mass_g",
+    ),
+    "lge": ("scar_mass_g", "scar_share_percent"),
+}
 _PHASE_BEHIND, _PHASE_FIRST = re.compile(r"^(dice|hd95|asd)_(ed|es)"), r"\2_\1"
 _PRESENCE = re.compile(r"^presence_")  # of ventricles, which are in every study
 _IN_UNITS = re.compile(r"_(mm|ml|g)$|_mass_")
 
 
-def statistics(maps: Mapping[str, LabelMap], studies: Sequence[Study], chosen: DataSet) -> dict[str, Statistic]:
+def statistics(
+    maps: Mapping[str, LabelMap], studies: Sequence[Study], chosen: DataSet
+) -> dict[str, Statistic]:
     """Each metric over the studies, in their order: `lv_ed_dice`, `rv_hd95_mm`, `lvef_bias_points`.
 
     Args:
@@ -39,16 +51,26 @@ def statistics(maps: Mapping[str, LabelMap], studies: Sequence[Study], chosen: D
         chosen: The data set. Without a true spacing nothing is told in units of length, volume or mass.
     """
     found = overlaps(maps, studies, chosen.sequence, chosen.structures)
-    said = [_counted(one.series[chosen.sequence], maps[one.study_id], chosen.sequence) for one in studies]
+    said = [
+        _counted(one.series[chosen.sequence], maps[one.study_id], chosen.sequence)
+        for one in studies
+    ]
     truth = [_counted(one.series[chosen.sequence], None, chosen.sequence) for one in studies]
     for name in COUNTED[chosen.sequence]:
-        scores = agreement_scores([own.get(name) for own in said], [own.get(name) for own in truth], name)
+        scores = agreement_scores(
+            [own.get(name) for own in said], [own.get(name) for own in truth], name
+        )
         found |= {metric.replace("_percent", "_points"): one for metric, one in scores.items()}
-    return found if chosen.in_mm else {name: one for name, one in found.items() if not _IN_UNITS.search(name)}
+    return (
+        found
+        if chosen.in_mm
+        else {name: one for name, one in found.items() if not _IN_UNITS.search(name)}
+    )
 
 
-def overlaps(maps: Mapping[str, LabelMap], studies: Sequence[Study], sequence: str, structures: Sequence[str]
-             ) -> dict[str, Statistic]:  # fmt: skip
+def overlaps(
+    maps: Mapping[str, LabelMap], studies: Sequence[Study], sequence: str, structures: Sequence[str]
+) -> dict[str, Statistic]:
     """Dice and distances by structure, by phase on the short axis and by presence on late enhancement: `lv_ed_dice`.
 
     Frames without any label are those that the models did not see.
@@ -60,12 +82,21 @@ def overlaps(maps: Mapping[str, LabelMap], studies: Sequence[Study], sequence: s
             series = study.series[sequence]
             assert series.mask is not None
             labels = maps[study.study_id]
-            frames = tuple(f for f in series.annotated_frames() if (labels[:, f] != NOT_ANNOTATED).any())
+            frames = tuple(
+                f for f in series.annotated_frames() if (labels[:, f] != NOT_ANNOTATED).any()
+            )
             phase_of = {frame: phase for phase, frame in series.phases.items()}
             case = task.case_on([sequence], frames, tuple(phase_of.get(frame) for frame in frames))
             inside = np.isin(labels[:, list(frames)], STRUCTURE_VALUES[structure])
-            answers.append(Answer(task.word(study, case, "en"), "", inside, series.mask[:, list(frames)],
-                                  series.spacing_mm))  # fmt: skip
+            answers.append(
+                Answer(
+                    task.word(study, case, "en"),
+                    "",
+                    inside,
+                    series.mask[:, list(frames)],
+                    series.spacing_mm,
+                )
+            )
         for name, one in mask_scores(answers).items():
             shown = not (_PHASE_BEHIND if sequence == "lge" else _PRESENCE).match(name)
             if name != "mask_share" and shown:
@@ -87,7 +118,13 @@ def as_rows(found: Mapping[str, Statistic], studies: Sequence[Study]) -> dict[st
     for name, one in found.items():
         low, high = (None, None) if one.value is None else interval(one(weights))
         value = None if one.value is None else round(one.value, 4)
-        rows[name] = {"value": value, "low": low, "high": high, "n": one.n, "undefined": one.undefined}
+        rows[name] = {
+            "value": value,
+            "low": low,
+            "high": high,
+            "n": one.n,
+            "undefined": one.undefined,
+        }
     return rows
 
 
@@ -97,7 +134,9 @@ def _resampled(studies: Sequence[Study]) -> Weights:
     return Bootstrap.of(patients, 1000).rows(patients)
 
 
-def difference(one: Statistic, other: Statistic, studies: Sequence[Study]) -> dict[str, float | int | None]:
+def difference(
+    one: Statistic, other: Statistic, studies: Sequence[Study]
+) -> dict[str, float | int | None]:
     """Mean difference over the patients for whom both are defined, with its paired interval."""
     both = Mean(per_answer(one) - per_answer(other))
     if both.value is None:

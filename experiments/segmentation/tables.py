@@ -5,31 +5,67 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-_NAMES = {"ours": "ours", "ours_full_mix": "ours, full mix", "dynunet_2d": "DynUNet 2D", "dynunet_3d": "DynUNet 3D",
-          "dynunet_2d_sgd": "DynUNet 2D, SGD"}  # fmt: skip
-_STRUCTURES = {"lv": "LV", "myo": "myocardium", "rv": "RV", "scar": "scar", "no_reflow": "no-reflow"}
-_OF_STRUCTURES = {"{}_ed_dice": "{} Dice at ED", "{}_es_dice": "{} Dice at ES", "{}_dice": "{} Dice",
-                  "{}_hd95_mm": "{} HD95, mm", "{}_presence_sensitivity": "{}, sensitivity",
-                  "{}_presence_specificity": "{}, specificity"}  # fmt: skip
-_AGREEMENT = {"lvedv_ml": "LVEDV, bias and limits, ml", "lvesv_ml": "LVESV, ml", "lvef_points": "LVEF, points",
-              "rvedv_ml": "RVEDV, ml", "rvesv_ml": "RVESV, ml", "rvef_points": "RVEF, points",
-              "lv_mass_g": "LV mass, g", "scar_share_points": "scar share, bias and limits, points"}  # fmt: skip
-_ERRORS = {"lvef_mae_points": "LVEF, mean absolute error, points",
-           "scar_share_mae_points": "scar share, mean absolute error, points"}  # fmt: skip
+_NAMES = {
+    "ours": "ours",
+    "ours_full_mix": "ours, full mix",
+    "dynunet_2d": "DynUNet 2D",
+    "dynunet_3d": "DynUNet 3D",
+    "dynunet_2d_sgd": "DynUNet 2D, SGD",
+}
+_STRUCTURES = {
+    "lv": "LV",
+    "myo": "myocardium",
+    "rv": "RV",
+    "scar": "scar",
+    "no_reflow": "no-reflow",
+}
+_OF_STRUCTURES = {
+    "{}_ed_dice": "{} Dice at ED",
+    "{}_es_dice": "{} Dice at ES",
+    "{}_dice": "{} Dice",
+    "{}_hd95_mm": "{} HD95, mm",
+    "{}_presence_sensitivity": "{}, sensitivity",
+    "{}_presence_specificity": "{}, specificity",
+}
+_AGREEMENT = {
+    "lvedv_ml": "LVEDV, bias and limits, ml",
+    "lvesv_ml": "LVESV, ml",
+    "lvef_points": "LVEF, points",
+    "rvedv_ml": "RVEDV, ml",
+    "rvesv_ml": "RVESV, ml",
+    "rvef_points": "RVEF, points",
+    "lv_mass_g": "LV mass, g",
+    "scar_share_points": "scar share, bias and limits, points",
+}
+_ERRORS = {
+    "lvef_mae_points": "LVEF, mean absolute error, points",
+    "scar_share_mae_points": "scar share, mean absolute error, points",
+}
 Content = Mapping[str, Any]
 
 
 def all_metrics(models: Sequence[str], content: Content) -> list[str]:
     """Lines of a table of every metric, and of one for each baseline with the differences in pairs."""
     count = content["training"]["test_studies"]
-    lines = [f"| {count} studies held out | {' | '.join(models)} |", "|---|" + "---:|" * len(models)]
+    lines = [
+        f"| {count} studies held out | {' | '.join(models)} |",
+        "|---|" + "---:|" * len(models),
+    ]
     for metric in content[models[0]]:
-        lines.append(f"| {metric} | {' | '.join(_shown(content[model][metric], count, 3) for model in models)} |")
+        lines.append(
+            f"| {metric} | {' | '.join(_shown(content[model][metric], count, 3) for model in models)} |"
+        )
     for other in (key for key in content if key.startswith("ours_less_")):
         found = {metric: one for metric, one in content[other].items() if one["value"] is not None}
-        lines += ["", f"| {other.replace('_', ' ')} | difference | 95 % interval | n |", "|---|---:|---:|---:|"]
-        lines += [f"| {metric} | {one['value']:+.3f} | {one['low']:+.3f} to {one['high']:+.3f} | {one['n']} |"
-                  for metric, one in found.items()]  # fmt: skip
+        lines += [
+            "",
+            f"| {other.replace('_', ' ')} | difference | 95 % interval | n |",
+            "|---|---:|---:|---:|",
+        ]
+        lines += [
+            f"| {metric} | {one['value']:+.3f} | {one['low']:+.3f} to {one['high']:+.3f} | {one['n']} |"
+            for metric, one in found.items()
+        ]
     return lines
 
 
@@ -48,11 +84,21 @@ def summary(models: Sequence[str], content: Content) -> list[str]:
         for structure, name in _STRUCTURES.items():
             if (key := metric.format(structure)) in known:
                 digits = 1 if key.endswith("mm") else 3
-                row(title.format(name), [_shown(content[model][key], count, digits) for model in models], key, digits)
+                row(
+                    title.format(name),
+                    [_shown(content[model][key], count, digits) for model in models],
+                    key,
+                    digits,
+                )
     for measurement, title in _AGREEMENT.items():
         base, unit = measurement.rsplit("_", 1)
         if f"{base}_bias_{unit}" in known:
-            row(title, [_agreement(content[model], base, unit, count) for model in models], f"{base}_bias_{unit}", 1)
+            row(
+                title,
+                [_agreement(content[model], base, unit, count) for model in models],
+                f"{base}_bias_{unit}",
+                1,
+            )
     for metric, title in _ERRORS.items():
         if metric in known:
             row(title, [_shown(content[model][metric], count, 1) for model in models], metric, 1)
@@ -76,7 +122,9 @@ def _shown(row: Mapping[str, Any], count: int, digits: int) -> str:
 
 def _agreement(rows: Content, base: str, unit: str, count: int) -> str:
     """Bias, and its limits, which one study alone does not have."""
-    bias, low, high = (rows[f"{base}_{kind}_{unit}"] for kind in ("bias", "lower_limit", "upper_limit"))
+    bias, low, high = (
+        rows[f"{base}_{kind}_{unit}"] for kind in ("bias", "lower_limit", "upper_limit")
+    )
     if bias["value"] is None:
         return "undefined"
     known = "" if bias["n"] == count else f", n {bias['n']}"

@@ -23,12 +23,27 @@ FRAMES = "cmrvlm.transforms.frames.SampleFrames"
 
 @pytest.mark.parametrize(
     "target",
-    ["webbrowser.open", "os.system", "code.InteractiveConsole", "torch.hub.load", "builtins.eval", "cmrvlm.train.Path",
-     "cmrvlm.runs.run_folder.yaml.unsafe_load", "cmrvlm.inference.prediction.json.loads", "cmrvlm", "lightning.pytorch.callbacks.nothing",
-     "data_modules.storage.cache.StudyCache.clear", "data_modules.storage.cache.StudyCache", "cmrvlm.config.model_source.file_of_package",
-     "cmrvlm.stages.training.train", "cmrvlm.export.export", "cmrvlm.encoders.conv.ConvEncoder",
-     "torch.optim.optimizer.Optimizer.__setstate__", "lightning.pytorch.trainer.Trainer.fit"],
-)  # fmt: skip
+    [
+        "webbrowser.open",
+        "os.system",
+        "code.InteractiveConsole",
+        "torch.hub.load",
+        "builtins.eval",
+        "cmrvlm.train.Path",
+        "cmrvlm.runs.run_folder.yaml.unsafe_load",
+        "cmrvlm.inference.prediction.json.loads",
+        "cmrvlm",
+        "lightning.pytorch.callbacks.nothing",
+        "data_modules.storage.cache.StudyCache.clear",
+        "data_modules.storage.cache.StudyCache",
+        "cmrvlm.config.model_source.file_of_package",
+        "cmrvlm.stages.training.train",
+        "cmrvlm.export.export",
+        "cmrvlm.encoders.conv.ConvEncoder",
+        "torch.optim.optimizer.Optimizer.__setstate__",
+        "lightning.pytorch.trainer.Trainer.fit",
+    ],
+)
 def test_only_what_belongs_in_a_place_is_built_there(target):
     with pytest.raises(CmrvlmError, match=r"model\._target_"):
         checked_targets({"_target_": target, "url": "file:///x"}, "model")
@@ -44,7 +59,8 @@ def test_nested_and_listed_targets_are_checked():
 
 
 @pytest.mark.parametrize(
-    "text", ["${oc.create:{_target_: torch.hub.load}}", "${data.root}", "a ${oc.env:HOME}", "\\${x}"]
+    "text",
+    ["${oc.create:{_target_: torch.hub.load}}", "${data.root}", "a ${oc.env:HOME}", "\\${x}"],
 )
 def test_what_is_still_to_be_interpolated_is_refused(text):
     """It could make a target after targets were checked."""
@@ -72,7 +88,10 @@ def test_wrong_keyword_and_wrong_value_are_readable():
     with pytest.raises(CmrvlmError, match=r"'transform\.preprocessing\.steps\.frames'.*frmes"):
         build({"_target_": FRAMES, "frmes": 3}, STEP)
     with pytest.raises(CmrvlmError, match="aorta"):
-        build({"_target_": "cmrvlm.tasks.segmentation.SegmentTask", "structure": "aorta"}, "mix.tasks.a")
+        build(
+            {"_target_": "cmrvlm.tasks.segmentation.SegmentTask", "structure": "aorta"},
+            "mix.tasks.a",
+        )
     for nothing in ({"frames": 3}, [], "text", None):
         with pytest.raises(CmrvlmError, match="Give it a _target_"):
             build(nothing, STEP)
@@ -96,7 +115,10 @@ def reachable_names():
         for name, value in list(vars(module).items()):
             yield f"{module.__name__}.{name}", value
             if inspect.isclass(value):
-                yield from ((f"{module.__name__}.{name}.{inner}", getattr(value, inner, None)) for inner in dir(value))
+                yield from (
+                    (f"{module.__name__}.{name}.{inner}", getattr(value, inner, None))
+                    for inner in dir(value)
+                )
 
 
 FACTORIES = {
@@ -110,14 +132,32 @@ FACTORIES = {
 }
 # Beside factories a place takes subclasses of one class; what those are called tells that nothing else slips in.
 SUBCLASSES = {
-    "data": "StudyDataModule", "data.source": "Source", "data.source.scanner": "Scanner",
-    "transform.preprocessing": "Preprocessing", "transform.preprocessing.steps.*": "Step",
-    "transform.augmentation": "Augment", "mix": "Mixture", "mix.tasks.*": "Task", "encoders.*": "Encoder",
-    "projector": "Projector", "head.mask": "MaskDecoder", "head.read_out": "ReadOut",
-    "model.contrast": "ContrastiveLoss", "model.text_tower": "TextTower", "stage": "Stage", "optimizer": "Optimizer",
-    "schedule": "LRScheduler", "trainer": "Trainer", "callbacks.*": "Callback", "logger.*": "Logger",
-    "decoding": "Decode", "masks": "MaskReading", "check": "CheckRun", "shards": "ShardWriter", "ingest": "Ingest",
-}  # fmt: skip
+    "data": "StudyDataModule",
+    "data.source": "Source",
+    "data.source.scanner": "Scanner",
+    "transform.preprocessing": "Preprocessing",
+    "transform.preprocessing.steps.*": "Step",
+    "transform.augmentation": "Augment",
+    "mix": "Mixture",
+    "mix.tasks.*": "Task",
+    "encoders.*": "Encoder",
+    "projector": "Projector",
+    "head.mask": "MaskDecoder",
+    "head.read_out": "ReadOut",
+    "model.contrast": "ContrastiveLoss",
+    "model.text_tower": "TextTower",
+    "stage": "Stage",
+    "optimizer": "Optimizer",
+    "schedule": "LRScheduler",
+    "trainer": "Trainer",
+    "callbacks.*": "Callback",
+    "logger.*": "Logger",
+    "decoding": "Decode",
+    "masks": "MaskReading",
+    "check": "CheckRun",
+    "shards": "ShardWriter",
+    "ingest": "Ingest",
+}
 
 
 def test_a_walk_over_everything_that_can_be_named_finds_nothing_else_to_build():
@@ -137,7 +177,9 @@ def test_a_walk_over_everything_that_can_be_named_finds_nothing_else_to_build():
         kinds = [resolve(kind, "x") for kind in allowed_in(place)]
         classes = tuple(kind for kind in kinds if inspect.isclass(kind))
         for name, found in resolved.items():
-            fits = any(found is kind for kind in kinds) or (inspect.isclass(found) and issubclass(found, classes))
+            fits = any(found is kind for kind in kinds) or (
+                inspect.isclass(found) and issubclass(found, classes)
+            )
             try:
                 assert resolve_in_slot(name, place) is found
                 accepted[slot].add(name)
@@ -151,7 +193,11 @@ def test_a_walk_over_everything_that_can_be_named_finds_nothing_else_to_build():
             else:
                 assert value.__qualname__ in FACTORIES[slot], (slot, name)
     everything = set().union(*accepted.values())
-    assert not [name for name in everything if "StudyCache" in name or "file_of_package" in name or ".main" in name]
+    assert not [
+        name
+        for name in everything
+        if "StudyCache" in name or "file_of_package" in name or ".main" in name
+    ]
 
 
 def test_a_place_that_builds_nothing_says_so():

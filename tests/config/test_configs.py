@@ -14,10 +14,19 @@ from omegaconf import OmegaConf
 from cmrvlm.config.build import resolve
 from tests.conftest import CONF, ROOT, composed
 
-GROUPS = sorted(p.name for p in CONF.iterdir() if p.is_dir() and p.name not in {"experiment", "sweep", "debug"})
+GROUPS = sorted(
+    p.name for p in CONF.iterdir() if p.is_dir() and p.name not in {"experiment", "sweep", "debug"}
+)
 FILES = [(group, path.stem) for group in GROUPS for path in sorted((CONF / group).glob("*.yaml"))]
-APPENDED = [(g, p.stem) for g in ("experiment", "sweep", "debug") for p in sorted((CONF / g).glob("*.yaml"))]
-PLACE = {"encoder": "encoder@encoders.sax", "task": "+task@mix.tasks.extra", "decoding": "+decoding", "masks": "+masks"}
+APPENDED = [
+    (g, p.stem) for g in ("experiment", "sweep", "debug") for p in sorted((CONF / g).glob("*.yaml"))
+]
+PLACE = {
+    "encoder": "encoder@encoders.sax",
+    "task": "+task@mix.tasks.extra",
+    "decoding": "+decoding",
+    "masks": "+masks",
+}
 PLACED = ["run_dir=here", "out=here"]
 
 
@@ -57,7 +66,11 @@ def check_keywords(tree):
 def test_choice_composes_and_its_targets_take_its_keywords(group, name):
     override = f"{PLACE.get(group, group)}={name}"
     text = (CONF / group / f"{name}.yaml").read_text()
-    extra = [f"data.{key}=here" for key in ("root", "path") if group == "data" and f"\n{key}: ???" in text]
+    extra = [
+        f"data.{key}=here"
+        for key in ("root", "path")
+        if group == "data" and f"\n{key}: ???" in text
+    ]
     extra += ["llm.network.path=here"] if group == "llm" and "path: ???" in text else []
     # Quantized weights are those of a pretrained model.
     extra += ["llm=local", "llm.network.path=here"] if (group, name) == ("adapter", "qlora") else []
@@ -67,7 +80,9 @@ def test_choice_composes_and_its_targets_take_its_keywords(group, name):
 @pytest.mark.parametrize(("group", "name"), APPENDED)
 def test_appended_choice_composes(group, name):
     GlobalHydra.instance().clear()
-    needs = {"data.root=here"} if "data: acdc" in (CONF / group / f"{name}.yaml").read_text() else set()
+    needs = (
+        {"data.root=here"} if "data: acdc" in (CONF / group / f"{name}.yaml").read_text() else set()
+    )
     with initialize_config_dir(str(CONF), version_base="1.3"):
         config = compose("train", overrides=[f"+{group}={name}", *needs, *PLACED])
     check_keywords(OmegaConf.to_container(config, resolve=True))
@@ -112,10 +127,15 @@ def test_every_yaml_is_a_mapping():
 
 
 # What else a row needs: the stage that it is about, or a language model that has the key.
-BESIDE = {"text tower": ["+experiment=stage1"], "less memory": ["+experiment=stage3", "llm=qwen3_0_6b"],
-          "attention on a GPU": ["+experiment=stage3", "llm=qwen3_0_6b"]}  # fmt: skip
+BESIDE = {
+    "text tower": ["+experiment=stage1"],
+    "less memory": ["+experiment=stage3", "llm=qwen3_0_6b"],
+    "attention on a GPU": ["+experiment=stage3", "llm=qwen3_0_6b"],
+}
 ROWS = re.findall(
-    r"^\| (.+?) \| (.+) \|$", (ROOT / "README.md").read_text().split("## Configs")[1].split("\n## ")[0], re.M
+    r"^\| (.+?) \| (.+) \|$",
+    (ROOT / "README.md").read_text().split("## Configs")[1].split("\n## ")[0],
+    re.M,
 )
 
 
@@ -125,8 +145,12 @@ def test_what_the_readme_says_to_write_composes(want, write):
     if want in ("sweep", "side by side, SLURM", "all experiments, two steps each"):
         return
     name = "predict" if "predict" in write else "train"
-    before = next((own for start, own in BESIDE.items() if want.startswith(start)), ["+experiment=stage3"])
-    spans = [shlex.split(one.replace("<folder>", "folder")) for one in re.findall(r"`([^`]+)`", write)]
+    before = next(
+        (own for start, own in BESIDE.items() if want.startswith(start)), ["+experiment=stage3"]
+    )
+    spans = [
+        shlex.split(one.replace("<folder>", "folder")) for one in re.findall(r"`([^`]+)`", write)
+    ]
     overrides = [one for one in spans if all("=" in word or word.startswith("~") for word in one)]
     assert overrides, write
     for own in overrides:

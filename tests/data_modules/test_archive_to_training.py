@@ -13,10 +13,17 @@ from tests.data_modules.dicom.test_dicom import IDENTIFYING, SECRET
 
 BIRTH = "19430719"
 ODD = "1.2.0840.77"  # no valid UID: libraries complain of such values, and quote them
-FAST = ("+experiment=stage3", "trainer.max_steps=-1", "trainer.max_epochs=1", "trainer.limit_val_batches=0",
-        "trainer.log_every_n_steps=1", "data.shares={val: 0.0, test: 0.0}", "data.batch_size=1",
-        "transform.preprocessing.steps.grid.size=[null,48,48]",
-        "transform.preprocessing.steps.grid.spacing_mm=[null,4.0,4.0]")  # fmt: skip
+FAST = (
+    "+experiment=stage3",
+    "trainer.max_steps=-1",
+    "trainer.max_epochs=1",
+    "trainer.limit_val_batches=0",
+    "trainer.log_every_n_steps=1",
+    "data.shares={val: 0.0, test: 0.0}",
+    "data.batch_size=1",
+    "transform.preprocessing.steps.grid.size=[null,48,48]",
+    "transform.preprocessing.steps.grid.spacing_mm=[null,4.0,4.0]",
+)
 
 
 @pytest.fixture(scope="module")
@@ -41,14 +48,27 @@ def archive(tmp_path_factory):
 
 def run(folder, module, *arguments):
     """Output of a command that succeeds."""
-    done = subprocess.run([sys.executable, "-m", module, *arguments], cwd=folder, capture_output=True,
-                          text=True, check=False, timeout=500, env={**os.environ, "PYTHONPATH": str(ROOT)})  # fmt: skip
+    done = subprocess.run(
+        [sys.executable, "-m", module, *arguments],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=500,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
     assert done.returncode == 0, done.stderr[-2000:]
     return done.stdout + done.stderr
 
 
 def test_no_planted_identifier_is_left_after_ingest_training_and_check(archive, tmp_path):
-    said = run(tmp_path, "cmrvlm.ingest", f"source={archive}", "out=studies", f"ingest.key_file={tmp_path / 'key'}")
+    said = run(
+        tmp_path,
+        "cmrvlm.ingest",
+        f"source={archive}",
+        "out=studies",
+        f"ingest.key_file={tmp_path / 'key'}",
+    )
     data = ("data=manifest", "data.path=studies/manifest.csv", "paths.cache=cache")
     said += run(tmp_path, "cmrvlm.train", *data, *FAST, "out=run")
     said += run(tmp_path, "cmrvlm.check", *data, "out=check", "run=run")
@@ -59,7 +79,9 @@ def test_no_planted_identifier_is_left_after_ingest_training_and_check(archive, 
         if path.is_file():
             content = path.read_bytes()
             name = str(path.relative_to(tmp_path))
-            searched[name] = name.encode() + (gzip.decompress(content) if path.suffix == ".gz" else content)
+            searched[name] = name.encode() + (
+                gzip.decompress(content) if path.suffix == ".gz" else content
+            )
     assert len(searched) > 10
     for secret in (SECRET, BIRTH, "1943-07-19", ODD):
         assert not [name for name, content in searched.items() if secret.encode() in content]

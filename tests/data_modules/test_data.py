@@ -44,7 +44,9 @@ def test_patients_are_not_divided_and_strata_are_shared_out():
 
 def test_small_strata_together_give_the_share():
     ids = [f"s{i}" for i in range(32)]
-    split = split_by_patient(ids, ids, [str(i % 16) for i in range(32)], {"test": 0.25, "val": 0.125}, 0)
+    split = split_by_patient(
+        ids, ids, [str(i % 16) for i in range(32)], {"test": 0.25, "val": 0.125}, 0
+    )
     assert (len(split["test"]), len(split["val"])) == (8, 4)
 
 
@@ -94,7 +96,9 @@ def test_everything_that_changes_the_content_changes_the_key(tmp_path):
         StudyCache(tmp_path, small_source(slices=3), scaling()),
         StudyCache(tmp_path, small_source(), scaling(98.0)),
         StudyCache(
-            tmp_path, small_source(), Preprocessing({"scale": PercentileIntensity(), "frames": SampleFrames(2)})
+            tmp_path,
+            small_source(),
+            Preprocessing({"scale": PercentileIntensity(), "frames": SampleFrames(2)}),
         ),
     ]
     assert base == StudyCache(tmp_path, small_source(), scaling()).folder
@@ -139,8 +143,14 @@ def test_broken_studies_are_named_counted_and_never_replaced(tmp_path):
 def samples(cache, source, mixture, augment, workers, epoch=0):
     data = TrainingSet(cache, source.study_ids(), mixture, augment, seed=5)
     sampler = EpochSampler(len(data), 5, 2, lambda: (epoch, 0))
-    loader = torch.utils.data.DataLoader(data, 2, sampler=sampler, num_workers=workers, collate_fn=list)
-    return [(s.study_id, float(s.series["lge"].image.sum()), asked) for batch in loader for s, asked in batch]
+    loader = torch.utils.data.DataLoader(
+        data, 2, sampler=sampler, num_workers=workers, collate_fn=list
+    )
+    return [
+        (s.study_id, float(s.series["lge"].image.sum()), asked)
+        for batch in loader
+        for s, asked in batch
+    ]
 
 
 def test_samples_do_not_depend_on_workers_and_differ_between_epochs(tmp_path, parts):
@@ -178,8 +188,13 @@ def test_evaluation_is_the_same_every_time(parts):
 
 
 def module(tmp_path, parts, **changes):
-    settings = {"source": small_source(count=16), "preprocessing": scaling(), "mixture": parts[0].mixture,
-                "cache_dir": str(tmp_path), "shares": {"test": 0.25}}  # fmt: skip
+    settings = {
+        "source": small_source(count=16),
+        "preprocessing": scaling(),
+        "mixture": parts[0].mixture,
+        "cache_dir": str(tmp_path),
+        "shares": {"test": 0.25},
+    }
     return StudyDataModule(**settings | changes)
 
 
@@ -211,7 +226,9 @@ def test_module_says_what_is_missing(tmp_path, parts):
 def test_batches_of_an_epoch_hold_every_study_once(parts):
     data = parts[0]
     seen = [study for batch in data.train_dataloader() for study in batch.study_ids]
-    assert len(seen) == len(set(seen)) == len(data.split["train"]) // data.batch_size * data.batch_size
+    assert (
+        len(seen) == len(set(seen)) == len(data.split["train"]) // data.batch_size * data.batch_size
+    )
     assert all(a != b for a, b in pairwise(seen))
 
 

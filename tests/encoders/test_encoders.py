@@ -5,14 +5,22 @@ from cmrvlm.encoders import base
 from cmrvlm.encoders.conv import ConvEncoder
 from cmrvlm.encoders.swin import Swin3D, Swin4D
 from cmrvlm.encoders.unet import UnetEncoder
-from cmrvlm.encoders.window_attention import WindowAttention, fit_window, partition, relative_offsets, unpartition
+from cmrvlm.encoders.window_attention import (
+    WindowAttention,
+    fit_window,
+    partition,
+    relative_offsets,
+    unpartition,
+)
 from cmrvlm.errors import CmrvlmError
 
 SMALL = {"stem_channels": (8, 16), "depths": (2, 1), "heads": 2}
 ENCODERS = {
     "swin4d": lambda: Swin4D(**SMALL, spatial_window=(2, 3, 3)),
     "swin3d_stack": lambda: Swin3D(**SMALL, window=(2, 3, 3)),
-    "swin3d_cine": lambda: Swin3D(**SMALL, window=(4, 3, 3), temporal_tokens=3, spatial_grid=(1, 3, 3)),
+    "swin3d_cine": lambda: Swin3D(
+        **SMALL, window=(4, 3, 3), temporal_tokens=3, spatial_grid=(1, 3, 3)
+    ),
     "conv": lambda: ConvEncoder((8, 16, 16)),
     "unet": lambda: UnetEncoder((8, 8, 16, 16, 16), norm="instance"),
     "unet in groups": lambda: UnetEncoder((8, 8, 16, 16, 16)),
@@ -103,7 +111,10 @@ def test_attention_over_one_window_is_plain_attention():
     torch.manual_seed(0)
     layer = awake(WindowAttention(8, 2, (0, 0, 0, 0)))
     x = torch.randn(1, 2, 3, 4, 5, 8)
-    q, k, v = (part.view(120, 2, 4).transpose(0, 1) for part in layer.qkv(x.reshape(120, 8)).chunk(3, dim=-1))
+    q, k, v = (
+        part.view(120, 2, 4).transpose(0, 1)
+        for part in layer.qkv(x.reshape(120, 8)).chunk(3, dim=-1)
+    )
     bias = layer.bias(relative_offsets((2, 3, 4, 5), 3)).permute(2, 0, 1)
     weights = (q @ k.transpose(1, 2) / 2 + bias).softmax(dim=-1)
     expected = layer.out((weights @ v).transpose(0, 1).reshape(120, 8))
@@ -148,16 +159,32 @@ def test_partition_is_undone():
 
 def test_gradients_reach_every_weight(encoder):
     out = encoder(torch.rand(2, 1, 4, 3, 40, 40))
-    (encoder.tokens_of_series(out.grid).square().mean() + sum(p.square().mean() for p in out.pyramid[1:])).backward()
-    silent = [name for name, p in encoder.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
+    (
+        encoder.tokens_of_series(out.grid).square().mean()
+        + sum(p.square().mean() for p in out.pyramid[1:])
+    ).backward()
+    silent = [
+        name
+        for name, p in encoder.named_parameters()
+        if p.grad is None or not p.grad.abs().sum() > 0
+    ]
     assert not silent
 
 
 def test_a_unet_normalises_as_its_configuration_says():
     """Runs from before there was a choice do not say, and have groups."""
-    kinds = {norm: {type(one) for one in UnetEncoder((8, 8, 16, 16, 16), **own).modules() if "Norm" in type(one).__name__}
-             for norm, own in (("group", {}), ("instance", {"norm": "instance"}))}  # fmt: skip
+    kinds = {
+        norm: {
+            type(one)
+            for one in UnetEncoder((8, 8, 16, 16, 16), **own).modules()
+            if "Norm" in type(one).__name__
+        }
+        for norm, own in (("group", {}), ("instance", {"norm": "instance"}))
+    }
     layer_norm = torch.nn.LayerNorm  # of the mixing
-    assert kinds == {"group": {torch.nn.GroupNorm, layer_norm}, "instance": {torch.nn.InstanceNorm2d, layer_norm}}
+    assert kinds == {
+        "group": {torch.nn.GroupNorm, layer_norm},
+        "instance": {torch.nn.InstanceNorm2d, layer_norm},
+    }
     with pytest.raises(CmrvlmError, match="batch"):
         UnetEncoder(norm="batch")

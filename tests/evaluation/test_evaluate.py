@@ -14,7 +14,14 @@ import torch
 from cmrvlm import compare as compare_module
 from cmrvlm.errors import CmrvlmError
 from cmrvlm.evaluation.asking import Asked, unchanged
-from cmrvlm.evaluation.conditions import PROBES, Condition, all_subsets, conditions, partners, with_images_of
+from cmrvlm.evaluation.conditions import (
+    PROBES,
+    Condition,
+    all_subsets,
+    conditions,
+    partners,
+    with_images_of,
+)
 from cmrvlm.evaluation.evaluate import evaluate, evaluation_data
 from cmrvlm.evaluation.results import Bootstrap, interval
 from cmrvlm.evaluation.tables import shown
@@ -32,8 +39,17 @@ TASKS = set(composed("+experiment=stage3", "out=none", "run_dir=none")["mix"]["t
 @pytest.fixture(scope="module")
 def run(tmp_path_factory, cache):
     folder = tmp_path_factory.mktemp("evaluate") / "run"
-    train(composed("+experiment=stage3", "+debug=fast", f"paths.cache={cache}", f"out={folder}", f"run_dir={folder}",
-                   "callbacks.samples=null"), folder)  # fmt: skip
+    train(
+        composed(
+            "+experiment=stage3",
+            "+debug=fast",
+            f"paths.cache={cache}",
+            f"out={folder}",
+            f"run_dir={folder}",
+            "callbacks.samples=null",
+        ),
+        folder,
+    )
     return folder
 
 
@@ -66,8 +82,15 @@ def test_every_task_probe_and_subset_has_the_same_tree(whole):
             for row in metrics.values():
                 assert {"value", "low", "high", "n", "undefined"} <= set(row)
                 assert row["value"] is None or row["low"] is None or row["low"] <= row["high"]
-    for name in ("disease.macro_auroc", "segment_lv.dice", "volume.lvef_mae_percent", "report.finding_f1",
-                 "vqa_closed.accuracy", "detect.iou", "prognosis.c_index"):  # fmt: skip
+    for name in (
+        "disease.macro_auroc",
+        "segment_lv.dice",
+        "volume.lvef_mae_percent",
+        "report.finding_f1",
+        "vqa_closed.accuracy",
+        "detect.iou",
+        "prognosis.c_index",
+    ):
         task, metric = name.split(".")
         assert metric in content["tasks"][task]
 
@@ -80,7 +103,12 @@ def test_the_full_subset_is_the_full_set_and_differs_by_nothing(whole):
             same = full[task][metric]
             assert {k: same[k] for k in row} == row
             if row["value"] is not None:
-                assert same["difference"]["value"] == same["difference"]["low"] == same["difference"]["high"] == 0
+                assert (
+                    same["difference"]["value"]
+                    == same["difference"]["low"]
+                    == same["difference"]["high"]
+                    == 0
+                )
 
 
 def test_one_row_for_each_answer(whole):
@@ -98,7 +126,9 @@ def test_one_row_for_each_answer(whole):
     for row in rows:
         wanted = heads.get(row["task"]) if row["probe"] != "prompt" else None
         assert (row["probabilities"] is None) == (wanted is None)
-        assert wanted is None or (len(row["probabilities"]) == wanted and 0 <= min(row["probabilities"]) <= 1)
+        assert wanted is None or (
+            len(row["probabilities"]) == wanted and 0 <= min(row["probabilities"]) <= 1
+        )
     paraphrased = {row["prompt"] for row in rows if row["probe"] == "paraphrase"}
     assert not paraphrased & {row["prompt"] for row in full}
 
@@ -111,8 +141,23 @@ def test_figures_tables_and_settings_are_written(whole):
     for words in ("| segment_lv | dice |", "mirage", "Sequences shown", "synthetic"):
         assert words in text
     settings = content["settings"]
-    for name in ("weights", "data", "study_ids", "decoding", "max_new_tokens", "cleaning", "bleu_tokenizers", "intervals",
-                 "meteor", "text_scale", "preprocessing", "languages", "tasks", "device", "versions"):  # fmt: skip
+    for name in (
+        "weights",
+        "data",
+        "study_ids",
+        "decoding",
+        "max_new_tokens",
+        "cleaning",
+        "bleu_tokenizers",
+        "intervals",
+        "meteor",
+        "text_scale",
+        "preprocessing",
+        "languages",
+        "tasks",
+        "device",
+        "versions",
+    ):
         assert settings[name] not in (None, "")
     assert settings["synthetic"] is True
     assert settings["studies"] == settings["patients"] == 3
@@ -130,7 +175,12 @@ def test_removed_images_leave_nothing_to_segment_by(whole):
 
 
 def test_twice_and_at_any_batch_size_and_workers_the_file_is_the_same(run, tmp_path):
-    settings = ([], [], ["+data.evaluation_batch_size=1"], ["+data.evaluation_batch_size=8", "+data.num_workers=2"])
+    settings = (
+        [],
+        [],
+        ["+data.evaluation_batch_size=1"],
+        ["+data.evaluation_batch_size=8", "+data.num_workers=2"],
+    )
     texts = []
     for index, extra in enumerate(settings):
         evaluation(run, tmp_path / str(index), "probes=[swapped]", *extra)
@@ -140,16 +190,22 @@ def test_twice_and_at_any_batch_size_and_workers_the_file_is_the_same(run, tmp_p
 
 
 def test_studies_answered_together_score_as_those_answered_alone(run, tmp_path):
-    alone, together = (evaluation(run, tmp_path / str(count), "probes=[swapped]", f"studies_at_once={count}")
-                       for count in (1, 3))  # fmt: skip
+    alone, together = (
+        evaluation(run, tmp_path / str(count), "probes=[swapped]", f"studies_at_once={count}")
+        for count in (1, 3)
+    )
     assert alone["settings"].pop("studies_at_once") == 1
     assert together["settings"].pop("studies_at_once") == 3
     for one, other in ((alone["tasks"], together["tasks"]), (alone["probes"], together["probes"])):
-        flat, flat_other = ({"/".join(path): row for path, row in leaves(tree)} for tree in (one, other))
+        flat, flat_other = (
+            {"/".join(path): row for path, row in leaves(tree)} for tree in (one, other)
+        )
         assert flat.keys() == flat_other.keys()
         for path, row in flat.items():
             for name, value in row.items():
-                assert flat_other[path][name] == (value if value is None else pytest.approx(value, abs=1e-3)), path
+                assert flat_other[path][name] == (
+                    value if value is None else pytest.approx(value, abs=1e-3)
+                ), path
 
 
 def leaves(tree, path=()):
@@ -163,35 +219,69 @@ def leaves(tree, path=()):
 
 def test_two_processes_ask_about_each_study_once(run, tmp_path):
     """Five studies on two processes: none is padded in, and the scores are those of one process."""
-    arguments = [f"run={run}", "+data.shares={val: 0.0, test: 1.0}", "+data.source.count=5", "+data.source.seed=5",
-                 "probes=[swapped]", "max_new_tokens=12", "bootstrap=40", "cases_per_task=2"]  # fmt: skip
+    arguments = [
+        f"run={run}",
+        "+data.shares={val: 0.0, test: 1.0}",
+        "+data.source.count=5",
+        "+data.source.seed=5",
+        "probes=[swapped]",
+        "max_new_tokens=12",
+        "bootstrap=40",
+        "cases_per_task=2",
+    ]
     threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # as each of the two has: sums over several threads are rounded otherwise
+    torch.set_num_threads(
+        1
+    )  # as each of the two has: sums over several threads are rounded otherwise
     try:
         one = evaluate(composed(*arguments, f"out={tmp_path / 'one'}", name="evaluate"))
     finally:
         torch.set_num_threads(threads)
-    done = subprocess.run([sys.executable, "-W", "ignore", "-m", "torch.distributed.run", "--nproc_per_node=2", "--standalone",
-                           "-m", "cmrvlm.evaluate", *arguments, f"out={tmp_path / 'two'}"], cwd=ROOT, check=False,
-                          capture_output=True, text=True, timeout=500, env={**os.environ, "OMP_NUM_THREADS": "1"})  # fmt: skip
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-W",
+            "ignore",
+            "-m",
+            "torch.distributed.run",
+            "--nproc_per_node=2",
+            "--standalone",
+            "-m",
+            "cmrvlm.evaluate",
+            *arguments,
+            f"out={tmp_path / 'two'}",
+        ],
+        cwd=ROOT,
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=500,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
     assert done.returncode == 0, done.stderr[-3000:]
     two = json.loads((tmp_path / "two" / "metrics.json").read_text())
     assert two["settings"]["studies"] == one["settings"]["studies"] == 5
-    for (path, row), (other_path, other) in zip(leaves(one["tasks"]), leaves(two["tasks"]), strict=True):
+    for (path, row), (other_path, other) in zip(
+        leaves(one["tasks"]), leaves(two["tasks"]), strict=True
+    ):
         assert path == other_path
         assert (row["n"], row["undefined"]) == (other["n"], other["undefined"]), path
         # Both have six digits; one in the last of them is a hair more than 1e-6 in binary.
         same = None if other["value"] is None else pytest.approx(other["value"], abs=1.0001e-6)
         assert row["value"] == same, path
     names = (
-        pq.read_table(tmp_path / "two" / "answers.parquet").select(["study", "task", "question", "probe"]).to_pylist()
+        pq.read_table(tmp_path / "two" / "answers.parquet")
+        .select(["study", "task", "question", "probe"])
+        .to_pylist()
     )
     assert len({tuple(row.values()) for row in names}) == len(names)
 
 
 def test_lower_case_changes_numbers_and_says_so(run, tmp_path):
-    raw, lower = (evaluation(run, tmp_path / str(i), "tasks=[caption]", "probes=null", f"lowercase={i}")
-                  for i in ("false", "true"))  # fmt: skip
+    raw, lower = (
+        evaluation(run, tmp_path / str(i), "tasks=[caption]", "probes=null", f"lowercase={i}")
+        for i in ("false", "true")
+    )
     assert raw["settings"]["cleaning"] == "none"
     assert lower["settings"]["cleaning"] == "lower case"
 
@@ -199,8 +289,12 @@ def test_lower_case_changes_numbers_and_says_so(run, tmp_path):
 def test_tasks_are_chosen_by_name(run, tmp_path):
     content = evaluation(run, tmp_path, "tasks=[phase,disease]", "probes=null")
     assert list(content["tasks"]) == ["phase", "disease"]
-    for overrides, words in ((["tasks=[diagnosis]"], "unknown task 'diagnosis'"), (["probes=[dark]"], "dark"),
-                             (["subsets=[sax+t1]"], r"sax\+t1"), (["part=nothing"], "holds no study")):  # fmt: skip
+    for overrides, words in (
+        (["tasks=[diagnosis]"], "unknown task 'diagnosis'"),
+        (["probes=[dark]"], "dark"),
+        (["subsets=[sax+t1]"], r"sax\+t1"),
+        (["part=nothing"], "holds no study"),
+    ):
         with pytest.raises(CmrvlmError, match=words):
             evaluation(run, tmp_path, *overrides)
 
@@ -230,7 +324,9 @@ def test_broken_study_is_failed_and_named_and_never_replaced(run, tmp_path, monk
         return load(self, study_id)
 
     monkeypatch.setattr(PhantomSource, "load", failing)
-    content = evaluation(run, tmp_path, "tasks=[sequence]", "probes=null", f"+data.cache_dir={tmp_path / 'cache'}")
+    content = evaluation(
+        run, tmp_path, "tasks=[sequence]", "probes=null", f"+data.cache_dir={tmp_path / 'cache'}"
+    )
     assert list(content["failures"]) == [broken]
     assert "truncated" in content["failures"][broken]
     assert content["settings"]["studies"] == 2
@@ -239,7 +335,9 @@ def test_broken_study_is_failed_and_named_and_never_replaced(run, tmp_path, monk
     assert broken not in {row["study"] for row in rows if not row["failure"]}
 
 
-def test_study_that_the_model_cannot_take_is_failed_and_the_others_are_asked(run, tmp_path, monkeypatch):
+def test_study_that_the_model_cannot_take_is_failed_and_the_others_are_asked(
+    run, tmp_path, monkeypatch
+):
     from cmrvlm.instructions.collate import Collator
 
     call, broken = Collator.__call__, json.loads((run / "split.json").read_text())["test"][0]
@@ -282,7 +380,13 @@ def test_swapped_images_are_another_patients(study, source):
         assert series.image is other.series[name].image
         assert series.mask is study.series[name].mask
     cine = other.series["sax"]
-    shorter = replace(cine, image=cine.image[:, :-1], mask=None, phases={}, frame_times_ms=cine.frame_times_ms[:-1])
+    shorter = replace(
+        cine,
+        image=cine.image[:, :-1],
+        mask=None,
+        phases={},
+        frame_times_ms=cine.frame_times_ms[:-1],
+    )
     series = with_images_of(study, replace(other, series={"sax": shorter})).series["sax"]
     assert (series.mask, series.frame_times_ms) == (None, shorter.frame_times_ms)
     patients = {"a": "1", "b": "1", "c": "2"}
@@ -326,7 +430,9 @@ def test_runs_are_compared_in_pairs(whole, run, tmp_path, capsys):
     head, rows = compare_module.compare([out, tmp_path / "b"])
     assert len(head) == 5
     found = {(row[0], row[1]): row for row in rows}
-    assert found["segment_lv", "dice"][2].startswith(f"{content['tasks']['segment_lv']['dice']['value']:.3f}")
+    assert found["segment_lv", "dice"][2].startswith(
+        f"{content['tasks']['segment_lv']['dice']['value']:.3f}"
+    )
     assert found["disease", "macro_auroc"][4] == "+0.000 (+0.000 to +0.000)"
     compare_module.main([str(out), str(tmp_path / "b")])
     assert "segment_lv" in capsys.readouterr().out
@@ -344,7 +450,9 @@ def test_runs_are_compared_in_pairs(whole, run, tmp_path, capsys):
     _, rows = compare_module.compare([tmp_path / "e", out])
     found = {(row[0], row[1]): row for row in rows}
     assert found["segment_lv", "dice"][2] == found["segment_lv", "dice"][4] == ""
-    assert found["segment_lv", "dice"][3] == f"{content['tasks']['segment_lv']['dice']['value']:.3f}"
+    assert (
+        found["segment_lv", "dice"][3] == f"{content['tasks']['segment_lv']['dice']['value']:.3f}"
+    )
 
 
 def test_the_hash_of_the_data_is_that_of_its_content(run, source, tmp_path):
@@ -353,7 +461,10 @@ def test_the_hash_of_the_data_is_that_of_its_content(run, source, tmp_path):
 
     preprocessing = build(read_config(run)["transform"]["preprocessing"], "transform.preprocessing")
     ids = source.study_ids()[:2]
-    one, two = StudyCache(tmp_path / "one", source, preprocessing), StudyCache(tmp_path / "two", source, preprocessing)
+    one, two = (
+        StudyCache(tmp_path / "one", source, preprocessing),
+        StudyCache(tmp_path / "two", source, preprocessing),
+    )
     for cache in (one, two):
         cache.fill(ids)
     assert one.content_hash(ids) == two.content_hash(ids)
@@ -380,16 +491,26 @@ def said(task, study, texts, *, views=True, answer=""):
     from cmrvlm.tasks.base import Answer, Case, Instruction, View
 
     shown = (View("sax"),) if views else ()
-    return [Answer(Instruction(study, task, "en", "?", answer, Case(shown, key=str(k))), text)
-            for k, text in enumerate(texts)]  # fmt: skip
+    return [
+        Answer(Instruction(study, task, "en", "?", answer, Case(shown, key=str(k))), text)
+        for k, text in enumerate(texts)
+    ]
 
 
 def test_unchanged_answers_are_counted_where_the_truth_changes():
-    full = Asked(Condition(), said("disease", "a", ["DCM", "DCM", "HCM", "MI"]) + said("summary", "a", ["x"], views=False)
-                 + said("volume", "a", ["EF 40 %"], answer="EF <lvef_percent> %"))  # fmt: skip
-    answers = said("disease", "a", ["DCM", "NOR", "HCM", "MI"]) + said("summary", "a", ["x"], views=False)
+    full = Asked(
+        Condition(),
+        said("disease", "a", ["DCM", "DCM", "HCM", "MI"])
+        + said("summary", "a", ["x"], views=False)
+        + said("volume", "a", ["EF 40 %"], answer="EF <lvef_percent> %"),
+    )
+    answers = said("disease", "a", ["DCM", "NOR", "HCM", "MI"]) + said(
+        "summary", "a", ["x"], views=False
+    )
     answers += said("volume", "a", ["EF 40 %"], answer="EF <lvef_percent> %")
-    swapped = Asked(Condition(probe="swapped"), answers, changed=[True, True, False, None, None, True])
+    swapped = Asked(
+        Condition(probe="swapped"), answers, changed=[True, True, False, None, None, True]
+    )
     blind = Asked(Condition(probe="blind"), answers, changed=[None] * 6)
     rows = range(6)
     assert unchanged(swapped, full, rows) == [1.0, 0.0, None, None, None, None]
@@ -405,7 +526,9 @@ def test_changes_of_the_truth_are_those_of_the_other_study(source):
 
     one, same, other = (source.load(source.study_ids()[k]) for k in (0, 16, 1))
     tasks = {"disease": DiseaseTask(), "summary": SummaryTask()}
-    asked = [task.word(one, case, "en") for task in tasks.values() for case in task.cases(one, SEQUENCES)]
+    asked = [
+        task.word(one, case, "en") for task in tasks.values() for case in task.cases(one, SEQUENCES)
+    ]
     changes = Questioner._changes
     assert changes(SimpleNamespace(tasks=tasks), other, asked) == [True, None]
     assert changes(SimpleNamespace(tasks=tasks), same, asked) == [False, None]
@@ -435,7 +558,9 @@ def test_differences_are_over_questions_that_both_were_asked(study):
         asked.append(Answer(one, right if index else "myocarditis."))
     patients = [f"s{k}" for k in range(4)]
     full = Asked(Condition(), asked, patients)
-    part = Asked(Condition("sax"), asked[1:], patients[1:])  # the question that goes wrong cannot be asked
+    part = Asked(
+        Condition("sax"), asked[1:], patients[1:]
+    )  # the question that goes wrong cannot be asked
     bootstrap = Bootstrap.of(patients, 50)
     tree, _ = as_tree(statistics(part, {"disease": task}, full), part, bootstrap)
     add_differences(tree, part, full, {"disease": task}, bootstrap)

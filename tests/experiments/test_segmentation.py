@@ -19,13 +19,17 @@ from experiments.segmentation.results import Fold, keep
 from experiments.segmentation.scores import difference
 
 
-@pytest.mark.parametrize(("size", "spacing_mm", "strides", "flat"), [
-    # ACDC at the size and spacing that nnU-Net takes in 3D; strides and kernels worked out by its rules.
-    ((20, 256, 224), (5.0, 1.56, 1.56), ["111", "122", "222", "222", "122", "122"], 1),
-    ((10, 128, 128), (10.0, 1.5, 1.5), ["111", "122", "122", "222", "122", "122"], 2),
-    ((7, 128, 128), (10.0, 1.0, 1.0), ["111", "122", "122", "122", "122", "122"], 3),
-    ((64, 64, 64), (1.0, 1.0, 1.0), ["111", "222", "222", "222", "222"], 0),
-    ((128, 128), (1.5, 1.5), ["11", "22", "22", "22", "22", "22"], 0)])  # fmt: skip
+@pytest.mark.parametrize(
+    ("size", "spacing_mm", "strides", "flat"),
+    [
+        # ACDC at the size and spacing that nnU-Net takes in 3D; strides and kernels worked out by its rules.
+        ((20, 256, 224), (5.0, 1.56, 1.56), ["111", "122", "222", "222", "122", "122"], 1),
+        ((10, 128, 128), (10.0, 1.5, 1.5), ["111", "122", "122", "222", "122", "122"], 2),
+        ((7, 128, 128), (10.0, 1.0, 1.0), ["111", "122", "122", "122", "122", "122"], 3),
+        ((64, 64, 64), (1.0, 1.0, 1.0), ["111", "222", "222", "222", "222"], 0),
+        ((128, 128), (1.5, 1.5), ["11", "22", "22", "22", "22", "22"], 0),
+    ],
+)
 def test_plans_follow_the_rules_of_nnunet(size, spacing_mm, strides, flat):
     kernels, found = planned(size, spacing_mm)
     assert ["".join(map(str, level)) for level in found] == strides
@@ -37,7 +41,9 @@ def stack(slices, side=64):
     mask = np.zeros((slices, 2, side, side), np.uint8)
     mask[:, 1, 8:20, 8:20] = STRUCTURES["lv"]
     mask[:, 0] = NOT_ANNOTATED
-    return Series(rng.normal(size=mask.shape).astype(np.float32), np.diag([1.5, 1.5, 10.0, 1.0]), mask=mask)
+    return Series(
+        rng.normal(size=mask.shape).astype(np.float32), np.diag([1.5, 1.5, 10.0, 1.0]), mask=mask
+    )
 
 
 @pytest.mark.parametrize("dimensions", [2, 3])
@@ -107,8 +113,16 @@ def test_what_is_kept_of_a_comparison(fold, tmp_path):
     content = json.loads((tmp_path / "metrics.json").read_text())
     assert content["acdc"] == {"ours": 1}
     found = content["phantom"]
-    for name, value in (("lv_ed_dice", 1), ("lv_es_dice", 1), ("myo_dice", 1), ("rv_dice", 1), ("lv_hd95_mm", 0),
-                        ("lvef_bias_points", 0), ("lvedv_bias_ml", 0), ("lv_mass_mae_g", 0)):  # fmt: skip
+    for name, value in (
+        ("lv_ed_dice", 1),
+        ("lv_es_dice", 1),
+        ("myo_dice", 1),
+        ("rv_dice", 1),
+        ("lv_hd95_mm", 0),
+        ("lvef_bias_points", 0),
+        ("lvedv_bias_ml", 0),
+        ("lv_mass_mae_g", 0),
+    ):
         assert found["ours"][name]["value"] == value, name
     assert found["dynunet_2d"]["lv_dice"]["value"] < found["dynunet_3d"]["lv_dice"]["value"] < 1
     assert found["dynunet"] == found["dynunet_3d"] | {"plan": "dynunet_3d"}
@@ -134,22 +148,43 @@ def test_models_that_find_next_to_nothing_are_told_as_such(fold, tmp_path):
     nothing = {name: np.zeros_like(mask) for name, mask in fold.maps["ours"].items()}
     maps = {"ours": {**nothing, first: fold.maps["ours"][first]}, "dynunet_2d": nothing}
     curves, minutes = ({name: one[name] for name in maps} for one in (fold.curves, fold.minutes))
-    keep("phantom", DATA_SETS["phantom"], [replace(fold, maps=maps, curves=curves, minutes=minutes)], 0.3, tmp_path)
+    keep(
+        "phantom",
+        DATA_SETS["phantom"],
+        [replace(fold, maps=maps, curves=curves, minutes=minutes)],
+        0.3,
+        tmp_path,
+    )
     found = json.loads((tmp_path / "metrics.json").read_text())["phantom"]
     assert found["ours"]["lv_dice"]["value"] == pytest.approx(1 / 3, abs=1e-4)
     assert found["dynunet_2d"]["lv_dice"]["value"] == 0
-    assert "| LVEF, points | +0.0 (no limits), n 1 | undefined |  |" in (tmp_path / "summary_phantom.md").read_text()
+    assert (
+        "| LVEF, points | +0.0 (no limits), n 1 | undefined |  |"
+        in (tmp_path / "summary_phantom.md").read_text()
+    )
     assert (tmp_path / "cases_phantom.png").is_file()
 
 
 def test_means_without_the_folds_on_which_settings_were_chosen(fold, tmp_path):
     folds = [replace(fold, studies=[one], native=[one]) for one in fold.studies]
     folds[-1] = replace(folds[-1], maps={**fold.maps, "dynunet_3d": fold.maps["ours"]})
-    folds = [replace(one, maps={model: {one.studies[0].study_id: own[one.studies[0].study_id]}
-                                for model, own in one.maps.items()}) for one in folds]  # fmt: skip
+    folds = [
+        replace(
+            one,
+            maps={
+                model: {one.studies[0].study_id: own[one.studies[0].study_id]}
+                for model, own in one.maps.items()
+            },
+        )
+        for one in folds
+    ]
     keep("phantom", DATA_SETS["phantom"], folds, 0.3, tmp_path)
     found = json.loads((tmp_path / "metrics.json").read_text())["phantom"]
-    assert found["but_first_two_folds"]["dynunet_3d"]["lv_dice"] == 1 > found["dynunet_3d"]["lv_dice"]["value"]
+    assert (
+        found["but_first_two_folds"]["dynunet_3d"]["lv_dice"]
+        == 1
+        > found["dynunet_3d"]["lv_dice"]["value"]
+    )
     assert found["but_first_two_folds"]["dynunet_2d"]["lv_dice"] < 1
 
 
@@ -160,4 +195,6 @@ def test_differences_are_those_of_patients_with_both(fold):
     assert found["n"] == 2
     assert found["low"] >= 0.1
     assert found["high"] <= 0.3
-    assert difference(Mean([None, 1.0, None]), Mean([1.0, None, 1.0]), fold.studies)["value"] is None
+    assert (
+        difference(Mean([None, 1.0, None]), Mean([1.0, None, 1.0]), fold.studies)["value"] is None
+    )

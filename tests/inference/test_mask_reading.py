@@ -18,7 +18,12 @@ from cmrvlm.tasks.segmentation import SegmentTask, said_absent
 
 def asked(as_box):
     return Instruction(
-        "s", "segment_lv", "en", "", "", Case((), mask=MaskTarget("sax", "lv", (1,), (0,), ("ed",), as_box))
+        "s",
+        "segment_lv",
+        "en",
+        "",
+        "",
+        Case((), mask=MaskTarget("sax", "lv", (1,), (0,), ("ed",), as_box)),
     )
 
 
@@ -61,7 +66,10 @@ def test_each_means_does_its_own():
 
 def test_parts_and_holes_are_those_of_scipy():
     """Many small parts that meet in edges and corners; the largest as SciPy counts it, holes as it fills them."""
-    noise = ndimage.gaussian_filter(np.random.default_rng(0).normal(size=(3, 4, 40, 40)), (0, 0, 1, 1)) - 0.1
+    noise = (
+        ndimage.gaussian_filter(np.random.default_rng(0).normal(size=(3, 4, 40, 40)), (0, 0, 1, 1))
+        - 0.1
+    )
     inside = torch.from_numpy(noise)
     largest = MaskReading(largest=True).mask(inside, asked(False))
     filled = MaskReading(fill=True).mask(inside, asked(False))
@@ -82,17 +90,22 @@ def test_a_mirrored_study_has_the_mirrored_mask(parts):
     study = data.cache.load(data.split["train"][0])
     own = [one for one in data.mixture.all(study) if one.task == "segment_lv"]
     batch = collator([(study, own)])
-    masks = {name: answer_batch(model, collator, batch, 20, reading=MaskReading(flips=flips))[0].mask
-             for name, flips in (("plain", False), ("flipped", True))}  # fmt: skip
+    masks = {
+        name: answer_batch(model, collator, batch, 20, reading=MaskReading(flips=flips))[0].mask
+        for name, flips in (("plain", False), ("flipped", True))
+    }
     assert masks["plain"].shape == masks["flipped"].shape
     hidden = torch.randn(1, batch.rows.ids.shape[1], model.llm.width)
     turned = {
-        name: [type(one)(one.images.flip(-1), one.owners) for one in group] for name, group in batch.media.items()
+        name: [type(one)(one.images.flip(-1), one.owners) for one in group]
+        for name, group in batch.media.items()
     }
     reading = MaskReading(flips=True)
     with torch.no_grad():
-        one, two = (reading.logits(model, media, model.encode(media), hidden, batch.rows, own, [0])[0]
-                    for media in (batch.media, turned))  # fmt: skip
+        one, two = (
+            reading.logits(model, media, model.encode(media), hidden, batch.rows, own, [0])[0]
+            for media in (batch.media, turned)
+        )
     assert (one - two.flip(-1)).abs().max() < 1e-4
 
 
@@ -106,9 +119,16 @@ def test_what_is_nowhere_is_said_to_be_absent_and_has_an_empty_mask(parts, monke
     shape, rule = study.series["sax"].image.shape, answering._rule
 
     def answers(chosen, filled):
-        monkeypatch.setattr(answering, "_rule",
-                            lambda collator, one, end: rule(collator, replace(one, allowed=one.allowed[chosen:][:1]), end))  # fmt: skip
-        monkeypatch.setattr(MaskReading, "mask", lambda _self, logits, _asked: np.full(logits.shape, filled))
+        monkeypatch.setattr(
+            answering,
+            "_rule",
+            lambda collator, one, end: rule(
+                collator, replace(one, allowed=one.allowed[chosen:][:1]), end
+            ),
+        )
+        monkeypatch.setattr(
+            MaskReading, "mask", lambda _self, logits, _asked: np.full(logits.shape, filled)
+        )
         return answer_batch(model, collator, batch, 40)
 
     for one in answers(0, True):
@@ -132,7 +152,9 @@ def test_what_is_nowhere_is_said_to_be_absent_and_has_an_empty_mask(parts, monke
 def test_closed_answers_are_whole_however_short_answers_are_to_be(parts):
     data, _, model, collator = parts
     study = data.cache.load(data.split["train"][0])
-    asked = [one for one in data.mixture.all(study) if one.allowed or one.task in ("report", "caption")]
+    asked = [
+        one for one in data.mixture.all(study) if one.allowed or one.task in ("report", "caption")
+    ]
     assert {bool(one.allowed) for one in asked} == {True, False}
     for one in answer_batch(model, collator, collator([(study, asked)]), 2):
         if one.instruction.allowed:
@@ -158,7 +180,10 @@ def test_masks_of_a_cycle_are_decoded_some_frames_at_a_time(parts, monkeypatch):
     """The same logits, and no more pictures at once than are allowed, but for those of one frame."""
     data, _, model, collator = parts
     studies = [data.cache.load(one) for one in data.split["train"][:2]]
-    asked = [(study, [SegmentTask(one).on_all_frames(study, "en") for one in ("lv", "rv")]) for study in studies]
+    asked = [
+        (study, [SegmentTask(one).on_all_frames(study, "en") for one in ("lv", "rv")])
+        for study in studies
+    ]
     batch = collator(asked)
     instructions = [one for _, own in asked for one in own]
     hidden = torch.randn(4, batch.rows.ids.shape[1], model.llm.width)
@@ -173,7 +198,9 @@ def test_masks_of_a_cycle_are_decoded_some_frames_at_a_time(parts, monkeypatch):
         monkeypatch.setattr(base, "PIXELS_AT_ONCE", at_once * height * width)
         sizes.clear()
         with torch.no_grad():
-            found = model.mask_logits(model.encode(batch.media), hidden, batch.rows, instructions, [0, 0, 1, 1])
+            found = model.mask_logits(
+                model.encode(batch.media), hidden, batch.rows, instructions, [0, 0, 1, 1]
+            )
         return torch.stack([found[row][0] for row in range(4)])
 
     monkeypatch.setattr(MaskDecoder, "pixels", pixels)

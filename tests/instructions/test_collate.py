@@ -40,7 +40,9 @@ def test_end_is_learned_and_padding_and_prompt_are_not(parts):
 def test_masks_are_those_of_the_frames_asked(parts):
     data = parts[0]
     batch = batch_of(parts)
-    for row, (instruction, owner) in enumerate(zip(batch.instructions, rows_of(batch), strict=True)):
+    for row, (instruction, owner) in enumerate(
+        zip(batch.instructions, rows_of(batch), strict=True)
+    ):
         target = instruction.case.mask
         if target is None:
             assert batch.masks[row] is None

@@ -18,7 +18,9 @@ def test_unknown_labels_are_nan_and_not_normal():
     for name, vector in study_targets(StudyLabels()).items():
         assert vector.shape == (TARGET_SIZES[name],)
         assert np.isnan(vector).all()
-    partly = study_targets(StudyLabels(findings={"lvef": True, "thrombus": None, "lv_lge": False}))["findings"]
+    partly = study_targets(StudyLabels(findings={"lvef": True, "thrombus": None, "lv_lge": False}))[
+        "findings"
+    ]
     codes = list(FINDINGS)
     assert partly[codes.index("lvef")] == 1
     assert partly[codes.index("lv_lge")] == 0
@@ -27,9 +29,16 @@ def test_unknown_labels_are_nan_and_not_normal():
 
 @pytest.mark.parametrize(
     ("months", "event", "expected"),
-    [(6, True, [1, None, None, None, None]), (6, False, [None] * 5), (30, True, [0, 0, 1, None, None]),
-     (24, False, [0, 0, None, None, None]), (24, True, [0, 0, 1, None, None]), (70, True, [0] * 5), (60, False, [0] * 5)],
-)  # fmt: skip
+    [
+        (6, True, [1, None, None, None, None]),
+        (6, False, [None] * 5),
+        (30, True, [0, 0, 1, None, None]),
+        (24, False, [0, 0, None, None, None]),
+        (24, True, [0, 0, 1, None, None]),
+        (70, True, [0] * 5),
+        (60, False, [0] * 5),
+    ],
+)
 def test_hazards_know_what_was_survived(months, event, expected):
     vector = hazard_vector(months, event)
     assert [None if np.isnan(v) else v for v in vector] == expected
@@ -53,7 +62,9 @@ def test_measurements_survive_standardisation(study):
 
 def test_phantom_scales_are_sensible(source):
     """Standardised values of the phantoms lie around 0 with a spread near 1, so that no measurement drowns another."""
-    rows = np.stack([study_targets(source.load(s).labels)["measurements"] for s in source.study_ids()])
+    rows = np.stack(
+        [study_targets(source.load(s).labels)["measurements"] for s in source.study_ids()]
+    )
     assert np.abs(np.median(rows, axis=0)).max() < 1
     assert rows.std(axis=0).min() > 0.3
     assert rows.std(axis=0).max() < 2.5

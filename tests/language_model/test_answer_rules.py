@@ -7,8 +7,10 @@ from cmrvlm.language_model.answer_rules import OneOf, Outline
 from cmrvlm.language_model.tokenizer import train_tokenizer
 from cmrvlm.reports.writer import CUT, SECTION_NAMES, all_headings, headings, split_sections
 
-TEXTS = ["Structure: the left ventricle is dilated. Function: reduced. LGE: none. Other: none. Impression: DCM.",
-         "结构：左心室扩大。功能：减低。延迟强化：无。其他：无。结论：扩张型心肌病。"]  # fmt: skip
+TEXTS = [
+    "Structure: the left ventricle is dilated. Function: reduced. LGE: none. Other: none. Impression: DCM.",
+    "结构：左心室扩大。功能：减低。延迟强化：无。其他：无。结论：扩张型心肌病。",
+]
 
 
 @pytest.fixture(scope="module")
@@ -17,8 +19,14 @@ def tokenizer():
 
 
 def outline(tokenizer, language):
-    return Outline(headings(language), all_headings(), lambda text: tokenizer.encode(text, add_special_tokens=False),
-                   tokenizer.decode, tokenizer.eos_token_id, CUT)  # fmt: skip
+    return Outline(
+        headings(language),
+        all_headings(),
+        lambda text: tokenizer.encode(text, add_special_tokens=False),
+        tokenizer.decode,
+        tokenizer.eos_token_id,
+        CUT,
+    )
 
 
 def written(tokenizer, rule, wishes, most):

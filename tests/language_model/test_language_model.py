@@ -15,7 +15,13 @@ from cmrvlm.language_model.network import tiny_language_model
 
 def tiny(**changes):
     torch.manual_seed(0)
-    settings = {"vocab_size": 40, "hidden_size": 32, "layers": 2, "heads": 4, "intermediate_size": 48}
+    settings = {
+        "vocab_size": 40,
+        "hidden_size": 32,
+        "layers": 2,
+        "heads": 4,
+        "intermediate_size": 48,
+    }
     return tiny_language_model(**settings | changes).eval()
 
 
@@ -25,9 +31,13 @@ IMAGE = 38
 def answers_of(model, prompts, images, *arguments, groups=None):
     """Answers to prompts whose first tokens stand for images."""
     tokens = [
-        model.embed(torch.tensor(own[1:count], dtype=torch.long)) for own, count in zip(prompts, images, strict=True)
+        model.embed(torch.tensor(own[1:count], dtype=torch.long))
+        for own, count in zip(prompts, images, strict=True)
     ]
-    ids = [[own[0], *[IMAGE] * (count - 1), *own[count:]] for own, count in zip(prompts, images, strict=True)]
+    ids = [
+        [own[0], *[IMAGE] * (count - 1), *own[count:]]
+        for own, count in zip(prompts, images, strict=True)
+    ]
     asked = embedded(model, IMAGE, tokens, ids, list(range(len(ids))) if groups is None else groups)
     return generate(model, asked, *arguments)
 
@@ -35,7 +45,9 @@ def answers_of(model, prompts, images, *arguments, groups=None):
 def layout_of(valid, images=1, prompts=None):
     """Layout with the same lengths in each row; the prompt is all there is by default."""
     counts = valid.sum(dim=1)
-    return Layout.of_rows(valid, torch.full_like(counts, images), counts if prompts is None else torch.tensor(prompts))
+    return Layout.of_rows(
+        valid, torch.full_like(counts, images), counts if prompts is None else torch.tensor(prompts)
+    )
 
 
 def test_masks_by_hand():
@@ -44,11 +56,23 @@ def test_masks_by_hand():
     layout = layout_of(valid, 2, [4])
     assert layout.blocks.tolist() == [[0, 0, 1, 1, 2, 2]]
     prefix = allowed(layout, "prefix")[0, 0].int().tolist()
-    assert prefix == [[1, 1, 0, 0, 0, 0], [1, 1, 0, 0, 0, 0], [1, 1, 1, 1, 0, 0], [1, 1, 1, 1, 0, 0],
-                      [1, 1, 1, 1, 1, 0], [0, 0, 0, 0, 0, 1]]  # fmt: skip
+    assert prefix == [
+        [1, 1, 0, 0, 0, 0],
+        [1, 1, 0, 0, 0, 0],
+        [1, 1, 1, 1, 0, 0],
+        [1, 1, 1, 1, 0, 0],
+        [1, 1, 1, 1, 1, 0],
+        [0, 0, 0, 0, 0, 1],
+    ]
     causal = allowed(layout, "causal")[0, 0].int().tolist()
-    assert causal == [[1, 0, 0, 0, 0, 0], [1, 1, 0, 0, 0, 0], [1, 1, 1, 0, 0, 0], [1, 1, 1, 1, 0, 0],
-                      [1, 1, 1, 1, 1, 0], [0, 0, 0, 0, 0, 1]]  # fmt: skip
+    assert causal == [
+        [1, 0, 0, 0, 0, 0],
+        [1, 1, 0, 0, 0, 0],
+        [1, 1, 1, 0, 0, 0],
+        [1, 1, 1, 1, 0, 0],
+        [1, 1, 1, 1, 1, 0],
+        [0, 0, 0, 0, 0, 1],
+    ]
 
 
 def test_positions_skip_padding():
@@ -60,7 +84,10 @@ def test_positions_skip_padding():
 @pytest.mark.parametrize("attention", ["prefix", "causal"])
 @torch.no_grad()
 def test_sdpa_and_eager_are_the_same_function(family, attention):
-    one, two = (tiny(family=family, attention=attention, attention_implementation=i) for i in ("sdpa", "eager"))
+    one, two = (
+        tiny(family=family, attention=attention, attention_implementation=i)
+        for i in ("sdpa", "eager")
+    )
     two.load_state_dict(one.state_dict())
     ids, valid, layout = some_layout()
     a, b = (m.hidden(m.embed(ids), layout)[valid] for m in (one, two))
@@ -85,7 +112,9 @@ def test_flex_attention_is_told_the_same(attention):
 @pytest.mark.skipif(shutil.which("g++") is None, reason="needs a compiler")
 @torch.no_grad()
 def test_flex_attention_is_the_same_function():
-    one, two = (tiny(hidden_size=64, attention_implementation=name) for name in ("sdpa", "flex_attention"))
+    one, two = (
+        tiny(hidden_size=64, attention_implementation=name) for name in ("sdpa", "flex_attention")
+    )
     two.load_state_dict(one.state_dict())
     ids, valid, layout = some_layout()
     a, b = (m.hidden(m.embed(ids), layout)[valid] for m in (one, two))
@@ -94,7 +123,9 @@ def test_flex_attention_is_the_same_function():
 
 def test_other_implementations_are_refused_by_name():
     with pytest.raises(CmrvlmError, match="flash_attention_2"):
-        for_implementation(torch.ones(1, 1, 2, 2, dtype=torch.bool), "flash_attention_2", torch.float32)
+        for_implementation(
+            torch.ones(1, 1, 2, 2, dtype=torch.bool), "flash_attention_2", torch.float32
+        )
 
 
 @torch.no_grad()
@@ -106,7 +137,9 @@ def test_images_see_each_other_questions_see_both_and_nothing_sees_the_future():
     def changed_by(index):
         other = ids.clone()
         other[0, index] = (ids[0, index] + 1) % 40
-        difference = model.hidden(model.embed(other), layout) - model.hidden(model.embed(ids), layout)
+        difference = model.hidden(model.embed(other), layout) - model.hidden(
+            model.embed(ids), layout
+        )
         return (difference[0].abs().max(dim=-1).values > 1e-5).int().tolist()
 
     assert changed_by(2) == [1, 1, 1, 1, 1, 1, 1, 1, 1]
@@ -114,7 +147,13 @@ def test_images_see_each_other_questions_see_both_and_nothing_sees_the_future():
     assert changed_by(7) == [0, 0, 0, 0, 0, 0, 0, 1, 1]
 
 
-PROMPTS = [[1, 2, 3], [5, 6, 7, 8, 9, 10, 11, 12, 13, 14], [20, 4], [5, 6, 7, 8, 21], [5, 6, 7, 8, 22, 23, 24]]
+PROMPTS = [
+    [1, 2, 3],
+    [5, 6, 7, 8, 9, 10, 11, 12, 13, 14],
+    [20, 4],
+    [5, 6, 7, 8, 21],
+    [5, 6, 7, 8, 22, 23, 24],
+]
 IMAGES = [2, 4, 1, 4, 4]  # tokens of begin and images
 GROUPS = ["a", "b", "c", "b", "b"]
 
@@ -172,7 +211,9 @@ def test_an_answer_is_the_likeliest_path_through_what_is_allowed():
     assert found[2] == [20, 21]
     assert answers_of(model, prompts[:1], images[:1], 39, 6, rules_of(allowed[:1])) == found[:1]
     whole = torch.tensor(prompts[:1])
-    logits = model.logits(model.hidden(model.embed(whole), layout_of(torch.ones_like(whole, dtype=torch.bool)))[0, -1])
+    logits = model.logits(
+        model.hidden(model.embed(whole), layout_of(torch.ones_like(whole, dtype=torch.bool)))[0, -1]
+    )
     assert found[0][0] == (5 if logits[5] > logits[11] else 11)
 
 
@@ -214,7 +255,9 @@ def test_with_enough_beams_the_likeliest_answer_of_all_is_found():
     def log_probabilities(tokens):
         whole = torch.tensor([[*prompt, *tokens]])
         layout = layout_of(torch.ones_like(whole, dtype=torch.bool), 1, [len(prompt)])
-        return model.logits(model.hidden(model.embed(whole), layout))[0, len(prompt) - 1 :].log_softmax(dim=-1)
+        return model.logits(model.hidden(model.embed(whole), layout))[
+            0, len(prompt) - 1 :
+        ].log_softmax(dim=-1)
 
     def score(tokens):
         table = log_probabilities(tokens)
@@ -222,7 +265,9 @@ def test_with_enough_beams_the_likeliest_answer_of_all_is_found():
 
     all_answers = [[], *([a] for a in range(11)), *([a, b] for a in range(11) for b in range(11))]
     best = max(all_answers, key=score)
-    together = embedded(model, 10, [model.embed(torch.zeros(0, dtype=torch.long))] * 2, [prompt, [5, 2]], [0, 1])
+    together = embedded(
+        model, 10, [model.embed(torch.zeros(0, dtype=torch.long))] * 2, [prompt, [5, 2]], [0, 1]
+    )
     found = beam_search(model, together, end, 2, beams=12)
     assert found[0] == best
     assert score(beam_search(model, one_prompt(model, prompt), end, 2, beams=2)[0]) <= score(best)
@@ -248,7 +293,9 @@ def test_ways_of_decoding_keep_to_what_is_allowed():
 def test_images_fill_their_places_in_order():
     ids = torch.tensor([[1, 9, 9, 2], [9, 3, 0, 0]])
     embeddings = torch.zeros(2, 4, 2)
-    filled = fill_image_places(embeddings, ids, 9, [torch.tensor([[1.0, 1], [2, 2]]), torch.tensor([[3.0, 3]])])
+    filled = fill_image_places(
+        embeddings, ids, 9, [torch.tensor([[1.0, 1], [2, 2]]), torch.tensor([[3.0, 3]])]
+    )
     assert filled[..., 0].tolist() == [[0, 1, 2, 0], [3, 0, 0, 0]]
 
 

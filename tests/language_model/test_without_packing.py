@@ -35,14 +35,18 @@ def bloom(size=40):
     """Its bias for distances is made from a mask of tokens, so it takes no other."""
     torch.manual_seed(0)
     return BloomForCausalLM(
-        BloomConfig(vocab_size=size, hidden_size=32, n_layer=2, n_head=4, max_position_embeddings=64)
+        BloomConfig(
+            vocab_size=size, hidden_size=32, n_layer=2, n_head=4, max_position_embeddings=64
+        )
     )
 
 
 @pytest.mark.parametrize("implementation", ["sdpa", "eager"])
 def test_what_a_network_can_is_tried_out(implementation):
     for family in ("qwen3", "llama"):
-        assert takes_masks(tiny_language_model(40, family, 32, 2, attention_implementation=implementation).network)
+        assert takes_masks(
+            tiny_language_model(40, family, 32, 2, attention_implementation=implementation).network
+        )
     assert takes_masks(minicpm3(attention_implementation=implementation).network)
     assert takes_masks(minicpm3(attention_implementation=implementation).network.bfloat16())
 
@@ -63,12 +67,24 @@ def other(kind):
     """Small networks that keep places, or what was read, in ways of their own."""
     torch.manual_seed(0)
     if kind == "alibi":
-        return MptForCausalLM(MptConfig(vocab_size=40, d_model=32, n_heads=4, n_layers=2, expansion_ratio=2))
+        return MptForCausalLM(
+            MptConfig(vocab_size=40, d_model=32, n_heads=4, n_layers=2, expansion_ratio=2)
+        )
     if kind == "convolution":
-        return Lfm2ForCausalLM(Lfm2Config(
-            vocab_size=40, hidden_size=32, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=4,
-            intermediate_size=48, layer_types=["conv", "full_attention"]))  # fmt: skip
-    return MambaForCausalLM(MambaConfig(vocab_size=40, hidden_size=32, num_hidden_layers=2, state_size=4))
+        return Lfm2ForCausalLM(
+            Lfm2Config(
+                vocab_size=40,
+                hidden_size=32,
+                num_hidden_layers=2,
+                num_attention_heads=4,
+                num_key_value_heads=4,
+                intermediate_size=48,
+                layer_types=["conv", "full_attention"],
+            )
+        )
+    return MambaForCausalLM(
+        MambaConfig(vocab_size=40, hidden_size=32, num_hidden_layers=2, state_size=4)
+    )
 
 
 def test_a_network_that_counts_places_by_itself_is_found_out():
@@ -81,19 +97,34 @@ def test_a_recurrent_state_is_refused_before_training(tmp_path):
     assert cache_is_shared(bloom())
     tokenizer = published_tokenizer()
     tokenizer.save_pretrained(tmp_path)
-    config = MambaConfig(vocab_size=len(tokenizer), hidden_size=32, num_hidden_layers=2, state_size=4)
+    config = MambaConfig(
+        vocab_size=len(tokenizer), hidden_size=32, num_hidden_layers=2, state_size=4
+    )
     MambaForCausalLM(config).save_pretrained(tmp_path)
     with pytest.raises(CmrvlmError, match="recurrent state"):
-        pretrained_language_model(len(pretrained_tokenizer([], str(tmp_path))), path=str(tmp_path), max_length=64,
-                                  attention_implementation="eager")  # fmt: skip
+        pretrained_language_model(
+            len(pretrained_tokenizer([], str(tmp_path))),
+            path=str(tmp_path),
+            max_length=64,
+            attention_implementation="eager",
+        )
 
 
 def test_rows_stay_within_a_sliding_window(tmp_path):
     tokenizer = published_tokenizer()
     tokenizer.save_pretrained(tmp_path)
-    MistralForCausalLM(MistralConfig(
-        vocab_size=len(tokenizer), hidden_size=32, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=4,
-        intermediate_size=48, sliding_window=50, max_position_embeddings=512)).save_pretrained(tmp_path)  # fmt: skip
+    MistralForCausalLM(
+        MistralConfig(
+            vocab_size=len(tokenizer),
+            hidden_size=32,
+            num_hidden_layers=2,
+            num_attention_heads=4,
+            num_key_value_heads=4,
+            intermediate_size=48,
+            sliding_window=50,
+            max_position_embeddings=512,
+        )
+    ).save_pretrained(tmp_path)
     size = len(pretrained_tokenizer([], str(tmp_path)))
     assert pretrained_language_model(size, path=str(tmp_path)).max_length == 50
     with pytest.raises(CmrvlmError, match="reads 50 tokens"):
@@ -101,14 +132,26 @@ def test_rows_stay_within_a_sliding_window(tmp_path):
 
 
 def model_of():
-    return CMRVLM({}, {}, LanguageModel(bloom(), "prefix", packs=False).eval(), {}, None, MarkIds(IMAGE, 37, 38))
+    return CMRVLM(
+        {},
+        {},
+        LanguageModel(bloom(), "prefix", packs=False).eval(),
+        {},
+        None,
+        MarkIds(IMAGE, 37, 38),
+    )
 
 
 def one_row(row):
     cut = int(ROWS.lengths[row])
-    return replace(ROWS, ids=ROWS.ids[row : row + 1, :cut], groups=ROWS.groups[row : row + 1],
-                   image_lengths=ROWS.image_lengths[row : row + 1], prompt_lengths=ROWS.prompt_lengths[row : row + 1],
-                   lengths=ROWS.lengths[row : row + 1])  # fmt: skip
+    return replace(
+        ROWS,
+        ids=ROWS.ids[row : row + 1, :cut],
+        groups=ROWS.groups[row : row + 1],
+        image_lengths=ROWS.image_lengths[row : row + 1],
+        prompt_lengths=ROWS.prompt_lengths[row : row + 1],
+        lengths=ROWS.lengths[row : row + 1],
+    )
 
 
 def test_loss_and_gradient_are_those_of_one_row_at_a_time():
@@ -135,13 +178,22 @@ def test_answers_are_those_of_the_network_itself():
     llm = model_of().llm
     prompts = [[min(token, 37) for token in prompt] for prompt in PROMPTS]
     tokens = [
-        llm.embed(torch.tensor(own[1:count], dtype=torch.long)) for own, count in zip(prompts, IMAGES, strict=True)
+        llm.embed(torch.tensor(own[1:count], dtype=torch.long))
+        for own, count in zip(prompts, IMAGES, strict=True)
     ]
-    ids = [[own[0], *[38] * (count - 1), *own[count:]] for own, count in zip(prompts, IMAGES, strict=True)]
+    ids = [
+        [own[0], *[38] * (count - 1), *own[count:]]
+        for own, count in zip(prompts, IMAGES, strict=True)
+    ]
     found = generate(llm, embedded(llm, 38, tokens, ids, GROUPS), 39, 6)
     for prompt, answer in zip(prompts, found, strict=True):
-        whole = llm.network.generate(torch.tensor([prompt]), max_new_tokens=6, do_sample=False, eos_token_id=39,
-                                     pad_token_id=0)[0, len(prompt) :].tolist()  # fmt: skip
+        whole = llm.network.generate(
+            torch.tensor([prompt]),
+            max_new_tokens=6,
+            do_sample=False,
+            eos_token_id=39,
+            pad_token_id=0,
+        )[0, len(prompt) :].tolist()
         assert answer == [token for token in whole if token != 39]
 
 

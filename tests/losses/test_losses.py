@@ -7,7 +7,13 @@ from monai.losses import DiceLoss
 from cmrvlm.losses.classification import binary_sum, log_odds, regression_sum
 from cmrvlm.losses.contrastive import InfoNce, SigLip, info_nce, sig_lip
 from cmrvlm.losses.language import IGNORE, answer_cross_entropy
-from cmrvlm.losses.segmentation import at_scales, box_profile_loss, mask_cross_entropy, scale_weights, soft_dice_loss
+from cmrvlm.losses.segmentation import (
+    at_scales,
+    box_profile_loss,
+    mask_cross_entropy,
+    scale_weights,
+    soft_dice_loss,
+)
 
 
 def test_dice_equals_monai_where_both_are_defined():
@@ -38,7 +44,10 @@ def test_bf16_is_summed_in_float32():
 
 def test_unannotated_voxels_count_for_nothing():
     torch.manual_seed(0)
-    logits, target = torch.randn(1, 2, 1, 8, 8), torch.randint(0, 2, (1, 2, 1, 8, 8)).to(torch.uint8)
+    logits, target = (
+        torch.randn(1, 2, 1, 8, 8),
+        torch.randint(0, 2, (1, 2, 1, 8, 8)).to(torch.uint8),
+    )
     hidden = torch.cat([target, torch.full_like(target, 255)], dim=1)
     both = torch.cat([logits, torch.randn_like(logits) * 10], dim=1)
     assert torch.allclose(soft_dice_loss(both, hidden), soft_dice_loss(logits, target))
@@ -65,9 +74,9 @@ def test_scales_weigh_one_together_and_keep_the_nearest_value():
 def test_contrast_of_unrelated_pairs_is_log_n():
     images = torch.eye(4)
     texts = torch.ones(4, 4)
-    assert info_nce(images, texts, torch.tensor(5.0), torch.eye(4, dtype=torch.bool)).item() == pytest.approx(
-        math.log(4)
-    )
+    assert info_nce(
+        images, texts, torch.tensor(5.0), torch.eye(4, dtype=torch.bool)
+    ).item() == pytest.approx(math.log(4))
 
 
 def test_contrast_of_matching_pairs_goes_to_zero():
@@ -78,8 +87,12 @@ def test_contrast_of_matching_pairs_goes_to_zero():
 def test_sigmoid_contrast_by_hand_and_with_several_positives():
     x = torch.eye(2)
     scale, bias = torch.tensor(2.0), torch.tensor(-1.0)
-    expected = 2 * (math.log1p(math.exp(-1)) + math.log1p(math.exp(-1))) / 2  # logits 1 on the diagonal, -1 beside it
-    assert sig_lip(x, x, scale, bias, torch.eye(2, dtype=torch.bool)).item() == pytest.approx(expected)
+    expected = (
+        2 * (math.log1p(math.exp(-1)) + math.log1p(math.exp(-1))) / 2
+    )  # logits 1 on the diagonal, -1 beside it
+    assert sig_lip(x, x, scale, bias, torch.eye(2, dtype=torch.bool)).item() == pytest.approx(
+        expected
+    )
     same = torch.tensor([[1, 1, 0], [1, 1, 0], [0, 0, 1]], dtype=torch.bool)
     points = torch.tensor([[1.0, 0], [1.0, 0], [0, 1.0]])
     far = torch.tensor(100.0), torch.tensor(-50.0)
@@ -116,7 +129,10 @@ def test_language_loss_is_the_sum_over_answer_tokens():
     weights = torch.tensor([2.0, 9.0, 0.5, 9.0, 0.0])
     assert answer_cross_entropy(logits, labels, weights).item() == pytest.approx(2.5 * math.log(10))
     assert answer_cross_entropy(logits, torch.full((5,), IGNORE), once) == 0
-    assert answer_cross_entropy(torch.zeros(0, 10), torch.zeros(0, dtype=torch.long), torch.zeros(0)) == 0
+    assert (
+        answer_cross_entropy(torch.zeros(0, 10), torch.zeros(0, dtype=torch.long), torch.zeros(0))
+        == 0
+    )
 
 
 def test_binary_loss_sums_classes_and_leaves_unknown_ones_out():

@@ -20,8 +20,13 @@ def answer(text, truth=None, target="", language="en", **changes):
 
 
 def test_closed_answers_are_parsed_whole():
-    said = [answer("The frame is at end-diastole.", "ed"), answer("end-systole", "ed"), answer("舒张末期", "ed"),
-            answer("end-diastole or end-systole", "es"), answer("", "es")]  # fmt: skip
+    said = [
+        answer("The frame is at end-diastole.", "ed"),
+        answer("end-systole", "ed"),
+        answer("舒张末期", "ed"),
+        answer("end-diastole or end-systole", "es"),
+        answer("", "es"),
+    ]
     scores = closed_scores(said, PHASE_TERMS)
     assert scores["accuracy"].value == pytest.approx(2 / 5)
     assert scores["unparsed_share"].value == pytest.approx(2 / 5)
@@ -38,8 +43,14 @@ CODES = list(DISEASES)
 
 
 def vectors(present, rng):
-    return [answer("", CODES[present[i % len(present)]], read_outs={"disease": rng.random(16).astype(np.float32)})
-            for i in range(30)]  # fmt: skip
+    return [
+        answer(
+            "",
+            CODES[present[i % len(present)]],
+            read_outs={"disease": rng.random(16).astype(np.float32)},
+        )
+        for i in range(30)
+    ]
 
 
 def test_classes_without_positives_are_null_and_counted():
@@ -48,7 +59,9 @@ def test_classes_without_positives_are_null_and_counted():
         per_class = [scores[f"{kind}_{code}"].value for code in DISEASES]
         assert sum(value is None for value in per_class) == 13
         assert scores[f"macro_{kind}"].undefined == 13
-        assert scores[f"macro_{kind}"].value == pytest.approx(np.mean([v for v in per_class if v is not None]))
+        assert scores[f"macro_{kind}"].value == pytest.approx(
+            np.mean([v for v in per_class if v is not None])
+        )
 
 
 def test_answers_without_probabilities_leave_nothing_defined():
@@ -66,8 +79,12 @@ def test_collapse_to_one_answer_shows():
 
 
 def test_disease_names_must_be_exactly_the_true_ones():
-    said = [answer("myocarditis.", "MYOC"), answer("myocarditis; pericarditis", "MYOC"),
-            answer("pericarditis; myocarditis", "MYOC+PERI"), answer("x", None)]  # fmt: skip
+    said = [
+        answer("myocarditis.", "MYOC"),
+        answer("myocarditis; pericarditis", "MYOC"),
+        answer("pericarditis; myocarditis", "MYOC+PERI"),
+        answer("x", None),
+    ]
     score = multi_label_scores(said, DISEASES)["text_accuracy"]
     assert score.value == pytest.approx(2 / 3)
     assert (score.n, score.undefined) == (3, 1)
@@ -75,10 +92,20 @@ def test_disease_names_must_be_exactly_the_true_ones():
 
 
 def test_f1_of_named_diseases_is_that_of_scikit_learn():
-    names = [("MYOC", "myocarditis."), ("MYOC", "pericarditis"), ("MYOC+PERI", "pericarditis; myocarditis"),
-             ("PERI", "no idea"), (None, "myocarditis")]  # fmt: skip
-    score = multi_label_scores([answer(text, truth) for truth, text in names], DISEASES)["text_macro_f1"]
-    truth, said = np.array([[1, 0], [1, 0], [1, 1], [0, 1]]), np.array([[1, 0], [0, 1], [1, 1], [0, 0]])
+    names = [
+        ("MYOC", "myocarditis."),
+        ("MYOC", "pericarditis"),
+        ("MYOC+PERI", "pericarditis; myocarditis"),
+        ("PERI", "no idea"),
+        (None, "myocarditis"),
+    ]
+    score = multi_label_scores([answer(text, truth) for truth, text in names], DISEASES)[
+        "text_macro_f1"
+    ]
+    truth, said = (
+        np.array([[1, 0], [1, 0], [1, 1], [0, 1]]),
+        np.array([[1, 0], [0, 1], [1, 1], [0, 0]]),
+    )
     assert score.value == pytest.approx(f1_score(truth, said, average="macro"))
     assert score.undefined == len(DISEASES) - 2
 
@@ -113,7 +140,9 @@ def test_counts_do_not_overflow():
 
 def mask_answer(predicted, truth, phases=("ed",)):
     target = MaskTarget("sax", "lv", (1,), tuple(range(truth.shape[1])), phases)
-    return answer("", target_mask=target, mask=predicted, truth_mask=truth, spacing_mm=(10.0, 2.0, 2.0))
+    return answer(
+        "", target_mask=target, mask=predicted, truth_mask=truth, spacing_mm=(10.0, 2.0, 2.0)
+    )
 
 
 def test_mask_scores_by_phase_and_without_what_is_not_annotated():
@@ -133,7 +162,10 @@ def test_mask_scores_by_phase_and_without_what_is_not_annotated():
 def test_both_empty_is_undefined_and_no_mask_is_an_empty_one():
     nothing = np.zeros((1, 1, 4, 4), np.uint8)
     scores = mask_scores(
-        [mask_answer(np.zeros(nothing.shape, bool), nothing), mask_answer(None, np.ones_like(nothing))]
+        [
+            mask_answer(np.zeros(nothing.shape, bool), nothing),
+            mask_answer(None, np.ones_like(nothing)),
+        ]
     )
     assert scores["dice"].value == 0
     assert (scores["dice"].n, scores["dice"].undefined) == (1, 1)
@@ -144,17 +176,34 @@ def test_whether_a_structure_is_there_is_a_test_of_its_own():
     """Sensitivity over those who have it, specificity over those who do not; 255 is neither."""
     there, nothing = np.ones((1, 1, 4, 4), np.uint8), np.zeros((1, 1, 4, 4), np.uint8)
     unknown = np.where(np.eye(4) > 0, 255, 0).astype(np.uint8)[None, None]
-    scores = mask_scores([mask_answer(said > 0, truth) for truth, said in (
-        (there, there), (there, nothing), (there, there), (nothing, there), (nothing, nothing),
-        (unknown, unknown))])  # fmt: skip
-    assert (scores["presence_sensitivity"].value, scores["presence_sensitivity"].n) == (pytest.approx(2 / 3), 3)
-    assert (scores["presence_specificity"].value, scores["presence_specificity"].n) == (pytest.approx(2 / 3), 3)
+    scores = mask_scores(
+        [
+            mask_answer(said > 0, truth)
+            for truth, said in (
+                (there, there),
+                (there, nothing),
+                (there, there),
+                (nothing, there),
+                (nothing, nothing),
+                (unknown, unknown),
+            )
+        ]
+    )
+    assert (scores["presence_sensitivity"].value, scores["presence_sensitivity"].n) == (
+        pytest.approx(2 / 3),
+        3,
+    )
+    assert (scores["presence_specificity"].value, scores["presence_specificity"].n) == (
+        pytest.approx(2 / 3),
+        3,
+    )
     scores = mask_scores([mask_answer(nothing > 0, np.full_like(nothing, 255))])
     assert scores["presence_specificity"].value is None
 
 
 @pytest.mark.parametrize(
-    ("language", "text"), [("en", "normal LV function"), ("zh", "正常"), ("zh", "左心室射血分数正常。")]
+    ("language", "text"),
+    [("en", "normal LV function"), ("zh", "正常"), ("zh", "左心室射血分数正常。")],
 )
 def test_identical_text_scores_one_in_both_languages(language, text):
     scores = overlap_scores([answer(text, target=text, language=language)])
@@ -168,16 +217,21 @@ def test_identical_text_scores_one_in_both_languages(language, text):
 
 
 def test_overlap_falls_with_difference():
-    same, near, far = (overlap_scores([answer(t, target="LV dilated, LVEF 24 %.")]) for t in
-                       ("LV dilated, LVEF 24 %.", "LV dilated, LVEF 44 %.", "a thrombus"))  # fmt: skip
+    same, near, far = (
+        overlap_scores([answer(t, target="LV dilated, LVEF 24 %.")])
+        for t in ("LV dilated, LVEF 24 %.", "LV dilated, LVEF 44 %.", "a thrombus")
+    )
     for name in ("bleu", "chrf", "rouge_l"):
         assert same[name].value > near[name].value > far[name].value
 
 
 def test_report_needs_its_sections_and_the_right_disease():
     truth = "Structure: x. LGE: y. Impression: myocarditis."
-    said = [answer(truth, "MYOC", truth), answer("Structure: x. LGE: y.", "MYOC", truth),
-            answer("Structure: myocarditis. LGE: y. Impression: pericarditis.", "MYOC", truth)]  # fmt: skip
+    said = [
+        answer(truth, "MYOC", truth),
+        answer("Structure: x. LGE: y.", "MYOC", truth),
+        answer("Structure: myocarditis. LGE: y. Impression: pericarditis.", "MYOC", truth),
+    ]
     scores = report_scores(said, ("structure", "lge", "impression"))
     assert scores["sections_present"].value == pytest.approx(2 / 3)
     assert scores["disease_accuracy"].value == pytest.approx(1 / 3)
@@ -212,13 +266,17 @@ def cube(*corners):
 def test_distances_are_in_mm_along_each_axis():
     """A cube moved by n voxels along an axis is n times the spacing away, at least at its far side."""
     truth = cube(1, 4, 4, 4, 12, 12)
-    for moved, spacing, expected in ((cube(1, 4, 6, 4, 12, 14), (10.0, 1.5, 2.0), 4.0),
-                                     (cube(1, 7, 4, 4, 15, 12), (10.0, 1.5, 2.0), 4.5)):  # fmt: skip
+    for moved, spacing, expected in (
+        (cube(1, 4, 6, 4, 12, 14), (10.0, 1.5, 2.0), 4.0),
+        (cube(1, 7, 4, 4, 15, 12), (10.0, 1.5, 2.0), 4.5),
+    ):
         far, near = surface_distances_mm(moved, truth, spacing)
         assert far == pytest.approx(expected)
         assert 0 < near < expected
     assert surface_distances_mm(truth, truth, (8.0, 1.0, 1.0)) == (0.0, 0.0)
-    flat = surface_distances_mm(cube(0, 4, 6, 1, 12, 14)[:1], cube(0, 4, 4, 1, 12, 12)[:1], (10.0, 1.0, 1.0))
+    flat = surface_distances_mm(
+        cube(0, 4, 6, 1, 12, 14)[:1], cube(0, 4, 4, 1, 12, 12)[:1], (10.0, 1.0, 1.0)
+    )
     assert flat[0] == pytest.approx(2.0)
 
 
@@ -246,7 +304,10 @@ def test_boxes_by_hand():
 def test_an_answer_without_a_box_has_no_overlap():
     truth = cube(1, 4, 4, 4, 12, 12).astype(np.uint8)[:, None]
     target = MaskTarget("sax", "lv", (1,), (0,), ("ed",), as_box=True)
-    said = [answer("", target_mask=target, mask=mask, truth_mask=truth) for mask in (truth == 1, None, truth == 9)]
+    said = [
+        answer("", target_mask=target, mask=mask, truth_mask=truth)
+        for mask in (truth == 1, None, truth == 9)
+    ]
     said.append(answer("", target_mask=target, mask=truth == 1, truth_mask=np.zeros_like(truth)))
     scores = box_scores(said)
     assert scores["iou"].value == pytest.approx(1 / 3)
@@ -259,7 +320,9 @@ def test_a_box_is_not_judged_where_nothing_is_annotated():
     target = MaskTarget("sax", "lv", (1,), (0,), ("ed",), as_box=True)
     truth[:, :, :2] = 255
     drawn = (truth == 1) | (truth == 255)
-    assert box_scores([answer("", target_mask=target, mask=drawn, truth_mask=truth)])["iou"].value == 1
+    assert (
+        box_scores([answer("", target_mask=target, mask=drawn, truth_mask=truth)])["iou"].value == 1
+    )
 
 
 @pytest.fixture(scope="module")
@@ -272,10 +335,21 @@ def bert(tmp_path_factory):
     words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "dilated", "left", "ventricle", "small"]
     tokenizer = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, "[UNK]"))
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
-    PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="[PAD]", unk_token="[UNK]", cls_token="[CLS]",
-                            sep_token="[SEP]", model_max_length=512).save_pretrained(folder)  # fmt: skip
-    config = BertConfig(vocab_size=len(words), hidden_size=16, num_hidden_layers=2, num_attention_heads=2,
-                        intermediate_size=16)  # fmt: skip
+    PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        pad_token="[PAD]",
+        unk_token="[UNK]",
+        cls_token="[CLS]",
+        sep_token="[SEP]",
+        model_max_length=512,
+    ).save_pretrained(folder)
+    config = BertConfig(
+        vocab_size=len(words),
+        hidden_size=16,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=16,
+    )
     BertModel(config).save_pretrained(folder)
     return folder
 
@@ -292,7 +366,9 @@ def test_bert_score_reads_a_local_model_and_pairs_texts_of_any_length(bert):
     same = bert_scores([answer(text, target=text) for text in texts], str(bert), 2)["bert_score_f1"]
     assert same.values == pytest.approx(np.ones(5), abs=1e-4)
     pairs = [(said, truth) for said in texts for truth in texts[:2]]
-    values = bert_scores([answer(s, target=t) for s, t in pairs], str(bert), 2)["bert_score_f1"].values
+    values = bert_scores([answer(s, target=t) for s, t in pairs], str(bert), 2)[
+        "bert_score_f1"
+    ].values
     order = np.random.default_rng(0).permutation(len(pairs))
     shuffled = bert_scores([answer(*pairs[i][:1], target=pairs[i][1]) for i in order], str(bert), 2)
     assert shuffled["bert_score_f1"].values == pytest.approx(values[order])
@@ -331,8 +407,15 @@ def test_one_slice_apart_is_the_slice_distance():
         assert surface_distances_mm(one, two, (10.0, 1.5, 1.25))[0] == pytest.approx(expected)
 
 
-YES_NO_CASES = [("The wall motion is normal", "no", 0, 0), ("Yes, no", "yes", 0, 1), ("No.", "no", 1, 0), ("", "no", 0, 1),
-                ("是否有不能确定", "no", 0, 1), ("否。", "no", 1, 0), ("Nothing", "no", 0, 1)]  # fmt: skip
+YES_NO_CASES = [
+    ("The wall motion is normal", "no", 0, 0),
+    ("Yes, no", "yes", 0, 1),
+    ("No.", "no", 1, 0),
+    ("", "no", 0, 1),
+    ("是否有不能确定", "no", 0, 1),
+    ("否。", "no", 1, 0),
+    ("Nothing", "no", 0, 1),
+]
 
 
 @pytest.mark.parametrize(("text", "truth", "right", "unparsed"), YES_NO_CASES)

@@ -36,7 +36,9 @@ def ranked(rng):
 def test_areas_equal_scikit_learn(ranked):
     truth, scores = ranked
     assert Auroc(truth, scores).value == pytest.approx(roc_auc_score(truth, scores))
-    assert AveragePrecision(truth, scores).value == pytest.approx(average_precision_score(truth, scores))
+    assert AveragePrecision(truth, scores).value == pytest.approx(
+        average_precision_score(truth, scores)
+    )
 
 
 def test_macro_f1_equals_scikit_learn(rng):
@@ -63,8 +65,12 @@ def test_agreement_equals_scipy_and_the_textbook(rng):
     gap = said - truth
     assert scores["lvef_bias_percent"].value == pytest.approx(gap.mean())
     assert scores["lvef_mae_percent"].value == pytest.approx(np.abs(gap).mean())
-    assert scores["lvef_upper_limit_percent"].value == pytest.approx(gap.mean() + 1.96 * gap.std(ddof=1))
-    assert scores["lvef_lower_limit_percent"].value == pytest.approx(gap.mean() - 1.96 * gap.std(ddof=1))
+    assert scores["lvef_upper_limit_percent"].value == pytest.approx(
+        gap.mean() + 1.96 * gap.std(ddof=1)
+    )
+    assert scores["lvef_lower_limit_percent"].value == pytest.approx(
+        gap.mean() - 1.96 * gap.std(ddof=1)
+    )
     assert scores["lvef_pearson"].value == pytest.approx(pearsonr(said, truth)[0])
 
 
@@ -110,7 +116,9 @@ def test_survival_scores_equal_scikit_survival(rng):
     both = np.array(list(zip(events, months, strict=True)), dtype=[("e", bool), ("t", float)])
     for horizon in (20.5, 40.5):
         _, expected = brier_score(both, both, (1 - risks)[:, None], [horizon])
-        assert brier_at(months, events, list(risks), horizon).value == pytest.approx(expected[0], rel=1e-6)
+        assert brier_at(months, events, list(risks), horizon).value == pytest.approx(
+            expected[0], rel=1e-6
+        )
 
 
 def test_concordance_by_hand():
@@ -169,6 +177,14 @@ def test_weights_are_resampling(rng, name):
 
 
 def test_nothing_is_undefined_and_not_zero():
-    for one in (Mean([]), Mean([None]), Ratio([], []), Auroc([], []), Auroc([True], [0.4]), MeanOf([]),
-                AveragePrecision([False], [0.4]), Distribution([], "entropy")):  # fmt: skip
+    for one in (
+        Mean([]),
+        Mean([None]),
+        Ratio([], []),
+        Auroc([], []),
+        Auroc([True], [0.4]),
+        MeanOf([]),
+        AveragePrecision([False], [0.4]),
+        Distribution([], "entropy"),
+    ):
         assert one.value is None

@@ -10,7 +10,9 @@ def test_parts_add_up_and_say_what_is_trained(parts):
     model = parts[2]
     rows = model_parts(model)
     assert sum(one.total for one in rows) == sum(p.numel() for p in model.parameters())
-    assert {"encoders.sax", "projectors.lge", "mask_head.sax", "llm", "read_out"} <= {one.name for one in rows}
+    assert {"encoders.sax", "projectors.lge", "mask_head.sax", "llm", "read_out"} <= {
+        one.name for one in rows
+    }
     model.encoders.sax.requires_grad_(False)
     try:
         frozen = {one.name: one for one in model_parts(model)}["encoders.sax"]

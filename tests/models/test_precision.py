@@ -31,37 +31,76 @@ def in_bfloat16(tmp_path_factory):
 
 
 def overrides(base, adapter, precision, cache, run):
-    return ["+experiment=stage3", "+debug=fast", "llm=local", f"llm.network.path={base}", "llm.network.dtype=bfloat16",
-            f"adapter={adapter}", f"trainer.precision={precision}", f"paths.cache={cache}", f"out={run}",
-            f"run_dir={run}"]  # fmt: skip
+    return [
+        "+experiment=stage3",
+        "+debug=fast",
+        "llm=local",
+        f"llm.network.path={base}",
+        "llm.network.dtype=bfloat16",
+        f"adapter={adapter}",
+        f"trainer.precision={precision}",
+        f"paths.cache={cache}",
+        f"out={run}",
+        f"run_dir={run}",
+    ]
 
 
 @pytest.mark.parametrize(
     ("family", "adapter", "precision"),
-    [("qwen3", "lora", "32"), ("qwen3", "full", "bf16-mixed"),
-     *(pytest.param(*one, marks=pytest.mark.slow) for one in (
-         ("qwen3", "full", "32"), ("qwen3", "lora", "bf16-mixed"), ("minicpm3", "dora", "32"),
-         ("minicpm3", "none", "bf16-mixed")))],
-)  # fmt: skip
+    [
+        ("qwen3", "lora", "32"),
+        ("qwen3", "full", "bf16-mixed"),
+        *(
+            pytest.param(*one, marks=pytest.mark.slow)
+            for one in (
+                ("qwen3", "full", "32"),
+                ("qwen3", "lora", "bf16-mixed"),
+                ("minicpm3", "dora", "32"),
+                ("minicpm3", "none", "bf16-mixed"),
+            )
+        ),
+    ],
+)
 def test_a_model_in_bfloat16_goes_from_training_to_prediction(
     in_bfloat16, cache, tmp_path, source, family, adapter, precision
 ):
     run = tmp_path / "run"
     train(composed(*overrides(in_bfloat16[family], adapter, precision, cache, run)), run)
-    samples = [json.loads(line) for path in run.glob("samples/*.jsonl") for line in path.read_text().splitlines()]
+    samples = [
+        json.loads(line)
+        for path in run.glob("samples/*.jsonl")
+        for line in path.read_text().splitlines()
+    ]
     assert any("SEG" in one["target"] for one in samples)
     model = load_run(run).model
     assert next(model.llm.network.parameters()).dtype == torch.bfloat16
     # What is added to the network is trained, and kept with all its digits.
     kept = load_file(run / "model.safetensors")
-    assert {one.dtype for key, one in kept.items() if ".network." not in key or "lora_" in key} == {torch.float32}
-    found = evaluate(composed(f"run={run}", f"out={run / 'evaluation'}", "max_new_tokens=8", "cases_per_task=1",
-                              "bootstrap=10", name="evaluate"))  # fmt: skip
+    assert {one.dtype for key, one in kept.items() if ".network." not in key or "lora_" in key} == {
+        torch.float32
+    }
+    found = evaluate(
+        composed(
+            f"run={run}",
+            f"out={run / 'evaluation'}",
+            "max_new_tokens=8",
+            "cases_per_task=1",
+            "bootstrap=10",
+            name="evaluate",
+        )
+    )
     assert found["failures"] == {}
     assert found["tasks"]["segment_lv"]["dice"]["n"] > 0
     write_study(source.load(source.study_ids()[3]), tmp_path / "exam")
-    result = predict(composed(f"run={run}", f"study={tmp_path / 'exam'}", f"out={tmp_path / 'out'}",
-                              "max_new_tokens=8", name="predict"))  # fmt: skip
+    result = predict(
+        composed(
+            f"run={run}",
+            f"study={tmp_path / 'exam'}",
+            f"out={tmp_path / 'out'}",
+            "max_new_tokens=8",
+            name="predict",
+        )
+    )
     assert all(0 <= value <= 1 for value in result["probabilities"].values())
     assert (tmp_path / "out" / "sax_mask.nii.gz").is_file()
 
@@ -73,20 +112,31 @@ def test_a_run_in_mixed_precision_answers_in_it(in_bfloat16, cache, tmp_path, so
 
     def noted(self, media):
         features = encode(self, media)
-        kinds.append((self.training, torch.is_autocast_enabled("cpu"), torch.get_autocast_dtype("cpu")))
+        kinds.append(
+            (self.training, torch.is_autocast_enabled("cpu"), torch.get_autocast_dtype("cpu"))
+        )
         return features
 
     monkeypatch.setattr(CMRVLM, "encode", noted)
     run = tmp_path / "run"
     train(composed(*overrides(in_bfloat16["qwen3"], "lora", "bf16-mixed", cache, run)), run)
     write_study(source.load(source.study_ids()[3]), tmp_path / "exam")
-    predict(composed(f"run={run}", f"study={tmp_path / 'exam'}", f"out={tmp_path / 'out'}", "max_new_tokens=2",
-                     name="predict"))  # fmt: skip
+    predict(
+        composed(
+            f"run={run}",
+            f"study={tmp_path / 'exam'}",
+            f"out={tmp_path / 'out'}",
+            "max_new_tokens=2",
+            name="predict",
+        )
+    )
     assert {training for training, *_ in kinds} == {True, False}
     assert {(enabled, dtype) for _, enabled, dtype in kinds} == {(True, torch.bfloat16)}
 
 
-def test_precisions_that_cannot_be_trained_in_are_refused_before_anything_is_made(small_config, tmp_path):
+def test_precisions_that_cannot_be_trained_in_are_refused_before_anything_is_made(
+    small_config, tmp_path
+):
     for name in ("bf16-true", "16-true", "64-true", "fp8"):
         with pytest.raises(CmrvlmError, match=rf"trainer\.precision.*'{name}'.*bf16-mixed"):
             train(small_config("+experiment=stage3", f"trainer.precision={name}"), tmp_path / "run")

@@ -28,8 +28,10 @@ def forward(model, batch):
     masks = model.mask_logits(features, hidden, batch.rows, batch.instructions, rows_of(batch))
     assert all(len(own) == 1 for own in masks.values())  # in evaluation only the finest scale
     masks = {row: own[0] for row, own in masks.items()}
-    shown = [(study, [name for name in batch.media if (study, name) in features.place])
-             for study in range(len(batch.study_ids))]  # fmt: skip
+    shown = [
+        (study, [name for name in batch.media if (study, name) in features.place])
+        for study in range(len(batch.study_ids))
+    ]
     return logits, masks, torch.cat(list(model.read_outs(features, shown).values()), dim=1)
 
 
@@ -42,7 +44,11 @@ def test_a_study_in_company_equals_the_study_alone(parts, samples):
     assert (together[0] - torch.cat([a[0] for a in alone])).abs().max() < 1e-5
     assert (together[2] - torch.cat([a[2] for a in alone])).abs().max() < 1e-5
     starts = [sum(len(asked) for _, asked in studies[:index]) for index in range(len(studies))]
-    masks = {start + row: mask for start, a in zip(starts, alone, strict=True) for row, mask in a[1].items()}
+    masks = {
+        start + row: mask
+        for start, a in zip(starts, alone, strict=True)
+        for row, mask in a[1].items()
+    }
     assert masks.keys() == together[1].keys()
     assert masks
     for row, mask in together[1].items():
@@ -58,12 +64,25 @@ def test_words_tell_structures_apart_where_hidden_states_are_all_alike(parts, sa
     features = model.encode(batch.media)
     alike = torch.ones(*batch.rows.ids.shape, model.llm.width)
     masks = model.mask_logits(features, alike, batch.rows, batch.instructions, rows_of(batch))
-    asked = {row: batch.instructions[row] for row in masks if not batch.instructions[row].case.mask.as_box}
-    pairs = [(a, b) for a in asked for b in asked if a < b and asked[a].study_id == asked[b].study_id
-             and asked[a].case.mask.frames == asked[b].case.mask.frames]  # fmt: skip
+    asked = {
+        row: batch.instructions[row]
+        for row in masks
+        if not batch.instructions[row].case.mask.as_box
+    }
+    pairs = [
+        (a, b)
+        for a in asked
+        for b in asked
+        if a < b
+        and asked[a].study_id == asked[b].study_id
+        and asked[a].case.mask.frames == asked[b].case.mask.frames
+    ]
     assert pairs
     for a, b in pairs:
-        same = (asked[a].case.mask.structure, asked[a].language) == (asked[b].case.mask.structure, asked[b].language)
+        same = (asked[a].case.mask.structure, asked[a].language) == (
+            asked[b].case.mask.structure,
+            asked[b].language,
+        )
         assert torch.equal(masks[a][0], masks[b][0]) == same
 
 
@@ -79,7 +98,9 @@ def test_studies_of_different_size_share_a_batch(parts, samples):
     model, collator = parts[2], parts[3]
     (one, asked), (two, asked_two) = samples[0][0], samples[0][1]
     sax = two.series["sax"]
-    shorter = type(sax)(sax.image[:2], sax.affine, sax.frame_times_ms, sax.mask[:2], sax.phases, sax.levels[:2])
+    shorter = type(sax)(
+        sax.image[:2], sax.affine, sax.frame_times_ms, sax.mask[:2], sax.phases, sax.levels[:2]
+    )
     two = two.with_series({"sax": shorter})
     asked_two = [i for i in parts[0].mixture.all(two)]
     together = forward(model, collator([(one, asked), (two, asked_two)]))
@@ -90,8 +111,14 @@ def test_studies_of_different_size_share_a_batch(parts, samples):
 def test_images_change_the_answer(parts, samples):
     model, collator = parts[2], parts[3]
     study, asked = samples[0][0]
-    other = study.with_series({k: type(v)(v.image[..., ::-1].copy(), v.affine, v.frame_times_ms, v.mask, v.phases, v.levels)
-                               for k, v in study.series.items()})  # fmt: skip
+    other = study.with_series(
+        {
+            k: type(v)(
+                v.image[..., ::-1].copy(), v.affine, v.frame_times_ms, v.mask, v.phases, v.levels
+            )
+            for k, v in study.series.items()
+        }
+    )
     one, two = (forward(model, collator([(s, asked)])) for s in (study, other))
     assert (one[0] - two[0]).abs().max() > 1e-4
     assert (one[2] - two[2]).abs().max() > 1e-5
@@ -130,7 +157,9 @@ def test_several_structures_decode_their_pixels_once(parts, samples, monkeypatch
     calls = []
     whole = type(decoder).pixels
     monkeypatch.setattr(
-        type(decoder), "pixels", lambda self, pyramid: calls.append(pyramid[0].shape[0]) or whole(self, pyramid)
+        type(decoder),
+        "pixels",
+        lambda self, pyramid: calls.append(pyramid[0].shape[0]) or whole(self, pyramid),
     )
     _, masks, _ = forward(model, collator(studies))
     assert len(masks) == 12  # three structures of two studies, as masks and as boxes
@@ -162,7 +191,9 @@ def test_rows_are_split_where_padding_costs_least():
     assert sorted(long) == [1, 3]
     saved = len(short) * (max(lengths[long]) - max(lengths[short]))
     assert len(split_by_length(lengths, int(saved))) == 2
-    assert [sorted(group.tolist()) for group in split_by_length(lengths, int(saved) + 1)] == [list(range(len(lengths)))]
+    assert [sorted(group.tolist()) for group in split_by_length(lengths, int(saved) + 1)] == [
+        list(range(len(lengths)))
+    ]
     assert [group.tolist() for group in split_by_length(torch.tensor([7, 7]))] == [[0, 1]]
     assert [group.tolist() for group in split_by_length(torch.tensor([5]))] == [[0]]
 
@@ -177,11 +208,14 @@ def test_numbers_in_a_text_are_those_of_the_read_out(parts, samples, monkeypatch
     monkeypatch.setattr(model, "generate", lambda tokens, prompts, *rest: [ids for _ in prompts])
     batch = collator(studies)
     stacks = {int(owner) for stack in batch.media["sax"] for owner in stack.owners}
-    for owner, answer in zip(batch.owners.tolist(), answer_batch(model, collator, batch, 50), strict=True):
+    for owner, answer in zip(
+        batch.owners.tolist(), answer_batch(model, collator, batch, 50), strict=True
+    ):
         stated = numbers_stated(answer.text)
         if not answer.read_outs or owner not in stacks:  # no volume without a stack of slices
-            assert answer.text == text.replace("<lvedv_ml>", said := UNKNOWN[answer.instruction.language]).replace(
-                "<lvesv_ml>", said).replace("<lvef_percent>", said)  # fmt: skip
+            assert answer.text == text.replace(
+                "<lvedv_ml>", said := UNKNOWN[answer.instruction.language]
+            ).replace("<lvesv_ml>", said).replace("<lvef_percent>", said)
             continue
         expected = measurements_of(answer.read_outs["measurements"])
         for name, value in stated.items():

@@ -26,13 +26,17 @@ from cmrvlm.study.study import Series
 from cmrvlm.study.vocabulary import STRUCTURES
 from data_modules.sources.phantom.source import PhantomSource
 
-LV, MYO, RV, SCAR, NO_REFLOW = (STRUCTURES[name] for name in ("lv", "myo", "rv", "scar", "no_reflow"))
+LV, MYO, RV, SCAR, NO_REFLOW = (
+    STRUCTURES[name] for name in ("lv", "myo", "rv", "scar", "no_reflow")
+)
 
 
 @pytest.mark.parametrize(("spacing", "size"), [(2.4, 80), (1.8, 106), (1.4, 136)])
 def test_volumes_and_ejection_fraction_of_analytic_hearts(spacing, size):
     """Thin slices, so that what is left is the counting."""
-    source = PhantomSource(count=16, seed=3, size=size, slices=112, frames=10, spacing_mm=(spacing, spacing))
+    source = PhantomSource(
+        count=16, seed=3, size=size, slices=112, frames=10, spacing_mm=(spacing, spacing)
+    )
     for index in (1, 7, 12):
         study = source.load(source.study_ids()[index])
         found, truth = quantify(study.series["sax"]).values, study.labels.measurements
@@ -48,15 +52,26 @@ def test_volumes_and_ejection_fraction_of_analytic_hearts(spacing, size):
 @pytest.mark.parametrize(("turn", "tilt"), [(0.0, 0.0), (0.8, 0.25), (-2.2, -0.35)])
 def test_volumes_of_ellipsoids_do_not_depend_on_how_they_are_cut(spacing, turn, tilt):
     """A heart that stays where it is in the patient, under stacks of other pixels, gaps and directions."""
-    cavity, wall, right = {"ed": (26, 23, 46), "es": (18, 16, 40)}, 9, {"ed": (20, 27, 38), "es": (15, 22, 34)}
-    centre, aside = np.array([12.0, -30.0, 55.0]), np.array([-62.0, 0.0, 0.0])  # of the cavities, apart
+    cavity, wall, right = (
+        {"ed": (26, 23, 46), "es": (18, 16, 40)},
+        9,
+        {"ed": (20, 27, 38), "es": (15, 22, 34)},
+    )
+    centre, aside = (
+        np.array([12.0, -30.0, 55.0]),
+        np.array([-62.0, 0.0, 0.0]),
+    )  # of the cavities, apart
     axes = Rotation.from_euler("xyz", [0.5, -0.4, 0.9]).as_matrix()  # of the heart, by column
     directions = axes @ Rotation.from_euler("zx", [turn, tilt]).as_matrix()
-    shape = tuple(int(np.ceil(size / step)) for size, step in zip((150, 230, 230), spacing[::-1], strict=True))
+    shape = tuple(
+        int(np.ceil(size / step)) for size, step in zip((150, 230, 230), spacing[::-1], strict=True)
+    )
     affine = np.eye(4)
     affine[:3, :3] = directions @ np.diag(spacing)
     affine[:3, 3] = centre - affine[:3, :3] @ (np.array(shape[::-1]) / 2 - 0.3) + axes @ aside / 2
-    voxels = np.stack(np.meshgrid(*map(np.arange, shape), indexing="ij")[::-1], axis=-1)  # (Z, H, W, whz)
+    voxels = np.stack(
+        np.meshgrid(*map(np.arange, shape), indexing="ij")[::-1], axis=-1
+    )  # (Z, H, W, whz)
     place = (voxels @ affine[:3, :3].T + affine[:3, 3] - centre) @ axes
     mask = np.zeros((shape[0], 2, *shape[1:]), np.uint8)
     for frame, phase in enumerate(("es", "ed")):
@@ -71,7 +86,9 @@ def test_volumes_of_ellipsoids_do_not_depend_on_how_they_are_cut(spacing, turn, 
     for name, own in (("lv", cavity), ("rv", right)):
         assert found[f"{name}edv_ml"] == pytest.approx(ml(own["ed"]), rel=0.02)
         assert found[f"{name}esv_ml"] == pytest.approx(ml(own["es"]), rel=0.02)
-        assert found[f"{name}ef_percent"] == pytest.approx(100 * (1 - ml(own["es"]) / ml(own["ed"])), abs=1.0)
+        assert found[f"{name}ef_percent"] == pytest.approx(
+            100 * (1 - ml(own["es"]) / ml(own["ed"])), abs=1.0
+        )
     shell = ml(np.array(cavity["ed"]) + wall) - ml(cavity["ed"])
     assert found["lv_mass_g"] == pytest.approx(1.05 * shell, rel=0.02)
 
@@ -104,7 +121,8 @@ def ring(inner, outer, shape=(3, 1, 80, 80), spacing=(1.25, 1.25, 8.0), rotate=0
     affine[:3, :3] = lean @ turn @ np.diag(spacing)
     rows, columns = np.mgrid[:h, :w]
     plane = (
-        np.stack([(columns - (w - 1) / 2) * spacing[0], (rows - (h - 1) / 2) * spacing[1]], axis=-1) @ turn[:2, :2].T
+        np.stack([(columns - (w - 1) / 2) * spacing[0], (rows - (h - 1) / 2) * spacing[1]], axis=-1)
+        @ turn[:2, :2].T
     )
     x, y = plane[..., 0], plane[..., 1]
     radius = np.hypot(x, y)
@@ -160,7 +178,12 @@ def test_a_heart_has_the_same_segments_with_and_without_its_orientation():
 def walls_at(series, degrees, inferior):
     """Whether a scar in each wall of the apical slice is found in the segment of its name."""
     thick = {}
-    for name, at in (("inferior", inferior), ("lateral", 0), ("septal", 180), ("anterior", (inferior + 180) % 360)):
+    for name, at in (
+        ("inferior", inferior),
+        ("lateral", 0),
+        ("septal", 180),
+        ("anterior", (inferior + 180) % 360),
+    ):
         mask = series.mask.copy()
         near = np.abs((degrees - at + 180) % 360 - 180) < 20
         mask[:, 0][(mask[:, 0] == MYO) & near[None]] = SCAR
@@ -168,14 +191,19 @@ def walls_at(series, degrees, inferior):
         apical = {segment: share[segment] for segment in CENTRES["apical"]}
         thick[name] = max(apical, key=apical.get)
     return {name: NAMES[segment][0].split()[1] for name, segment in thick.items()} == {
-        name: name for name in ("inferior", "lateral", "septal", "anterior")}  # fmt: skip
+        name: name for name in ("inferior", "lateral", "septal", "anterior")
+    }
 
 
 def test_thickening_follows_the_same_piece_of_wall():
     before, _ = ring(20, 28)
     after, _ = ring(14, 25)
-    both = replace(before, mask=np.concatenate([before.mask, after.mask], axis=1),
-                   image=np.zeros((3, 2, 80, 80), np.float32), phases={"ed": 0, "es": 1})  # fmt: skip
+    both = replace(
+        before,
+        mask=np.concatenate([before.mask, after.mask], axis=1),
+        image=np.zeros((3, 2, 80, 80), np.float32),
+        phases={"ed": 0, "es": 1},
+    )
     found = thickening_percent(both, 0, 1)
     assert all(value == pytest.approx(100 * (11 - 8) / 8, abs=8) for value in found.values())
 
@@ -194,12 +222,16 @@ def test_scar_is_weighed_and_found_in_its_segment():
     area_mm2 = np.pi * (27**2 - 18**2)
     assert found["scar_share_percent"] == pytest.approx(100 / 12, rel=0.03)
     assert found["scar_mass_g"] == pytest.approx(area_mm2 / 4 * 8 / 1000 * 1.05, rel=0.03)
-    assert quantify(series).values["lv_mass_g"] == pytest.approx(3 * area_mm2 * 8 / 1000 * 1.05, rel=0.02)
+    assert quantify(series).values["lv_mass_g"] == pytest.approx(
+        3 * area_mm2 * 8 / 1000 * 1.05, rel=0.02
+    )
     no_right = replace(series, mask=np.where(series.mask == RV, 0, series.mask).astype(np.uint8))
     assert transmurality_percent(no_right) == {}
     # The short axis of the same study, of another size, turned and tilted, tells where the right ventricle lies.
     cine, _ = ring(18, 27, (5, 1, 90, 100), (1.1, 1.1, 9.0), rotate=0.7, tilt=0.1)
-    assert transmurality_percent(no_right, septum=septum_direction(cine, 0)) == pytest.approx(share, abs=3)
+    assert transmurality_percent(no_right, septum=septum_direction(cine, 0)) == pytest.approx(
+        share, abs=3
+    )
     assert septum_direction(no_right, 0) is None
 
 
@@ -228,8 +260,14 @@ def test_one_slice_with_the_structure_among_many_gives_no_number(elsewhere):
     mask[:5], mask[6:] = elsewhere, elsewhere
     found = quantify(replace(series, mask=mask))
     assert not found.values
-    assert found.not_computable["lvedv_ml"] == "the structure is in 1 of the slices, at least 3 are needed"
-    assert set(quantify_scar(replace(series, mask=mask)).not_computable) == {"scar_mass_g", "scar_share_percent"}
+    assert (
+        found.not_computable["lvedv_ml"]
+        == "the structure is in 1 of the slices, at least 3 are needed"
+    )
+    assert set(quantify_scar(replace(series, mask=mask)).not_computable) == {
+        "scar_mass_g",
+        "scar_share_percent",
+    }
 
 
 def test_each_phase_has_its_own_reason():
@@ -256,7 +294,10 @@ def test_a_slice_missing_between_others_gives_no_number(value, reason):
     outside[4] = value  # beyond the apex there is nothing, or nobody knows
     found = quantify(replace(series, mask=outside))
     assert ("lvedv_ml" in found.values) == (value == 0)
-    assert value == 0 or found.not_computable["lvedv_ml"] == "slice 4 beside the structure is not annotated"
+    assert (
+        value == 0
+        or found.not_computable["lvedv_ml"] == "slice 4 beside the structure is not annotated"
+    )
 
 
 def test_a_structure_that_runs_into_the_unknown_gives_no_number():
@@ -267,7 +308,10 @@ def test_a_structure_that_runs_into_the_unknown_gives_no_number():
     assert quantify(replace(series, mask=mask)).values == quantify(series).values
     mask[3, 0][(mask[3, 0] == RV) & (np.mgrid[:96, :96][1] < 12)] = 255
     found = quantify(replace(series, mask=mask))
-    assert found.not_computable["rvedv_ml"] == "in slice 3 the structure runs into what is not annotated"
+    assert (
+        found.not_computable["rvedv_ml"]
+        == "in slice 3 the structure runs into what is not annotated"
+    )
     assert found.values["lvedv_ml"] == quantify(series).values["lvedv_ml"]
     across = series.mask.copy()
     across[4, 0, 30:50, 30:50] = 255  # what is beyond the last slice but one is not known
@@ -299,7 +343,9 @@ def test_slices_unevenly_apart_count_as_they_lie():
     series, _ = ring(18, 27)
     even, uneven = quantify(series), quantify(replace(series, slice_places_mm=(0.0, 8.0, 20.0)))
     # Half way to the neighbours, and as far outwards as inwards: 8, 10 and 12 mm in place of 8 each.
-    assert uneven.values["lvedv_ml"] == pytest.approx(even.values["lvedv_ml"] * (8 + 10 + 12) / 24, rel=1e-6)
+    assert uneven.values["lvedv_ml"] == pytest.approx(
+        even.values["lvedv_ml"] * (8 + 10 + 12) / 24, rel=1e-6
+    )
 
 
 @pytest.mark.parametrize("at", range(6))
@@ -313,7 +359,10 @@ def test_a_stack_that_lost_a_slice_gives_no_number(at):
     series = replace(series, mask=mask, levels=(), slice_places_mm=tuple(places))
     found = quantify(series)
     if at < 5:
-        assert found.not_computable["lvedv_ml"] == f"a slice is missing: 16.0 mm lie between slices {at} and {at + 1}"
+        assert (
+            found.not_computable["lvedv_ml"]
+            == f"a slice is missing: 16.0 mm lie between slices {at} and {at + 1}"
+        )
         assert not found.values
     else:
         assert found.values["lvedv_ml"] == pytest.approx(5 * np.pi * 18**2 * 8 / 1000, rel=0.02)
@@ -321,7 +370,10 @@ def test_a_stack_that_lost_a_slice_gives_no_number(at):
 
 @pytest.mark.parametrize(
     ("lost", "reason"),
-    [("mask", "slice 2 between others lacks it"), ("place", "a slice is missing: 16.0 mm lie between slices 2 and 3")],
+    [
+        ("mask", "slice 2 between others lacks it"),
+        ("place", "a slice is missing: 16.0 mm lie between slices 2 and 3"),
+    ],
 )
 def test_a_wall_that_lost_a_slice_has_no_segments(lost, reason, tmp_path):
     whole, _ = ring(18, 27, (6, 1, 80, 80))
@@ -329,14 +381,25 @@ def test_a_wall_that_lost_a_slice_has_no_segments(lost, reason, tmp_path):
     assert len(of_scar(whole, ("myo", "scar"), tmp_path)["scar_by_segment_percent"]) == 16
     mask = whole.mask.copy()
     mask[2] = 0
-    series = (replace(whole, mask=mask) if lost == "mask"
-              else replace(whole, slice_places_mm=(0.0, 8.0, 16.0, 32.0, 40.0, 48.0)))  # fmt: skip
-    for found, names in ((of_ventricles(series, {}, tmp_path / "lost"), ("wall_thickness_mm", "lvedv_ml")),
-                         (of_scar(series, ("myo", "scar"), tmp_path / "lost"),
-                          ("scar_mass_g", "scar_share_percent", "scar_by_segment_percent"))):  # fmt: skip
-        assert {name: found["not_computable"].get(name) for name in names} == dict.fromkeys(names, reason)
+    series = (
+        replace(whole, mask=mask)
+        if lost == "mask"
+        else replace(whole, slice_places_mm=(0.0, 8.0, 16.0, 32.0, 40.0, 48.0))
+    )
+    for found, names in (
+        (of_ventricles(series, {}, tmp_path / "lost"), ("wall_thickness_mm", "lvedv_ml")),
+        (
+            of_scar(series, ("myo", "scar"), tmp_path / "lost"),
+            ("scar_mass_g", "scar_share_percent", "scar_by_segment_percent"),
+        ),
+    ):
+        assert {name: found["not_computable"].get(name) for name in names} == dict.fromkeys(
+            names, reason
+        )
         assert not set(found) & set(names)
-    assert not {"wall_thickness.png", "scar.png"} & {path.name for path in (tmp_path / "lost").iterdir()}
+    assert not {"wall_thickness.png", "scar.png"} & {
+        path.name for path in (tmp_path / "lost").iterdir()
+    }
 
 
 def test_a_wall_that_lost_a_slice_at_end_systole_has_segments_at_end_diastole(tmp_path):
@@ -376,8 +439,14 @@ def cine(frames=4, slices=8, times=(0.0, 200.0, 400.0, 600.0)):
     """A ventricle that shrinks and grows again, in equal slices."""
     stacks = [ring(inner, inner + 8, (slices, 1, 80, 80))[0] for inner in (18, 13, 15, 17)[:frames]]
     mask = np.concatenate([one.mask for one in stacks], axis=1)
-    return replace(stacks[0], mask=mask, image=np.zeros(mask.shape, np.float32), frame_times_ms=times, phases={},
-                   levels=("basal",) * 3 + ("mid",) * 3 + ("apical",) * 2)  # fmt: skip
+    return replace(
+        stacks[0],
+        mask=mask,
+        image=np.zeros(mask.shape, np.float32),
+        frame_times_ms=times,
+        phases={},
+        levels=("basal",) * 3 + ("mid",) * 3 + ("apical",) * 2,
+    )
 
 
 def test_a_frame_that_is_annotated_in_part_is_no_end_systole():
@@ -397,16 +466,22 @@ def test_rates_need_every_frame_and_their_times():
     whole = cine()
     values = quantify(whole).values
     assert values["lv_peak_ejection_rate_ml_per_s"] > 0
-    assert not {"rv_peak_ejection_rate_ml_per_s"} & set(values)  # the drawn right ventricle does not change
-    swapped = np.where(whole.mask == LV, RV, np.where(whole.mask == RV, LV, whole.mask)).astype(np.uint8)
+    assert not {"rv_peak_ejection_rate_ml_per_s"} & set(
+        values
+    )  # the drawn right ventricle does not change
+    swapped = np.where(whole.mask == LV, RV, np.where(whole.mask == RV, LV, whole.mask)).astype(
+        np.uint8
+    )
     other = quantify(replace(whole, mask=swapped)).values
     for name in ("peak_ejection_rate_ml_per_s", "peak_filling_rate_ml_per_s"):
         assert other[f"rv_{name}"] == pytest.approx(values[f"lv_{name}"])
     lost = whole.mask.copy()
     lost[:, 2][lost[:, 2] == LV] = 0
-    for series, reason in ((replace(whole, mask=lost), "frame 2: the structure is in no slice"),
-                           (replace(whole, frame_times_ms=None), "the times of at least three frames are needed"),
-                           (replace(whole, frame_times_ms=(0.0, 0.0, 30.0, 60.0)), "the frame times do not ascend")):  # fmt: skip
+    for series, reason in (
+        (replace(whole, mask=lost), "frame 2: the structure is in no slice"),
+        (replace(whole, frame_times_ms=None), "the times of at least three frames are needed"),
+        (replace(whole, frame_times_ms=(0.0, 0.0, 30.0, 60.0)), "the frame times do not ascend"),
+    ):
         found = quantify(series)
         assert found.not_computable["lv_peak_filling_rate_ml_per_s"] == reason
         assert "lv_peak_filling_rate_ml_per_s" not in found.values
@@ -415,10 +490,18 @@ def test_rates_need_every_frame_and_their_times():
 def test_thickening_is_that_of_slices_that_show_both_times():
     thin, thick = (ring(20, 20 + wall, (3, 1, 80, 80))[0].mask for wall in (4, 8))
     thin_es, thick_es = (ring(17, 17 + 1.25 * wall, (3, 1, 80, 80))[0].mask for wall in (4, 8))
-    before, after = np.concatenate([thin[:1], thick[:2]]), np.concatenate([thin_es[:1], thick_es[:2]])
+    before, after = (
+        np.concatenate([thin[:1], thick[:2]]),
+        np.concatenate([thin_es[:1], thick_es[:2]]),
+    )
     after[0] = 0  # the basal slice has become the atrium
-    series = replace(ring(20, 28)[0], mask=np.concatenate([before, after], axis=1), levels=("basal", "basal", "mid"),
-                     image=np.zeros((3, 2, 80, 80), np.float32), phases={"ed": 0, "es": 1})  # fmt: skip
+    series = replace(
+        ring(20, 28)[0],
+        mask=np.concatenate([before, after], axis=1),
+        levels=("basal", "basal", "mid"),
+        image=np.zeros((3, 2, 80, 80), np.float32),
+        phases={"ed": 0, "es": 1},
+    )
     found = thickening_percent(series, 0, 1)
     assert all(found[segment] == pytest.approx(25, abs=9) for segment in range(1, 7))
 
@@ -428,7 +511,10 @@ def test_where_levels_do_not_tell_the_order_of_the_slices_the_affine_does():
     mask = oblique.mask.copy()
     mask[:, 0][(mask[:, 0] == MYO) & (np.abs(degrees - 90) < 20)[None]] = SCAR
     oblique = replace(oblique, mask=mask)
-    one, two = (transmurality_percent(replace(own, levels=("mid",) * 3)) for own in (oblique, flip_slices(oblique)))
+    one, two = (
+        transmurality_percent(replace(own, levels=("mid",) * 3))
+        for own in (oblique, flip_slices(oblique))
+    )
     assert one == pytest.approx(two)
     assert set(one) == set(range(7, 13))
     # Slices go up, so the apex is against them; that way crossed with the right ventricle's, -x, is +y, at 90 degrees.
@@ -467,7 +553,9 @@ def test_pictures_are_written(tmp_path):
     source = PhantomSource(count=2, seed=3, size=64, slices=6, frames=6, spacing_mm=(3.0, 3.0))
     sax = source.load(source.study_ids()[1]).series["sax"]
     volume_curves(quantify(sax), sax.frame_times_ms, tmp_path / "curve.png")
-    bulls_eye(thickness_mm(sax, sax.phases["ed"]), tmp_path / "thickness.png", "thickness (mm)", (4, 14))
+    bulls_eye(
+        thickness_mm(sax, sax.phases["ed"]), tmp_path / "thickness.png", "thickness (mm)", (4, 14)
+    )
     for name in ("cine.gif", "cine.webp"):
         contour_cine(sax, tmp_path / name)
         with Image.open(tmp_path / name) as animation:
@@ -484,11 +572,20 @@ def place_of(path, color, within=1.0, away=30):
 
 
 def test_a_bulls_eye_has_anterior_on_top_and_the_septum_left(tmp_path):
-    path, yellow = tmp_path / "eye.png", (253, 231, 37)  # the last colour of the scale, which stands right of it
+    path, yellow = (
+        tmp_path / "eye.png",
+        (253, 231, 37),
+    )  # the last colour of the scale, which stands right of it
     bulls_eye(dict.fromkeys(NAMES, 1.0), path, "all", (0, 1))
     centre = place_of(path, yellow, 0.75)
-    for segments, way in (((1, 7, 13), (-1, 0)), ((4, 10, 15), (1, 0)), ((2, 3, 8, 9, 14), (0, -1)),
-                          ((5, 6, 11, 12, 16), (0, 1)), ((2, 8), (-1, -1)), ((5, 11), (1, 1))):  # fmt: skip
+    for segments, way in (
+        ((1, 7, 13), (-1, 0)),
+        ((4, 10, 15), (1, 0)),
+        ((2, 3, 8, 9, 14), (0, -1)),
+        ((5, 6, 11, 12, 16), (0, 1)),
+        ((2, 8), (-1, -1)),
+        ((5, 11), (1, 1)),
+    ):
         bulls_eye(dict.fromkeys(segments, 1.0), path, "some", (0, 1))
         moved = place_of(path, yellow, 0.75) - centre
         assert [0 if abs(one) < 0.03 else np.sign(one) for one in moved] == list(way), segments
@@ -498,7 +595,9 @@ def test_contours_lie_where_the_masks_are(tmp_path):
     mask = np.zeros((1, 2, 48, 48), np.uint8)
     mask[0, 0, 6:14, 30:42] = LV
     mask[0, 1, 34:44, 4:16] = LV
-    contour_cine(Series(np.zeros(mask.shape, np.float32), np.eye(4), mask=mask), tmp_path / "cine.gif")
+    contour_cine(
+        Series(np.zeros(mask.shape, np.float32), np.eye(4), mask=mask), tmp_path / "cine.gif"
+    )
     with Image.open(tmp_path / "cine.gif") as animation:
         for frame, place in ((0, (9.5, 35.5)), (1, (38.5, 9.5))):
             animation.seek(frame)

@@ -5,7 +5,13 @@ import pytest
 from cmrvlm.metrics.text import finding_scores
 from cmrvlm.reports.findings import findings_stated
 from cmrvlm.reports.writer import join_sections, write_captions, write_report
-from cmrvlm.study.measurements import MEASUREMENTS, fill_quotes, numbers_stated, quote, quoted_number
+from cmrvlm.study.measurements import (
+    MEASUREMENTS,
+    fill_quotes,
+    numbers_stated,
+    quote,
+    quoted_number,
+)
 from cmrvlm.study.vocabulary import FINDING_SEQUENCES, LANGUAGES, SEQUENCES
 from cmrvlm.tasks.base import Answer, Case, Instruction
 
@@ -40,7 +46,10 @@ def test_captions_state_nothing_that_is_not_so(source, language):
     [
         ("Late gadolinium enhancement of the septum.", {"lv_lge": True}),
         ("No late gadolinium enhancement.", {"lv_lge": False}),
-        ("There is no thrombus or pericardial effusion", {"thrombus": False, "pericardial_effusion": False}),
+        (
+            "There is no thrombus or pericardial effusion",
+            {"thrombus": False, "pericardial_effusion": False},
+        ),
         ("Thrombus without pleural effusion", {"thrombus": True, "pleural_effusion": False}),
         ("Pericardial effusion is absent.", {"pericardial_effusion": False}),
         ("LVEF 57.5 % (normal), LVEDV increased", {"lvef": False, "lvedv": True}),
@@ -52,8 +61,14 @@ def test_captions_state_nothing_that_is_not_so(source, language):
             "No thrombus, pericardial effusion or aneurysm",
             {"thrombus": False, "pericardial_effusion": False, "aneurysm": False},
         ),
-        ("No thrombus, but pericardial effusion", {"thrombus": False, "pericardial_effusion": True}),
-        ("未见血栓、心包积液、胸腔积液", {"thrombus": False, "pericardial_effusion": False, "pleural_effusion": False}),
+        (
+            "No thrombus, but pericardial effusion",
+            {"thrombus": False, "pericardial_effusion": True},
+        ),
+        (
+            "未见血栓、心包积液、胸腔积液",
+            {"thrombus": False, "pericardial_effusion": False, "pleural_effusion": False},
+        ),
         ("未见血栓，可见心包积液", {"thrombus": False, "pericardial_effusion": True}),
         ("室壁运动未见异常", {"wall_motion": False}),
         ("左心房无扩大", {"la_diameter": False}),
@@ -77,7 +92,9 @@ def reported(text, truth):
 
 def test_overlap_is_blind_to_a_denial_and_findings_are_not():
     truth = "LGE: subendocardial enhancement of the septum. Other: thrombus."
-    scores = finding_scores([reported(truth, truth), reported("LGE: no late enhancement. Other: thrombus.", truth)])
+    scores = finding_scores(
+        [reported(truth, truth), reported("LGE: no late enhancement. Other: thrombus.", truth)]
+    )
     assert scores["finding_precision"].value == 1
     assert scores["finding_recall"].value == pytest.approx(3 / 4)
     assert scores["finding_f1"].value == pytest.approx(6 / 7)

@@ -6,16 +6,29 @@ from cmrvlm.language_model.tokenizer import load_tokenizer, train_tokenizer
 from cmrvlm.reports.reader import single_term, terms_named
 from cmrvlm.reports.writer import join_sections, split_sections, write_captions, write_report
 from cmrvlm.study.study import StudyLabels
-from cmrvlm.study.vocabulary import DISEASES, LEVEL_TERMS, PHASE_TERMS, REPORT_SECTIONS, SEQUENCE_TERMS
+from cmrvlm.study.vocabulary import (
+    DISEASES,
+    LEVEL_TERMS,
+    PHASE_TERMS,
+    REPORT_SECTIONS,
+    SEQUENCE_TERMS,
+)
 
-CORPUS = ["LVEF 24 % (reduced); dilated cardiomyopathy.", "左心室射血分数 24 %(减低)；扩张型心肌病。"] * 20
+CORPUS = [
+    "LVEF 24 % (reduced); dilated cardiomyopathy.",
+    "左心室射血分数 24 %(减低)；扩张型心肌病。",
+] * 20
 
 
 @pytest.mark.parametrize("terms", [DISEASES, LEVEL_TERMS, PHASE_TERMS, SEQUENCE_TERMS])
 @pytest.mark.parametrize("language", ["en", "zh"])
 def test_every_name_is_read_back_and_no_other(terms, language):
     for code, term in terms.items():
-        sentence = f"This is {term.name(language)}." if language == "en" else f"这是{term.name(language)}。"
+        sentence = (
+            f"This is {term.name(language)}."
+            if language == "en"
+            else f"这是{term.name(language)}。"
+        )
         assert terms_named(sentence, terms) == [code]
 
 

@@ -22,8 +22,17 @@ CODE = "from pathlib import Path\nPath({marker!r}).write_text('code ran')\n"
 @pytest.fixture(scope="module")
 def run(tmp_path_factory, cache):
     folder = tmp_path_factory.mktemp("foreign") / "run"
-    train(composed("+experiment=stage3", "+debug=fast", "callbacks.samples=null", f"paths.cache={cache}",
-                   f"out={folder}", f"run_dir={folder}"), folder)  # fmt: skip
+    train(
+        composed(
+            "+experiment=stage3",
+            "+debug=fast",
+            "callbacks.samples=null",
+            f"paths.cache={cache}",
+            f"out={folder}",
+            f"run_dir={folder}",
+        ),
+        folder,
+    )
     return folder
 
 
@@ -39,10 +48,14 @@ def foreign(run, tmp_path, monkeypatch):
     beside.mkdir()
     (beside / "__init__.py").write_text(CODE.format(marker=str(marker)))
     (beside / "model.gguf").write_bytes(b"GGUF")
-    (tmp_path / "theirs" / "hubconf.py").write_text(CODE.format(marker=str(marker)) + "def load(): return 1\n")
+    (tmp_path / "theirs" / "hubconf.py").write_text(
+        CODE.format(marker=str(marker)) + "def load(): return 1\n"
+    )
     monkeypatch.chdir(folder.parent)
     monkeypatch.syspath_prepend(str(folder.parent))
-    monkeypatch.setattr("builtins.input", lambda *unused: "y")  # who is asked whether to run code may say yes
+    monkeypatch.setattr(
+        "builtins.input", lambda *unused: "y"
+    )  # who is asked whether to run code may say yes
     yield folder
     assert not marker.exists()
     assert (precious / "data.txt").read_text() == "years of work"
@@ -61,16 +74,29 @@ def put(folder, key, value):
 
 def clearing(folder):
     """The cache's method that removes a folder, with a cache as its first argument."""
-    return {"_target_": "data_modules.storage.cache.StudyCache.clear",
-            "self": {"_target_": "types.SimpleNamespace", "folder": str(folder.parents[1] / "precious")}}  # fmt: skip
+    return {
+        "_target_": "data_modules.storage.cache.StudyCache.clear",
+        "self": {
+            "_target_": "types.SimpleNamespace",
+            "folder": str(folder.parents[1] / "precious"),
+        },
+    }
 
 
 HUB = "${oc.create:{_target_: torch.hub.load, repo_or_dir: ., model: load, source: local}}"
-INNER = (
-    "${oc.create:{_target_: cmrvlm.config.model_source.file_of_package, package: evil.model, pattern: '*', field: x}}"
-)
-PLACES = ["encoders.sax", "projector", "adapter", "head.mask", "model", "llm.network", "transform.preprocessing",
-          "transform.preprocessing.steps.frames", "transform.preprocessing.steps.frames.frames", "llm.network.layers"]  # fmt: skip
+INNER = "${oc.create:{_target_: cmrvlm.config.model_source.file_of_package, package: evil.model, pattern: '*', field: x}}"
+PLACES = [
+    "encoders.sax",
+    "projector",
+    "adapter",
+    "head.mask",
+    "model",
+    "llm.network",
+    "transform.preprocessing",
+    "transform.preprocessing.steps.frames",
+    "transform.preprocessing.steps.frames.frames",
+    "llm.network.layers",
+]
 
 
 @pytest.mark.parametrize("place", PLACES)
@@ -81,8 +107,16 @@ def test_targets_that_do_not_belong_and_interpolations_are_refused(foreign, plac
         "pattern": "*",
         "field": "x",
     }
-    for value in (clearing(foreign), package, HUB, INNER, {"_target_": HUB}, "${oc.env:HOME}", [HUB],
-                  {"_target_": "torch.hub.load", "repo_or_dir": ".", "model": "load", "source": "local"}):  # fmt: skip
+    for value in (
+        clearing(foreign),
+        package,
+        HUB,
+        INNER,
+        {"_target_": HUB},
+        "${oc.env:HOME}",
+        [HUB],
+        {"_target_": "torch.hub.load", "repo_or_dir": ".", "model": "load", "source": "local"},
+    ):
         put(foreign, place, value)
         with pytest.raises(CmrvlmError, match=place.split(".")[0]) as refused:
             load_run(foreign)
@@ -93,7 +127,8 @@ def test_a_cache_that_is_to_be_cleared_with_its_own_class_is_refused(foreign):
     put(
         foreign,
         "encoders.sax",
-        clearing(foreign) | {"self": {"_target_": "data_modules.storage.cache.StudyCache", "root": "."}},
+        clearing(foreign)
+        | {"self": {"_target_": "data_modules.storage.cache.StudyCache", "root": "."}},
     )
     with pytest.raises(CmrvlmError, match="StudyCache"):
         load_run(foreign)
@@ -104,7 +139,10 @@ def test_a_package_beside_a_run_is_not_imported(foreign, package):
     put(
         foreign,
         "llm.network",
-        {"_target_": "cmrvlm.language_model.pretrained.pretrained_language_model", "package": package},
+        {
+            "_target_": "cmrvlm.language_model.pretrained.pretrained_language_model",
+            "package": package,
+        },
     )
     with pytest.raises(CmrvlmError, match="is not installed"):
         load_run(foreign)
@@ -136,13 +174,22 @@ def with_code(folder, config, auto):
     (folder / "mine.py").write_text(CODE.format(marker=str(marker)) + "class Mine: pass\n")
     path = folder / config
     content = json.loads(path.read_text()) if path.is_file() else {}
-    path.write_text(json.dumps(content | {"auto_map": auto, "tokenizer_class": "Mine", "model_type": "mine"}))
+    path.write_text(
+        json.dumps(content | {"auto_map": auto, "tokenizer_class": "Mine", "model_type": "mine"})
+    )
 
 
 def test_a_tokenizer_with_code_is_refused(foreign):
-    with_code(foreign / "tokenizer", "tokenizer_config.json", {"AutoTokenizer": ["mine.Mine", "mine.Mine"]})
-    for load in (lambda: load_run(foreign), lambda: load_tokenizer(foreign / "tokenizer"),
-                 lambda: pretrained_tokenizer([], str(foreign / "tokenizer"))):  # fmt: skip
+    with_code(
+        foreign / "tokenizer",
+        "tokenizer_config.json",
+        {"AutoTokenizer": ["mine.Mine", "mine.Mine"]},
+    )
+    for load in (
+        lambda: load_run(foreign),
+        lambda: load_tokenizer(foreign / "tokenizer"),
+        lambda: pretrained_tokenizer([], str(foreign / "tokenizer")),
+    ):
         with pytest.raises(CmrvlmError, match="tokenizer"):
             load()
 
@@ -158,14 +205,27 @@ def test_a_bert_model_with_code_is_refused(foreign):
         check_bert_model(str(folder), 1)
 
 
-@pytest.mark.parametrize("tag", ["!!pairs [x: {target}]", "!!omap [x: {target}]", "!!pairs [x: '${{oc.env:HOME}}']", "2020-01-01",
-                                 "!!set {{a}}", "!!binary aGVsbG8="])  # fmt: skip
+@pytest.mark.parametrize(
+    "tag",
+    [
+        "!!pairs [x: {target}]",
+        "!!omap [x: {target}]",
+        "!!pairs [x: '${{oc.env:HOME}}']",
+        "2020-01-01",
+        "!!set {{a}}",
+        "!!binary aGVsbG8=",
+    ],
+)
 def test_values_that_are_not_plain_are_refused(foreign, tmp_path, tag):
     """Hydra looks into tuples too, which YAML can write."""
     made = tmp_path / "made"
     path = foreign / "config.yaml"
     written = tag.format(target=f"{{_target_: os.mkdir, path: {made}}}")
-    path.write_text(path.read_text().replace("encoders:\n  sax:\n", f"encoders:\n  sax:\n    extra: {written}\n"))
+    path.write_text(
+        path.read_text().replace(
+            "encoders:\n  sax:\n", f"encoders:\n  sax:\n    extra: {written}\n"
+        )
+    )
     with pytest.raises(CmrvlmError, match=r"encoders\.sax\.extra.*plain value"):
         load_run(foreign)
     assert not made.exists()
@@ -180,8 +240,16 @@ def test_a_language_model_with_code_is_refused(foreign, kind, weights):
     content = json.loads((folder / "config.json").read_text()) | {"model_type": kind}
     (folder / "config.json").write_text(json.dumps(content))
     shutil.copy(folder / "mine.py", foreign / "mine.py")
-    put(foreign, "llm.network", {"_target_": "cmrvlm.language_model.pretrained.pretrained_language_model", "path": str(folder),
-                                 "weights": weights, "max_length": 64})  # fmt: skip
+    put(
+        foreign,
+        "llm.network",
+        {
+            "_target_": "cmrvlm.language_model.pretrained.pretrained_language_model",
+            "path": str(folder),
+            "weights": weights,
+            "max_length": 64,
+        },
+    )
     with pytest.raises(CmrvlmError):
         load_run(foreign)
 
@@ -190,11 +258,16 @@ def test_an_adapter_beside_a_model_is_refused(foreign):
     """PEFT would import the module that it names, and change the weights without a word."""
     folder = foreign.parent / "base"
     folder.mkdir()
-    (folder / "adapter_config.json").write_text(json.dumps({"megatron_config": {"x": 1}, "megatron_core": "evil.core"}))
+    (folder / "adapter_config.json").write_text(
+        json.dumps({"megatron_config": {"x": 1}, "megatron_core": "evil.core"})
+    )
     put(
         foreign,
         "llm.network",
-        {"_target_": "cmrvlm.language_model.pretrained.pretrained_language_model", "path": str(folder)},
+        {
+            "_target_": "cmrvlm.language_model.pretrained.pretrained_language_model",
+            "path": str(folder),
+        },
     )
     with pytest.raises(CmrvlmError, match="adapter beside the model"):
         load_run(foreign)

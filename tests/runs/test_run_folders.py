@@ -25,8 +25,15 @@ from tests.conftest import ROOT, composed
 from tests.stages.test_training import QUIET, SMALL
 from tests.test_entry_points import python
 
-FAST = ("+experiment=stage3", "+debug=fast", *QUIET, *SMALL, "callbacks.checkpoint.every_n_train_steps=1",
-        "trainer.limit_val_batches=0", "trainer.val_check_interval=null")  # fmt: skip
+FAST = (
+    "+experiment=stage3",
+    "+debug=fast",
+    *QUIET,
+    *SMALL,
+    "callbacks.checkpoint.every_n_train_steps=1",
+    "trainer.limit_val_batches=0",
+    "trainer.val_check_interval=null",
+)
 
 
 def config_of(folder, cache, *overrides):
@@ -34,8 +41,11 @@ def config_of(folder, cache, *overrides):
 
 
 def content(folder):
-    return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
-            for path in sorted(folder.rglob("*")) if path.is_file() and path.name != ".lock"}  # fmt: skip
+    return {
+        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.name != ".lock"
+    }
 
 
 @pytest.fixture(scope="module")
@@ -73,13 +83,28 @@ def test_a_folder_with_a_run_is_refused_and_nothing_of_it_changes(run, cache):
         train(config_of(run, cache, "seed=3"), run)
 
 
-@pytest.mark.parametrize("fault", ["stage.trainable=[encodrs]", "data.batch_size=1000", "optimizer.lr=-1", "at step 1",
-                                   "interrupted", "stage.init_from=nowhere"])  # fmt: skip
-def test_the_earlier_run_stays_when_the_one_that_is_to_replace_it_fails(run, cache, monkeypatch, fault):
+@pytest.mark.parametrize(
+    "fault",
+    [
+        "stage.trainable=[encodrs]",
+        "data.batch_size=1000",
+        "optimizer.lr=-1",
+        "at step 1",
+        "interrupted",
+        "stage.init_from=nowhere",
+    ],
+)
+def test_the_earlier_run_stays_when_the_one_that_is_to_replace_it_fails(
+    run, cache, monkeypatch, fault
+):
     before = content(run)
     overrides = [] if fault in ("at step 1", "interrupted") else [fault]
     if not overrides:
-        stopping_at(1, monkeypatch, KeyboardInterrupt() if fault == "interrupted" else CmrvlmError("it broke"))
+        stopping_at(
+            1,
+            monkeypatch,
+            KeyboardInterrupt() if fault == "interrupted" else CmrvlmError("it broke"),
+        )
     with pytest.raises(CmrvlmError):
         train(config_of(run, cache, "seed=3", "overwrite=true", *overrides), run)
     after = content(run)
@@ -115,7 +140,12 @@ def test_a_replacement_that_was_interrupted_goes_on_and_takes_the_place(run, cac
 
 def test_a_finished_run_goes_on_in_its_own_folder(run, cache):
     before = load_file(run / "model.safetensors")
-    train(config_of(run, cache, "trainer.max_steps=3", f"ckpt_path={run / 'checkpoints' / 'last.ckpt'}"), run)
+    train(
+        config_of(
+            run, cache, "trainer.max_steps=3", f"ckpt_path={run / 'checkpoints' / 'last.ckpt'}"
+        ),
+        run,
+    )
     after = load_file(run / "model.safetensors")
     assert any(not torch.equal(after[key], before[key]) for key in before)
 
@@ -123,7 +153,10 @@ def test_a_finished_run_goes_on_in_its_own_folder(run, cache):
 def test_one_training_a_folder(tmp_path, cache):
     folder = tmp_path / "run"
     folder.mkdir()
-    with FileLock(folder / ".lock"), pytest.raises(CmrvlmError, match="another training writes into this folder"):
+    with (
+        FileLock(folder / ".lock"),
+        pytest.raises(CmrvlmError, match="another training writes into this folder"),
+    ):
         train(config_of(folder, cache, "overwrite=true"), folder)
     assert content(folder) == {}
 
@@ -145,11 +178,18 @@ def test_a_damaged_checkpoint_is_named_with_the_newest_whole_one(run, cache):
     for damaged in (b"", whole[: len(whole) // 2], b"PK" + bytes(2000), b"{}"):
         last.write_bytes(damaged)
         with pytest.raises(
-            CmrvlmError, match=rf"last\.ckpt.*damaged.*ckpt_path={other}|last\.ckpt.*damaged.*ckpt_path=.*step"
+            CmrvlmError,
+            match=rf"last\.ckpt.*damaged.*ckpt_path={other}|last\.ckpt.*damaged.*ckpt_path=.*step",
         ):
-            train(config_of(run.parent / "on", cache, "trainer.max_steps=3", f"ckpt_path={last}"), run.parent / "on")
+            train(
+                config_of(run.parent / "on", cache, "trainer.max_steps=3", f"ckpt_path={last}"),
+                run.parent / "on",
+            )
     with pytest.raises(CmrvlmError, match=r"no such checkpoint.*ckpt_path="):
-        train(config_of(run.parent / "on", cache, f"ckpt_path={run / 'checkpoints' / 'none.ckpt'}"), run.parent / "on")
+        train(
+            config_of(run.parent / "on", cache, f"ckpt_path={run / 'checkpoints' / 'none.ckpt'}"),
+            run.parent / "on",
+        )
 
 
 def test_a_full_disk_is_named_and_leaves_the_checkpoint_before(tmp_path, cache, monkeypatch):
@@ -162,7 +202,9 @@ def test_a_full_disk_is_named_and_leaves_the_checkpoint_before(tmp_path, cache, 
         save(content, path)
 
     monkeypatch.setattr(torch, "save", full)
-    with pytest.raises(CmrvlmError, match=r"checkpoints/\S+\.ckpt.*No space left.*needs about \d+ MB"):
+    with pytest.raises(
+        CmrvlmError, match=r"checkpoints/\S+\.ckpt.*No space left.*needs about \d+ MB"
+    ):
         train(config_of(folder, cache, "trainer.max_steps=3"), folder)
     assert torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)["global_step"] == 1
     assert not list(folder.rglob(".*.part"))
@@ -171,7 +213,10 @@ def test_a_full_disk_is_named_and_leaves_the_checkpoint_before(tmp_path, cache, 
 def test_what_a_killed_run_left_half_written_is_cleared_at_the_next_start(tmp_path, cache):
     folder = tmp_path / "run"
     (folder / "checkpoints").mkdir(parents=True)
-    leftovers = [folder / ".model.safetensors.77.part", folder / "checkpoints" / ".last.ckpt.77.part"]
+    leftovers = [
+        folder / ".model.safetensors.77.part",
+        folder / "checkpoints" / ".last.ckpt.77.part",
+    ]
     for path in leftovers:
         path.write_bytes(bytes(1000))
     train(config_of(folder, cache), folder)
@@ -184,13 +229,31 @@ def test_a_checkpoint_is_never_half_though_temporary_files_lie_elsewhere(tmp_pat
     folder, elsewhere = tmp_path / "run", Path("/dev/shm") / f"cmrvlm-{os.getpid()}"
     elsewhere.mkdir()
     large = ("llm.network.hidden_size=160", "projector.hidden=256", "head.read_out.hidden=256")
-    process = subprocess.Popen([sys.executable, "-W", "ignore", "-m", "cmrvlm.train", *FAST, *large, "trainer.max_steps=400",
-                                f"paths.cache={cache}", f"out={folder}"], cwd=ROOT, stdout=subprocess.DEVNULL,
-                               stderr=subprocess.DEVNULL,
-                               env={**os.environ, "PYTHONPATH": str(ROOT), "TMPDIR": str(elsewhere)})  # fmt: skip
+    process = subprocess.Popen(
+        [
+            sys.executable,
+            "-W",
+            "ignore",
+            "-m",
+            "cmrvlm.train",
+            *FAST,
+            *large,
+            "trainer.max_steps=400",
+            f"paths.cache={cache}",
+            f"out={folder}",
+        ],
+        cwd=ROOT,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "TMPDIR": str(elsewhere)},
+    )
     last, sizes, end = folder / "checkpoints" / "last.ckpt", [], time.monotonic() + 90
     try:
-        while process.poll() is None and time.monotonic() < end and (len(sizes) < 4000 or len(set(sizes)) < 1):
+        while (
+            process.poll() is None
+            and time.monotonic() < end
+            and (len(sizes) < 4000 or len(set(sizes)) < 1)
+        ):
             if last.exists():
                 sizes.append(last.stat().st_size)
             time.sleep(0.001)
@@ -213,11 +276,16 @@ def test_what_is_of_no_run_stays_where_it_is(run, finished, cache):
     before = content(run / "stage4")
     train(config_of(run, cache, "seed=3", "overwrite=true"), run)
     assert content(run / "stage4") == before
-    assert all((run / name).read_text() == "mine" for name in ("new/notes.txt", "old/notes.txt", "notes.txt"))
+    assert all(
+        (run / name).read_text() == "mine"
+        for name in ("new/notes.txt", "old/notes.txt", "notes.txt")
+    )
 
 
 @pytest.mark.parametrize("renames", range(0, 24, 3))
-def test_a_replacement_killed_amid_its_renames_is_ended_at_the_next_start(run, cache, monkeypatch, renames):
+def test_a_replacement_killed_amid_its_renames_is_ended_at_the_next_start(
+    run, cache, monkeypatch, renames
+):
     class Killed(BaseException):
         pass
 
@@ -253,4 +321,6 @@ def test_a_link_in_the_place_of_a_replacement_is_not_followed(run, cache, tmp_pa
 def test_a_checkpoint_outside_of_its_run_is_refused(run, cache, tmp_path):
     shutil.copy(run / "checkpoints" / "last.ckpt", tmp_path / "x.ckpt")
     with pytest.raises(CmrvlmError, match=r"x\.ckpt.*outside of its run"):
-        train(config_of(tmp_path / "on", cache, f"ckpt_path={tmp_path / 'x.ckpt'}"), tmp_path / "on")
+        train(
+            config_of(tmp_path / "on", cache, f"ckpt_path={tmp_path / 'x.ckpt'}"), tmp_path / "on"
+        )

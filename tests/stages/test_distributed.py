@@ -9,19 +9,46 @@ from safetensors.torch import load_file
 
 from tests.conftest import ROOT
 
-SAME = ("+debug=fast", "transform.augmentation=null", "optimizer=sgd", "optimizer.lr=0.05", "trainer.max_steps=3",
-        "trainer.limit_val_batches=0")  # fmt: skip
+SAME = (
+    "+debug=fast",
+    "transform.augmentation=null",
+    "optimizer=sgd",
+    "optimizer.lr=0.05",
+    "trainer.max_steps=3",
+    "trainer.limit_val_batches=0",
+)
 OWN = {
     "+experiment=stage1": ("+mix.drop.sax=0.5", "+mix.drop.lax_4ch=0.9", "+mix.drop.lge=0.5"),
     "+experiment=stage3": ("mix.drop={sax: 0.5, lax_4ch: 0.9, lge: 0.5}", "stage.taught=null"),
 }
-TWO = ("hardware=ddp", "trainer.accelerator=cpu", "trainer.devices=2", "trainer.precision=32-true", "data.batch_size=1")
+TWO = (
+    "hardware=ddp",
+    "trainer.accelerator=cpu",
+    "trainer.devices=2",
+    "trainer.precision=32-true",
+    "data.batch_size=1",
+)
 
 
 def trained(folder, cache, *overrides):
-    done = subprocess.run([sys.executable, "-W", "ignore", "-m", "cmrvlm.train", *overrides, f"out={folder}",
-                           f"paths.cache={cache}"], cwd=ROOT, capture_output=True, text=True, check=False, timeout=400,
-                          env={**os.environ, "MASTER_PORT": str(29500 + os.getpid() % 1000)})  # fmt: skip
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-W",
+            "ignore",
+            "-m",
+            "cmrvlm.train",
+            *overrides,
+            f"out={folder}",
+            f"paths.cache={cache}",
+        ],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=400,
+        env={**os.environ, "MASTER_PORT": str(29500 + os.getpid() % 1000)},
+    )
     assert done.returncode == 0, done.stderr[-3000:]
     return load_file(folder / "model.safetensors")
 

@@ -29,7 +29,14 @@ def result(folder, job):
 
 
 def test_equal_jobs_are_equal_and_the_table_lists_them(tmp_path, cache):
-    done = python("cmrvlm.train", "-m", *FAST, "seed=1,1,2", f"paths.cache={cache}", f"hydra.sweep.dir={tmp_path}")
+    done = python(
+        "cmrvlm.train",
+        "-m",
+        *FAST,
+        "seed=1,1,2",
+        f"paths.cache={cache}",
+        f"hydra.sweep.dir={tmp_path}",
+    )
     assert done.returncode == 0, done.stderr
     metrics = [result(tmp_path, job)["metric"] for job in range(3)]
     assert metrics[0] == metrics[1] != metrics[2]
@@ -51,19 +58,40 @@ def holder(path):
     return None
 
 
-@pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="processes are found by their open files")
+@pytest.mark.skipif(
+    not Path("/proc/self/fd").is_dir(), reason="processes are found by their open files"
+)
 @pytest.mark.parametrize("launcher", ["joblib", pytest.param("basic", marks=pytest.mark.slow)])
 def test_jobs_that_fail_or_are_killed_end_no_other_and_are_all_named(tmp_path, cache, launcher):
     """The first two fail, each by itself, the third is killed, and the last is done."""
     extra = ["+sweep=joblib"] if launcher == "joblib" else []
-    command = [sys.executable, "-W", "ignore", "-m", "cmrvlm.train", "-m", *FAST, *extra, "data.batch_size=1000,4",
-               "seed=1,2", f"paths.cache={cache}", f"hydra.sweep.dir={tmp_path}"]  # fmt: skip
+    command = [
+        sys.executable,
+        "-W",
+        "ignore",
+        "-m",
+        "cmrvlm.train",
+        "-m",
+        *FAST,
+        *extra,
+        "data.batch_size=1000,4",
+        "seed=1,2",
+        f"paths.cache={cache}",
+        f"hydra.sweep.dir={tmp_path}",
+    ]
     with (tmp_path / "output.txt").open("w") as output:
-        process = subprocess.Popen(command, cwd=ROOT, stdout=output, stderr=output,
-                                   env={**os.environ, "PYTHONPATH": str(ROOT)})  # fmt: skip
+        process = subprocess.Popen(
+            command,
+            cwd=ROOT,
+            stdout=output,
+            stderr=output,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+        )
         end, found = time.monotonic() + 200, None
         while found is None and process.poll() is None and time.monotonic() < end:
-            found = holder(tmp_path / "2" / ".lock") if (tmp_path / "2" / ".lock").exists() else None
+            found = (
+                holder(tmp_path / "2" / ".lock") if (tmp_path / "2" / ".lock").exists() else None
+            )
             time.sleep(0.01)
         assert found is not None
         os.kill(found, signal.SIGKILL)
@@ -75,7 +103,9 @@ def test_jobs_that_fail_or_are_killed_end_no_other_and_are_all_named(tmp_path, c
     assert "process of this job was killed by signal 9" in jobs[2]["error"]
     table = (tmp_path / "jobs.txt").read_text()
     for words in (table, text):
-        assert all(word in words for word in ("data.batch_size=1000", "seed=2", "failed", "done", "killed"))
+        assert all(
+            word in words for word in ("data.batch_size=1000", "seed=2", "failed", "done", "killed")
+        )
     for job, cause in enumerate(("CmrvlmError", "CmrvlmError", "killed by signal 9")):
         assert result(tmp_path, job)["status"] == "failed"
         assert cause in (tmp_path / str(job) / "traceback.txt").read_text()
@@ -87,9 +117,16 @@ def test_jobs_that_fail_or_are_killed_end_no_other_and_are_all_named(tmp_path, c
 
 @pytest.mark.slow  # three trainings, each a process
 def test_optuna_searches_and_finds_a_best_value_though_a_trial_fails(tmp_path, cache):
-    done = python("cmrvlm.train", "-m", *FAST, "+sweep=optuna", "hydra.sweeper.n_trials=3",
-                  "data.batch_size=choice(4,1000)", f"paths.cache={cache}",
-                  f"hydra.sweep.dir={tmp_path}")  # fmt: skip
+    done = python(
+        "cmrvlm.train",
+        "-m",
+        *FAST,
+        "+sweep=optuna",
+        "hydra.sweeper.n_trials=3",
+        "data.batch_size=choice(4,1000)",
+        f"paths.cache={cache}",
+        f"hydra.sweep.dir={tmp_path}",
+    )
     jobs = jobs_of(tmp_path)
     assert len(jobs) == 3
     assert done.returncode == int(any(job["status"] == "failed" for job in jobs)), done.stderr
@@ -97,8 +134,17 @@ def test_optuna_searches_and_finds_a_best_value_though_a_trial_fails(tmp_path, c
 
 
 def job_end(folder, number, overrides, value):
-    config = OmegaConf.create({"hydra": {"mode": RunMode.MULTIRUN, "job": {"num": number}, "overrides": {"task": overrides},
-                                         "sweep": {"dir": "."}, "runtime": {"cwd": str(folder)}}})  # fmt: skip
+    config = OmegaConf.create(
+        {
+            "hydra": {
+                "mode": RunMode.MULTIRUN,
+                "job": {"num": number},
+                "overrides": {"task": overrides},
+                "sweep": {"dir": "."},
+                "runtime": {"cwd": str(folder)},
+            }
+        }
+    )
     failed = isinstance(value, Exception)
     job = JobReturn()
     job.status, job.return_value = (JobStatus.FAILED if failed else JobStatus.COMPLETED), value
@@ -108,7 +154,9 @@ def job_end(folder, number, overrides, value):
 
 def test_a_job_that_failed_returns_nothing_and_what_users_wrote_is_no_markup(tmp_path):
     assert job_end(tmp_path, 0, ["a=1", "b=[/red]"], 0.25).return_value == 0.25
-    assert job_end(tmp_path, 1, ["c=[bold]x"], ValueError("no [/red] here\nmore")).return_value is None
+    assert (
+        job_end(tmp_path, 1, ["c=[bold]x"], ValueError("no [/red] here\nmore")).return_value is None
+    )
     table = sweep_table(tmp_path)
     assert list(table.columns[2].cells) == ["done", "failed"]
     assert list(table.columns[3].cells) == ["0.2500", ""]
@@ -127,7 +175,11 @@ def test_a_job_leaves_its_traceback_and_a_later_one_takes_it_away(tmp_path):
     assert "broken" in (tmp_path / "traceback.txt").read_text()
     with recorded(tmp_path, ["a=1"]) as found:
         found["metric"] = 1.0
-    assert json.loads((tmp_path / "result.json").read_text()) == {"overrides": ["a=1"], "status": "done", "metric": 1.0}
+    assert json.loads((tmp_path / "result.json").read_text()) == {
+        "overrides": ["a=1"],
+        "status": "done",
+        "metric": 1.0,
+    }
     assert not (tmp_path / "traceback.txt").exists()
 
 
@@ -150,23 +202,52 @@ def test_a_job_is_told_its_number_runs_once_and_leaves_a_folder_of_the_user(tmp_
     """Although a file of the user's says that everything is a sweep."""
     own = tmp_path / "conf" / "mine"
     own.mkdir(parents=True)
-    (own / "multi.yaml").write_text("# @package _global_\nhydra: {mode: MULTIRUN}\nseed: ${hydra:job.num}\n")
+    (own / "multi.yaml").write_text(
+        "# @package _global_\nhydra: {mode: MULTIRUN}\nseed: ${hydra:job.num}\n"
+    )
     (tmp_path / "sweep" / "jobs").mkdir(parents=True)
     (tmp_path / "sweep" / "jobs" / "mine.sh").write_text("mine")
-    done = python("cmrvlm.train", "--config-dir", str(tmp_path / "conf"), *FAST, "+mine=multi", "optimizer.lr=0.001,0.002",
-                  f"paths.cache={cache}", f"hydra.sweep.dir={tmp_path / 'sweep'}")  # fmt: skip
+    done = python(
+        "cmrvlm.train",
+        "--config-dir",
+        str(tmp_path / "conf"),
+        *FAST,
+        "+mine=multi",
+        "optimizer.lr=0.001,0.002",
+        f"paths.cache={cache}",
+        f"hydra.sweep.dir={tmp_path / 'sweep'}",
+    )
     assert done.returncode == 0, done.stderr[-2000:]
     assert [job["status"] for job in jobs_of(tmp_path / "sweep")] == ["done", "done"]
-    seeds = [yaml.safe_load((tmp_path / "sweep" / str(job) / "config.yaml").read_text())["seed"] for job in range(2)]
+    seeds = [
+        yaml.safe_load((tmp_path / "sweep" / str(job) / "config.yaml").read_text())["seed"]
+        for job in range(2)
+    ]
     assert seeds == [0, 1]
     assert (tmp_path / "sweep" / "jobs" / "mine.sh").read_text() == "mine"
 
 
 def test_a_sweep_that_is_ended_ends_its_job(tmp_path, cache):
-    command = [sys.executable, "-W", "ignore", "-m", "cmrvlm.train", "-m", *FAST, "seed=1,2", "trainer.max_steps=100000",
-               f"paths.cache={cache}", f"hydra.sweep.dir={tmp_path}"]  # fmt: skip
-    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-                               env={**os.environ, "PYTHONPATH": str(ROOT)})  # fmt: skip
+    command = [
+        sys.executable,
+        "-W",
+        "ignore",
+        "-m",
+        "cmrvlm.train",
+        "-m",
+        *FAST,
+        "seed=1,2",
+        "trainer.max_steps=100000",
+        f"paths.cache={cache}",
+        f"hydra.sweep.dir={tmp_path}",
+    ]
+    process = subprocess.Popen(
+        command,
+        cwd=ROOT,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
     lock, end, job = tmp_path / "0" / ".lock", time.monotonic() + 100, None
     while job is None and time.monotonic() < end:
         job = holder(lock) if lock.exists() else None

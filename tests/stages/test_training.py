@@ -15,7 +15,13 @@ from cmrvlm.errors import CmrvlmError
 from cmrvlm.instructions.rows import rows_by_series, rows_of
 from cmrvlm.models.vision_language_model import CMRVLM
 from cmrvlm.runs.handover import hand_over, load_parts, moved_table, part_of
-from cmrvlm.runs.run_folder import check_preprocessing, load_run, load_weights, own_weights, weights_hash
+from cmrvlm.runs.run_folder import (
+    check_preprocessing,
+    load_run,
+    load_weights,
+    own_weights,
+    weights_hash,
+)
 from cmrvlm.runs.wiring import build_collator, build_data, build_model, build_stage, build_tokenizer
 from cmrvlm.stages.base import Stage
 from cmrvlm.stages.schedule import constant, warmup_cosine
@@ -27,8 +33,13 @@ from data_modules.loading.accumulation import AccumulationWindows
 from data_modules.sources.phantom.source import PhantomSource
 from tests.conftest import composed
 
-SMALL = ("projector.hidden=16", "head.read_out.hidden=16", "llm.network.hidden_size=32", "llm.network.layers=1",
-         "llm.network.intermediate_size=48")  # fmt: skip
+SMALL = (
+    "projector.hidden=16",
+    "head.read_out.hidden=16",
+    "llm.network.hidden_size=32",
+    "llm.network.layers=1",
+    "llm.network.intermediate_size=48",
+)
 QUIET = ("callbacks.samples=null", "callbacks.learning_rate=null", "logger=[]")
 
 
@@ -43,7 +54,9 @@ def stage_of(config):
     return build_stage(config, model), next(iter(data.train_dataloader()))
 
 
-@pytest.mark.parametrize(("stage", "steps", "share"), [("stage1", 60, 0.4), ("stage2", 60, 0.9), ("stage3", 60, 0.4)])
+@pytest.mark.parametrize(
+    ("stage", "steps", "share"), [("stage1", 60, 0.4), ("stage2", 60, 0.9), ("stage3", 60, 0.4)]
+)
 def test_one_batch_is_overfitted(stage, steps, share, small_config):
     """Stage 2 trains projectors alone before a frozen random language model, so it can learn least."""
     module, batch = stage_of(small_config(f"+experiment={stage}"))
@@ -64,19 +77,42 @@ def test_what_a_stage_does_not_train_stays(stage, small_config):
     module, batch = stage_of(config)
     trained = {part_of(name) for name, p in module.model.named_parameters() if p.requires_grad}
     expected = {
-        "stage1": {"encoders.sax", "encoders.lax_4ch", "encoders.lge", "image_projection.sax", "image_projection.lax_4ch",
-                   "image_projection.lge", "projectors.sax", "projectors.lax_4ch", "projectors.lge", "text_projection", "contrast", "llm"},
-        "stage2": {"projectors.sax", "projectors.lax_4ch", "projectors.lge", "read_out"},  # how it is told, see below
+        "stage1": {
+            "encoders.sax",
+            "encoders.lax_4ch",
+            "encoders.lge",
+            "image_projection.sax",
+            "image_projection.lax_4ch",
+            "image_projection.lge",
+            "projectors.sax",
+            "projectors.lax_4ch",
+            "projectors.lge",
+            "text_projection",
+            "contrast",
+            "llm",
+        },
+        "stage2": {
+            "projectors.sax",
+            "projectors.lax_4ch",
+            "projectors.lge",
+            "read_out",
+        },  # how it is told, see below
         "stage3": {part_of(name) for name, _ in module.model.named_parameters()},
-    }[stage]  # fmt: skip
+    }[stage]
     assert trained == expected
-    read_out = {name for name, p in module.model.named_parameters() if p.requires_grad and name.startswith("read_out")}
+    read_out = {
+        name
+        for name, p in module.model.named_parameters()
+        if p.requires_grad and name.startswith("read_out")
+    }
     assert stage != "stage2" or read_out == {"read_out.tell.labels", "read_out.tell.directions"}
     module.total(module.means(batch)).backward()
     assert all(p.grad is None for p in module.model.parameters() if not p.requires_grad)
 
 
-def test_twenty_steps_in_bf16_on_hearts_without_a_right_ventricle(small_config, tmp_path, monkeypatch):
+def test_twenty_steps_in_bf16_on_hearts_without_a_right_ventricle(
+    small_config, tmp_path, monkeypatch
+):
     """Half of the studies have none, the others at end-diastole alone; no loss is not a number."""
     load = PhantomSource.load
 
@@ -90,10 +126,18 @@ def test_twenty_steps_in_bf16_on_hearts_without_a_right_ventricle(small_config, 
         return study.with_series({**study.series, "sax": replace(sax, mask=mask)})
 
     monkeypatch.setattr(PhantomSource, "load", without)
-    config = small_config("+experiment=stage3", "mix=masks", "hardware=cpu_bf16", "trainer.max_steps=20",
-                          "callbacks.samples=null", f"paths.cache={tmp_path / 'cache'}")  # fmt: skip
+    config = small_config(
+        "+experiment=stage3",
+        "mix=masks",
+        "hardware=cpu_bf16",
+        "trainer.max_steps=20",
+        "callbacks.samples=null",
+        f"paths.cache={tmp_path / 'cache'}",
+    )
     train(config, _folder(config))
-    rows = [row for path in _folder(config).rglob("metrics.csv") for row in csv.DictReader(path.open())]
+    rows = [
+        row for path in _folder(config).rglob("metrics.csv") for row in csv.DictReader(path.open())
+    ]
     losses = [float(row["train/loss_mask_dice"]) for row in rows if row.get("train/loss_mask_dice")]
     assert len(losses) == 20
     assert all(np.isfinite(losses))
@@ -107,7 +151,11 @@ TRAINING_STEP = Stage.training_step
 def _noted(trained):
     def noting(self, batch, index):
         trained.append(
-            (self.trainer.global_step, tuple(batch.study_ids), tuple(one.prompt for one in batch.instructions))
+            (
+                self.trainer.global_step,
+                tuple(batch.study_ids),
+                tuple(one.prompt for one in batch.instructions),
+            )
         )
         return TRAINING_STEP(self, batch, index)
 
@@ -129,15 +177,28 @@ def _noted(trained):
         ),
     ],
 )
-def test_resumed_run_equals_an_unbroken_one_bit_for_bit(stop_at, workers, accumulated, small_config, monkeypatch):
+def test_resumed_run_equals_an_unbroken_one_bit_for_bit(
+    stop_at, workers, accumulated, small_config, monkeypatch
+):
     """Three batches an epoch: step 2 is within the first one, step 3 its end, step 4 within the second.
 
     With two batches a step, step 1 is within an epoch, and step 2, of one batch, its end.
     """
-    steps = ("+experiment=stage3", *QUIET, *SMALL, "data.source.count=16", "data.batch_size=4", "data.shares={val:0,test:0.25}",
-             "callbacks.checkpoint.every_n_train_steps=1", "trainer.limit_val_batches=0", "trainer.val_check_interval=null",
-             "trainer.check_val_every_n_epoch=1", "trainer.max_steps=6", f"data.num_workers={workers}",
-             f"trainer.accumulate_grad_batches={accumulated}")  # fmt: skip
+    steps = (
+        "+experiment=stage3",
+        *QUIET,
+        *SMALL,
+        "data.source.count=16",
+        "data.batch_size=4",
+        "data.shares={val:0,test:0.25}",
+        "callbacks.checkpoint.every_n_train_steps=1",
+        "trainer.limit_val_batches=0",
+        "trainer.val_check_interval=null",
+        "trainer.check_val_every_n_epoch=1",
+        "trainer.max_steps=6",
+        f"data.num_workers={workers}",
+        f"trainer.accumulate_grad_batches={accumulated}",
+    )
     trained = {"whole": [], "halted": [], "resumed": []}
     whole = small_config(*steps, folder="whole")
     monkeypatch.setattr(Stage, "training_step", _noted(trained["whole"]))
@@ -154,7 +215,9 @@ def test_resumed_run_equals_an_unbroken_one_bit_for_bit(stop_at, workers, accumu
     real_load = torch.load
     with monkeypatch.context() as patch:
         patch.setattr(Stage, "training_step", _noted(trained["resumed"]))
-        patch.setattr(torch, "load", lambda *a, **k: loads.append(k.get("weights_only")) or real_load(*a, **k))
+        patch.setattr(
+            torch, "load", lambda *a, **k: loads.append(k.get("weights_only")) or real_load(*a, **k)
+        )
         train(resumed, _folder(resumed))
     assert loads == [True]
     assert trained["whole"] == trained["halted"] + trained["resumed"]
@@ -167,13 +230,28 @@ def test_resumed_run_equals_an_unbroken_one_bit_for_bit(stop_at, workers, accumu
 
 @pytest.mark.parametrize(
     ("first", "workers"),
-    [(2, 0), (3, 2), *(pytest.param(*one, marks=pytest.mark.slow) for one in ((2, 2), (3, 0), (4, 0), (4, 2)))],
+    [
+        (2, 0),
+        (3, 2),
+        *(pytest.param(*one, marks=pytest.mark.slow) for one in ((2, 2), (3, 0), (4, 0), (4, 2))),
+    ],
 )
-def test_a_run_that_reached_its_steps_goes_on_with_the_next_batch(first, workers, small_config, monkeypatch):
+def test_a_run_that_reached_its_steps_goes_on_with_the_next_batch(
+    first, workers, small_config, monkeypatch
+):
     """Epochs are cut short by a limit here, and validation comes between steps; no batch is repeated or left out."""
-    steps = ("+experiment=stage3", *QUIET, *SMALL, "data.source.count=32", "data.batch_size=4", "schedule=constant",
-             "callbacks.checkpoint.every_n_train_steps=1", "trainer.limit_train_batches=3", "trainer.val_check_interval=2",
-             f"data.num_workers={workers}")  # fmt: skip
+    steps = (
+        "+experiment=stage3",
+        *QUIET,
+        *SMALL,
+        "data.source.count=32",
+        "data.batch_size=4",
+        "schedule=constant",
+        "callbacks.checkpoint.every_n_train_steps=1",
+        "trainer.limit_train_batches=3",
+        "trainer.val_check_interval=2",
+        f"data.num_workers={workers}",
+    )
     trained = {"whole": [], "parts": []}
     monkeypatch.setattr(Stage, "training_step", _noted(trained["whole"]))
     whole = small_config(*steps, "trainer.max_steps=7", folder="whole")
@@ -182,7 +260,10 @@ def test_a_run_that_reached_its_steps_goes_on_with_the_next_batch(first, workers
     begun = small_config(*steps, f"trainer.max_steps={first}", folder="begun")
     train(begun, _folder(begun))
     on = small_config(
-        *steps, "trainer.max_steps=7", f"ckpt_path={_folder(begun) / 'checkpoints' / 'last.ckpt'}", folder="on"
+        *steps,
+        "trainer.max_steps=7",
+        f"ckpt_path={_folder(begun) / 'checkpoints' / 'last.ckpt'}",
+        folder="on",
     )
     train(on, _folder(on))
     assert [one[0] for one in trained["whole"]] == list(range(7))
@@ -191,8 +272,13 @@ def test_a_run_that_reached_its_steps_goes_on_with_the_next_batch(first, workers
 
 def test_what_is_resumed_has_the_tokenizer_and_split_of_its_run(small_config, tmp_path):
     """Although nothing but the checkpoint is named: not those that the data would give now."""
-    steps = ("+experiment=stage3", *QUIET, "callbacks.checkpoint.every_n_train_steps=1", "trainer.limit_val_batches=0",
-             "trainer.max_steps=2")  # fmt: skip
+    steps = (
+        "+experiment=stage3",
+        *QUIET,
+        "callbacks.checkpoint.every_n_train_steps=1",
+        "trainer.limit_val_batches=0",
+        "trainer.max_steps=2",
+    )
     first = small_config(*steps, "llm.tokenizer.vocab_size=700", "seed=1", folder="first")
     train(first, _folder(first))
     checkpoint = _folder(first) / "checkpoints" / "last.ckpt"
@@ -208,10 +294,16 @@ def test_what_is_resumed_has_the_tokenizer_and_split_of_its_run(small_config, tm
 
 
 @pytest.mark.parametrize("every", [1, 200])
-def test_an_interrupted_run_says_how_to_go_on_and_is_no_trained_one(every, small_config, monkeypatch):
+def test_an_interrupted_run_says_how_to_go_on_and_is_no_trained_one(
+    every, small_config, monkeypatch
+):
     """Its weights are those that training began with, which nobody may take for learned ones."""
-    config = small_config("+experiment=stage3", *QUIET, f"callbacks.checkpoint.every_n_train_steps={every}",
-                          "trainer.max_steps=4")  # fmt: skip
+    config = small_config(
+        "+experiment=stage3",
+        *QUIET,
+        f"callbacks.checkpoint.every_n_train_steps={every}",
+        "trainer.max_steps=4",
+    )
 
     def stop(self, *unused):
         if self.trainer.global_step == 2:
@@ -219,7 +311,8 @@ def test_an_interrupted_run_says_how_to_go_on_and_is_no_trained_one(every, small
 
     monkeypatch.setattr("cmrvlm.stages.base.Stage.on_train_batch_start", stop, raising=False)
     with pytest.raises(
-        CmrvlmError, match=r"interrupted.*last\.ckpt" if every == 1 else "interrupted.*no checkpoint yet"
+        CmrvlmError,
+        match=r"interrupted.*last\.ckpt" if every == 1 else "interrupted.*no checkpoint yet",
     ):
         train(config, _folder(config))
     with pytest.raises(CmrvlmError, match="no weights"):
@@ -248,7 +341,12 @@ def runs(tmp_path_factory, cache):
     for stage in ("stage1", "stage2", "stage3"):
         run = root / stage
         config = composed(
-            f"+experiment={stage}", "+debug=fast", f"paths.cache={cache}", f"out={run}", f"run_dir={run}", *earlier
+            f"+experiment={stage}",
+            "+debug=fast",
+            f"paths.cache={cache}",
+            f"out={run}",
+            f"run_dir={run}",
+            *earlier,
         )
         train(config, run)
         folders[stage], earlier = run, [f"stage.init_from={run}"]
@@ -256,7 +354,9 @@ def runs(tmp_path_factory, cache):
 
 
 def test_parts_move_from_stage_to_stage(runs):
-    one, two, three = (load_file(runs[s] / "model.safetensors") for s in ("stage1", "stage2", "stage3"))
+    one, two, three = (
+        load_file(runs[s] / "model.safetensors") for s in ("stage1", "stage2", "stage3")
+    )
     shared = [key for key in one if key in two]
     assert any(key.startswith("encoders.sax") for key in shared)
     assert any(key.startswith("llm.") for key in shared)
@@ -270,7 +370,14 @@ def test_parts_move_from_stage_to_stage(runs):
 
 def test_run_folder_holds_what_is_needed(runs):
     names = {path.name for path in runs["stage3"].iterdir()}
-    assert {"config.yaml", "model.safetensors", "tokenizer", "labels.json", "preprocessing.json", "split.json"} <= names
+    assert {
+        "config.yaml",
+        "model.safetensors",
+        "tokenizer",
+        "labels.json",
+        "preprocessing.json",
+        "split.json",
+    } <= names
     assert list((runs["stage3"] / "samples").glob("*.jsonl"))
     assert list((runs["stage3"] / "panels").glob("*.png"))
     assert (runs["stage3"] / "logs" / "metrics.csv").read_text().count("train/loss") >= 1
@@ -290,8 +397,11 @@ def test_renamed_missing_and_reshaped_weights_are_named(runs, tmp_path):
     model = load_run(runs["stage3"]).model
     saved = load_file(runs["stage3"] / "model.safetensors")
     key = next(k for k in saved if k.startswith("projectors.lge"))
-    for broken in ({**{k: v for k, v in saved.items() if k != key}, "projectors.lge.x": saved[key]},
-                   {k: v for k, v in saved.items() if k != key}, saved | {key: torch.zeros(1)}):  # fmt: skip
+    for broken in (
+        {**{k: v for k, v in saved.items() if k != key}, "projectors.lge.x": saved[key]},
+        {k: v for k, v in saved.items() if k != key},
+        saved | {key: torch.zeros(1)},
+    ):
         save_file(broken, tmp_path / "model.safetensors")
         with pytest.raises(CmrvlmError, match=r"projectors\.lge"):
             load_weights(model, tmp_path / "model.safetensors")
@@ -353,7 +463,9 @@ def test_schedules():
 
 def test_norms_and_biases_are_not_decayed(small_config):
     module, _ = stage_of(small_config("+experiment=stage3"))
-    module.trainer = Trainer(max_steps=5, logger=False, enable_progress_bar=False, accelerator="cpu")
+    module.trainer = Trainer(
+        max_steps=5, logger=False, enable_progress_bar=False, accelerator="cpu"
+    )
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Trainer, "estimated_stepping_batches", 5)
         groups = module.configure_optimizers()["optimizer"].param_groups
@@ -368,7 +480,9 @@ def test_optimizers_with_a_small_state_lower_the_loss(small_config, optimizer):
     if optimizer == "paged_adamw_8bit":
         pytest.importorskip("bitsandbytes")
     module, batch = stage_of(small_config("+experiment=stage3", f"optimizer={optimizer}"))
-    module.trainer = Trainer(max_steps=5, logger=False, enable_progress_bar=False, accelerator="cpu")
+    module.trainer = Trainer(
+        max_steps=5, logger=False, enable_progress_bar=False, accelerator="cpu"
+    )
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Trainer, "estimated_stepping_batches", 5)
         own = module.configure_optimizers()["optimizer"]
@@ -382,7 +496,12 @@ def test_optimizers_with_a_small_state_lower_the_loss(small_config, optimizer):
         own.step()
         values.append(loss.item())
     assert values[-1] < 0.9 * values[0]
-    state = sum(v.numel() * v.element_size() for one in own.state.values() for v in one.values() if torch.is_tensor(v))
+    state = sum(
+        v.numel() * v.element_size()
+        for one in own.state.values()
+        for v in one.values()
+        if torch.is_tensor(v)
+    )
     weights = sum(p.numel() * p.element_size() for p in module.parameters() if p.requires_grad)
     assert state < 1.1 * weights  # AdamW keeps twice the weights
 
@@ -394,7 +513,11 @@ def test_unknown_part_to_train_is_named(small_config):
 
 def test_averaged_weights_and_tensorboard(small_config):
     config = small_config(
-        "+experiment=stage3", "callbacks=ema", "logger=tensorboard", "callbacks.samples=null", "trainer.max_steps=3"
+        "+experiment=stage3",
+        "callbacks=ema",
+        "logger=tensorboard",
+        "callbacks.samples=null",
+        "trainer.max_steps=3",
     )
     train(config, _folder(config))
     plain_run = small_config("+experiment=stage3", *QUIET, "trainer.max_steps=3", folder="plain")
@@ -408,7 +531,9 @@ def gradients(module, batches):
     module.zero_grad()
     for batch in batches:
         (module.total(module.means(batch)) / len(batches)).backward()
-    return {name: p.grad.clone() for name, p in module.model.named_parameters() if p.grad is not None}
+    return {
+        name: p.grad.clone() for name, p in module.model.named_parameters() if p.grad is not None
+    }
 
 
 def test_accumulated_batches_weigh_tokens_and_studies_as_one_batch_does(small_config):
@@ -417,14 +542,19 @@ def test_accumulated_batches_weigh_tokens_and_studies_as_one_batch_does(small_co
     data = build_data(small_config("+experiment=stage3"))
     data.prepare_data()
     collator = build_collator(
-        module.model, data_tokenizer := build_tokenizer(small_config("+experiment=stage3"), data, None)
+        module.model,
+        data_tokenizer := build_tokenizer(small_config("+experiment=stage3"), data, None),
     )
     assert len(data_tokenizer) > 0
     module.eval()
     studies = [data.cache.load(name) for name in data.split["train"][:2]]
     asked = [data.mixture.all(one) for one in studies]
     short = [one for one in asked[0] if one.task in ("sequence", "segment_lv")]
-    long = [one for one in asked[1] if one.task in ("report", "segment_myo", "segment_rv", "detect", "disease")]
+    long = [
+        one
+        for one in asked[1]
+        if one.task in ("report", "segment_myo", "segment_rv", "detect", "disease")
+    ]
     samples = [(studies[0], short), (studies[1], long)]
     joint = gradients(module, [collator(samples)])
     windows = AccumulationWindows([collator([one]) for one in samples], 2)
@@ -434,11 +564,18 @@ def test_accumulated_batches_weigh_tokens_and_studies_as_one_batch_does(small_co
     for name, value in joint.items():
         assert (value - split[name]).abs().max().item() < 1e-5 * max(scale, 1), name
     naive = gradients(module, [collator([one]) for one in samples])
-    assert max((value - naive[name]).abs().max().item() for name, value in joint.items()) > 1e-3 * scale
+    assert (
+        max((value - naive[name]).abs().max().item() for name, value in joint.items())
+        > 1e-3 * scale
+    )
 
 
-def test_every_scale_of_a_mask_is_supervised_and_what_is_not_annotated_at_none(small_config, monkeypatch):
-    module, batch = stage_of(small_config("+experiment=stage3", "encoder@encoders.sax=unet", "head=fine"))
+def test_every_scale_of_a_mask_is_supervised_and_what_is_not_annotated_at_none(
+    small_config, monkeypatch
+):
+    module, batch = stage_of(
+        small_config("+experiment=stage3", "encoder@encoders.sax=unet", "head=fine")
+    )
     rows = [row for row, one in enumerate(batch.instructions) if one.task.startswith("segment_")]
     for row in rows:
         batch.masks[row][..., : batch.masks[row].shape[-1] // 2] = 255
@@ -474,7 +611,9 @@ def test_weight_of_a_task_counts_its_words_masks_and_boxes(small_config):
     def totals(tasks):
         asked = [one for one in data.mixture.all(study) if one.task in tasks]
         losses = module.losses(collator([(study, asked)]))
-        return {name: losses[name].total.item() for name in ("language", "mask_dice", "mask_ce", "box")}
+        return {
+            name: losses[name].total.item() for name in ("language", "mask_dice", "mask_ce", "box")
+        }
 
     heavy, light = ("report", "segment_lv", "detect"), ("disease", "segment_myo")
     own, rest = totals(heavy), totals(light)
@@ -491,11 +630,18 @@ def test_what_is_taught_replaces_what_is_read_and_is_taught_less_and_less(small_
 
     def tell(outputs, embed):
         told.append(outputs)
-        return torch.zeros(len(next(iter(outputs.values()))), module.model.read_out_tokens, module.model.llm.width)
+        return torch.zeros(
+            len(next(iter(outputs.values()))), module.model.read_out_tokens, module.model.llm.width
+        )
 
     module.model.read_out.tell.forward = tell
 
-    encoded = {(owner, name) for name, stacks in batch.media.items() for one in stacks for owner in one.owners.tolist()}
+    encoded = {
+        (owner, name)
+        for name, stacks in batch.media.items()
+        for one in stacks
+        for owner in one.owners.tolist()
+    }
     studies = [study for study, _ in rows_by_series(encoded, batch.instructions, rows_of(batch))]
 
     def said_of_the_true_class(progress):
@@ -517,8 +663,13 @@ def test_what_is_taught_replaces_what_is_read_and_is_taught_less_and_less(small_
 
 def test_progress_is_that_of_the_whole_training(small_config, tmp_path, monkeypatch):
     seen = []
-    monkeypatch.setattr(Stage, "training_step", lambda self, batch, index: seen.append(self.progress) or
-                        self.model.read_out.tell.labels.sum())  # fmt: skip
+    monkeypatch.setattr(
+        Stage,
+        "training_step",
+        lambda self, batch, index: (
+            seen.append(self.progress) or self.model.read_out.tell.labels.sum()
+        ),
+    )
     train(small_config("+experiment=stage3", *QUIET, "trainer.max_steps=4"), tmp_path / "run")
     assert seen == [0.0, 0.25, 0.5, 0.75]
 
@@ -539,7 +690,10 @@ def test_windows_hold_every_batch_once_and_the_last_may_be_short():
     import data_modules.loading.accumulation as module
 
     found = []
-    replace, module.replace = module.replace, lambda batch, normalisers: (batch.tokens, normalisers["tokens"])
+    replace, module.replace = (
+        module.replace,
+        lambda batch, normalisers: (batch.tokens, normalisers["tokens"]),
+    )
     try:
         found = list(AccumulationWindows([Fake(n) for n in (2, 200, 10, 30, 7)], 2))
     finally:
@@ -548,7 +702,9 @@ def test_windows_hold_every_batch_once_and_the_last_may_be_short():
 
 
 def test_trainer_is_given_windows_only_when_it_accumulates(small_config, tmp_path):
-    config = small_config("+experiment=stage3", *QUIET, "trainer.accumulate_grad_batches=2", "trainer.max_steps=2")
+    config = small_config(
+        "+experiment=stage3", *QUIET, "trainer.accumulate_grad_batches=2", "trainer.max_steps=2"
+    )
     train(config, tmp_path / "run")
     assert load_run(tmp_path / "run").config["trainer"]["accumulate_grad_batches"] == 2
 
@@ -558,25 +714,44 @@ def test_class_shares_are_those_of_the_training_studies(parts, small_config, tmp
     shares = data.class_shares()
     known = [data.cache.load(study).labels for study in data.split["train"]]
     for index, code in enumerate(DISEASES):
-        assert shares["disease"][index].item() == pytest.approx(sum(code in one.diseases for one in known) / len(known))
-    config = small_config("+experiment=stage3", *QUIET, "stage.balance.disease=1.0", "trainer.max_steps=2")
+        assert shares["disease"][index].item() == pytest.approx(
+            sum(code in one.diseases for one in known) / len(known)
+        )
+    config = small_config(
+        "+experiment=stage3", *QUIET, "stage.balance.disease=1.0", "trainer.max_steps=2"
+    )
     train(config, tmp_path / "run")
 
 
 def test_what_each_task_was_asked_is_counted_in_the_log(small_config, tmp_path):
-    config = small_config("+experiment=stage3", "callbacks.samples=null", "trainer.max_steps=8", "data.source.count=16",
-                          "data.shares={val:0,test:0}", "mix.per_study=2")  # fmt: skip
+    config = small_config(
+        "+experiment=stage3",
+        "callbacks.samples=null",
+        "trainer.max_steps=8",
+        "data.source.count=16",
+        "data.shares={val:0,test:0}",
+        "mix.per_study=2",
+    )
     train(config, tmp_path / "run")
     with (config_folder := tmp_path / "run").joinpath("logs", "metrics.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert config_folder.is_dir()
-    epochs = [row for row in rows if any(value for name, value in row.items() if name.startswith("asked/"))]
+    epochs = [
+        row
+        for row in rows
+        if any(value for name, value in row.items() if name.startswith("asked/"))
+    ]
     assert len(epochs) == 2
     for row in epochs:
-        assert sum(float(value or 0) for name, value in row.items() if name.startswith("asked/")) == 16 * 2
+        assert (
+            sum(float(value or 0) for name, value in row.items() if name.startswith("asked/"))
+            == 16 * 2
+        )
 
 
 def test_a_mirrored_heart_cannot_be_asked_for(small_config):
     """Reports say septal and lateral: there is no flip, and a setting for one is an error that names it."""
     with pytest.raises(CmrvlmError, match="flip_probability"):
-        build_data(small_config("+experiment=stage3", "+transform.augmentation.flip_probability=1.0"))
+        build_data(
+            small_config("+experiment=stage3", "+transform.augmentation.flip_probability=1.0")
+        )

@@ -18,10 +18,15 @@ from data_modules.sources.manifest import ManifestSource
 from data_modules.sources.nifti import NiftiSource
 from tests.conftest import composed
 
-EVERY = [np.array(list(zip(axes, signs, strict=True)), dtype=float)
-         for axes in itertools.permutations(range(3)) for signs in itertools.product((1, -1), repeat=3)]  # fmt: skip
+EVERY = [
+    np.array(list(zip(axes, signs, strict=True)), dtype=float)
+    for axes in itertools.permutations(range(3))
+    for signs in itertools.product((1, -1), repeat=3)
+]
 IN_PLANE = [one for one in EVERY if tuple(one[2]) == (2, 1)]  # the eight orders of rows and columns
-OTHERS = [one for one in EVERY if one[2, 0] == 2 and one[2, 1] < 0][:1] + [one for one in EVERY if one[2, 0] != 2][::12]
+OTHERS = [one for one in EVERY if one[2, 0] == 2 and one[2, 1] < 0][:1] + [
+    one for one in EVERY if one[2, 0] != 2
+][::12]
 
 
 def names(orientation):
@@ -106,14 +111,23 @@ def test_slices_that_are_not_equally_far_apart_keep_their_places(tmp_path, sourc
     study = source.load(source.study_ids()[3])
     sax = study.series["sax"]
     assert sax.image.shape[0] == 4
-    uneven = replace(sax, slice_places_mm=(0.0, 10.0, 19.0, 40.0), levels=("basal", "mid", "mid", "apical"))
+    uneven = replace(
+        sax, slice_places_mm=(0.0, 10.0, 19.0, 40.0), levels=("basal", "mid", "mid", "apical")
+    )
     write_study(study.with_series({"sax": uneven}), tmp_path / "one" / "exam")
     for orientation in EVERY[::5]:
-        other = stored_otherwise(tmp_path / "one" / "exam", orientation, tmp_path / names(orientation) / "exam")
+        other = stored_otherwise(
+            tmp_path / "one" / "exam", orientation, tmp_path / names(orientation) / "exam"
+        )
         same(read_study(tmp_path / "one" / "exam"), read_study(other))
-        same(NiftiSource(str(tmp_path / "one")).load("exam"), NiftiSource(str(other.parent)).load("exam"))
+        same(
+            NiftiSource(str(tmp_path / "one")).load("exam"),
+            NiftiSource(str(other.parent)).load("exam"),
+        )
         assert read_study(other).series["sax"].slice_places_mm == uneven.slice_places_mm
-    back = stored_otherwise(tmp_path / "one" / "exam", np.array([[0, 1], [1, 1], [2, -1.0]]), tmp_path / "back")
+    back = stored_otherwise(
+        tmp_path / "one" / "exam", np.array([[0, 1], [1, 1], [2, -1.0]]), tmp_path / "back"
+    )
     told = json.loads((back / "study.json").read_text())
     told["series"]["sax"] |= {
         "affine": nib.load(back / "sax.nii.gz").affine.tolist(),
@@ -130,7 +144,9 @@ def test_what_has_no_orientation_stays_as_it_is(affine):
         moved, own = to_layout(image, affine, sequence)
         assert moved is image
         assert own is affine
-        np.testing.assert_array_equal(from_layout(image, affine, (5, 6, 4), sequence), image.transpose(3, 2, 0, 1))
+        np.testing.assert_array_equal(
+            from_layout(image, affine, (5, 6, 4), sequence), image.transpose(3, 2, 0, 1)
+        )
 
 
 def test_phantoms_are_in_the_one_layout(source):
@@ -139,7 +155,9 @@ def test_phantoms_are_in_the_one_layout(source):
         study = source.load(study_id)
         same(study, study_to_layout(study))
         sax = study.series["sax"]
-        lv, rv = (np.argwhere(sax.mask[:, sax.phases["ed"]] == value).mean(axis=0) for value in (1, 3))
+        lv, rv = (
+            np.argwhere(sax.mask[:, sax.phases["ed"]] == value).mean(axis=0) for value in (1, 3)
+        )
         assert lv[2] - rv[2] > 2 * abs(lv[1] - rv[1])
         known = [("basal", "mid", "apical").index(one) for one in sax.levels if one]
         assert known == sorted(known)
@@ -148,15 +166,28 @@ def test_phantoms_are_in_the_one_layout(source):
 @pytest.fixture(scope="module")
 def run(tmp_path_factory, cache):
     folder = tmp_path_factory.mktemp("layout_run") / "run"
-    train(composed("+experiment=stage3", "+debug=fast", "mix=segmentation_lge", "model.mask_sequences=[sax,lge]",
-                   "+task@mix.tasks.segment_lv=segment_lv", "+task@mix.tasks.segment_rv=segment_rv",
-                   "callbacks.samples=null", f"paths.cache={cache}",
-                   f"out={folder}", f"run_dir={folder}"), folder)  # fmt: skip
+    train(
+        composed(
+            "+experiment=stage3",
+            "+debug=fast",
+            "mix=segmentation_lge",
+            "model.mask_sequences=[sax,lge]",
+            "+task@mix.tasks.segment_lv=segment_lv",
+            "+task@mix.tasks.segment_rv=segment_rv",
+            "callbacks.samples=null",
+            f"paths.cache={cache}",
+            f"out={folder}",
+            f"run_dir={folder}",
+        ),
+        folder,
+    )
     return folder
 
 
 def prediction(run, study, out):
-    return predict(composed(f"run={run}", f"study={study}", f"out={out}", "max_new_tokens=24", name="predict"))
+    return predict(
+        composed(f"run={run}", f"study={study}", f"out={out}", "max_new_tokens=24", name="predict")
+    )
 
 
 @pytest.fixture(scope="module")
@@ -170,21 +201,33 @@ def check_same_answer(run, other, told, out):
     result, first = told
     assert prediction(run, other, out) == result
     for name in ("sax", "lge"):
-        before, mask, image = (nib.load(path / file) for path, file in (
-            (first, f"{name}_mask.nii.gz"), (out, f"{name}_mask.nii.gz"), (other, f"{name}.nii.gz")))  # fmt: skip
+        before, mask, image = (
+            nib.load(path / file)
+            for path, file in (
+                (first, f"{name}_mask.nii.gz"),
+                (out, f"{name}_mask.nii.gz"),
+                (other, f"{name}.nii.gz"),
+            )
+        )
         assert mask.shape == image.shape
         np.testing.assert_allclose(mask.affine, image.affine, atol=1e-4)
-        assert name == "lge" or len(np.unique(before.get_fdata())) > 1  # two steps of training find no scar
+        assert (
+            name == "lge" or len(np.unique(before.get_fdata())) > 1
+        )  # two steps of training find no scar
         one, two = (nib.as_closest_canonical(each).get_fdata() for each in (before, mask))
         np.testing.assert_array_equal(one, two)
 
 
 @pytest.mark.parametrize("orientation", [*IN_PLANE[1:], *OTHERS], ids=names)
 def test_the_same_heart_has_the_same_answer(run, exam, told, tmp_path, orientation):
-    check_same_answer(run, stored_otherwise(exam, orientation, tmp_path / "exam"), told, tmp_path / "out")
+    check_same_answer(
+        run, stored_otherwise(exam, orientation, tmp_path / "exam"), told, tmp_path / "out"
+    )
 
 
-def test_the_same_heart_has_the_same_answer_in_the_order_that_other_tools_write(run, exam, told, tmp_path):
+def test_the_same_heart_has_the_same_answer_in_the_order_that_other_tools_write(
+    run, exam, told, tmp_path
+):
     check_same_answer(run, canonical_first(exam, tmp_path / "exam"), told, tmp_path / "out")
 
 
@@ -229,6 +272,11 @@ def test_an_image_and_a_mask_placed_by_quaternions_in_two_orders_lie_on_one_grid
             image.set_qform(image.affine, 1)
             image.set_sform(None, 0)
             nib.save(nib.Nifti1Image(np.asarray(image.dataobj), None, image.header), path)
-        same(NiftiSource(str(folder.parent)).load("exam").with_series({}), read_study(exam).with_series({}))
+        same(
+            NiftiSource(str(folder.parent)).load("exam").with_series({}),
+            read_study(exam).with_series({}),
+        )
         truth = NiftiSource(str(exam.parent)).load("exam").series["sax"].mask
-        np.testing.assert_array_equal(NiftiSource(str(folder.parent)).load("exam").series["sax"].mask, truth)
+        np.testing.assert_array_equal(
+            NiftiSource(str(folder.parent)).load("exam").series["sax"].mask, truth
+        )

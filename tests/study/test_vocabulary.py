@@ -10,7 +10,8 @@ def test_sixteen_diseases_and_twenty_three_findings():
 
 
 @pytest.mark.parametrize(
-    "table", ["DISEASES", "FINDINGS", "SEQUENCE_TERMS", "PHASE_TERMS", "LEVEL_TERMS", "STRUCTURE_TERMS"]
+    "table",
+    ["DISEASES", "FINDINGS", "SEQUENCE_TERMS", "PHASE_TERMS", "LEVEL_TERMS", "STRUCTURE_TERMS"],
 )
 def test_names_are_unique_in_both_languages(table):
     terms = getattr(vocabulary, table).values()

@@ -27,7 +27,10 @@ def studies(source):
 def test_a_finding_that_is_not_stated_is_never_asked(study):
     findings = {"lvef": True, "thrombus": False, "lv_lge": None}
     partly = replace(study, labels=StudyLabels(findings=findings))
-    assert {c.key: c.truth for c in AbnormalityTask().cases(partly, SEQUENCES)} == {"lvef": "yes", "thrombus": "no"}
+    assert {c.key: c.truth for c in AbnormalityTask().cases(partly, SEQUENCES)} == {
+        "lvef": "yes",
+        "thrombus": "no",
+    }
 
 
 def test_findings_are_asked_only_where_a_shown_sequence_shows_them(study):
@@ -81,7 +84,9 @@ def test_options_are_shuffled_by_the_instruction_and_not_by_chance(study):
     task = VqaClosedTask()
     case = task.cases(study, SEQUENCES)[0]
     orders = [task.word(study, case, "en", wording).options for wording in range(20)]
-    assert orders == [VqaClosedTask().word(study, case, "en", wording).options for wording in range(20)]
+    assert orders == [
+        VqaClosedTask().word(study, case, "en", wording).options for wording in range(20)
+    ]
     assert len(set(orders)) > 5
 
 
@@ -106,15 +111,27 @@ def test_questions_are_about_shown_sequences_only(study):
 
 @pytest.mark.parametrize(
     ("text", "letter"),
-    [("myocarditis (B).", "B"), ("心肌炎（C）。", "C"), ("B", "B"), ("B) myocarditis", "B"), (" D.", "D"),
-     ("(A) or (B)", None), ("Both are right", None), ("", None), ("A myocarditis", "A"), ("none", None)],
-)  # fmt: skip
+    [
+        ("myocarditis (B).", "B"),
+        ("心肌炎（C）。", "C"),
+        ("B", "B"),
+        ("B) myocarditis", "B"),
+        (" D.", "D"),
+        ("(A) or (B)", None),
+        ("Both are right", None),
+        ("", None),
+        ("A myocarditis", "A"),
+        ("none", None),
+    ],
+)
 def test_letters_are_read(text, letter):
     assert letter_said(text) == letter
 
 
 def test_questions_of_the_data_are_asked_as_they_are(study):
-    closed = UserQuestion("lge", "en", "Where is the scar?", "septum", ("septum", "apex", "nowhere"), ("lge",))
+    closed = UserQuestion(
+        "lge", "en", "Where is the scar?", "septum", ("septum", "apex", "nowhere"), ("lge",)
+    )
     free = UserQuestion("function", "zh", "收缩功能如何？", "正常", sequences=("sax",))
     told = replace(study, labels=StudyLabels(questions=(closed, free)))
     assert not VqaClosedTask().cases(told, ["sax"])
@@ -137,19 +154,32 @@ def test_questions_of_the_data_are_asked_as_they_are(study):
 
 def test_only_allowed_fields_enter_a_prompt(study):
     """A row with a diagnosis and a history that names it: the prompt has neither."""
-    known = {"age_years": 54.0, "sex": "m", "history": "known HCM", "clinical diagnosis": "hypertrophic cardiomyopathy"}
-    told = replace(study, labels=replace(study.labels, diseases=frozenset({"HCM"}), demographics=known))
+    known = {
+        "age_years": 54.0,
+        "sex": "m",
+        "history": "known HCM",
+        "clinical diagnosis": "hypertrophic cardiomyopathy",
+    }
+    told = replace(
+        study, labels=replace(study.labels, diseases=frozenset({"HCM"}), demographics=known)
+    )
     task = SequenceTask()
-    one = with_context(task.word(told, task.cases(told, ["sax"])[0], "en"), told, check_fields(list(FIELDS)))
+    one = with_context(
+        task.word(told, task.cases(told, ["sax"])[0], "en"), told, check_fields(list(FIELDS))
+    )
     assert one.prompt == "Patient: 54 years, male. Which sequence is this?"
-    chinese = with_context(task.word(told, task.cases(told, ["sax"])[0], "zh"), told, ("sex", "age_years"))
+    chinese = with_context(
+        task.word(told, task.cases(told, ["sax"])[0], "zh"), told, ("sex", "age_years")
+    )
     assert chinese.prompt.startswith("患者：男性，54岁。")
     for field in ("history", "clinical diagnosis", "diseases"):
         with pytest.raises(CmrvlmError, match="may not enter a prompt"):
             check_fields(["sex", field])
 
 
-@pytest.mark.parametrize("text", ["history of HCM", "Hypertrophic Cardiomyopathy in 2019", "肥厚型心肌病病史"])
+@pytest.mark.parametrize(
+    "text", ["history of HCM", "Hypertrophic Cardiomyopathy in 2019", "肥厚型心肌病病史"]
+)
 def test_leaks_are_found_by_name_and_synonym_in_both_languages(text):
     assert leaked(text, "HCM", DISEASES) == ["HCM"]
     assert leaked(text, "DCM", DISEASES) == []
@@ -162,7 +192,10 @@ def test_usual_abbreviations_are_synonyms_and_english_words_are_not():
 
 
 def test_summary_is_not_asked_when_the_findings_name_the_disease(study):
-    sections = {"structure": "thick walls as in known HCM.", "impression": "hypertrophic cardiomyopathy."}
+    sections = {
+        "structure": "thick walls as in known HCM.",
+        "impression": "hypertrophic cardiomyopathy.",
+    }
     for text, asked in ((sections, 0), (sections | {"structure": "thick walls."}, 1)):
         told = replace(study, labels=StudyLabels(diseases=frozenset({"HCM"}), report={"en": text}))
         cases = SummaryTask().cases(told, ["sax"])
@@ -205,7 +238,9 @@ def test_no_option_of_a_diagnosis_is_the_odd_one_out(studies):
     offered = {}
     for study in studies:
         case = next(c for c in VqaClosedTask().cases(study, SEQUENCES) if c.key == "diagnosis")
-        offered.setdefault(frozenset(VqaClosedTask().word(study, case, "en").options), set()).add(case.truth)
+        offered.setdefault(frozenset(VqaClosedTask().word(study, case, "en").options), set()).add(
+            case.truth
+        )
     assert [len(truths) for truths in offered.values()] == [4, 4, 4, 4]
 
 
@@ -220,16 +255,24 @@ def test_what_is_right_on_another_study(studies):
     case = next(c for c in task.cases(dcm, SEQUENCES) if c.key == "abnormal_finding")
     one = task.word(dcm, case, "en")
     codes = [code for code, term in FINDINGS.items() if term.en in one.options]
-    for findings, right in (({}, None), (dict.fromkeys(codes, True), None),
-                            (dict.fromkeys(codes, False) | {codes[1]: True}, codes[1])):  # fmt: skip
+    for findings, right in (
+        ({}, None),
+        (dict.fromkeys(codes, True), None),
+        (dict.fromkeys(codes, False) | {codes[1]: True}, codes[1]),
+    ):
         told = replace(dcm, labels=StudyLabels(findings=findings))
         assert task.truth_on(told, one) == right
 
 
 def test_always_the_same_option_shows_as_collapse(studies):
     task = VqaClosedTask()
-    asked = [task.word(s, c, "en", w) for s in studies for c in task.cases(s, SEQUENCES) if c.key == "ef_grade"
-             for w in range(3)]  # fmt: skip
+    asked = [
+        task.word(s, c, "en", w)
+        for s in studies
+        for c in task.cases(s, SEQUENCES)
+        if c.key == "ef_grade"
+        for w in range(3)
+    ]
     severe = BY_KEY["ef_grade"].terms["severe"].en
     said = [Answer(one, f"{severe} ({LETTERS[one.options.index(severe)]}).") for one in asked]
     scores = task.score(said)

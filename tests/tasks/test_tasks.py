@@ -27,7 +27,9 @@ from cmrvlm.tasks.reporting import CaptionTask, ReportTask
 from cmrvlm.tasks.segmentation import SegmentTask, structures_asked
 from tests.conftest import CONF
 
-TASKS = {path.stem: yaml.safe_load(path.read_text()) for path in sorted((CONF / "task").glob("*.yaml"))}
+TASKS = {
+    path.stem: yaml.safe_load(path.read_text()) for path in sorted((CONF / "task").glob("*.yaml"))
+}
 SUBSETS = [s for n in range(8) if (s := tuple(q for i, q in enumerate(SEQUENCES) if n >> i & 1))]
 
 
@@ -87,14 +89,21 @@ def test_right_answers_score_best_and_empty_ones_worst(task, source):
         study = source.load(study_id)
         for case in task.cases(study, list(study.series)):
             one = task.word(study, case, "zh" if zlib.crc32(study_id.encode()) % 2 else "en")
-            truth = None if case.mask is None else study.series[case.mask.sequence].mask[:, list(case.mask.frames)]
+            truth = (
+                None
+                if case.mask is None
+                else study.series[case.mask.sequence].mask[:, list(case.mask.frames)]
+            )
             mask = None if truth is None else np.isin(truth, case.mask.values)
             read_outs = perfect_read_outs(study.labels)
             right.append(Answer(one, one.reference, mask, truth, (10.0, 4.0, 4.0), read_outs))
             empty.append(Answer(one, "", None, truth, (10.0, 4.0, 4.0)))
     best, worst = task.score(right), task.score(empty)
     absent = sum(one.mask is not None and not one.mask.any() for one in right)
-    still = any(one.instruction.case.mask and set(one.instruction.case.mask.phases) == {None} for one in right)
+    still = any(
+        one.instruction.case.mask and set(one.instruction.case.mask.phases) == {None}
+        for one in right
+    )
     for name, score in best.items():
         if NO_DIRECTION.search(name) or score.value is None:
             continue
@@ -102,19 +111,29 @@ def test_right_answers_score_best_and_empty_ones_worst(task, source):
         if name == "c_index":
             assert score.value > 0.8
         else:
-            assert score.value == pytest.approx(0.0 if low else 1.0, abs=0.5 if "_mae_" in name else 0.02), name
+            assert score.value == pytest.approx(
+                0.0 if low else 1.0, abs=0.5 if "_mae_" in name else 0.02
+            ), name
         assert score.n > 0
-        assert score.undefined in (0, absent) or name.startswith(("macro", "calibration", "presence")), name
+        assert score.undefined in (0, absent) or name.startswith(
+            ("macro", "calibration", "presence")
+        ), name
         other = worst[name].value
         if name == "presence_specificity":
             continue  # whoever says nothing finds nothing where nothing is
         assert other is None or other == pytest.approx(1.0 if low else 0.0, abs=0.01), name
     undefined = {name for name, score in best.items() if score.value is None}
-    undefined -= {name for name in undefined if still and re.search("_e[ds]", name)}  # no phases without a cine
+    undefined -= {
+        name for name in undefined if still and re.search("_e[ds]", name)
+    }  # no phases without a cine
     undefined -= {"dice", "hd95_mm", "asd_mm"} if absent == len(right) else set()
-    assert undefined <= {"meteor", "meteor_en", "meteor_zh", "presence_sensitivity", "presence_specificity"} | {
-        n for n in best if n.startswith(("auroc", "auprc"))
-    }, undefined
+    assert undefined <= {
+        "meteor",
+        "meteor_en",
+        "meteor_zh",
+        "presence_sensitivity",
+        "presence_specificity",
+    } | {n for n in best if n.startswith(("auroc", "auprc"))}, undefined
     assert all(score.value is None and score.n == 0 for score in task.score([]).values())
 
 
@@ -171,8 +190,14 @@ def test_caption_needs_something_to_say_about_every_shown_sequence(study):
 
 
 def test_own_report_of_the_data_says_only_what_is_shown(study):
-    own = {"en": {"structure": "LVEDD 62 mm (increased); left atrium enlarged.", "lge": "scar of the septum.",
-                  "other": "No thrombus. RV enhancement.", "impression": "myocarditis."}}  # fmt: skip
+    own = {
+        "en": {
+            "structure": "LVEDD 62 mm (increased); left atrium enlarged.",
+            "lge": "scar of the septum.",
+            "other": "No thrombus. RV enhancement.",
+            "impression": "myocarditis.",
+        }
+    }
     told = type(study)("a", "a", study.series, StudyLabels(report=own))
     task = ReportTask()
 
@@ -180,11 +205,19 @@ def test_own_report_of_the_data_says_only_what_is_shown(study):
         return split_sections(task.answer(told, task.cases(told, shown)[0], "en"))
 
     assert sections(*SEQUENCES) == own["en"]
-    assert sections("sax") == {"structure": "LVEDD 62 mm (increased);", "lge": "not assessed.", "other": "No thrombus.",
-                               "impression": "myocarditis."}  # fmt: skip
+    assert sections("sax") == {
+        "structure": "LVEDD 62 mm (increased);",
+        "lge": "not assessed.",
+        "other": "No thrombus.",
+        "impression": "myocarditis.",
+    }
     assert sections("lax_4ch")["structure"] == own["en"]["structure"]
-    assert sections("lge") == {"structure": "not assessed.", "lge": "scar of the septum.",
-                               "other": "No thrombus. RV enhancement.", "impression": "myocarditis."}  # fmt: skip
+    assert sections("lge") == {
+        "structure": "not assessed.",
+        "lge": "scar of the septum.",
+        "other": "No thrombus. RV enhancement.",
+        "impression": "myocarditis.",
+    }
 
 
 def test_myocardium_includes_its_scar(study):
@@ -202,17 +235,29 @@ def test_structures_are_asked_for_by_all_their_names_and_answered_with_one(study
     assert named == {"lv"}
     assert len({one.prompt for one in asked}) >= 15
     assert {one.answer for one in asked} == {asked[0].answer}
-    assert asked[0].prompt == task.prompts[language][0].format(name=STRUCTURE_TERMS["lv"].name(language), where="")
+    assert asked[0].prompt == task.prompts[language][0].format(
+        name=STRUCTURE_TERMS["lv"].name(language), where=""
+    )
 
 
-def test_a_scar_that_is_not_there_is_said_not_to_be_and_one_that_nobody_looked_for_is_not_asked(source):
-    scarred, healthy = (next(one for one in map(source.load, source.study_ids())
-                             if bool(np.isin(one.series["lge"].mask, (4, 5)).any()) == there)
-                        for there in (True, False))  # fmt: skip
+def test_a_scar_that_is_not_there_is_said_not_to_be_and_one_that_nobody_looked_for_is_not_asked(
+    source,
+):
+    scarred, healthy = (
+        next(
+            one
+            for one in map(source.load, source.study_ids())
+            if bool(np.isin(one.series["lge"].mask, (4, 5)).any()) == there
+        )
+        for there in (True, False)
+    )
     task = SegmentTask("scar")
     assert task.sequence == "lge"
     assert not task.cases(scarred, ["sax"])
-    for study, text in ((scarred, "The myocardial scar is <SEG>."), (healthy, "There is no myocardial scar.")):
+    for study, text in (
+        (scarred, "The myocardial scar is <SEG>."),
+        (healthy, "There is no myocardial scar."),
+    ):
         (case,) = task.cases(study, ["lge"])
         one = task.word(study, case, "en")
         assert one.answer == text
@@ -228,7 +273,9 @@ def test_a_scar_that_is_not_there_is_said_not_to_be_and_one_that_nobody_looked_f
 def test_a_zone_without_reflow_is_asked_for_in_scars_without_one(source):
     """Where somebody would have drawn it; else there may be one."""
     late = {one.study_id: one.series["lge"] for one in map(source.load, source.study_ids())}
-    scarred = next(study for study, own in late.items() if (own.mask == 4).any() and not (own.mask == 5).any())
+    scarred = next(
+        study for study, own in late.items() if (own.mask == 4).any() and not (own.mask == 5).any()
+    )
     study, task = source.load(scarred), SegmentTask("no_reflow")
     (case,) = task.cases(study, ["lge"])
     assert task.word(study, case, "en").answer == "There is no no-reflow zone."
@@ -248,27 +295,56 @@ def test_a_structure_on_another_series_is_another_task(study):
     assert "在四腔心电影上" in task.word(study, case, "zh").prompt
 
 
-@pytest.mark.parametrize(("question", "named"), [
-    ("Segment the left ventricular cavity, the LV wall and the RV", ["lv", "myo", "rv"]),
-    ("请分割左心室腔和瘢痕", ["lv", "scar"]), ("Is the right ventricle dilated?", []), ("Outline the liver", []),
-    ("Show me the right ventricle.", ["rv"]), ("Where is the scar?", ["scar"]), ("请显示心肌瘢痕。", ["scar"]),
-    ("左心室心肌在哪里？", ["myo"]), ("Segment the left ventricle", ["lv"]), ("Could you segment the LV?", ["lv"]),
-    ("Is the basal anterior segment of the LV wall akinetic?", []), ("Which AHA segments show scar?", []),
-    ("图像显示左心室扩大吗？", []), ("Outline the left atrium and the right atrium", ["la", "ra"]),
-    ("请勾画左心房", ["la"]), ("Segment the blood pool", ["lv"]), ("请分割血池", ["lv"]),
-    ("Segment the RV blood pool", ["rv"]), ("请分割右心室血池", ["rv"]),
-    ("Segment the myocardium of the left ventricle", ["myo"]), ("分割左心室的心肌", ["myo"]),
-    ("Outline the scar in the LV wall", ["scar"]), ("请勾画左心室心肌内的瘢痕", ["scar"]),
-    ("Segment the cavity of the left ventricle", ["lv"]), ("Give masks of the left ventricle and of the RV", ["lv", "rv"]),
-    ("Segment the RV and the scar of the LV", ["rv", "scar"]),
-    ("Show me the endocardial border of the LV", ["lv"]), ("Show me where the scar is", ["scar"]),
-    ("Mark every pixel that belongs to the RV.", ["rv"]), ("Where is the scar on the LGE?", ["scar"]),
-    ("请在四腔心电影上显示左心房。", ["la"]), ("请标出属于左心室腔的所有像素。", ["lv"]), ("显示左心室和右心室的轮廓", ["lv", "rv"]),
-    ("请显示左心室心肌内的瘢痕", ["scar"]),
-    ("Show me the ejection fraction of the left ventricle", []), ("Mark whether the RV is dilated", []),
-    ("Show the left ventricle's function", []), ("Show me the left ventricular mass", []), ("Where is the LV dilated?", []),
-    ("Draw a conclusion about the myocardium", []), ("Outline the findings in the LV", []),
-    ("请显示左心室射血分数", []), ("请显示左心室的射血分数", []), ("左心室轮廓光滑吗？", []), ("请给出左心室的容积", [])])  # fmt: skip
+@pytest.mark.parametrize(
+    ("question", "named"),
+    [
+        ("Segment the left ventricular cavity, the LV wall and the RV", ["lv", "myo", "rv"]),
+        ("请分割左心室腔和瘢痕", ["lv", "scar"]),
+        ("Is the right ventricle dilated?", []),
+        ("Outline the liver", []),
+        ("Show me the right ventricle.", ["rv"]),
+        ("Where is the scar?", ["scar"]),
+        ("请显示心肌瘢痕。", ["scar"]),
+        ("左心室心肌在哪里？", ["myo"]),
+        ("Segment the left ventricle", ["lv"]),
+        ("Could you segment the LV?", ["lv"]),
+        ("Is the basal anterior segment of the LV wall akinetic?", []),
+        ("Which AHA segments show scar?", []),
+        ("图像显示左心室扩大吗？", []),
+        ("Outline the left atrium and the right atrium", ["la", "ra"]),
+        ("请勾画左心房", ["la"]),
+        ("Segment the blood pool", ["lv"]),
+        ("请分割血池", ["lv"]),
+        ("Segment the RV blood pool", ["rv"]),
+        ("请分割右心室血池", ["rv"]),
+        ("Segment the myocardium of the left ventricle", ["myo"]),
+        ("分割左心室的心肌", ["myo"]),
+        ("Outline the scar in the LV wall", ["scar"]),
+        ("请勾画左心室心肌内的瘢痕", ["scar"]),
+        ("Segment the cavity of the left ventricle", ["lv"]),
+        ("Give masks of the left ventricle and of the RV", ["lv", "rv"]),
+        ("Segment the RV and the scar of the LV", ["rv", "scar"]),
+        ("Show me the endocardial border of the LV", ["lv"]),
+        ("Show me where the scar is", ["scar"]),
+        ("Mark every pixel that belongs to the RV.", ["rv"]),
+        ("Where is the scar on the LGE?", ["scar"]),
+        ("请在四腔心电影上显示左心房。", ["la"]),
+        ("请标出属于左心室腔的所有像素。", ["lv"]),
+        ("显示左心室和右心室的轮廓", ["lv", "rv"]),
+        ("请显示左心室心肌内的瘢痕", ["scar"]),
+        ("Show me the ejection fraction of the left ventricle", []),
+        ("Mark whether the RV is dilated", []),
+        ("Show the left ventricle's function", []),
+        ("Show me the left ventricular mass", []),
+        ("Where is the LV dilated?", []),
+        ("Draw a conclusion about the myocardium", []),
+        ("Outline the findings in the LV", []),
+        ("请显示左心室射血分数", []),
+        ("请显示左心室的射血分数", []),
+        ("左心室轮廓光滑吗？", []),
+        ("请给出左心室的容积", []),
+    ],
+)
 def test_masks_are_asked_for_in_a_users_words(question, named):
     assert structures_asked(question) == named
 
@@ -285,7 +361,9 @@ def test_all_that_the_tasks_ask_is_a_question_for_their_structure(study, structu
 
 
 def mixture(**changes):
-    tasks = {name: build(TASKS[name], f"mix.tasks.{name}") for name in ("sequence", "phase", "disease")}
+    tasks = {
+        name: build(TASKS[name], f"mix.tasks.{name}") for name in ("sequence", "phase", "disease")
+    }
     return Mixture(tasks, **changes)
 
 
@@ -298,7 +376,9 @@ def test_draw_is_a_function_of_its_generator(study):
 def test_weights_are_kept(study):
     counts = Counter()
     for seed in range(600):
-        drawn = mixture(weights={"disease": 2.0, "phase": 0.0}, per_study=1).draw(study, np.random.default_rng(seed))
+        drawn = mixture(weights={"disease": 2.0, "phase": 0.0}, per_study=1).draw(
+            study, np.random.default_rng(seed)
+        )
         counts.update(one.task for one in drawn)
     assert counts["phase"] == 0
     assert counts["disease"] / counts["sequence"] == pytest.approx(2.0, rel=0.25)
@@ -310,8 +390,13 @@ def test_temperature_evens_weights_out(study):
 
 
 def test_dropped_sequences_are_not_shown_and_one_always_is(study):
-    drawn = [mixture(drop={"sax": 1.0, "lge": 1.0}).draw(study, np.random.default_rng(s)) for s in range(20)]
-    assert {view.sequence for asked in drawn for one in asked for view in one.case.views} == {"lax_4ch"}
+    drawn = [
+        mixture(drop={"sax": 1.0, "lge": 1.0}).draw(study, np.random.default_rng(s))
+        for s in range(20)
+    ]
+    assert {view.sequence for asked in drawn for one in asked for view in one.case.views} == {
+        "lax_4ch"
+    }
     nothing = mixture(drop=dict.fromkeys(SEQUENCES, 1.0)).draw(study, np.random.default_rng(0))
     assert all(one.case.views for one in nothing)
 
@@ -319,7 +404,9 @@ def test_dropped_sequences_are_not_shown_and_one_always_is(study):
 def test_unknown_weight_and_unaskable_study_are_errors(study):
     with pytest.raises(CmrvlmError, match="diagnosis"):
         mixture(weights={"diagnosis": 1.0})
-    bare = type(study)("a", "a", {"lge": type(study.series["lge"])(study.series["lge"].image, np.eye(4))})
+    bare = type(study)(
+        "a", "a", {"lge": type(study.series["lge"])(study.series["lge"].image, np.eye(4))}
+    )
     with pytest.raises(CmrvlmError, match="study a"):
         Mixture({"phase": PhaseTask()}).draw(bare, np.random.default_rng(0))
 
@@ -335,7 +422,9 @@ def test_evaluation_lists_everything_and_draws_nothing(study):
 def test_each_series_is_described_by_itself_as_if_it_were_alone(study, task):
     alone, each = task(), task(each=True)
     cases = each.cases(study, SEQUENCES)
-    assert [[view.sequence for view in case.views] for case in cases] == [[name] for name in SEQUENCES]
+    assert [[view.sequence for view in case.views] for case in cases] == [
+        [name] for name in SEQUENCES
+    ]
     for name, case in zip(SEQUENCES, cases, strict=True):
         (own,) = alone.cases(study, [name])
         for language in LANGUAGES:

@@ -21,13 +21,17 @@ def test_image_resampling_equals_nibabel():
     affine = oblique()
     target, shape = target_grid(affine, (6, 24, 20), (8.0, 1.9, 1.7), (6, 18, 16), (2.5, 11.5, 9.5))
     ours = resample_image(data.transpose(2, 1, 0)[:, None], affine, target, shape)[:, 0]
-    theirs = resample_from_to(nib.Nifti1Image(data, affine), ((shape[2], shape[1], shape[0]), target), order=1)
+    theirs = resample_from_to(
+        nib.Nifti1Image(data, affine), ((shape[2], shape[1], shape[0]), target), order=1
+    )
     np.testing.assert_allclose(ours.transpose(2, 1, 0), theirs.get_fdata(), atol=1e-4)
 
 
 def test_frames_are_moved_alike():
     image = RNG.random((4, 3, 12, 10)).astype(np.float32)
-    target, shape = target_grid(oblique(), (4, 12, 10), (8.0, 2.0, 2.0), (None, None, None), (1.5, 5.5, 4.5))
+    target, shape = target_grid(
+        oblique(), (4, 12, 10), (8.0, 2.0, 2.0), (None, None, None), (1.5, 5.5, 4.5)
+    )
     whole = resample_image(image, oblique(), target, shape)
     for frame in range(3):
         alone = resample_image(image[:, frame : frame + 1], oblique(), target, shape)
@@ -50,7 +54,9 @@ def test_there_and_back_keeps_a_disc():
     y, x = np.mgrid[:64, :64]
     mask = ((y - 30) ** 2 + (x - 34) ** 2 < 15**2).astype(np.uint8)[None, None].repeat(3, 0)
     affine = oblique((1.4, 1.4, 10.0))
-    target, shape = target_grid(affine, (3, 64, 64), (10.0, 2.0, 2.0), (None, 48, 48), (1, 31.5, 31.5))
+    target, shape = target_grid(
+        affine, (3, 64, 64), (10.0, 2.0, 2.0), (None, 48, 48), (1, 31.5, 31.5)
+    )
     back = resample_mask(resample_mask(mask, affine, target, shape), target, affine, (3, 64, 64))
     both = ((back == 1) & (mask == 1)).sum()
     assert 2 * both / ((back == 1).sum() + mask.sum()) > 0.96
@@ -64,7 +70,9 @@ def test_near_equal_spacings_do_not_change_volumes():
     errors = []
     for _ in range(60):
         middle = (0, *rng.uniform(46, 49, 2))
-        target, shape = target_grid(affine, (1, 96, 96), (8.0, 2.0, 2.0), (None, None, None), middle)
+        target, shape = target_grid(
+            affine, (1, 96, 96), (8.0, 2.0, 2.0), (None, None, None), middle
+        )
         radius, (cy, cx) = rng.uniform(8, 15), rng.uniform(40, 56, 2)
         mask = ((y - cy) ** 2 + (x - cx) ** 2 < radius**2).astype(np.uint8)[None, None]
         area = (resample_mask(mask, affine, target, shape) == 1).sum() * 4.0

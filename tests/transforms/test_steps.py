@@ -86,7 +86,11 @@ def test_heart_centre_also_serves_lge(study):
 
 def test_percentiles_become_zero_and_one():
     image = np.linspace(-50, 950, 1001, dtype=np.float32).reshape(1, 1, 1, -1)
-    one = PercentileIntensity(10, 90)(Study("a", "a", {"sax": Series(image, np.eye(4))})).series["sax"].image
+    one = (
+        PercentileIntensity(10, 90)(Study("a", "a", {"sax": Series(image, np.eye(4))}))
+        .series["sax"]
+        .image
+    )
     assert one.min() == 0
     assert one.max() == 1
     assert one[0, 0, 0, 500] == pytest.approx(0.5, abs=1e-3)
@@ -94,7 +98,11 @@ def test_percentiles_become_zero_and_one():
 
 def test_constant_image_does_not_divide_by_zero():
     image = np.full((1, 1, 4, 4), 7.0, np.float32)
-    one = PercentileIntensity()(Study("a", "a", {"sax": Series(image, np.eye(4))})).series["sax"].image
+    one = (
+        PercentileIntensity()(Study("a", "a", {"sax": Series(image, np.eye(4))}))
+        .series["sax"]
+        .image
+    )
     assert np.isfinite(one).all()
 
 
@@ -137,7 +145,14 @@ def test_augmentation_is_a_function_of_its_generator(study):
 
 
 def test_masks_move_with_their_images(study):
-    augment = Augment(rotation_degrees=25, shift_pixels=4, gamma=0, brightness=0, noise=0, geometry_probability=1.0)
+    augment = Augment(
+        rotation_degrees=25,
+        shift_pixels=4,
+        gamma=0,
+        brightness=0,
+        noise=0,
+        geometry_probability=1.0,
+    )
     lungs = {name: one for name, one in scaled(study).series.items() if name == "sax"}
     moved = augment(study.with_series(lungs), np.random.default_rng(3)).series["sax"]
     cavity, wall = moved.image[moved.mask == 1], moved.image[moved.mask == 2]
@@ -147,7 +162,9 @@ def test_masks_move_with_their_images(study):
 
 
 def test_preprocessing_applies_and_describes_its_steps(study):
-    steps = Preprocessing({"frames": SampleFrames(2), "dropped": None, "scale": PercentileIntensity()})
+    steps = Preprocessing(
+        {"frames": SampleFrames(2), "dropped": None, "scale": PercentileIntensity()}
+    )
     one = steps(study).series["sax"]
     assert one.image.shape[1] == 2
     assert one.image.max() <= 1

@@ -39,7 +39,14 @@ class LineProgress(Callback):
             return
         left = (time.monotonic() - self.started) / done * (total - step)
         loss = float(trainer.callback_metrics.get("train/loss", float("nan")))
-        log.info("step %d of %d, loss %.3f, %d:%02d left", step, total, loss, int(left) // 60, int(left) % 60)
+        log.info(
+            "step %d of %d, loss %.3f, %d:%02d left",
+            step,
+            total,
+            loss,
+            int(left) // 60,
+            int(left) % 60,
+        )
 
 
 def progress_bar() -> Callback:

@@ -24,16 +24,33 @@ class ValidationSamples(Callback):
         panels: Write pictures.
     """
 
-    def __init__(self, folder: str, max_new_tokens: int = 160, text: bool = True, panels: bool = True) -> None:
-        self.folder, self.max_new_tokens, self.text, self.panels = Path(folder), max_new_tokens, text, panels
+    def __init__(
+        self, folder: str, max_new_tokens: int = 160, text: bool = True, panels: bool = True
+    ) -> None:
+        self.folder, self.max_new_tokens, self.text, self.panels = (
+            Path(folder),
+            max_new_tokens,
+            text,
+            panels,
+        )
 
     def on_validation_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Batch, batch_idx: int,
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Batch,
+        batch_idx: int,
         dataloader_idx: int = 0,
-    ) -> None:  # fmt: skip
+    ) -> None:
         """Write the samples of the first batch, on the first process only."""
         model = pl_module.model
-        if batch_idx or trainer.sanity_checking or not trainer.is_global_zero or not isinstance(model, CMRVLM):
+        if (
+            batch_idx
+            or trainer.sanity_checking
+            or not trainer.is_global_zero
+            or not isinstance(model, CMRVLM)
+        ):
             return
         collator = trainer.datamodule.collator  # type: ignore[attr-defined]
         answers = answer_batch(model, collator, batch, self.max_new_tokens)
@@ -41,8 +58,16 @@ class ValidationSamples(Callback):
         if self.text:
             path = self.folder / "samples" / f"step{step:06d}.jsonl"
             path.parent.mkdir(parents=True, exist_ok=True)
-            lines = [{"study": a.instruction.study_id, "task": a.instruction.task, "prompt": a.instruction.prompt,
-                      "target": a.instruction.reference, "answer": a.text} for a in answers]  # fmt: skip
+            lines = [
+                {
+                    "study": a.instruction.study_id,
+                    "task": a.instruction.task,
+                    "prompt": a.instruction.prompt,
+                    "target": a.instruction.reference,
+                    "answer": a.text,
+                }
+                for a in answers
+            ]
             path.write_text("\n".join(json_text(line) for line in lines) + "\n")
         if self.panels:
             mask_panel([(batch, answers)], self.folder / "panels" / f"step{step:06d}.png")

@@ -25,7 +25,9 @@ from cmrvlm.study.atomic_files import write_json
 
 RESULT, TRACEBACK, JOBS = "result.json", "traceback.txt", ".jobs"
 DONE, FAILED = "done", "failed"
-REPORT = "CMRVLM_JOB_REPORT"  # variable with the file that tells the process of a sweep how a job ended
+REPORT = (
+    "CMRVLM_JOB_REPORT"  # variable with the file that tells the process of a sweep how a job ended
+)
 log = logging.getLogger(__name__)
 
 
@@ -76,7 +78,9 @@ def _records(folder: Path) -> list[Path]:
 
 def sweep_table(folder: Path) -> Table:
     """Return the jobs of a sweep folder with what they changed, what they reached, and why some of them failed."""
-    table = Table("job", "overrides", "status", "metric", "error", title=escape(f"Jobs of {folder}"))
+    table = Table(
+        "job", "overrides", "status", "metric", "error", title=escape(f"Jobs of {folder}")
+    )
     for job in jobs_of(folder):
         metric = "" if job["metric"] is None else f"{job['metric']:.4f}"
         texts = (" ".join(job["overrides"]), job["status"], metric, job["error"])

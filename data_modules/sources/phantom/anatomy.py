@@ -35,7 +35,12 @@ class Patch:
 
     def core(self) -> Patch:
         """The inner part of the patch, where microvascular obstruction sits."""
-        return Patch(self.angle, self.width * 0.55, (self.s_range[0] + 0.1, self.s_range[1] - 0.25), self.depth)
+        return Patch(
+            self.angle,
+            self.width * 0.55,
+            (self.s_range[0] + 0.1, self.s_range[1] - 0.25),
+            self.depth,
+        )
 
     def weight(self, theta: Array, s: Array) -> Array:
         """Smooth membership in [0, 1] at angle `theta` and long-axis position `s`, broadcast together."""
@@ -63,8 +68,12 @@ class Heart:
     septal_bulge: float = 0.0  # extra septal wall thickness as a share of wall_mm
     septal_flattening: float = 0.0  # D-shaped septum, share of the radius
     dyssynchrony: float = 0.0  # septal lead over the lateral wall as a share of R-R
-    motion_patches: list[tuple[Patch, float]] = field(default_factory=list)  # patch, share of contraction lost
-    thin_patches: list[tuple[Patch, float]] = field(default_factory=list)  # patch, share of wall lost
+    motion_patches: list[tuple[Patch, float]] = field(
+        default_factory=list
+    )  # patch, share of contraction lost
+    thin_patches: list[tuple[Patch, float]] = field(
+        default_factory=list
+    )  # patch, share of wall lost
     rv_half_width_mm: float = 36.0
     rv_half_height_mm: float = 43.0
     rv_center_mm: float = -30.0
@@ -121,7 +130,9 @@ class Heart:
 
     def _local_contraction(self, theta: Array, z: Array, tau: Array) -> Array:
         s0 = z / self.length_mm
-        amplitude = np.full(np.broadcast_shapes(theta.shape, z.shape), self.contraction, dtype=np.float32)
+        amplitude = np.full(
+            np.broadcast_shapes(theta.shape, z.shape), self.contraction, dtype=np.float32
+        )
         for patch, loss in self.motion_patches:
             amplitude = amplitude - self.contraction * np.float32(loss) * patch.weight(theta, s0)
         if self.dyssynchrony == 0:
@@ -135,7 +146,9 @@ class Heart:
         if self.septal_flattening == 0:
             return 1.0
         gap = np.abs((theta + 2 * np.pi) % (2 * np.pi) - np.pi)
-        return np.asarray(1 - self.septal_flattening * np.exp(-((gap / 0.6) ** 2)), dtype=np.float32)
+        return np.asarray(
+            1 - self.septal_flattening * np.exp(-((gap / 0.6) ** 2)), dtype=np.float32
+        )
 
     def endo_radius_mm(self, theta: Array, z: Array, tau: Array) -> Array:
         """Endocardial radius in mm; 0 above the valve plane and below the apex."""
@@ -177,7 +190,9 @@ class Heart:
         """
         s = self.long_axis_position(z, tau)
         taper = np.sqrt(np.clip(1 - (s / 0.92) ** 2, 1e-4, None))
-        scale = np.asarray(taper * (1 - self.rv_contraction * self.contraction_curve(tau)), dtype=np.float32)
+        scale = np.asarray(
+            taper * (1 - self.rv_contraction * self.contraction_curve(tau)), dtype=np.float32
+        )
         half_width, half_height = self.rv_half_width_mm * scale, self.rv_half_height_mm * scale
         center = self.rv_center_mm * (0.35 + 0.65 * taper)
         ellipse = np.sqrt(((x - center) / half_width) ** 2 + (y / half_height) ** 2)

@@ -62,7 +62,10 @@ def _hcm(heart: Heart, rng: Rng) -> None:
     heart.contraction *= rng.uniform(1.1, 1.3)
     heart.la_radius_mm *= rng.uniform(1.05, 1.3)
     if rng.random() < 0.75:
-        heart.scars = [Patch(2.3, 0.3, (0.0, 0.6), (0.25, 0.75)), Patch(-2.3, 0.3, (0.0, 0.6), (0.25, 0.75))]
+        heart.scars = [
+            Patch(2.3, 0.3, (0.0, 0.6), (0.25, 0.75)),
+            Patch(-2.3, 0.3, (0.0, 0.6), (0.25, 0.75)),
+        ]
         heart.lge_pattern, heart.lge_region = "patchy", "septal"
 
 
@@ -86,7 +89,9 @@ def _mi(heart: Heart, rng: Rng) -> None:
     heart.lge_pattern = "transmural" if transmural else "subendocardial"
     heart.lge_region = region
     aneurysm = transmural and rng.random() < 0.4
-    heart.motion_patches = [(Patch(angle, width, s_range), 1.35 if aneurysm else rng.uniform(0.85, 1.0))]
+    heart.motion_patches = [
+        (Patch(angle, width, s_range), 1.35 if aneurysm else rng.uniform(0.85, 1.0))
+    ]
     heart.thin_patches = [(Patch(angle, width, s_range), rng.uniform(0.3, 0.5))]
     heart.no_reflow = transmural and rng.random() < 0.5
     heart.motion = "regional_akinesia"
@@ -139,7 +144,9 @@ def _lvnc(heart: Heart, rng: Rng) -> None:
 
 def _ttc(heart: Heart, rng: Rng) -> None:
     heart.contraction *= rng.uniform(1.05, 1.25)
-    heart.motion_patches = [(Patch(0.0, EVERYWHERE, (rng.uniform(0.35, 0.45), 1.3)), rng.uniform(0.95, 1.15))]
+    heart.motion_patches = [
+        (Patch(0.0, EVERYWHERE, (rng.uniform(0.35, 0.45), 1.3)), rng.uniform(0.95, 1.15))
+    ]
     heart.radius_mm *= rng.uniform(1.0, 1.1)
     heart.motion = "apical_ballooning"
     heart.mitral_jet = rng.uniform(0.6, 1.0) if rng.random() < 0.3 else 0.0
@@ -170,7 +177,10 @@ def _ph(heart: Heart, rng: Rng) -> None:
     heart.ra_radius_mm *= rng.uniform(1.2, 1.4)
     heart.tricuspid_jet = rng.uniform(0.7, 1.0) if rng.random() < 0.8 else 0.0
     if rng.random() < 0.7:
-        heart.scars = [Patch(2.2, 0.2, (0.0, 0.5), (0.3, 1.0)), Patch(-2.2, 0.2, (0.0, 0.5), (0.3, 1.0))]
+        heart.scars = [
+            Patch(2.2, 0.2, (0.0, 0.5), (0.3, 1.0)),
+            Patch(-2.2, 0.2, (0.0, 0.5), (0.3, 1.0)),
+        ]
         heart.lge_pattern, heart.lge_region = "insertion_point", "septal"
 
 
@@ -201,9 +211,23 @@ def _tum(heart: Heart, rng: Rng) -> None:
 
 
 SAMPLERS: dict[str, Callable[[Heart, Rng], None]] = {
-    "DCM": _dcm, "HCM": _hcm, "MYOC": _myoc, "MI": _mi, "HHD": _hhd, "NOR": _nor, "CA": _ca, "CSD": _csd,
-    "LVNC": _lvnc, "TTC": _ttc, "ACM": _acm, "PERI": _peri, "PH": _ph, "VHD": _vhd, "CHD": _chd, "TUM": _tum,
-}  # fmt: skip
+    "DCM": _dcm,
+    "HCM": _hcm,
+    "MYOC": _myoc,
+    "MI": _mi,
+    "HHD": _hhd,
+    "NOR": _nor,
+    "CA": _ca,
+    "CSD": _csd,
+    "LVNC": _lvnc,
+    "TTC": _ttc,
+    "ACM": _acm,
+    "PERI": _peri,
+    "PH": _ph,
+    "VHD": _vhd,
+    "CHD": _chd,
+    "TUM": _tum,
+}
 
 
 def sample_heart(disease: str, rng: Rng, size: float) -> Heart:

@@ -24,4 +24,7 @@ def follow_up(heart: Heart, values: dict[str, float], rng: np.random.Generator) 
     """`months` of follow-up, and `event` 1 when they ended with one."""
     event_months = 12 * float(rng.exponential(1 / event_rate_per_year(heart, values)))
     censored_months = float(rng.uniform(*CENSORING_MONTHS))
-    return {"months": round(min(event_months, censored_months), 2), "event": float(event_months <= censored_months)}
+    return {
+        "months": round(min(event_months, censored_months), 2),
+        "event": float(event_months <= censored_months),
+    }

@@ -31,7 +31,9 @@ def lv_volume_ml(heart: Heart, times: Array) -> Array:
     tau = _times(times)
     z, weight = _heights(heart.base_mm(tau), np.full_like(tau, heart.length_mm))
     radius = heart.endo_radius_mm(_ANGLES, z, tau)
-    area = np.pi * np.mean(radius**2, axis=-1, keepdims=True)  # mm2 of a slice: mean of r^2/2 over 2 pi
+    area = np.pi * np.mean(
+        radius**2, axis=-1, keepdims=True
+    )  # mm2 of a slice: mean of r^2/2 over 2 pi
     return np.asarray(np.sum(area * weight, axis=(0, 2, 3)) / 1000)
 
 
@@ -80,7 +82,9 @@ def measure(heart: Heart, tau_ed: float, tau_es: float, bsa_m2: float) -> dict[s
     low = ed + 0.15 * heart.length_mm
     taper = float(np.sqrt(1 - (0.15 / 0.92) ** 2))
     outer = heart.rv_half_width_mm * taper - heart.rv_center_mm * (0.35 + 0.65 * taper)
-    inner = float(heart.epi_radius_mm(septal, low, ed, heart.endo_radius_mm(septal, low, ed)).item())
+    inner = float(
+        heart.epi_radius_mm(septal, low, ed, heart.endo_radius_mm(septal, low, ed)).item()
+    )
     mass_g = myocardial_volume_ml(heart) * MYOCARDIAL_DENSITY_G_PER_ML
     return {
         "lvedv_ml": lvedv,
@@ -103,14 +107,23 @@ def measure(heart: Heart, tau_ed: float, tau_es: float, bsa_m2: float) -> dict[s
 def findings(heart: Heart, values: dict[str, float], sex: str) -> dict[str, bool]:
     """All 23 findings of the heart: measured ones against the normal ranges, the others from its parameters."""
     measured = {
-        "lvedd": "lvedd_mm", "la_diameter": "la_diameter_mm", "rvedd": "rvedd_mm", "ra_diameter": "ra_diameter_mm",
-        "wall_thickness": "wall_thickness_mm", "lvef": "lvef_percent", "lvedv": "lvedv_ml", "lvesv": "lvesv_ml",
-        "rvef": "rvef_percent", "rvedv": "rvedv_ml", "rvesv": "rvesv_ml",
-    }  # fmt: skip
+        "lvedd": "lvedd_mm",
+        "la_diameter": "la_diameter_mm",
+        "rvedd": "rvedd_mm",
+        "ra_diameter": "ra_diameter_mm",
+        "wall_thickness": "wall_thickness_mm",
+        "lvef": "lvef_percent",
+        "lvedv": "lvedv_ml",
+        "lvesv": "lvesv_ml",
+        "rvef": "rvef_percent",
+        "rvedv": "rvedv_ml",
+        "rvesv": "rvesv_ml",
+    }
     found = {code: outside_normal(name, values[name], sex) for code, name in measured.items()}
     found |= {
         "wall_motion": heart.motion != "normal",
-        "aneurysm": any(loss > 1.2 for _, loss in heart.motion_patches) and heart.motion == "regional_akinesia",
+        "aneurysm": any(loss > 1.2 for _, loss in heart.motion_patches)
+        and heart.motion == "regional_akinesia",
         "mitral_regurgitation": heart.mitral_jet > 0,
         "tricuspid_regurgitation": heart.tricuspid_jet > 0,
         "aortic_regurgitation": heart.aortic_jet > 0,

@@ -12,15 +12,39 @@ from data_modules.sources.phantom.anatomy import Array, Heart
 
 # Relative grey values of tissues; blood of the cine is 1.
 CINE_TISSUE = {
-    "blood": 1.0, "myo": 0.38, "fat": 0.92, "lung": 0.06, "liver": 0.5, "muscle": 0.33, "effusion": 1.2,
-    "pericardium": 0.12, "thrombus": 0.28, "mass": 0.6, "jet": 0.4, "rv_fat": 0.85, "scar": 0.38, "no_reflow": 0.38,
+    "blood": 1.0,
+    "myo": 0.38,
+    "fat": 0.92,
+    "lung": 0.06,
+    "liver": 0.5,
+    "muscle": 0.33,
+    "effusion": 1.2,
+    "pericardium": 0.12,
+    "thrombus": 0.28,
+    "mass": 0.6,
+    "jet": 0.4,
+    "rv_fat": 0.85,
+    "scar": 0.38,
+    "no_reflow": 0.38,
     "rv_scar": 0.38,
-}  # fmt: skip
+}
 LGE_TISSUE = {
-    "blood": 0.55, "myo": 0.1, "fat": 0.8, "lung": 0.05, "liver": 0.3, "muscle": 0.2, "effusion": 0.14,
-    "pericardium": 0.95, "thrombus": 0.02, "mass": 0.75, "jet": 0.55, "rv_fat": 0.8, "scar": 1.0, "no_reflow": 0.06,
+    "blood": 0.55,
+    "myo": 0.1,
+    "fat": 0.8,
+    "lung": 0.05,
+    "liver": 0.3,
+    "muscle": 0.2,
+    "effusion": 0.14,
+    "pericardium": 0.95,
+    "thrombus": 0.02,
+    "mass": 0.75,
+    "jet": 0.55,
+    "rv_fat": 0.8,
+    "scar": 1.0,
+    "no_reflow": 0.06,
     "rv_scar": 0.95,
-}  # fmt: skip
+}
 NORMAL_PERICARDIUM_MM = 1.2
 
 
@@ -86,7 +110,9 @@ def surfaces(heart: Heart, plane: Plane, tau: Array) -> Surfaces:
     filling = 1 + 0.12 * heart.contraction_curve(tau)
 
     def atrium(x_mm: float, radius_mm: float) -> Array:
-        away = np.sqrt((plane.x - x_mm) ** 2 + plane.y**2 + (plane.z - base + radius_mm * 1.05) ** 2)
+        away = np.sqrt(
+            (plane.x - x_mm) ** 2 + plane.y**2 + (plane.z - base + radius_mm * 1.05) ** 2
+        )
         return np.asarray(radius_mm * filling - away, dtype=np.float32)
 
     rv = heart.rv_distance_mm(plane.x, plane.y, plane.z, tau)
@@ -112,8 +138,12 @@ def _background(canvas: _Canvas, plane: Plane, tissue: dict[str, float]) -> None
     canvas.paint(np.asarray(aorta, dtype=np.float32), tissue["blood"])
 
 
-def _around_heart(canvas: _Canvas, heart: Heart, shape: Surfaces, plane: Plane, tissue: dict[str, float]) -> None:
-    wall = np.maximum(np.maximum(shape.epi, shape.rv + heart.rv_wall_mm), np.maximum(shape.la, shape.ra) + 2)
+def _around_heart(
+    canvas: _Canvas, heart: Heart, shape: Surfaces, plane: Plane, tissue: dict[str, float]
+) -> None:
+    wall = np.maximum(
+        np.maximum(shape.epi, shape.rv + heart.rv_wall_mm), np.maximum(shape.la, shape.ra) + 2
+    )
     thick = heart.pericardium_mm or NORMAL_PERICARDIUM_MM
     pericardium = tissue["pericardium"] if heart.pericardium_mm else 0.15
     canvas.paint(wall + heart.effusion_mm + thick + 4, tissue["fat"])
@@ -125,7 +155,9 @@ def _around_heart(canvas: _Canvas, heart: Heart, shape: Surfaces, plane: Plane, 
         canvas.paint(np.asarray(pleura, dtype=np.float32), tissue["effusion"])
 
 
-def _chambers(canvas: _Canvas, heart: Heart, shape: Surfaces, plane: Plane, tissue: dict[str, float]) -> None:
+def _chambers(
+    canvas: _Canvas, heart: Heart, shape: Surfaces, plane: Plane, tissue: dict[str, float]
+) -> None:
     rv_free = shape.rv + heart.rv_wall_mm
     canvas.paint(rv_free, tissue["myo"])
     if heart.rv_fat or heart.rv_scar:
@@ -142,7 +174,12 @@ def _chambers(canvas: _Canvas, heart: Heart, shape: Surfaces, plane: Plane, tiss
 
 
 def _lesions(
-    canvas: _Canvas, heart: Heart, shape: Surfaces, plane: Plane, tau: Array, tissue: dict[str, float]
+    canvas: _Canvas,
+    heart: Heart,
+    shape: Surfaces,
+    plane: Plane,
+    tau: Array,
+    tissue: dict[str, float],
 ) -> None:
     x, y, z = plane.x, plane.y, plane.z
     base, squeeze = heart.base_mm(tau), heart.contraction_curve(tau)
@@ -151,7 +188,9 @@ def _lesions(
         share = 1 - heart.trabeculation
         inner = shape.endo - (1 - share) * (shape.endo + np.sqrt(x**2 + y**2))
         layer = np.minimum(shape.endo, -inner)
-        where = np.clip(z / heart.length_mm * 2 - 0.4, 0, 1) * np.clip(0.6 + np.cos(shape.theta), 0, 1)
+        where = np.clip(z / heart.length_mm * 2 - 0.4, 0, 1) * np.clip(
+            0.6 + np.cos(shape.theta), 0, 1
+        )
         canvas.paint(layer, tissue["myo"], np.asarray(spokes * where, dtype=np.float32))
     if heart.thrombus_mm:
         away = np.sqrt(x**2 + y**2 + (z - heart.length_mm * 0.82) ** 2)
@@ -171,7 +210,9 @@ def _lesions(
             along = (z - base) * direction
             cone = 4.5 + 0.12 * along - np.sqrt((x - x_mm) ** 2 + y**2)
             inside = np.minimum(cone, np.minimum(along + 2, 30 - along))
-            canvas.paint(np.asarray(inside, dtype=np.float32), tissue["jet"], np.float32(strength) * timing)
+            canvas.paint(
+                np.asarray(inside, dtype=np.float32), tissue["jet"], np.float32(strength) * timing
+            )
     if heart.septal_defect_mm:
         height = z - base + heart.ra_radius_mm
         middle = -heart.la_radius_mm * 0.65 - 1.5
@@ -180,7 +221,9 @@ def _lesions(
         canvas.paint(np.asarray(gap, dtype=np.float32), tissue["blood"])
 
 
-def _scar_membership(heart: Heart, shape: Surfaces, plane: Plane) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+def _scar_membership(
+    heart: Heart, shape: Surfaces, plane: Plane
+) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
     wall = (shape.epi > 0) & (shape.endo <= 0)
     scar = np.zeros(wall.shape, dtype=bool)
     core = np.zeros(wall.shape, dtype=bool)
@@ -195,7 +238,14 @@ def _scar_membership(heart: Heart, shape: Surfaces, plane: Plane) -> tuple[NDArr
 
 
 def render(
-    heart: Heart, plane: Plane, tau: Array, scanner: Scanner, rng: np.random.Generator, *, lge: bool, atria: bool
+    heart: Heart,
+    plane: Plane,
+    tau: Array,
+    scanner: Scanner,
+    rng: np.random.Generator,
+    *,
+    lge: bool,
+    atria: bool,
 ) -> tuple[Array, NDArray[np.uint8]]:
     """Draw one stack.
 
@@ -214,7 +264,10 @@ def render(
     table = dict(LGE_TISSUE if lge else CINE_TISSUE)
     if lge and heart.dark_blood:
         table.update(blood=0.22, myo=0.34, jet=0.22)
-    tissue = {name: value * float(1 + scanner.contrast_jitter * rng.standard_normal()) for name, value in table.items()}
+    tissue = {
+        name: value * float(1 + scanner.contrast_jitter * rng.standard_normal())
+        for name, value in table.items()
+    }
     shape = surfaces(heart, plane, tau)
     canvas = _Canvas(shape.epi.shape, plane.pixel_mm, tissue["lung"])
     _background(canvas, plane, tissue)

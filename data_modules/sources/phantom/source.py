@@ -48,7 +48,13 @@ class PhantomSource(Source):
         scanner: Scanner | None = None,
         heart_size: tuple[float, float] = (1.0, 1.0),
     ) -> None:
-        self.count, self.seed, self.size, self.slices, self.frames = count, seed, size, slices, frames
+        self.count, self.seed, self.size, self.slices, self.frames = (
+            count,
+            seed,
+            size,
+            slices,
+            frames,
+        )
         self.spacing_mm = (float(spacing_mm[0]), float(spacing_mm[1]))
         self.missing = dict(missing or {})
         self.scanner = scanner or Scanner()
@@ -91,19 +97,28 @@ class PhantomSource(Source):
             follow_up=follow_up(heart, values, np.random.default_rng([self.seed, index, 1])),
         )
         series = self._series(heart, tau, phases, rng)
-        boxes = {name: _box_mm(series["sax"], value) for name, value in (("lv", 1), ("myo", 2), ("rv", 3))}
+        boxes = {
+            name: _box_mm(series["sax"], value)
+            for name, value in (("lv", 1), ("myo", 2), ("rv", 3))
+        }
         labels = replace(labels, boxes_mm=boxes)
-        kept = {name: one for name, one in series.items() if rng.random() >= self.missing.get(name, 0.0)}
+        kept = {
+            name: one for name, one in series.items() if rng.random() >= self.missing.get(name, 0.0)
+        }
         study = Study(study_id, study_id, kept or {"sax": series["sax"]}, labels, synthetic=True)
         return study_to_layout(study)
 
-    def _series(self, heart: Heart, tau: Array, phases: dict[str, int], rng: np.random.Generator) -> dict[str, Series]:
+    def _series(
+        self, heart: Heart, tau: Array, phases: dict[str, int], rng: np.random.Generator
+    ) -> dict[str, Series]:
         pixel_mm = rng.uniform(*self.spacing_mm)
         angle = rng.normal(0.0, 0.2)
         axes = _heart_axes(rng)
         gap_mm = (heart.length_mm + heart.wall_mm) / (self.slices - 1.2)
         heights = rng.uniform(-0.65, -0.35) * gap_mm + gap_mm * np.arange(self.slices)
-        center = rng.normal(0, 5, 2) + np.array([-14.0, -4.0])  # the image centre in heart coordinates
+        center = rng.normal(0, 5, 2) + np.array(
+            [-14.0, -4.0]
+        )  # the image centre in heart coordinates
         rr_ms = rng.uniform(700, 1100)
         times = tau.reshape(1, -1, 1, 1)
         late = np.full((1, 1, 1, 1), LGE_TIME, dtype=np.float32)
@@ -111,11 +126,19 @@ class PhantomSource(Source):
         for name, at in (("sax", times), ("lge", late)):
             shifts = rng.normal(0, 1.2, (self.slices, 2))  # mm between breath holds
             plane, affine = _short_axis(self.size, pixel_mm, angle, center, heights, shifts, axes)
-            image, mask = render(heart, plane, at, self.scanner, rng, lge=name == "lge", atria=False)
+            image, mask = render(
+                heart, plane, at, self.scanner, rng, lge=name == "lge", atria=False
+            )
             levels = _levels(mask[:, phases["ed"] if name == "sax" else 0], heights, heart)
-            made[name] = Series(image, affine, self._times_ms(tau, rr_ms) if name == "sax" else None, mask,
-                                phases if name == "sax" else {}, levels,
-                                drawn=("scar", "no_reflow") if name == "lge" else ())  # fmt: skip
+            made[name] = Series(
+                image,
+                affine,
+                self._times_ms(tau, rr_ms) if name == "sax" else None,
+                mask,
+                phases if name == "sax" else {},
+                levels,
+                drawn=("scar", "no_reflow") if name == "lge" else (),
+            )
         plane, affine = _four_chamber(self.size, pixel_mm, angle * 0.5, heart, axes, rng)
         image, mask = render(heart, plane, times, self.scanner, rng, lge=False, atria=True)
         made["lax_4ch"] = Series(image, affine, self._times_ms(tau, rr_ms), mask, phases)
@@ -150,9 +173,14 @@ def _heart_axes(rng: np.random.Generator) -> np.ndarray:
 
 
 def _short_axis(
-    size: int, pixel_mm: float, angle: float, center: np.ndarray, heights: np.ndarray, shifts: np.ndarray,
+    size: int,
+    pixel_mm: float,
+    angle: float,
+    center: np.ndarray,
+    heights: np.ndarray,
+    shifts: np.ndarray,
     axes: np.ndarray,
-) -> tuple[Plane, np.ndarray]:  # fmt: skip
+) -> tuple[Plane, np.ndarray]:
     """Pixel positions of a short-axis stack in the heart frame, and its affine (without the breath-hold shifts)."""
     column = np.array([np.cos(angle), np.sin(angle)])
     row = np.array([np.sin(angle), -np.cos(angle)])
@@ -170,7 +198,12 @@ def _short_axis(
 
 
 def _four_chamber(
-    size: int, pixel_mm: float, angle: float, heart: Heart, axes: np.ndarray, rng: np.random.Generator
+    size: int,
+    pixel_mm: float,
+    angle: float,
+    heart: Heart,
+    axes: np.ndarray,
+    rng: np.random.Generator,
 ) -> tuple[Plane, np.ndarray]:
     """Pixel positions of the plane through the long axis and both ventricles: apex up, lateral wall right."""
     center = np.array([-14.0, heart.length_mm * 0.25]) + rng.normal(0, 4, 2)  # (x, z)

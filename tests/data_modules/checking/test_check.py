@@ -60,7 +60,10 @@ def test_each_fault_of_images_and_masks_is_found(study):
     assert (ERROR, "label_values") in kinds(with_sax(study, mask=odd))
     assert (WARNING, "empty_mask") in kinds(with_sax(study, mask=np.zeros_like(mask)))
     swapped = mask.copy()
-    swapped[mask == STRUCTURES["lv"]], swapped[mask == STRUCTURES["rv"]] = STRUCTURES["rv"], STRUCTURES["lv"]
+    swapped[mask == STRUCTURES["lv"]], swapped[mask == STRUCTURES["rv"]] = (
+        STRUCTURES["rv"],
+        STRUCTURES["lv"],
+    )
     assert (WARNING, "anatomy") in kinds(with_sax(study, mask=swapped))
     lost = mask.copy()
     middle = len(mask) // 2
@@ -68,7 +71,9 @@ def test_each_fault_of_images_and_masks_is_found(study):
     assert (WARNING, "no_volume") in kinds(with_sax(study, mask=lost))
     aside = mask.copy()
     aside[2] = np.roll(aside[2], 6, axis=-1)
-    displaced = [one for one in check_study(with_sax(study, mask=aside)).faults if one.code == "displaced"]
+    displaced = [
+        one for one in check_study(with_sax(study, mask=aside)).faults if one.code == "displaced"
+    ]
     assert [one.text.split()[2] for one in displaced] == ["2"]
     assert measure_masks(replace(sax, mask=aside)) == measure_masks(sax)
     for moved in (mask.swapaxes(2, 3), np.roll(mask, 20, axis=3)):
@@ -104,7 +109,9 @@ def test_a_prompt_that_tells_the_answer_and_one_that_is_too_long(parts, study):
     found = check_study(study, data.mixture, collator)
     assert not found.faults
     assert 0 < found.longest_row <= collator.max_length
-    short = type(collator)(collator.tokenizer, collator.series_tokens, collator.view_tokens, max_length=40)
+    short = type(collator)(
+        collator.tokenizer, collator.series_tokens, collator.view_tokens, max_length=40
+    )
     assert (ERROR, "too_long") in kinds(study, mixture=data.mixture, collator=short)
 
     class Leaking:
@@ -120,8 +127,13 @@ def test_a_prompt_that_tells_the_answer_and_one_that_is_too_long(parts, study):
 def test_one_image_under_two_ids_and_one_patient_in_two_parts(study):
     one, two = check_study(study), check_study(replace(study, study_id="other"))
     three = replace(two, study="third", series={})
-    faults = check_set([one, two, three], {"train": [one.study], "val": [], "test": ["other", "third"]})
-    assert {(fault.level, fault.code) for fault in faults} == {(WARNING, "same_image"), (ERROR, "two_parts")}
+    faults = check_set(
+        [one, two, three], {"train": [one.study], "val": [], "test": ["other", "third"]}
+    )
+    assert {(fault.level, fault.code) for fault in faults} == {
+        (WARNING, "same_image"),
+        (ERROR, "two_parts"),
+    }
     assert not check_set([one], {"train": [one.study], "val": [], "test": []})
 
 
@@ -140,12 +152,18 @@ def manifest(tmp_path, source):
     rows = []
     for index, study_id in enumerate(source.study_ids()[:3]):
         study = source.load(study_id)
-        study = replace(study, labels=replace(study.labels, questions=(UserQuestion("other", "en", "Q?", "A"),)))
+        study = replace(
+            study, labels=replace(study.labels, questions=(UserQuestion("other", "en", "Q?", "A"),))
+        )
         write_study(study.with_series({"sax": study.series["sax"]}), tmp_path / f"s{index}")
-        rows.append(f"s{index},s{index}/sax.nii.gz,s{index}/sax_mask.nii.gz,{'2021年3月4日' if index == 2 else ''}")
+        rows.append(
+            f"s{index},s{index}/sax.nii.gz,s{index}/sax_mask.nii.gz,{'2021年3月4日' if index == 2 else ''}"
+        )
     broken = tmp_path / "s1" / "sax.nii.gz"
     broken.write_bytes(broken.read_bytes()[:2000])
-    (tmp_path / "studies.csv").write_text("study_id,sax,sax_mask,report_zh\n" + "\n".join(rows) + "\n")
+    (tmp_path / "studies.csv").write_text(
+        "study_id,sax,sax_mask,report_zh\n" + "\n".join(rows) + "\n"
+    )
     return tmp_path / "studies.csv"
 
 
@@ -153,8 +171,9 @@ def test_a_run_is_resumed_and_its_page_holds_no_report(manifest, tmp_path, monke
     run = CheckRun(ManifestSource(str(manifest)), tmp_path / "out", workers=1)
     content = run.finish(list(run.run()), None, "title")
     assert content["verdict"] == "errors"
-    assert {(one["study"], one["code"]) for one in content["faults"] if one["level"] == "error"} == {
-        ("s1", "unreadable"), ("s2", "identifier")}  # fmt: skip
+    assert {
+        (one["study"], one["code"]) for one in content["faults"] if one["level"] == "error"
+    } == {("s1", "unreadable"), ("s2", "identifier")}
     page = (tmp_path / "out" / "check.html").read_text()
     assert page.count("data:image/png") == 2
     for path in (tmp_path / "out").rglob("*"):
@@ -169,9 +188,20 @@ def test_a_run_is_resumed_and_its_page_holds_no_report(manifest, tmp_path, monke
 
 
 def test_the_command_ends_with_the_status_of_what_it_found(manifest, tmp_path):
-    arguments = [sys.executable, "-W", "ignore", "-m", "cmrvlm.check", "data=manifest", f"data.path={manifest}",
-                 f"out={tmp_path / 'out'}", "check.workers=1"]  # fmt: skip
-    done = subprocess.run(arguments, cwd=ROOT, capture_output=True, text=True, check=False, timeout=300)
+    arguments = [
+        sys.executable,
+        "-W",
+        "ignore",
+        "-m",
+        "cmrvlm.check",
+        "data=manifest",
+        f"data.path={manifest}",
+        f"out={tmp_path / 'out'}",
+        "check.workers=1",
+    ]
+    done = subprocess.run(
+        arguments, cwd=ROOT, capture_output=True, text=True, check=False, timeout=300
+    )
     assert done.returncode == 1
     assert "unreadable" in done.stdout
     assert (tmp_path / "out" / "check.html").is_file()

@@ -69,13 +69,27 @@ class Archive:
     def save(self, one, name=None):
         """Write a file; names say nothing unless given."""
         self.count += 1
-        path = self.folder / (name or f"{hash((self.count * 7919) % 1009) % 100000:05d}-{self.count:04d}.dcm")
+        path = self.folder / (
+            name or f"{hash((self.count * 7919) % 1009) % 100000:05d}-{self.count:04d}.dcm"
+        )
         one.save_as(path, enforce_file_format=True)
         return path
 
-    def cine(self, slices=4, frames=25, *, series="1.2.3.1", description="cine sax", order="slice", offset=0,
-             position=lambda index: index * GAP_MM, skip=(), change=lambda one, s, t: None, acquisition=1,
-             start_s=36000.0):  # fmt: skip
+    def cine(
+        self,
+        slices=4,
+        frames=25,
+        *,
+        series="1.2.3.1",
+        description="cine sax",
+        order="slice",
+        offset=0,
+        position=lambda index: index * GAP_MM,
+        skip=(),
+        change=lambda one, s, t: None,
+        acquisition=1,
+        start_s=36000.0,
+    ):
         """A cine stack; `change` alters each image before its pixels are written."""
         for s in range(slices):
             for t in range(frames):
@@ -99,9 +113,14 @@ class Archive:
     def stills(self, slices=4, *, series="1.2.3.9", description="lge psir", value=5000, **tags):
         """One image for each slice, parallel to the cine."""
         for s in range(slices):
-            one = base_dataset(SeriesInstanceUID=series, SeriesDescription=description, InversionTime=300.0,
-                               ImagePositionPatient=[float(v) for v in TO_APEX * s * GAP_MM], InstanceNumber=s + 1,
-                               **tags)  # fmt: skip
+            one = base_dataset(
+                SeriesInstanceUID=series,
+                SeriesDescription=description,
+                InversionTime=300.0,
+                ImagePositionPatient=[float(v) for v in TO_APEX * s * GAP_MM],
+                InstanceNumber=s + 1,
+                **tags,
+            )
             set_pixels(one, value + s)
             self.save(one)
         return self
@@ -111,9 +130,13 @@ class Archive:
         for number, (row, column) in enumerate(
             (([1, 0, 0], [0, 1, 0]), ([1, 0, 0], [0, 0, -1]), ([0, 1, 0], [0, 0, -1]))
         ):
-            one = base_dataset(SeriesInstanceUID="1.2.3.8", SeriesDescription="localizer", InstanceNumber=number + 1,
-                               ImageOrientationPatient=[float(v) for v in (*row, *column)],
-                               ImagePositionPatient=[0.0, 0.0, 0.0])  # fmt: skip
+            one = base_dataset(
+                SeriesInstanceUID="1.2.3.8",
+                SeriesDescription="localizer",
+                InstanceNumber=number + 1,
+                ImageOrientationPatient=[float(v) for v in (*row, *column)],
+                ImagePositionPatient=[0.0, 0.0, 0.0],
+            )
             set_pixels(one, 50)
             self.save(one)
         return self
@@ -127,8 +150,14 @@ class Archive:
 
     def captured(self, **tags):
         """A secondary capture, or with `tags` an image that says something else of itself."""
-        one = base_dataset(SecondaryCaptureImageStorage if not tags else MRImageStorage, SeriesInstanceUID="1.2.3.7",
-                           SeriesDescription="screen", InstanceNumber=1, ImagePositionPatient=[0.0, 0.0, 0.0], **tags)  # fmt: skip
+        one = base_dataset(
+            SecondaryCaptureImageStorage if not tags else MRImageStorage,
+            SeriesInstanceUID="1.2.3.7",
+            SeriesDescription="screen",
+            InstanceNumber=1,
+            ImagePositionPatient=[0.0, 0.0, 0.0],
+            **tags,
+        )
         set_pixels(one, 1)
         self.save(one)
         return self
@@ -141,14 +170,25 @@ def clock(seconds):
 
 def enhanced(slices=3, phases=5, stacks=2, seed=0):
     """One multi-frame file: stacks with slopes 1 and 2, frames in random order, a negative distance of slices."""
-    one = base_dataset(EnhancedMRImageStorage, SeriesInstanceUID="1.2.3.5", SeriesDescription="cine sax",
-                       PixelSpacing=None, ImageOrientationPatient=None, SliceThickness=None, InstanceNumber=1)  # fmt: skip
+    one = base_dataset(
+        EnhancedMRImageStorage,
+        SeriesInstanceUID="1.2.3.5",
+        SeriesDescription="cine sax",
+        PixelSpacing=None,
+        ImageOrientationPatient=None,
+        SliceThickness=None,
+        InstanceNumber=1,
+    )
     keys = [(k, s, t) for k in range(stacks) for s in range(slices) for t in range(phases)]
     order = [keys[i] for i in np.random.default_rng(seed).permutation(len(keys))]
     one.NumberOfFrames = len(order)
     shared = Dataset()
     measures = Dataset()
-    measures.PixelSpacing, measures.SliceThickness, measures.SpacingBetweenSlices = list(SPACING_MM), 8.0, -10.0
+    measures.PixelSpacing, measures.SliceThickness, measures.SpacingBetweenSlices = (
+        list(SPACING_MM),
+        8.0,
+        -10.0,
+    )
     orientation = Dataset()
     orientation.ImageOrientationPatient = [float(v) for v in (*ROW, *COLUMN)]
     shared.PixelMeasuresSequence, shared.PlaneOrientationSequence = [measures], [orientation]
@@ -157,12 +197,19 @@ def enhanced(slices=3, phases=5, stacks=2, seed=0):
     pixels = np.zeros((len(order), ROWS, COLUMNS), dtype=np.uint16)
     for index, (k, s, t) in enumerate(order):
         group, content, plane, scale, trigger = (Dataset() for _ in range(5))
-        content.StackID, content.InStackPositionNumber, content.TemporalPositionIndex = str(k + 1), s + 1, t + 1
+        content.StackID, content.InStackPositionNumber, content.TemporalPositionIndex = (
+            str(k + 1),
+            s + 1,
+            t + 1,
+        )
         plane.ImagePositionPatient = [float(v) for v in TO_APEX * s * GAP_MM]
         scale.RescaleSlope, scale.RescaleIntercept, scale.RescaleType = float(k + 1), 0.0, "US"
         trigger.NominalCardiacTriggerDelayTime = 40.0 * t
         group.FrameContentSequence, group.PlanePositionSequence = [content], [plane]
-        group.PixelValueTransformationSequence, group.CardiacSynchronizationSequence = [scale], [trigger]
+        group.PixelValueTransformationSequence, group.CardiacSynchronizationSequence = (
+            [scale],
+            [trigger],
+        )
         one.PerFrameFunctionalGroupsSequence.append(group)
         pixels[index] = 100 + 10 * s + t
     one.PixelData = pixels.tobytes()

@@ -24,7 +24,15 @@ from data_modules.dicom.volumes import frame_index, series_of
 from data_modules.sources.manifest import ManifestSource
 from data_modules.sources.nifti import NiftiSource
 from tests.conftest import ROOT
-from tests.data_modules.dicom.archive import GAP_MM, TO_APEX, Archive, base_dataset, clock, enhanced, set_pixels
+from tests.data_modules.dicom.archive import (
+    GAP_MM,
+    TO_APEX,
+    Archive,
+    base_dataset,
+    clock,
+    enhanced,
+    set_pixels,
+)
 
 warnings.filterwarnings("ignore", category=UserWarning, module="pydicom")
 T = np.arange(25)
@@ -71,7 +79,9 @@ def test_distance_of_slices_is_that_of_their_positions(tmp_path):
     assert np.allclose(corner[:3], TO_APEX * 30 * [-1, -1, 1])
 
 
-@pytest.mark.parametrize("faults", [("TriggerTime",), ("TriggerTime", "ContentTime", "AcquisitionTime")])
+@pytest.mark.parametrize(
+    "faults", [("TriggerTime",), ("TriggerTime", "ContentTime", "AcquisitionTime")]
+)
 def test_without_trigger_times_another_key_is_used_and_times_are_unknown(tmp_path, faults):
     Archive(tmp_path).cine(change=lambda one, s, t: [delattr(one, name) for name in faults])
     stack = sequence(found_in(tmp_path)[0])
@@ -94,7 +104,13 @@ def test_a_key_that_never_changes_is_none(tmp_path):
 @pytest.mark.parametrize("keep", ["later", "first"])
 def test_of_a_repeated_slice_the_chosen_acquisition_is_kept(tmp_path, keep, series):
     archive = Archive(tmp_path).cine()
-    archive.cine(series=series, skip=[(s, None) for s in (0, 2, 3)], offset=1000, acquisition=2, start_s=37000.0)
+    archive.cine(
+        series=series,
+        skip=[(s, None) for s in (0, 2, 3)],
+        offset=1000,
+        acquisition=2,
+        start_s=37000.0,
+    )
     stack = sequence(found_in(tmp_path, keep=keep)[0])
     values = means(series_of(stack))
     assert values.shape == (4, 25)
@@ -151,14 +167,18 @@ def test_without_positions_a_spacing_must_be_given(tmp_path):
     assert "ImagePositionPatient" in result.problem
     assert "spacing_mm" in result.problem
     placed = ingested(tmp_path / "in", tmp_path / "placed", spacing_mm=[10.0, 1.5, 1.25])
-    slices, frames, *in_plane = read_study(tmp_path / "placed" / placed.study_id).series["sax"].image.shape
+    slices, frames, *in_plane = (
+        read_study(tmp_path / "placed" / placed.study_id).series["sax"].image.shape
+    )
     assert (slices, frames, sorted(in_plane)) == (4, 25, [24, 32])
 
 
 def test_enhanced_files_hold_stacks_with_their_own_scale(tmp_path):
     Archive(tmp_path).save(enhanced())
     decisions, _ = found_in(tmp_path)
-    both = sorted((series_of(one.stack) for one in decisions), key=lambda one: float(one.image.mean()))
+    both = sorted(
+        (series_of(one.stack) for one in decisions), key=lambda one: float(one.image.mean())
+    )
     assert (means(both[0]) == expected(3, 5)).all()
     assert (means(both[1]) == 2 * expected(3, 5)).all()
     assert np.allclose([one.spacing_mm[0] for one in both], GAP_MM)
@@ -210,13 +230,17 @@ def test_a_gap_is_said_and_time_never_becomes_depth(tmp_path):
     series = series_of(stack)
     assert series.image.shape[:2] == (4, 25)
     area_mm2 = 24 * 32 * 1.5 * 1.25
-    assert series.slice_volumes_ml * 24 * 32 == pytest.approx(np.array([10, 12.5, 12.5, 10]) * area_mm2 / 1000)
+    assert series.slice_volumes_ml * 24 * 32 == pytest.approx(
+        np.array([10, 12.5, 12.5, 10]) * area_mm2 / 1000
+    )
     result = ingested(tmp_path, tmp_path.parent / "out of gap")
     (back,) = NiftiSource(str(tmp_path.parent / "out of gap")).study_ids()
     assert back == result.study_id
     manifest = ManifestSource(str(tmp_path.parent / "out of gap" / "manifest.csv"))
     for source in (manifest, NiftiSource(str(tmp_path.parent / "out of gap"))):
-        assert np.allclose(source.load(back).series["sax"].slice_volumes_ml, series.slice_volumes_ml)
+        assert np.allclose(
+            source.load(back).series["sax"].slice_volumes_ml, series.slice_volumes_ml
+        )
 
 
 def test_archive_is_only_read_and_names_are_data(tmp_path):
@@ -228,7 +252,9 @@ def test_archive_is_only_read_and_names_are_data(tmp_path):
         ingested(odd, tmp_path / "out")
     finally:
         odd.chmod(0o755)
-    assert {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in odd.iterdir()} == before
+    assert {
+        path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in odd.iterdir()
+    } == before
     assert not list(tmp_path.rglob("PWNED*"))
     with pytest.raises(CmrvlmError, match="inside the archive"):
         ingested(odd, odd / "out")
@@ -246,8 +272,14 @@ def test_broken_files_are_counted_and_the_rest_is_read(tmp_path):
     (archive.folder / "zero.dcm").touch()
     whole = sorted(archive.folder.glob("*-0001.dcm"))[0].read_bytes()
     (archive.folder / "cut.dcm").write_bytes(whole[: len(whole) - 200])
-    one = base_dataset(SeriesInstanceUID="1.2.3.1", SeriesDescription="cine sax", Rows=12, InstanceNumber=900,
-                       ImagePositionPatient=[0.0, 0.0, 0.0], TriggerTime=0.0)  # fmt: skip
+    one = base_dataset(
+        SeriesInstanceUID="1.2.3.1",
+        SeriesDescription="cine sax",
+        Rows=12,
+        InstanceNumber=900,
+        ImagePositionPatient=[0.0, 0.0, 0.0],
+        TriggerTime=0.0,
+    )
     set_pixels(one, 7)
     archive.save(one)
     decisions, left_out = found_in(archive.folder)
@@ -272,7 +304,9 @@ def test_unequal_frames_are_aligned_by_phase():
     assert max(frame_index(7, 25)) == 6
 
 
-@pytest.mark.parametrize("tags", [{}, {"BurnedInAnnotation": "YES"}, {"ImageType": ["DERIVED", "SECONDARY"]}])
+@pytest.mark.parametrize(
+    "tags", [{}, {"BurnedInAnnotation": "YES"}, {"ImageType": ["DERIVED", "SECONDARY"]}]
+)
 def test_captures_and_burnt_in_text_are_kept_out(tmp_path, tags):
     Archive(tmp_path).cine(frames=6).captured(**tags)
     decisions, left_out = found_in(tmp_path)
@@ -282,7 +316,9 @@ def test_captures_and_burnt_in_text_are_kept_out(tmp_path, tags):
 
 def ingested(source, out, **settings):
     """The one study of an archive."""
-    one = Ingest(str(source), str(out), str(Path(out).parent / "keys" / "key"), workers=1, **settings)
+    one = Ingest(
+        str(source), str(out), str(Path(out).parent / "keys" / "key"), workers=1, **settings
+    )
     studies, paths, left_out = one.files()
     found = list(one.run(studies, paths))
     Path(out).mkdir(exist_ok=True)
@@ -293,12 +329,29 @@ def ingested(source, out, **settings):
 
 SECRET = "Zxqv7Planted"
 IDENTIFYING = (
-    "PatientName", "PatientID", "OtherPatientNames", "PatientAddress", "PatientComments", "AccessionNumber",
-    "ReferringPhysicianName", "PerformingPhysicianName", "OperatorsName", "InstitutionName", "InstitutionAddress",
-    "InstitutionalDepartmentName", "StationName", "StudyDescription", "StudyID", "RequestedProcedureDescription",
-    "ImageComments", "AdditionalPatientHistory", "Manufacturer", "DeviceSerialNumber", "ProtocolName",
+    "PatientName",
+    "PatientID",
+    "OtherPatientNames",
+    "PatientAddress",
+    "PatientComments",
+    "AccessionNumber",
+    "ReferringPhysicianName",
+    "PerformingPhysicianName",
+    "OperatorsName",
+    "InstitutionName",
+    "InstitutionAddress",
+    "InstitutionalDepartmentName",
+    "StationName",
+    "StudyDescription",
+    "StudyID",
+    "RequestedProcedureDescription",
+    "ImageComments",
+    "AdditionalPatientHistory",
+    "Manufacturer",
+    "DeviceSerialNumber",
+    "ProtocolName",
     "SeriesDescription",
-)  # fmt: skip
+)
 
 
 def test_a_planted_identifier_is_found_nowhere(tmp_path):
@@ -352,13 +405,23 @@ def test_a_study_that_is_there_is_not_read_again(tmp_path, monkeypatch):
 
 
 def command(*arguments):
-    return subprocess.run([sys.executable, "-W", "ignore", "-m", "cmrvlm.ingest", *arguments], cwd=ROOT, check=False,
-                          capture_output=True, text=True, timeout=300)  # fmt: skip
+    return subprocess.run(
+        [sys.executable, "-W", "ignore", "-m", "cmrvlm.ingest", *arguments],
+        cwd=ROOT,
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
 
 
 def test_the_command_says_when_something_is_missing(tmp_path):
     archive = Archive(tmp_path / "in").cine(frames=6).scout()
-    arguments = (f"source={tmp_path / 'in'}", f"out={tmp_path / 'out'}", f"ingest.key_file={tmp_path / 'key'}")
+    arguments = (
+        f"source={tmp_path / 'in'}",
+        f"out={tmp_path / 'out'}",
+        f"ingest.key_file={tmp_path / 'key'}",
+    )
     whole = command(*arguments)
     assert whole.returncode == 0, whole.stderr
     assert "sax" in whole.stdout
@@ -379,11 +442,20 @@ def unpacked(archive, tmp_path):
 
 
 def test_siemens_study_with_a_series_for_each_slice(tmp_path, real_data):
-    decisions, _ = found_in(unpacked(real_data / "dicom" / "bivme_siemens" / "patient1.tar.gz", tmp_path))
+    decisions, _ = found_in(
+        unpacked(real_data / "dicom" / "bivme_siemens" / "patient1.tar.gz", tmp_path)
+    )
     sax = sequence(decisions)
     assert (sax.slices, sax.phases) == (6, 25)
     assert np.allclose(np.diff(sax.heights_mm()), 17.7, atol=0.01)
-    assert [one[0].path.parent.name for one in sax.frames] == ["Se11", "Se1", "Se2", "Se3", "Se4", "Se5"]
+    assert [one[0].path.parent.name for one in sax.frames] == [
+        "Se11",
+        "Se1",
+        "Se2",
+        "Se3",
+        "Se4",
+        "Se5",
+    ]
     assert sequence(decisions, "lax_4ch").first.path.parent.name == "Se6"
     (seven,) = [one for one in decisions if one.stack.first.path.parent.name == "Se7"]
     assert seven.ambiguous

@@ -33,7 +33,11 @@ def make(tmp_path):
     """Writes one patient; `flip` stores the apex first, `whole` adds the 4D file."""
 
     def write(
-        info="ED: 1\nES: 5\nGroup: DCM\nHeight: 170.0\nNbFrame: 10\n", *, flip=False, whole=False, cavity=(10, 7)
+        info="ED: 1\nES: 5\nGroup: DCM\nHeight: 170.0\nNbFrame: 10\n",
+        *,
+        flip=False,
+        whole=False,
+        cavity=(10, 7),
     ):
         folder = tmp_path / "patient001"
         folder.mkdir(exist_ok=True)
@@ -77,7 +81,10 @@ def test_frames_count_from_one_and_the_rest_is_not_annotated(make):
 
 
 def test_apex_first_is_turned_round(make):
-    plain, flipped = make().load("patient001").series["sax"], make(flip=True).load("patient001").series["sax"]
+    plain, flipped = (
+        make().load("patient001").series["sax"],
+        make(flip=True).load("patient001").series["sax"],
+    )
     assert np.array_equal(plain.mask, flipped.mask)
     assert plain.levels == flipped.levels
 
@@ -157,7 +164,9 @@ def test_volume_equals_a_count_on_the_untouched_file(real_data):
     study = source.load("patient101")
     image = nib.load(real_data / "acdc" / "testing" / "patient101" / "patient101_frame01_gt.nii.gz")
     voxel_ml = np.prod(image.header.get_zooms()[:3]) / 1000
-    assert study.labels.measurements["lvedv_ml"] == pytest.approx((image.get_fdata() == 3).sum() * voxel_ml, rel=1e-5)
+    assert study.labels.measurements["lvedv_ml"] == pytest.approx(
+        (image.get_fdata() == 3).sum() * voxel_ml, rel=1e-5
+    )
     assert study.labels.demographics["weight_kg"] == 79.0
 
 
@@ -165,7 +174,9 @@ def test_spacing_of_an_affine_without_one_is_the_header_s(tmp_path):
     image = nib.Nifti1Image(np.zeros((4, 4, 2), np.uint8), np.diag([-1.0, -1, 1, 1]))
     image.header.set_zooms((1.6, 1.5, 10.0))
     nib.save(image, tmp_path / "a.nii.gz")
-    np.testing.assert_allclose(np.diag(read_nifti(tmp_path / "a.nii.gz")[1]), [-1.6, -1.5, 10, 1], rtol=1e-6)
+    np.testing.assert_allclose(
+        np.diag(read_nifti(tmp_path / "a.nii.gz")[1]), [-1.6, -1.5, 10, 1], rtol=1e-6
+    )
     image = nib.Nifti1Image(np.zeros((4, 4, 2), np.uint8), np.diag([-2.0, -2, 8, 1]))
     image.header.set_zooms((1.6, 1.6, 10.0))
     nib.save(image, tmp_path / "b.nii.gz")
@@ -185,11 +196,15 @@ def test_axes_of_nifti_become_zthw(tmp_path):
 def test_volumes_count_the_cavity_and_nothing_else():
     """1000 cavity voxels of 1.5 x 1.25 x 10 mm are 18.75 ml, whatever else the mask holds."""
     mask = np.zeros((3, 1, 50, 60), np.uint8)
-    for plane, cavity, right in zip(mask.reshape(3, -1), (500, 300, 200), (400, 300, 100), strict=True):
+    for plane, cavity, right in zip(
+        mask.reshape(3, -1), (500, 300, 200), (400, 300, 100), strict=True
+    ):
         plane[:cavity] = STRUCTURES["lv"]
         plane[1000:1200] = STRUCTURES["myo"]
         plane[1500 : 1500 + right] = STRUCTURES["rv"]
-    series = Series(np.zeros(mask.shape), np.diag([1.5, 1.25, 10, 1.0]), mask=mask, phases={"ed": 0, "es": 0})
+    series = Series(
+        np.zeros(mask.shape), np.diag([1.5, 1.25, 10, 1.0]), mask=mask, phases={"ed": 0, "es": 0}
+    )
     measured = measure_masks(series)
     assert measured["lvedv_ml"] == pytest.approx(18.75)
     assert measured["rvedv_ml"] == pytest.approx(15.0)

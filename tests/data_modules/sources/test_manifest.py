@@ -37,14 +37,38 @@ def table(folder, *rows, name="studies.csv"):
 
 
 ROWS = (
-    {"study_id": "007", "patient_id": "0012", "sax": "sax.nii.gz", "sax_mask": "mask.nii.gz", "sax_ed_frame": 0,
-     "sax_es_frame": 2, "diseases": "DCM", "finding_thrombus": "no", "finding_lvef": "abnormal", "lvef_percent": 31.5,
-     "sex": "F", "age_years": 61, "follow_up_months": 14, "event": "yes",
-     "report_en": "Structure: LV dilated. Function: reduced.", "impression_zh": "扩张型心肌病。",
-     "questions": json.dumps([{"category": "lge", "language": "en", "prompt": "Where?", "answer": "septum",
-                               "options": ["septum", "apex"], "sequences": ["lge"]}])},
+    {
+        "study_id": "007",
+        "patient_id": "0012",
+        "sax": "sax.nii.gz",
+        "sax_mask": "mask.nii.gz",
+        "sax_ed_frame": 0,
+        "sax_es_frame": 2,
+        "diseases": "DCM",
+        "finding_thrombus": "no",
+        "finding_lvef": "abnormal",
+        "lvef_percent": 31.5,
+        "sex": "F",
+        "age_years": 61,
+        "follow_up_months": 14,
+        "event": "yes",
+        "report_en": "Structure: LV dilated. Function: reduced.",
+        "impression_zh": "扩张型心肌病。",
+        "questions": json.dumps(
+            [
+                {
+                    "category": "lge",
+                    "language": "en",
+                    "prompt": "Where?",
+                    "answer": "septum",
+                    "options": ["septum", "apex"],
+                    "sequences": ["lge"],
+                }
+            ]
+        ),
+    },
     {"study_id": "7", "sax": "sax.nii.gz", "lge": "lge.nii.gz", "report_zh": "左心室增大"},
-)  # fmt: skip
+)
 
 
 def test_everything_a_row_states_is_read_and_nothing_else(folder):
@@ -57,8 +81,10 @@ def test_everything_a_row_states_is_read_and_nothing_else(folder):
     assert one.labels.measurements == {"lvef_percent": 31.5}
     assert one.labels.demographics == {"sex": "f", "age_years": 61.0}
     assert one.labels.follow_up == {"months": 14.0, "event": 1.0}
-    assert one.labels.report == {"en": {"structure": "LV dilated.", "function": "reduced."},
-                                 "zh": {"impression": "扩张型心肌病。"}}  # fmt: skip
+    assert one.labels.report == {
+        "en": {"structure": "LV dilated.", "function": "reduced."},
+        "zh": {"impression": "扩张型心肌病。"},
+    }
     assert one.labels.questions[0].options == ("septum", "apex")
     assert one.series["sax"].phases == {"ed": 0, "es": 2}
     assert (one.series["sax"].mask == one.series["sax"].image % 4).all()
@@ -70,7 +96,8 @@ def test_everything_a_row_states_is_read_and_nothing_else(folder):
 
 def test_order_of_rows_changes_nothing(folder):
     a, b = (
-        ManifestSource(str(table(folder, *rows, name=name))) for rows, name in ((ROWS, "a.csv"), (ROWS[::-1], "b.csv"))
+        ManifestSource(str(table(folder, *rows, name=name)))
+        for rows, name in ((ROWS, "a.csv"), (ROWS[::-1], "b.csv"))
     )
     assert a.study_ids() == b.study_ids()
     for study in a.study_ids():
@@ -83,8 +110,15 @@ def test_every_kind_of_table_says_the_same(folder):
     (folder / "studies.jsonl").write_text("\n".join(json.dumps(row) for row in rows))
     kinds.append(folder / "studies.jsonl")
     columns = list(dict.fromkeys(key for row in rows for key in row))
-    pq.write_table(pa.table({name: [None if (v := row.get(name)) is None else str(v) for row in rows] for name in columns}),
-                   folder / "studies.parquet")  # fmt: skip
+    pq.write_table(
+        pa.table(
+            {
+                name: [None if (v := row.get(name)) is None else str(v) for row in rows]
+                for name in columns
+            }
+        ),
+        folder / "studies.parquet",
+    )
     kinds.append(folder / "studies.parquet")
     openpyxl = pytest.importorskip("openpyxl")
     book = openpyxl.Workbook()
@@ -95,7 +129,9 @@ def test_every_kind_of_table_says_the_same(folder):
     kinds.append(folder / "studies.xlsx")
     first, *others = [ManifestSource(str(path)) for path in kinds]
     for other in others:
-        assert [first.load(s).labels for s in first.study_ids()] == [other.load(s).labels for s in other.study_ids()]
+        assert [first.load(s).labels for s in first.study_ids()] == [
+            other.load(s).labels for s in other.study_ids()
+        ]
 
 
 def test_text_is_read_in_the_encodings_that_are_used(tmp_path):
@@ -154,7 +190,11 @@ def test_masks_are_mapped_as_declared_and_unknown_values_are_refused(folder):
 
 def test_a_stated_split_is_used_and_half_of_one_is_refused(folder):
     both = [row | {"split": part} for row, part in zip(ROWS, ("train", "test"), strict=True)]
-    assert ManifestSource(str(table(folder, *both))).declared_split() == {"train": ["007"], "val": [], "test": ["7"]}
+    assert ManifestSource(str(table(folder, *both))).declared_split() == {
+        "train": ["007"],
+        "val": [],
+        "test": ["7"],
+    }
     assert ManifestSource(str(table(folder, *ROWS))).declared_split() is None
     with pytest.raises(CmrvlmError, match="the part is blank"):
         ManifestSource(str(table(folder, both[0], ROWS[1]))).declared_split()

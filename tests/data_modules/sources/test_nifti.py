@@ -22,7 +22,9 @@ SHAPE = (32, 24, 4, 25)  # x, y, z, t
 def oblique():
     c, s = np.cos(0.4), np.sin(0.4)
     affine = np.eye(4)
-    affine[:3, :3] = np.array([[c, -s, 0], [s, c, 0], [0, 0, 1]]) @ np.array([[1, 0, 0], [0, 0.8, -0.6], [0, 0.6, 0.8]])
+    affine[:3, :3] = np.array([[c, -s, 0], [s, c, 0], [0, 0, 1]]) @ np.array(
+        [[1, 0, 0], [0, 0.8, -0.6], [0, 0.6, 0.8]]
+    )
     affine[:3, :3] = affine[:3, :3] @ np.diag([-1.25, 1.5, 10.0])
     affine[:3, 3] = (30.0, -20.0, 7.0)
     return affine
@@ -62,7 +64,10 @@ def test_a_mask_lies_in_the_world_where_its_image_does(tmp_path, kind):
     truth = affine[:3, :3] @ voxel + affine[:3, 3]
     for name in ("sax", "mask"):
         read = nib.load(tmp_path / f"{name}.nii.gz")
-        place = read.affine[:3, :3] @ np.argwhere(np.asarray(read.dataobj) > 0).mean(axis=0) + read.affine[:3, 3]
+        place = (
+            read.affine[:3, :3] @ np.argwhere(np.asarray(read.dataobj) > 0).mean(axis=0)
+            + read.affine[:3, 3]
+        )
         np.testing.assert_allclose(place, truth, atol=0.01)
         other = SimpleITK.ReadImage(str(tmp_path / f"{name}.nii.gz"))
         zyx = np.argwhere(SimpleITK.GetArrayFromImage(other) > 0).mean(axis=0)
@@ -85,7 +90,10 @@ def test_one_file_and_one_for_each_frame_are_the_same(tmp_path, image):
     (tmp_path / "b" / "one" / "sax").mkdir(parents=True)
     nib.save(nib.Nifti1Image(image, AFFINE), tmp_path / "a" / "one" / "sax.nii.gz")
     for t in range(SHAPE[3]):
-        nib.save(nib.Nifti1Image(image[..., t], AFFINE), tmp_path / "b" / "one" / "sax" / f"frame{t}.nii.gz")
+        nib.save(
+            nib.Nifti1Image(image[..., t], AFFINE),
+            tmp_path / "b" / "one" / "sax" / f"frame{t}.nii.gz",
+        )
     whole, frames = (study_of(tmp_path / name).series["sax"] for name in "ab")
     assert (whole.image == image.transpose(2, 3, 1, 0)).all()
     assert (whole.image == frames.image).all()
@@ -126,12 +134,24 @@ def test_what_was_written_is_read_with_everything_that_is_known(tmp_path, study)
         assert (own.mask is None) == (one.mask is None)
         assert one.mask is None or (own.mask == one.mask).all()
         assert own.drawn == one.drawn
-        assert (own.phases, own.levels, own.slice_places_mm) == (one.phases, one.levels, one.slice_places_mm)
+        assert (own.phases, own.levels, own.slice_places_mm) == (
+            one.phases,
+            one.levels,
+            one.slice_places_mm,
+        )
 
 
-@pytest.mark.parametrize(("field", "value"), [("frame_times_ms", [0.0, 30.0]), ("slice_places_mm", [0.0, 8.0]),
-                                              ("levels", ["basal", "mid"])])  # fmt: skip
-def test_what_is_told_of_another_image_is_refused_with_the_file_that_tells_it(tmp_path, study, field, value):
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("frame_times_ms", [0.0, 30.0]),
+        ("slice_places_mm", [0.0, 8.0]),
+        ("levels", ["basal", "mid"]),
+    ],
+)
+def test_what_is_told_of_another_image_is_refused_with_the_file_that_tells_it(
+    tmp_path, study, field, value
+):
     write_study(study, tmp_path / study.study_id)
     path = tmp_path / study.study_id / "study.json"
     told = json.loads(path.read_text())

@@ -6,7 +6,11 @@ import pytest
 from cmrvlm.reports.writer import write_captions, write_report
 from cmrvlm.study.vocabulary import DISEASES, FINDINGS, REPORT_SECTIONS, STRUCTURES
 from data_modules.sources.phantom.anatomy import Heart
-from data_modules.sources.phantom.measurements import lv_volume_ml, myocardial_volume_ml, rv_volume_ml
+from data_modules.sources.phantom.measurements import (
+    lv_volume_ml,
+    myocardial_volume_ml,
+    rv_volume_ml,
+)
 from data_modules.sources.phantom.render import Plane, Scanner, render
 from data_modules.sources.phantom.source import PhantomSource
 
@@ -18,7 +22,9 @@ def studies():
 
 
 def test_same_seed_and_index_give_the_same_study():
-    one, two, other = (PhantomSource(count=4, seed=seed).load(f"phantom-{seed}-00002") for seed in (3, 3, 4))
+    one, two, other = (
+        PhantomSource(count=4, seed=seed).load(f"phantom-{seed}-00002") for seed in (3, 3, 4)
+    )
     for name in ("sax", "lax_4ch", "lge"):
         assert np.array_equal(one.series[name].image, two.series[name].image)
     assert one.labels == two.labels
@@ -32,10 +38,18 @@ def test_content_is_that_of_any_machine():
     assert values["lvedv_ml"] == pytest.approx(121.346, abs=0.01)
     assert values["lvef_percent"] == pytest.approx(66.451, abs=0.01)
     assert values["rvedv_ml"] == pytest.approx(98.569, abs=0.2)
-    assert study.labels.demographics == {"age_years": 34.0, "sex": "f", "height_cm": 158.1, "weight_kg": 59.6}
+    assert study.labels.demographics == {
+        "age_years": 34.0,
+        "sex": "f",
+        "height_cm": 158.1,
+        "weight_kg": 59.6,
+    }
     counts = np.bincount(study.series["sax"].mask.ravel())
     assert np.abs(counts - [685218, 16844, 20381, 14837]).max() <= 4
-    assert write_report(study.labels, tuple(study.series), "en")["impression"] == "hypertrophic cardiomyopathy."
+    assert (
+        write_report(study.labels, tuple(study.series), "en")["impression"]
+        == "hypertrophic cardiomyopathy."
+    )
 
 
 def test_a_study_takes_under_half_a_second():
@@ -55,7 +69,9 @@ def test_shapes_and_sizes(studies):
 
 def test_half_ellipsoid_has_its_textbook_volume():
     heart = Heart(length_mm=90, radius_mm=25)
-    assert float(lv_volume_ml(heart, np.zeros(1))[0]) == pytest.approx(2 / 3 * np.pi * 25**2 * 90 / 1000, rel=1e-3)
+    assert float(lv_volume_ml(heart, np.zeros(1))[0]) == pytest.approx(
+        2 / 3 * np.pi * 25**2 * 90 / 1000, rel=1e-3
+    )
 
 
 def test_wall_volume_is_that_of_nested_ellipsoids_in_the_thin_limit():
@@ -71,7 +87,10 @@ def test_uniform_contraction_gives_its_ejection_fraction():
 
 def test_right_ventricle_shrinks_and_grid_does_not_matter():
     heart = Heart()
-    coarse, fine = rv_volume_ml(heart, np.array([0.0, 0.35])), rv_volume_ml(heart, np.array([0.0, 0.35]), grid_mm=0.75)
+    coarse, fine = (
+        rv_volume_ml(heart, np.array([0.0, 0.35])),
+        rv_volume_ml(heart, np.array([0.0, 0.35]), grid_mm=0.75),
+    )
     assert coarse[1] < 0.7 * coarse[0]
     np.testing.assert_allclose(coarse, fine, rtol=0.01)
 
@@ -89,25 +108,39 @@ def test_counted_masks_agree_with_the_formulas(studies):
 
 
 def test_volumes_of_one_heart_do_not_depend_on_the_slices():
-    fine = PhantomSource(count=1, slices=40, size=128, spacing_mm=(1.4, 1.5)).load("phantom-0-00000")
+    fine = PhantomSource(count=1, slices=40, size=128, spacing_mm=(1.4, 1.5)).load(
+        "phantom-0-00000"
+    )
     sax, values = fine.series["sax"], fine.labels.measurements
     counted = [(sax.mask[:, sax.phases[p]] == 1).sum() * sax.voxel_volume_ml for p in ("ed", "es")]
     assert counted[0] == pytest.approx(values["lvedv_ml"], rel=0.02)
-    assert 100 * (counted[0] - counted[1]) / counted[0] == pytest.approx(values["lvef_percent"], abs=1.0)
+    assert 100 * (counted[0] - counted[1]) / counted[0] == pytest.approx(
+        values["lvef_percent"], abs=1.0
+    )
 
 
 def test_atria_are_discs_of_their_radius_on_the_long_axis_and_nowhere_else(studies):
     heart, pixel = Heart(), 0.5
     across = np.arange(-120, 120, pixel, dtype=np.float32)
-    plane = Plane(across[None, None, None, :], np.zeros((1, 1, 1, 1), np.float32), across[None, None, :, None], pixel)
+    plane = Plane(
+        across[None, None, None, :],
+        np.zeros((1, 1, 1, 1), np.float32),
+        across[None, None, :, None],
+        pixel,
+    )
     at_ed = np.zeros((1, 1, 1, 1), np.float32)
-    _, mask = render(heart, plane, at_ed, Scanner(), np.random.default_rng(0), lge=False, atria=True)
+    _, mask = render(
+        heart, plane, at_ed, Scanner(), np.random.default_rng(0), lge=False, atria=True
+    )
     for name, radius in (("la", heart.la_radius_mm), ("ra", heart.ra_radius_mm)):
         area = (mask == STRUCTURES[name]).sum() * pixel**2
         assert area == pytest.approx(np.pi * radius**2, rel=0.05), name
     atria = [STRUCTURES["la"], STRUCTURES["ra"]]
     for study in studies:
-        assert all(np.isin(one.mask, atria).any() == (name == "lax_4ch") for name, one in study.series.items())
+        assert all(
+            np.isin(one.mask, atria).any() == (name == "lax_4ch")
+            for name, one in study.series.items()
+        )
 
 
 def test_myocardium_encloses_the_cavity(studies):
@@ -116,7 +149,9 @@ def test_myocardium_encloses_the_cavity(studies):
         mask = sax.mask[3, sax.phases["ed"]]
         border = np.zeros_like(mask, bool)
         lv = mask == 1
-        border[1:-1, 1:-1] = ~lv[1:-1, 1:-1] & (lv[:-2, 1:-1] | lv[2:, 1:-1] | lv[1:-1, :-2] | lv[1:-1, 2:])
+        border[1:-1, 1:-1] = ~lv[1:-1, 1:-1] & (
+            lv[:-2, 1:-1] | lv[2:, 1:-1] | lv[1:-1, :-2] | lv[1:-1, 2:]
+        )
         assert set(np.unique(mask[border])) == {2}
 
 
@@ -154,8 +189,12 @@ def test_all_labels_are_there(studies):
     for study in studies:
         assert set(study.labels.findings) == set(FINDINGS)
         for language in ("en", "zh"):
-            assert set(write_report(study.labels, tuple(study.series), language)) == set(REPORT_SECTIONS)
-            assert set(write_captions(study.labels, tuple(study.series), language)) == set(study.series)
+            assert set(write_report(study.labels, tuple(study.series), language)) == set(
+                REPORT_SECTIONS
+            )
+            assert set(write_captions(study.labels, tuple(study.series), language)) == set(
+                study.series
+            )
         assert set(study.labels.boxes_mm) == {"lv", "myo", "rv"}
         assert all(np.all(np.array(box[:3]) <= box[3:]) for box in study.labels.boxes_mm.values())
 
@@ -168,7 +207,9 @@ def test_scars_lie_in_the_wall_and_are_bright(studies):
 
 
 def test_sequences_go_missing_as_asked():
-    source = PhantomSource(count=40, size=32, slices=2, frames=2, missing={"lge": 0.5, "sax": 1.0, "lax_4ch": 1.0})
+    source = PhantomSource(
+        count=40, size=32, slices=2, frames=2, missing={"lge": 0.5, "sax": 1.0, "lax_4ch": 1.0}
+    )
     found = [set(source.load(study_id).series) for study_id in source.study_ids()]
     assert all(sequences for sequences in found)
     assert 8 < sum("lge" in sequences for sequences in found) < 32

@@ -76,7 +76,9 @@ def test_emidec_values_and_an_unknown_one(tmp_path):
 def test_base_comes_first_and_levels_follow():
     mask = heart()[:, None]
     series = Series(mask.astype(np.float32), np.eye(4), None, mask, {"ed": 0})
-    flipped = base_first(Series(series.image[::-1].copy(), np.eye(4), None, mask[::-1].copy(), {"ed": 0}))
+    flipped = base_first(
+        Series(series.image[::-1].copy(), np.eye(4), None, mask[::-1].copy(), {"ed": 0})
+    )
     assert (flipped.mask == mask).all()
     assert flipped.levels == base_first(series).levels == ("basal", "basal", "mid", "mid", "apical")
 
@@ -100,8 +102,17 @@ def mnms(tmp_path):
     nifti(tmp_path / "Training" / "A0S9V9" / "A0S9V9_sa_gt.nii.gz", mask)
 
     def write(**changes):
-        row = {"External code": "A0S9V9", "Vendor": "A", "Pathology": "HCM", "Age": "51", "Sex": "F", "Height": "N/A",
-               "Weight": "70", "ED": "0", "ES": "4"} | changes  # fmt: skip
+        row = {
+            "External code": "A0S9V9",
+            "Vendor": "A",
+            "Pathology": "HCM",
+            "Age": "51",
+            "Sex": "F",
+            "Height": "N/A",
+            "Weight": "70",
+            "ED": "0",
+            "ES": "4",
+        } | changes
         text = ",".join(row) + "\n" + ",".join(row.values()) + "\nB1,A,NOR,1,M,1,1,0,4\n"
         (tmp_path / "211230_M&Ms_Dataset_information_diagnosis_opendataset.csv").write_text(text)
         return MnmsSource(str(tmp_path))
@@ -119,15 +130,21 @@ def test_mnms_frames_count_from_zero(mnms):
     assert (sax.mask[:, 1] == NOT_ANNOTATED).all()
     assert study.labels.diseases == {"HCM"}
     assert study.labels.demographics == {"age_years": 51.0, "sex": "f", "weight_kg": 70.0}
-    assert study.labels.measurements["lvedv_ml"] == pytest.approx((heart(8) == 1).sum() * 22.5 / 1000)
+    assert study.labels.measurements["lvedv_ml"] == pytest.approx(
+        (heart(8) == 1).sum() * 22.5 / 1000
+    )
     assert mnms(Pathology="Other").load("A0S9V9").labels.diseases is None
 
 
 @pytest.mark.parametrize(
     ("change", "problem"),
-    [({"ES": "5"}, "frame 5 has no mask"), ({"ES": "10"}, "no frame of 10"), ({"ED": "4", "ES": "0"}, "not larger"),
-     ({"ED": ""}, "no frame")],
-)  # fmt: skip
+    [
+        ({"ES": "5"}, "frame 5 has no mask"),
+        ({"ES": "10"}, "no frame of 10"),
+        ({"ED": "4", "ES": "0"}, "not larger"),
+        ({"ED": ""}, "no frame"),
+    ],
+)
 def test_mnms_frames_off_by_one_are_found(mnms, change, problem):
     with pytest.raises(CmrvlmError, match=problem):
         mnms(**change).load("A0S9V9")
@@ -145,7 +162,8 @@ def emidec(tmp_path):
     for case in ("Case_N001", "Case_P002"):
         nifti(tmp_path / case / "Images" / f"{case}.nii.gz", np.ones(mask.shape, np.float32))
         nifti(
-            tmp_path / case / "Contours" / f"{case}.nii.gz", np.minimum(mask, 2) if "N" in case else mask[::-1].copy()
+            tmp_path / case / "Contours" / f"{case}.nii.gz",
+            np.minimum(mask, 2) if "N" in case else mask[::-1].copy(),
         )
     (tmp_path / "Case P002.txt").write_bytes(
         "Sex\xa0: M\r\nAge\xa0: 65 \r\nFEVG : 55\r\nTroponin : high\r\n".encode("cp1252")
@@ -180,7 +198,9 @@ def test_real_emidec_cases(real_data):
     assert study.labels.demographics == {"age_years": 65.0, "sex": "m"}
     assert study.labels.measurements == {"lvef_percent": 55.0}
     mask = study.series["lge"].mask
-    assert [int((mask == STRUCTURES[name]).sum()) for name in ("lv", "myo", "scar", "no_reflow")] == [
+    assert [
+        int((mask == STRUCTURES[name]).sum()) for name in ("lv", "myo", "scar", "no_reflow")
+    ] == [
         4236,
         4489,
         699,
@@ -199,7 +219,9 @@ def test_mnms2_holds_both_axes(tmp_path):
             stem = tmp_path / "dataset" / "007" / f"007_{view}_{phase}"
             nifti(stem.with_name(f"{stem.name}.nii.gz"), mask.astype(np.float32))
             nifti(stem.with_name(f"{stem.name}_gt.nii.gz"), mask)
-    (tmp_path / "dataset_information.csv").write_text("SUBJECT_CODE,DISEASE,VENDOR\n7,TRI,X\n8,NOR,X\n")
+    (tmp_path / "dataset_information.csv").write_text(
+        "SUBJECT_CODE,DISEASE,VENDOR\n7,TRI,X\n8,NOR,X\n"
+    )
     source = Mnms2Source(str(tmp_path))
     assert source.study_ids() == ["007"]
     study = source.load("007")
@@ -237,11 +259,17 @@ def test_data_science_bowl_is_read_without_series_uids(tmp_path):
     strip = lambda one, s, t: delattr(one, "SeriesInstanceUID")  # noqa: E731
     for s in range(4):
         archive = Archive(tmp_path / "12" / "study" / f"sax_{s}")
-        archive.cine(frames=8, skip=[(other, None) for other in range(4) if other != s], change=strip)
+        archive.cine(
+            frames=8, skip=[(other, None) for other in range(4) if other != s], change=strip
+        )
     (tmp_path / "train.csv").write_text("Id,Systole,Diastole\n12,60.0,150.0\n")
     source = KaggleDsb2Source(str(tmp_path), str(tmp_path / "train.csv"))
     study = source.load("12")
     assert study.series["sax"].image.shape[:2] == (4, 8)
-    assert study.labels.measurements == {"lvesv_ml": 60.0, "lvedv_ml": 150.0, "lvef_percent": pytest.approx(60.0)}
+    assert study.labels.measurements == {
+        "lvesv_ml": 60.0,
+        "lvedv_ml": 150.0,
+        "lvef_percent": pytest.approx(60.0),
+    }
     with pytest.raises(CmrvlmError, match="no <id>/study"):
         KaggleDsb2Source(str(tmp_path / "12"))

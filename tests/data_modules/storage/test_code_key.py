@@ -26,7 +26,9 @@ print(StudyCache(Path("cache"), PhantomSource(count=2), preprocessing).folder.na
 def tree(tmp_path):
     """A copy of the packages and of the README, to change."""
     for package in ("cmrvlm", "data_modules"):
-        shutil.copytree(ROOT / package, tmp_path / package, ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copytree(
+            ROOT / package, tmp_path / package, ignore=shutil.ignore_patterns("__pycache__")
+        )
     shutil.copy(ROOT / "README.md", tmp_path)
     return tmp_path
 
@@ -34,7 +36,12 @@ def tree(tmp_path):
 def key(tree):
     environment = os.environ | {"PYTHONPATH": str(tree)}
     done = subprocess.run(
-        [sys.executable, "-c", PRINT_FOLDER], cwd=tree, env=environment, capture_output=True, text=True, check=True
+        [sys.executable, "-c", PRINT_FOLDER],
+        cwd=tree,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=True,
     )
     return done.stdout.strip()
 

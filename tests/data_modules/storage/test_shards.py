@@ -19,7 +19,10 @@ FAST = ("+experiment=stage3", "+debug=fast", "run_dir=here", "out=here")
 def settings_of(config, folder):
     """What conf/shard.yaml gives for the fast run."""
     made = composed(
-        f"out={folder}", f"paths.cache={config['data']['cache_dir']}", "shards.chunk_bytes=1MB", name="shard"
+        f"out={folder}",
+        f"paths.cache={config['data']['cache_dir']}",
+        "shards.chunk_bytes=1MB",
+        name="shard",
     )
     return made | {"data": config["data"], "transform": config["transform"]}
 
@@ -40,7 +43,10 @@ def both(shards, cache):
     ordinary = build_data(composed(*FAST, f"paths.cache={cache}"))
     config = composed(*FAST, f"paths.cache={cache}")
     made = composed("data=shards", f"data.root={shards}", "run_dir=here", "out=here")["data"]
-    config["data"] = made | {"shares": config["data"]["shares"], "batch_size": config["data"]["batch_size"]}
+    config["data"] = made | {
+        "shares": config["data"]["shares"],
+        "batch_size": config["data"]["batch_size"],
+    }
     sharded = build_data(config)
     for one in (ordinary, sharded):
         one.prepare_data()
@@ -95,7 +101,9 @@ def test_pickled_objects_in_shards_are_never_read(tmp_path):
     writer[0] = Evil()
     writer.done()
     writer.merge()
-    assert json.loads((tmp_path / "set" / "index.json").read_text())["config"]["data_format"] == ["pickle"]
+    assert json.loads((tmp_path / "set" / "index.json").read_text())["config"]["data_format"] == [
+        "pickle"
+    ]
     with pytest.raises(CmrvlmError, match="pickled"):
         ShardSource(str(tmp_path / "set"))
     assert not (tmp_path / "PWN").exists()
