@@ -3,25 +3,55 @@
 from __future__ import annotations
 
 import logging
+from typing import Any
 
 import hydra
 from omegaconf import DictConfig
 from rich.console import Console
 
-from cmrvlm.config.command import CONFIG_PATH, explained, plain
+from cmrvlm.config.build import build
+from cmrvlm.config.command import CONFIG_PATH, Config, explained, plain
 
 log = logging.getLogger(__name__)
+
+
+def predict(config: Config) -> dict[str, Any]:
+    """Apply a run as `conf/predict.yaml` says and return the content of `prediction.json`.
+
+    Args:
+        config: Plain configuration.
+
+    Raises:
+        CmrvlmError: A setting is unknown, or the run or the study cannot be read.
+    """
+    # It loads PyTorch, which a misspelled key need not wait for.
+    from cmrvlm.inference.cmrvlm import CMRVLM
+    from cmrvlm.inference.prediction import check_settings
+
+    check_settings(config["language"], config["mask_values"])
+    model = CMRVLM.from_pretrained(
+        config["run"],
+        device=config["device"],
+        max_new_tokens=config["max_new_tokens"],
+        decode=build(config["decoding"], "decoding"),
+        reading=build(config["masks"], "masks"),
+    )
+    return model.predict(
+        config["study"],
+        config["out"],
+        language=config["language"],
+        question=config["ask"],
+        frames=config["frames"],
+        mask_values=config["mask_values"],
+        sequence=config["sequence"],
+    )
 
 
 @hydra.main(version_base="1.3", config_path=CONFIG_PATH, config_name="predict")
 @explained
 def main(config: DictConfig) -> None:
-    """Entry point."""
+    """Run the command."""
     settings = plain(config)
-    from cmrvlm.inference.prediction import (
-        predict,
-    )  # loads PyTorch, which a misspelled key need not wait for
-
     result = predict(settings)
     console = Console(soft_wrap=True, highlight=False)
     if "answer" in result:

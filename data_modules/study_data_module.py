@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +15,10 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from cmrvlm.errors import CmrvlmError
 from cmrvlm.instructions.collate import Collator
-from cmrvlm.instructions.targets import study_targets
+from cmrvlm.instructions.read_outs import READ_OUTS, study_targets
 from cmrvlm.runs.lineage import Parts
 from cmrvlm.study.atomic_files import write_json
+from cmrvlm.study.study import Study
 from cmrvlm.tasks.mixture import Mixture
 from cmrvlm.transforms.augment import Augment
 from cmrvlm.transforms.preprocessing import Preprocessing
@@ -86,7 +87,7 @@ class StudyDataModule(LightningDataModule):
         self.sequences = sequences
         self.collator: Collator | None = None
         self.split: Split = {}
-        self.asked: Split = {}  # with the broken studies
+        self.full_split: Split = {}  # with the broken studies
         self.failures: dict[str, str] = {}
         self.earlier: Parts = {}
 
@@ -130,7 +131,7 @@ class StudyDataModule(LightningDataModule):
                 self.sequences or ()
             ):
                 self.failures[study] = f"{study} has none of {', '.join(self.sequences or ())}"
-        self.asked = split
+        self.full_split = split
         self.split = {
             part: [s for s in studies if s not in self.failures] for part, studies in split.items()
         }
@@ -143,9 +144,21 @@ class StudyDataModule(LightningDataModule):
         """Broken studies of a part of the split, with reasons."""
         return {
             study: self.failures[study]
-            for study in self.asked.get(part, [])
+            for study in self.full_split.get(part, [])
             if study in self.failures
         }
+
+    def use_collator(self, collator: Collator) -> None:
+        """Set what makes batches of samples, once the model is known."""
+        self.collator = collator
+
+    def load_study(self, study_id: str) -> Study:
+        """Return a preprocessed study with all its series."""
+        return self.cache.load(study_id)
+
+    def content_hash(self, study_ids: Iterable[str]) -> str:
+        """Return a hash of studies, images and labels."""
+        return self.cache.content_hash(study_ids)
 
     def setup(self, stage: str | None = None) -> None:
         """Lightning's hook; every process needs the split."""
@@ -162,14 +175,16 @@ class StudyDataModule(LightningDataModule):
             for task in self.mixture.tasks.values():
                 for case in task.cases(study, list(study.series)):
                     for language in self.mixture.languages:
-                        one = task.word(study, case, language, wording=number)
-                        yield one.prompt
-                        yield one.reference
+                        instruction = task.make_instruction(study, case, language, number)
+                        yield instruction.prompt
+                        yield instruction.reference
 
     def class_shares(self) -> dict[str, Tensor]:
         """Read-out to the share of each class among the training studies in which it is known; NaN where in none."""
         each = [study_targets(self.cache.labels(study)) for study in self.split["train"]]
-        names = ("disease", "findings", "hazard") if each else ()
+        names = [name for name, record in READ_OUTS.items() if record.is_probability]
+        if not each:
+            return {}
         stacked = {name: np.stack([one[name] for one in each]) for name in names}
         return {
             name: torch.from_numpy(

@@ -84,3 +84,21 @@ def parts(cache, tmp_path_factory):
     model = build_model(config, tokenizer).eval()
     data.collator = build_collator(model, tokenizer)
     return data, tokenizer, model, data.collator
+
+
+@pytest.fixture(scope="session")
+def stage3_run(tmp_path_factory, cache) -> Path:
+    """Run folder of stage 3, trained for two steps on small phantoms. Nobody may write into it."""
+    # It loads Lightning, which most tests do without.
+    from cmrvlm.stages.training import train
+
+    folder = tmp_path_factory.mktemp("stage3") / "run"
+    overrides = [
+        "+experiment=stage3",
+        "+debug=fast",
+        f"paths.cache={cache}",
+        f"out={folder}",
+        f"run_dir={folder}",
+    ]
+    assert train(composed(*overrides), folder) is not None
+    return folder

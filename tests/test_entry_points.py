@@ -12,10 +12,13 @@ import pytest
 from scipy import ndimage
 
 from cmrvlm.errors import CmrvlmError
-from cmrvlm.inference.label_maps import check_coding, coded, label_map, to_native
-from cmrvlm.inference.prediction import _of_structure, predict
+from cmrvlm.inference.label_maps import check_coding, label_map, recoded, to_native
+from cmrvlm.inference.texts import sentence_of_structure
+from cmrvlm.instructions.answer import Answer
+from cmrvlm.instructions.question import Region
 from cmrvlm.instructions.tokens import SEGMENT
 from cmrvlm.metrics.segmentation import dice
+from cmrvlm.predict import predict
 from cmrvlm.quantification.summary import of_scar, of_ventricles
 from cmrvlm.quantification.ventricles import quantify
 from cmrvlm.runs.run_folder import load_run
@@ -23,12 +26,12 @@ from cmrvlm.stages.training import train
 from cmrvlm.study.files import read_nifti, read_study, write_mask, write_study
 from cmrvlm.study.orientation import to_layout
 from cmrvlm.study.vocabulary import DISEASES, STRUCTURES
-from cmrvlm.tasks.base import Answer, Case, Instruction, MaskTarget
-from cmrvlm.tasks.segmentation import SegmentTask, said_absent
+from cmrvlm.tasks.segmentation import SegmentTask, absent_sentence
 from cmrvlm.transforms.grid import ToGrid
 from data_modules.sources.phantom.source import PhantomSource
 from experiments.segmentation.data import DATA_SETS, data_of
 from tests.conftest import ROOT, composed
+from tests.records import an_answer, an_instruction
 
 LV = STRUCTURES["lv"]
 
@@ -47,17 +50,8 @@ def python(*arguments, cwd=ROOT, **env):
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory, cache):
-    folder = tmp_path_factory.mktemp("entry") / "run"
-    overrides = [
-        "+experiment=stage3",
-        "+debug=fast",
-        f"paths.cache={cache}",
-        f"out={folder}",
-        f"run_dir={folder}",
-    ]
-    assert train(composed(*overrides), folder) is not None
-    return folder
+def run(stage3_run):
+    return stage3_run
 
 
 @pytest.fixture(scope="module")
@@ -175,7 +169,7 @@ def test_masks_return_to_the_native_grid(run, source):
 
 def test_written_mask_lies_on_the_image(run, study_folder, tmp_path, monkeypatch):
     """With the true masks in place of the predicted ones, file and image share shape, affine and place."""
-    from cmrvlm.inference import prediction as module
+    from cmrvlm.inference import study_answering as module
 
     study = read_study(study_folder)
     truth = nib.load(study_folder / "sax_mask.nii.gz")
@@ -329,7 +323,7 @@ def test_masks_on_all_three_sequences(tmp_path, cache, study_folder, monkeypatch
     assert "the model was not asked" not in str(found)
     septum_in = []
     monkeypatch.setattr(
-        "cmrvlm.inference.prediction.septum_direction",
+        "cmrvlm.inference.measuring.septum_direction",
         lambda _series, frame: septum_in.append(frame),
     )
     prediction(folder, study_folder, tmp_path / "out", "frames=[2]")
@@ -386,7 +380,7 @@ def test_a_heart_that_ran_out_of_view_still_does_when_the_other_frames_are_fille
     run, tmp_path, monkeypatch
 ):
     """Later looks, which see nothing here, fill in whole frames that were not seen, and change no other."""
-    from cmrvlm.inference import prediction as module
+    from cmrvlm.inference import study_answering as module
 
     wide = PhantomSource(count=16, size=64, slices=4, frames=13, spacing_mm=(3.9, 4.1))
     study = wide.load(wide.study_ids()[2])
@@ -420,11 +414,15 @@ def test_a_heart_that_ran_out_of_view_still_does_when_the_other_frames_are_fille
 def test_what_is_found_in_later_frames_is_not_said_to_be_absent(source):
     study = source.load(source.study_ids()[3])
     for language in ("en", "zh"):
-        asked = SegmentTask("rv").on_all_frames(study, language)
-        answer = Answer(asked, said_absent("rv", language), np.zeros((1, 1, 2, 2), bool))
+        [asked] = SegmentTask("rv").ask(study, language)
+        empty = np.zeros((1, 1, 2, 2), bool)
+        answer = Answer(question=asked, text=absent_sentence("rv", language), mask=empty)
         for value, text in (("rv", asked.allowed[0]), ("lv", answer.text)):
-            assert _of_structure(answer, {"sax": np.full((1, 2, 2, 2), STRUCTURES[value])}) == text
-        assert _of_structure(answer, {}) == answer.text
+            assert (
+                sentence_of_structure(answer, {"sax": np.full((1, 2, 2, 2), STRUCTURES[value])})
+                == text
+            )
+        assert sentence_of_structure(answer, {}) == answer.text
 
 
 def test_nothing_of_an_earlier_prediction_is_left(run, study_folder, tmp_path):
@@ -445,8 +443,8 @@ def test_masks_in_another_coding():
     labels = np.array(
         [STRUCTURES[one] for one in ("background", "lv", "myo", "rv", "scar")] + [255], np.uint8
     )
-    assert coded(labels, None) is labels
-    assert coded(labels, {"rv": 1, "myo": 2, "lv": 3}).tolist() == [
+    assert recoded(labels, None) is labels
+    assert recoded(labels, {"rv": 1, "myo": 2, "lv": 3}).tolist() == [
         0,
         3,
         2,
@@ -454,7 +452,7 @@ def test_masks_in_another_coding():
         2,
         255,
     ]  # a scar is wall
-    assert coded(labels, {"lv": 1, "scar": 9}).tolist() == [0, 1, 0, 0, 9, 255]
+    assert recoded(labels, {"lv": 1, "scar": 9}).tolist() == [0, 1, 0, 0, 9, 255]
     for odd in (
         {"atrium": 1},
         {"lv": 1, "rv": 1},
@@ -508,17 +506,21 @@ def test_what_is_said_of_a_structure_is_what_the_written_mask_shows(
     for spoken in (True, False):
         answers = []
         for structure, rows in (("myo", (0, 4)), ("scar", scar), ("no_reflow", core)):
-            one = SegmentTask(structure, "lge").on_all_frames(study, language)
+            [one] = SegmentTask(structure, "lge").ask(study, language)
             mask = np.zeros(study.series["lge"].image.shape, bool)
             mask[:, :, slice(*rows)] = True
             answers.append(
-                Answer(one, one.allowed[0] if spoken else said_absent(structure, language), mask)
+                Answer(
+                    question=one,
+                    text=one.allowed[0] if spoken else absent_sentence(structure, language),
+                    mask=mask,
+                )
             )
         maps = {"lge": label_map(answers, "lge")}
         for one, shown in zip(answers[1:], there, strict=True):
-            structure = one.instruction.case.mask.structure
-            expected = one.instruction.allowed[0] if shown else said_absent(structure, language)
-            assert _of_structure(one, maps) == expected
+            structure = one.question.region.structure
+            expected = one.question.allowed[0] if shown else absent_sentence(structure, language)
+            assert sentence_of_structure(one, maps) == expected
 
 
 def test_no_mask_is_no_label_map():
@@ -529,8 +531,8 @@ def test_a_scar_is_drawn_into_the_wall_that_was_asked_for():
     def said(structure, *places):
         mask = np.zeros((1, 1, 1, 6), bool)
         mask[..., list(places)] = True
-        case = Case((), mask=MaskTarget("lge", structure, (), (0,), (None,)))
-        return Answer(Instruction("s", "segment", "en", "", "", case), "", mask)
+        region = Region("lge", structure, (), (0,), (None,))
+        return an_answer(an_instruction(region=region), "", mask)
 
     wall, scar, core, cavity = (
         said("myo", 1, 2, 3),

@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from cmrvlm.errors import CmrvlmError
-from cmrvlm.inference.prediction import predict
+from cmrvlm.predict import predict
 from cmrvlm.runs.run_folder import load_run
 from cmrvlm.stages.base import Stage
 from cmrvlm.stages.training import train

@@ -1,4 +1,4 @@
-"""Asks a model every question about every study under one condition.
+"""Ask a model every question about every study under one condition.
 
 A fixed number of studies is answered at a time, in their order, whatever the loader's batch size and the number of
 workers are: the same evaluation gives the same answers to the last bit.
@@ -20,16 +20,20 @@ from cmrvlm.errors import CmrvlmError
 from cmrvlm.evaluation.conditions import Condition, askable, blackened, with_images_of
 from cmrvlm.inference.answering import answer_batch
 from cmrvlm.inference.mask_reading import MaskReading
+from cmrvlm.instructions.answer import AnswerWithTruth
 from cmrvlm.instructions.batch import Batch
 from cmrvlm.instructions.collate import Collator
+from cmrvlm.instructions.instruction import Instruction
 from cmrvlm.language_model.decoding import Decode
-from cmrvlm.models.vision_language_model import CMRVLM
+from cmrvlm.models.vision_language_model import VisionLanguageModel
 from cmrvlm.study.drawing import mask_panel
 from cmrvlm.study.measurements import has_quotes
 from cmrvlm.study.study import Study
-from cmrvlm.tasks.base import Answer, Instruction, Task
+from cmrvlm.tasks.base import Task
 
+# Batches whose masks are drawn.
 PANEL_BATCHES = 4
+Panels = list[tuple[Batch, list[AnswerWithTruth]]]
 
 
 @dataclass
@@ -46,13 +50,13 @@ class Asked:
     """
 
     condition: Condition
-    answers: list[Answer] = field(default_factory=list)
+    answers: list[AnswerWithTruth] = field(default_factory=list)
     patients: list[str] = field(default_factory=list)
     failures: dict[str, str] = field(default_factory=dict)
     changed: list[bool | None] = field(default_factory=list)
 
     def by_task(self) -> dict[str, list[int]]:
-        """Task to the rows of its answers."""
+        """Return the rows of each task's answers."""
         rows: dict[str, list[int]] = defaultdict(list)
         for row, answer in enumerate(self.answers):
             rows[answer.instruction.task].append(row)
@@ -61,32 +65,40 @@ class Asked:
 
 @dataclass(frozen=True)
 class _Prepared:
-    """A study as it is asked: what is shown of it, the questions, and whether the truth of each is another."""
+    """A study as it is asked under a condition.
+
+    Attributes:
+        study: The study itself.
+        shown: The study with the images that are shown.
+        instructions: What is asked.
+        changed: See `Asked`.
+    """
 
     study: Study
     shown: Study
-    wanted: list[Instruction]
+    instructions: list[Instruction]
     changed: list[bool | None]
 
 
 @dataclass(frozen=True)
 class Questioner:
-    """What asking needs beside a condition.
+    """Asks a model about studies, under any condition.
 
     Attributes:
         model: In evaluation mode.
-        collator: The run's.
+        collator: The run's collator.
         tasks: Tasks by name; questions of others are left out.
         max_new_tokens: Longest answer.
         cases_per_task: Most questions of a task about a study, None for all.
-        load: Study id to study, for the probe that shows another patient's images.
+        load: Returns a study by its id, for the probe that shows another patient's images.
         partners: Study to that other study.
         at_once: Studies that are answered together; long answers of several cost little more than those of one.
-        decode: How answers are decoded; None takes the likeliest token each time.
-        reading: How masks are read; None takes them as they are.
+        decode: Way of decoding; None takes the likeliest token each time.
+        reading: Way of reading masks; None takes them as they are.
+        lowercase: Overlap scores compare texts in lower case.
     """
 
-    model: CMRVLM
+    model: VisionLanguageModel
     collator: Collator
     tasks: Mapping[str, Task]
     max_new_tokens: int
@@ -96,6 +108,7 @@ class Questioner:
     at_once: int = 1
     decode: Decode | None = None
     reading: MaskReading | None = None
+    lowercase: bool = False
 
     def ask(
         self,
@@ -104,36 +117,34 @@ class Questioner:
         full: Asked | None = None,
         panel: Path | None = None,
     ) -> Asked:
-        """All answers of the studies that a loader gives as lists of (study, instructions).
+        """Return all answers about the studies of a loader.
 
         Args:
-            studies: The loader.
-            condition: Under what condition to ask.
+            studies: Gives lists of (study, instructions).
+            condition: Condition under which to ask.
             full: Answers with everything shown; where questions are limited in number, others are not asked.
-            panel: Where a picture of the first studies' masks goes.
+            panel: File for a picture of the first studies' masks; None draws none.
         """
-        only = (
-            {question_of(answer) for answer in full.answers}
-            if full and self.cases_per_task
-            else None
-        )
+        only = None
+        if full is not None and self.cases_per_task:
+            only = {answer.question.identity for answer in full.answers}
         asked = Asked(condition)
-        panels: list[tuple[Batch, list[Answer]]] = []
+        panels: Panels = []
         waiting: list[_Prepared] = []
-        for study, instructions in track(
+        samples = track(
             _samples(studies),
             description=f"Asking: {condition.name}",
             total=_count(studies),
             transient=True,
-        ):
+        )
+        for study, instructions in samples:
             try:
-                one = _Prepared(
-                    study, *self._under(condition, study, self._chosen(instructions, only))
-                )
+                prepared = self._prepared(condition, study, self._chosen(instructions, only))
             except CmrvlmError as error:
                 asked.failures[study.study_id] = error.without_folders()
                 continue
-            waiting += [one] if one.wanted else []
+            if prepared.instructions:
+                waiting.append(prepared)
             if len(waiting) == self.at_once:
                 self._answer(waiting, asked, panels)
                 waiting = []
@@ -143,75 +154,102 @@ class Questioner:
             mask_panel(panels, panel)
         return asked
 
-    def _answer(
-        self, group: Sequence[_Prepared], asked: Asked, panels: list[tuple[Batch, list[Answer]]]
-    ) -> None:
+    def _answer(self, group: Sequence[_Prepared], asked: Asked, panels: Panels) -> None:
         """Answer some studies together; when one of them breaks, each by itself, so that it alone fails."""
         try:
             batch = self.collator(
-                [(one.shown, one.wanted) for one in group], blind=asked.condition.probe == "prompt"
+                [(prepared.shown, prepared.instructions) for prepared in group],
+                blind=asked.condition.probe == "prompt",
             )
-            found = answer_batch(
-                self.model, self.collator, batch, self.max_new_tokens, self.decode, self.reading
+            answers = answer_batch(
+                self.model,
+                self.collator,
+                batch,
+                self.max_new_tokens,
+                self.decode,
+                self.reading,
+                lowercase=self.lowercase,
             )
         except CmrvlmError as error:
             if len(group) == 1:
                 asked.failures[group[0].study.study_id] = error.without_folders()
                 return
-            for one in group:
-                self._answer([one], asked, panels)
+            for prepared in group:
+                self._answer([prepared], asked, panels)
             return
         if len(panels) < PANEL_BATCHES:
-            panels.append((batch, found))
-        asked.answers += found
-        for one in group:
-            asked.patients += [one.study.patient_id] * len(one.wanted)
-            asked.changed += one.changed
+            panels.append((batch, answers))
+        asked.answers += answers
+        for prepared in group:
+            asked.patients += [prepared.study.patient_id] * len(prepared.instructions)
+            asked.changed += prepared.changed
 
     def _chosen(
         self, instructions: Sequence[Instruction], only: Collection[tuple[str, str, str]] | None
     ) -> list[Instruction]:
-        """The questions of the tasks; of each task and study at most `cases_per_task`, chosen by a hash of its key."""
+        """Return the instructions of the tasks that are asked.
+
+        Of each task and study there are at most `cases_per_task`, chosen by a hash of their key.
+
+        Args:
+            instructions: Everything that can be asked about a study.
+            only: Identities of the questions to keep; None chooses anew.
+        """
         if only is not None:
-            return [one for one in instructions if (one.study_id, one.task, one.case.key) in only]
+            return [instruction for instruction in instructions if instruction.identity in only]
         by_task: dict[str, list[Instruction]] = defaultdict(list)
-        for one in instructions:
-            if one.task in self.tasks:
-                by_task[one.task].append(one)
+        for instruction in instructions:
+            if instruction.task in self.tasks:
+                by_task[instruction.task].append(instruction)
         chosen: list[Instruction] = []
-        for own in by_task.values():
-            ranked = sorted(
-                own, key=lambda one: zlib.crc32(f"{one.study_id}/{one.case.key}".encode())
-            )
-            kept = {id(one) for one in ranked[: self.cases_per_task]}
-            chosen += [one for one in own if id(one) in kept]
+        for of_task in by_task.values():
+            ranked = sorted(range(len(of_task)), key=lambda index: _rank(of_task[index]))
+            kept = sorted(ranked[: self.cases_per_task])
+            chosen += [of_task[index] for index in kept]
         return chosen
 
-    def _under(
-        self, condition: Condition, study: Study, wanted: list[Instruction]
-    ) -> tuple[Study, list[Instruction], list[bool | None]]:
-        nothing: list[bool | None] = [None] * len(wanted)
-        if condition.probe == "blind":
-            return blackened(study), wanted, nothing
-        if condition.probe != "swapped":
-            return study, wanted, nothing
+    def _prepared(
+        self, condition: Condition, study: Study, instructions: list[Instruction]
+    ) -> _Prepared:
+        """Return a study as it is asked under a condition.
+
+        Raises:
+            CmrvlmError: There is no other patient whose images could be shown.
+        """
+        if condition.probe == "swapped":
+            return self._prepared_swapped(study, instructions)
+        unknown: list[bool | None] = [None] * len(instructions)
+        shown = blackened(study) if condition.probe == "blind" else study
+        return _Prepared(study, shown, instructions, unknown)
+
+    def _prepared_swapped(self, study: Study, instructions: list[Instruction]) -> _Prepared:
+        """Return a study with another patient's images."""
         if study.study_id not in self.partners:
             raise CmrvlmError(
                 "there is no other patient", field="probes", remedy="Leave the probe `swapped` out."
             )
         other = self.load(self.partners[study.study_id])
         shown = with_images_of(study, other)
-        kept = [one for one in wanted if askable(one, shown)]
-        return shown, kept, self._changes(other, kept)
+        kept = [instruction for instruction in instructions if askable(instruction, shown)]
+        return _Prepared(study, shown, kept, self._changes(other, kept))
 
-    def _changes(self, other: Study, wanted: Sequence[Instruction]) -> list[bool | None]:
-        """Whether the right answer to each question would be another on the other study; None where it has none."""
-        result: list[bool | None] = []
-        for one in wanted:
-            there = self.tasks[one.task].truth_on(other, one) if one.case.views else None
-            here = one.case.truth if one.case.truth is not None else one.reference
-            result.append(None if there is None else there != here)
-        return result
+    def _changes(self, other: Study, instructions: Sequence[Instruction]) -> list[bool | None]:
+        """Return whether each right answer would be another on the other study; None where it has none."""
+        changes: list[bool | None] = []
+        for instruction in instructions:
+            other_truth = None
+            if instruction.views:
+                other_truth = self.tasks[instruction.task].truth_on(other, instruction)
+            truth = instruction.truth
+            if truth is None:
+                truth = instruction.reference
+            changes.append(None if other_truth is None else other_truth != truth)
+        return changes
+
+
+def _rank(instruction: Instruction) -> int:
+    """Return a number that orders the questions of a study, the same in every run."""
+    return zlib.crc32(f"{instruction.study_id}/{instruction.key}".encode())
 
 
 def _samples(loader: Iterable[Any]) -> Iterable[tuple[Study, list[Instruction]]]:
@@ -224,23 +262,27 @@ def _count(loader: DataLoader[Any]) -> int:
 
 
 def unchanged(asked: Asked, full: Asked, rows: Collection[int]) -> list[float | None]:
-    """For each of the rows whether the text is the one given with the patient's own images.
+    """Return for each of some rows whether the text is the one given with the patient's own images.
 
-    None for questions about no image, for those whose truth the probe does not change, and for texts that quote
-    numbers: any pixel changes a digit, so that such texts say nothing about what was read.
+    None for questions about no image, for those whose truth the probe does not change, and for texts that
+    quote numbers: any pixel changes a digit, so that such texts say nothing about what was read.
+
+    Args:
+        asked: Answers under a probe.
+        full: Answers with everything shown.
+        rows: Rows of `asked`.
     """
-    known = {question_of(answer): answer.text for answer in full.answers}
+    text_of = {answer.question.identity: answer.text for answer in full.answers}
+    is_swapped = asked.condition.probe == "swapped"
     result: list[float | None] = []
     for row in rows:
-        answer, changed = asked.answers[row], asked.changed[row]
-        telling = bool(answer.instruction.case.views) and not has_quotes(answer.instruction.answer)
-        counts = telling and (changed is True if asked.condition.probe == "swapped" else True)
-        before = known.get(question_of(answer))
-        result.append(float(answer.text == before) if counts and before is not None else None)
+        answer = asked.answers[row]
+        counts = bool(answer.instruction.views) and not has_quotes(answer.instruction.answer)
+        if is_swapped:
+            counts = counts and asked.changed[row] is True
+        earlier_text = text_of.get(answer.question.identity)
+        if counts and earlier_text is not None:
+            result.append(float(answer.text == earlier_text))
+        else:
+            result.append(None)
     return result
-
-
-def question_of(answer: Answer) -> tuple[str, str, str]:
-    """Study, task and key: what tells a question from all others."""
-    one = answer.instruction
-    return one.study_id, one.task, one.case.key

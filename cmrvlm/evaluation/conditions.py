@@ -1,4 +1,4 @@
-"""Under what conditions a model is asked: everything shown, subsets of sequences, and probes."""
+"""Define the conditions under which a model is asked: everything shown, subsets of sequences, and probes."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from cmrvlm.errors import CmrvlmError
+from cmrvlm.instructions.question import Question
 from cmrvlm.study.study import Study
 from cmrvlm.study.vocabulary import SEQUENCES
-from cmrvlm.tasks.base import Instruction
 
 FULL = "full"
 PROBES = {
@@ -47,7 +47,7 @@ class Condition:
 
 
 def all_subsets(sequences: Sequence[str]) -> list[str]:
-    """Every non-empty subset of the sequences, joined with `+`, the largest first."""
+    """Return every non-empty subset of the sequences, joined with `+`, the largest first."""
     sizes = range(len(sequences), 0, -1)
     return [
         "+".join(chosen) for size in sizes for chosen in itertools.combinations(sequences, size)
@@ -59,7 +59,7 @@ def conditions(
     probes: str | Sequence[str] | None,
     sequences: Sequence[str],
 ) -> list[Condition]:
-    """The conditions that a configuration asks for; the first shows everything and probes nothing.
+    """Return the conditions that a configuration asks for; the first shows everything and probes nothing.
 
     Args:
         subsets: `all`, names such as `sax+lge`, or None.
@@ -69,83 +69,99 @@ def conditions(
     Raises:
         CmrvlmError: A subset or a probe is unknown.
     """
-    known = all_subsets([name for name in SEQUENCES if name in sequences])
-    wanted = known if subsets == "all" else _listed(subsets)
-    ordered = {frozenset(one.split("+")): one for one in known}
-    wanted = [ordered.get(frozenset(one.split("+")), one) for one in wanted]
-    asked = list(PROBES) if probes == "all" else _listed(probes)
-    for name, given, allowed in (("subsets", wanted, known), ("probes", asked, list(PROBES))):
-        for one in given:
-            if one not in allowed:
-                raise CmrvlmError(
-                    f"unknown: '{one}'", field=name, remedy=f"Known: {', '.join(allowed)}, or all."
-                )
+    known_subsets = all_subsets([name for name in SEQUENCES if name in sequences])
+    in_order = {frozenset(subset.split("+")): subset for subset in known_subsets}
+    chosen_subsets = [
+        in_order.get(frozenset(subset.split("+")), subset)
+        for subset in _listed(subsets, known_subsets)
+    ]
+    chosen_probes = _listed(probes, list(PROBES))
+    _check_known("subsets", chosen_subsets, known_subsets)
+    _check_known("probes", chosen_probes, list(PROBES))
     return [
         Condition(),
-        *(Condition(probe=one) for one in asked),
-        *(Condition(subset=one) for one in wanted),
+        *(Condition(probe=probe) for probe in chosen_probes),
+        *(Condition(subset=subset) for subset in chosen_subsets),
     ]
 
 
-def _listed(given: str | Sequence[str] | None) -> list[str]:
-    return [] if not given else [given] if isinstance(given, str) else list(given)
+def _listed(given: str | Sequence[str] | None, everything: list[str]) -> list[str]:
+    """Return a setting as a list: `all` is everything, None is nothing."""
+    if not given:
+        return []
+    if given == "all":
+        return everything
+    return [given] if isinstance(given, str) else list(given)
+
+
+def _check_known(field: str, given: Sequence[str], known: Sequence[str]) -> None:
+    for name in given:
+        if name not in known:
+            raise CmrvlmError(
+                f"unknown: '{name}'", field=field, remedy=f"Known: {', '.join(known)}, or all."
+            )
 
 
 def blackened(study: Study) -> Study:
-    """The study with black images; what is asked and what is true stay."""
+    """Return the study with black images; questions and truth stay."""
     return study.with_series(
         {
-            name: replace(one, image=np.zeros(one.image.shape, dtype=np.float32))
-            for name, one in study.series.items()
+            name: replace(series, image=np.zeros(series.image.shape, dtype=np.float32))
+            for name, series in study.series.items()
         }
     )
 
 
 def with_images_of(study: Study, other: Study) -> Study:
-    """The study with another patient's images in place of its own, where the other has the sequence.
+    """Return the study with another patient's images, where the other has the sequence.
 
     A mask stays where it fits the other image, so that masks are scored against the patient who was asked about.
     """
     series = {}
-    for name, own in study.series.items():
-        if name in other.series:
-            given = other.series[name]
-            fits = own.mask is not None and own.mask.shape == given.image.shape
-            series[name] = replace(
-                own,
-                image=given.image,
-                mask=own.mask if fits else None,
-                phases={},
-                levels=(),
-                frame_times_ms=given.frame_times_ms,
-                slice_places_mm=given.slice_places_mm,
-            )
+    for name, original in study.series.items():
+        if name not in other.series:
+            continue
+        shown = other.series[name]
+        fits = original.mask is not None and original.mask.shape == shown.image.shape
+        series[name] = replace(
+            original,
+            image=shown.image,
+            mask=original.mask if fits else None,
+            phases={},
+            levels=(),
+            frame_times_ms=shown.frame_times_ms,
+            slice_places_mm=shown.slice_places_mm,
+        )
     return study.with_series(series)
 
 
-def askable(instruction: Instruction, study: Study) -> bool:
-    """Whether the study's series have the frames, slices and masks that an instruction needs."""
-    for view in instruction.case.views:
+def askable(question: Question, study: Study) -> bool:
+    """Return whether the study's series have the frames, slices and masks that a question needs."""
+    for view in question.views:
         series = study.series.get(view.sequence)
         if series is None:
             return False
         slices, frames = series.image.shape[:2]
         if (view.slice or 0) >= slices or (view.frame or 0) >= frames:
             return False
-    target = instruction.case.mask
-    return target is None or study.series[target.sequence].mask is not None
+    if question.region is None:
+        return True
+    return study.series[question.region.sequence].mask is not None
 
 
 def partners(patient_of: Mapping[str, str], study_ids: Sequence[str]) -> dict[str, str]:
-    """For each study another patient's: the next one in an order by hash, round at the end; none for one patient alone.
+    """Return for each study one of another patient: the next in an order by hash, round at the end.
+
+    A study of the only patient has none.
 
     The order of the ids may follow the labels, that of their hashes does not.
     """
-    found = {}
+    partner_of = {}
     order = sorted(study_ids, key=lambda name: hashlib.sha256(name.encode()).hexdigest())
     for index, study in enumerate(order):
         later = [*order[index + 1 :], *order[:index]]
-        other = next((one for one in later if patient_of[one] != patient_of[study]), None)
-        if other is not None:
-            found[study] = other
-    return found
+        others = (other for other in later if patient_of[other] != patient_of[study])
+        partner = next(others, None)
+        if partner is not None:
+            partner_of[study] = partner
+    return partner_of

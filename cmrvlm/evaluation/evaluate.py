@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import hashlib
 import json
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -43,20 +44,23 @@ from cmrvlm.language_model.decoding import Decode
 from cmrvlm.metrics.bert_score import bert_scores, check_bert_model
 from cmrvlm.metrics.statistic import Weights
 from cmrvlm.metrics.text import BLEU_TOKENIZERS, meteor_missing
+from cmrvlm.runs.data import DataModule
 from cmrvlm.runs.lineage import SPLIT, TRAIN, read_lineage, trained_on
 from cmrvlm.runs.run_folder import TrainedRun, load_run, weights_hash
 from cmrvlm.runs.wiring import build_data
 from cmrvlm.study.atomic_files import write_json
 from cmrvlm.tasks.base import Task
 
-TEXT_TASKS = ("vqa_open", "caption", "report", "summary")
 
+def evaluation_data(run: TrainedRun, changes: Config) -> DataModule:
+    """Return the run's data module on the run's own split.
 
-def evaluation_data(run: TrainedRun, changes: Config) -> Any:
-    """The run's data module on the run's own split, with `changes` to its settings.
+    A change of the source, its root or its path means other data: the split is then made anew. Broken
+    studies are left out and counted, however many there are.
 
-    A change of the source, its root or its path means other data: the split is then made anew. Broken studies are
-    left out and counted, however many there are.
+    Args:
+        run: Trained run.
+        changes: Changes to the settings of its data.
     """
     config = json.loads(json.dumps(run.config))
     if "_target_" in (changes.get("source") or {}):
@@ -70,15 +74,13 @@ def evaluation_data(run: TrainedRun, changes: Config) -> Any:
     split = run.folder / SPLIT
     if not other_source and split.is_file():
         config["data"]["split_file"] = str(split)
-    data = build_data(config)
-    data.allowed_failures = len(data.source.study_ids())
+    data = build_data(config, allowed_failures=sys.maxsize)
     data.prepare_data()
-    data.collator = run.collator
     return data
 
 
 def chosen_tasks(tasks: Mapping[str, Task], names: Sequence[str] | None) -> dict[str, Task]:
-    """The tasks to ask.
+    """Return the tasks to ask.
 
     Raises:
         CmrvlmError: A name is none of the mix's tasks.
@@ -129,7 +131,7 @@ class Evaluation:
             config["subsets"], config["probes"], list(self.run.model.encoders)
         )
         self.data = evaluation_data(self.run, config["data"])
-        self.studies: list[str] = self.data.split.get(config["part"], [])
+        self.studies = list(self.data.split.get(config["part"], ()))
         if not self.studies:
             raise CmrvlmError(
                 f"part '{config['part']}' holds no study",
@@ -148,16 +150,17 @@ class Evaluation:
             self.tasks,
             config["max_new_tokens"],
             config["cases_per_task"],
-            partial(self.data.cache.load, sequences=None),
+            self.data.load_study,
             partners(patient_of, self.studies),
             config["studies_at_once"],
             self.decode,
             self.reading,
+            lowercase=config["lowercase"],
         )
         self.bootstrap = Bootstrap.of(
             [patient_of[study] for study in self.studies], config["bootstrap"]
         )
-        self.synthetic = bool(self.data.cache.load(self.studies[0]).synthetic)
+        self.synthetic = bool(self.data.load_study(self.studies[0]).synthetic)
 
     def _leave_out_trained_on(self, patient_of: Mapping[str, str]) -> dict[str, int]:
         """Leave out studies of patients whom the run, or one that it began from, was trained on, and count them.
@@ -187,11 +190,10 @@ class Evaluation:
         )
         panel = self.out / "panel.png" if full is None and rank_and_count()[0] == 0 else None
         asked = gathered(self.questioner.ask(loader, condition, full, panel), self.studies)
-        for answer in asked.answers:
-            answer.lowercase = self.config["lowercase"]
-        extra = (
-            {name: partial(bert_scores, **self.bert) for name in TEXT_TASKS} if self.bert else None
-        )
+        extra = None
+        if self.bert:
+            free_text = [name for name, task in self.tasks.items() if task.is_free_text]
+            extra = {name: partial(bert_scores, **self.bert) for name in free_text}
         found = statistics(asked, self.tasks, full, extra)
         tree, replicates = as_tree(found, asked, self.bootstrap)
         return Scored(asked, tree, replicates, answer_rows(asked, self.tasks, found))
@@ -206,7 +208,7 @@ class Evaluation:
             "left_out_trained_on": self.trained_on,
             "synthetic": self.synthetic,
             "weights": weights_hash(self.run.folder),
-            "data": self.data.cache.content_hash(self.studies),
+            "data": self.data.content_hash(self.studies),
             "study_ids": hashlib.sha256("/".join(self.studies).encode()).hexdigest()[:16],
             "preprocessing": self.run.preprocessing.spec(),
             "languages": list(self.data.mixture.languages),
@@ -233,30 +235,37 @@ class Evaluation:
 
 
 def evaluate(config: Config) -> dict[str, Any]:
-    """Evaluate as `conf/evaluate.yaml` says, write what it found, and return the content of `metrics.json`.
+    """Evaluate as `conf/evaluate.yaml` says, write the results, and return the content of `metrics.json`.
 
     Args:
         config: Plain configuration.
+
+    Raises:
+        CmrvlmError: A setting is unknown, or there is nothing to evaluate on.
     """
     join_processes()
-    one = Evaluation(config)
-    one.out.mkdir(parents=True, exist_ok=True)
-    full = one.score(one.conditions[0], None)
+    evaluation = Evaluation(config)
+    evaluation.out.mkdir(parents=True, exist_ok=True)
+    full = evaluation.score(evaluation.conditions[0], None)
     probes: dict[str, Tree] = {}
     subsets: dict[str, Tree] = {}
     rows = list(full.rows)
-    failures = one.broken | full.asked.failures
-    for condition in one.conditions[1:]:
-        scored = one.score(condition, full.asked)
-        if not condition.probe:
-            add_differences(scored.tree, scored.asked, full.asked, one.tasks, one.bootstrap)
-        (probes if condition.probe else subsets)[condition.name] = scored.tree
+    failures = evaluation.broken | full.asked.failures
+    for condition in evaluation.conditions[1:]:
+        scored = evaluation.score(condition, full.asked)
+        if condition.probe:
+            probes[condition.name] = scored.tree
+        else:
+            add_differences(
+                scored.tree, scored.asked, full.asked, evaluation.tasks, evaluation.bootstrap
+            )
+            subsets[condition.name] = scored.tree
         rows += scored.rows
         for study, reason in scored.asked.failures.items():
             failures.setdefault(study, f"{condition.name}: {reason}")
     rows += [
         {"study": study, "subset": "full", "probe": "", "failure": reason}
-        for study, reason in one.broken.items()
+        for study, reason in evaluation.broken.items()
     ]
     content = {
         "time": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
@@ -264,28 +273,33 @@ def evaluate(config: Config) -> dict[str, Any]:
         "probes": probes,
         "subsets": subsets,
         "failures": failures,
-        "settings": one.settings(),
+        "settings": evaluation.settings(),
     }
-    if rank_and_count()[0] > 0:
+    rank, _ = rank_and_count()
+    if rank > 0:
         return content
-    write_json(one.out / "metrics.json", content)
-    write_answers(rows, one.out / "answers.parquet")
-    write_replicates(one.out / "replicates.parquet", one.bootstrap, full.replicates)
-    _figures(one, full, subsets)
-    _tables(one, full, probes, subsets, failures)
+    write_json(evaluation.out / "metrics.json", content)
+    write_answers(rows, evaluation.out / "answers.parquet")
+    write_replicates(evaluation.out / "replicates.parquet", evaluation.bootstrap, full.replicates)
+    _figures(evaluation, full, subsets)
+    _tables(evaluation, full, probes, subsets, failures)
     return content
 
 
-def _figures(one: Evaluation, full: Scored, subsets: Mapping[str, Tree]) -> None:
-    by_task = {
-        name: [full.asked.answers[row] for row in rows]
-        for name, rows in full.asked.by_task().items()
-    }
-    figures.bland_altman(by_task.get("volume", []), one.out / "bland_altman.png")
-    figures.reliability(
-        by_task.get("disease", []), by_task.get("abnormality", []), one.out / "reliability.png"
-    )
-    figures.subset_map(subsets, one.out / "subsets.png")
+def _figures(evaluation: Evaluation, full: Scored, subsets: Mapping[str, Tree]) -> None:
+    """Draw agreement, calibration and scores by sequences shown, for the tasks that have them."""
+    rows_by_task = full.asked.by_task()
+    pairs: dict[str, list[tuple[float, float]]] = {}
+    calibrations = {}
+    for name, task in evaluation.tasks.items():
+        answers = [full.asked.answers[row] for row in rows_by_task.get(name, [])]
+        pairs |= task.stated_and_true(answers)
+        calibration = task.calibration(answers)
+        if calibration is not None:
+            calibrations[name] = calibration
+    figures.bland_altman(pairs, evaluation.out / "bland_altman.png")
+    figures.reliability(calibrations, evaluation.out / "reliability.png")
+    figures.subset_map(subsets, evaluation.out / "subsets.png")
 
 
 def _tables(
@@ -305,12 +319,10 @@ def _tables(
     if probes:
         parts.append((*tables.probe_rows(probes), "Answers that probes leave unchanged"))
     if subsets:
-        primary = {name: task.primary for name, task in one.tasks.items()} | (
-            {"disease": "macro_auroc"} if "disease" in one.tasks else {}
-        )
+        metric_of = {name: task.subset_metric or task.primary for name, task in one.tasks.items()}
         parts.append(
             (
-                *tables.subset_rows(full.tree, subsets, primary),
+                *tables.subset_rows(full.tree, subsets, metric_of),
                 "Sequences shown (difference from all)",
             )
         )

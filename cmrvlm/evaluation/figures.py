@@ -1,64 +1,91 @@
-"""Figures of an evaluation: agreement of volumes, calibration, and what each subset of sequences is good for."""
+"""Draw the figures of an evaluation: agreement of numbers, calibration, and scores by sequences shown."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from numpy.typing import NDArray
 
 from cmrvlm.evaluation.results import Tree
 from cmrvlm.metrics.agreement import LIMIT
 from cmrvlm.metrics.statistic import CalibrationError
 from cmrvlm.study.drawing import save
-from cmrvlm.study.measurements import MEASUREMENTS, numbers_stated
-from cmrvlm.study.vocabulary import DISEASES, FINDINGS
-from cmrvlm.tasks.base import Answer
-from cmrvlm.tasks.quantification import QUANTITIES
+from cmrvlm.study.measurements import MEASUREMENTS
+from cmrvlm.study.vocabulary import DISEASES
+from cmrvlm.tasks.base import Calibration
 
 
-def bland_altman(answers: Sequence[Answer], path: Path) -> None:
-    """Difference against mean of each quantity that `volume` answers state, with bias and limits of agreement."""
-    names = [name for own in QUANTITIES.values() for name in own]
-    pairs: dict[str, list[tuple[float, float]]] = {name: [] for name in names}
-    for answer in answers:
-        for name, said in numbers_stated(answer.text).items():
-            if name in QUANTITIES.get(answer.instruction.case.key, ()):
-                pairs[name].append((said, answer.instruction.values[name]))
+def bland_altman(pairs: Mapping[str, Sequence[tuple[float, float]]], path: Path) -> None:
+    """Draw difference against mean of each measurement, with bias and limits of agreement.
+
+    Args:
+        pairs: Measurement to pairs of stated and true number.
+        path: File to write; nothing is written without any pair.
+    """
     if not any(pairs.values()):
         return
-    figure = Figure(figsize=(11, 6.2), layout="constrained")
-    for axis, name in zip(figure.subplots(2, 3).flat, names, strict=True):
-        one = MEASUREMENTS[name]
-        axis.set_title(f"{one.en} ({one.unit})", fontsize=9)
+    columns = min(3, len(pairs))
+    rows = math.ceil(len(pairs) / columns)
+    figure = Figure(figsize=(11 * columns / 3, 3.1 * rows), layout="constrained")
+    axes = figure.subplots(rows, columns, squeeze=False).flat
+    for axis, (name, numbers) in zip(axes, pairs.items(), strict=False):
+        measurement = MEASUREMENTS[name]
+        axis.set_title(f"{measurement.en} ({measurement.unit})", fontsize=9)
         axis.set_xlabel("mean of model and truth", fontsize=8)
         axis.set_ylabel("model - truth", fontsize=8)
-        if len(pairs[name]) > 1:
-            values = np.array(pairs[name])
-            gap = values[:, 0] - values[:, 1]
-            axis.scatter(values.mean(axis=1), gap, s=9, alpha=0.6)
-            for height in (
-                gap.mean(),
-                *(gap.mean() + sign * LIMIT * gap.std(ddof=1) for sign in (-1, 1)),
-            ):
-                axis.axhline(
-                    height,
-                    color="black",
-                    linewidth=0.8,
-                    linestyle="-" if height == gap.mean() else "--",
-                )
+        if len(numbers) > 1:
+            _draw_agreement(axis, np.array(numbers))
     save(figure, path, vector=True)
 
 
-def _reliability(axis: Axes, truth: np.ndarray, guess: np.ndarray, title: str) -> None:
-    index = np.clip((guess * CalibrationError.bins).astype(int), 0, CalibrationError.bins - 1)
-    filled = np.unique(index)
+def _draw_agreement(axis: Axes, pairs: NDArray[np.float64]) -> None:
+    """Draw one Bland-Altman plot.
+
+    Args:
+        axis: Where to draw.
+        pairs: (N, 2) stated and true numbers.
+    """
+    difference = pairs[:, 0] - pairs[:, 1]
+    bias = difference.mean()
+    spread = LIMIT * difference.std(ddof=1)
+    axis.scatter(pairs.mean(axis=1), difference, s=9, alpha=0.6)
+    axis.axhline(bias, color="black", linewidth=0.8, linestyle="-")
+    for limit in (bias - spread, bias + spread):
+        axis.axhline(limit, color="black", linewidth=0.8, linestyle="--")
+
+
+def reliability(calibrations: Mapping[str, Calibration], path: Path) -> None:
+    """Draw observed share against predicted probability.
+
+    Args:
+        calibrations: Task to its probabilities and what was true.
+        path: File to write; nothing is written without any task.
+    """
+    if not calibrations:
+        return
+    count = len(calibrations)
+    figure = Figure(figsize=(4 * count, 3.6), layout="constrained")
+    axes = figure.subplots(1, count, squeeze=False)[0]
+    for axis, (task, calibration) in zip(axes, calibrations.items(), strict=True):
+        _draw_reliability(axis, calibration, task)
+    save(figure, path, vector=True)
+
+
+def _draw_reliability(axis: Axes, calibration: Calibration, title: str) -> None:
+    truth = np.asarray(calibration.truth)
+    probability = np.asarray(calibration.probability)
+    bins = CalibrationError.bins
+    bin_of = np.clip((probability * bins).astype(int), 0, bins - 1)
+    filled = np.unique(bin_of)
     axis.plot([0, 1], [0, 1], color="grey", linewidth=0.8)
     axis.plot(
-        [guess[index == b].mean() for b in filled],
-        [truth[index == b].mean() for b in filled],
+        [probability[bin_of == number].mean() for number in filled],
+        [truth[bin_of == number].mean() for number in filled],
         marker="o",
     )
     axis.set_title(title, fontsize=9)
@@ -66,39 +93,8 @@ def _reliability(axis: Axes, truth: np.ndarray, guess: np.ndarray, title: str) -
     axis.set_ylabel("observed share", fontsize=8)
 
 
-def reliability(diseases: Sequence[Answer], findings: Sequence[Answer], path: Path) -> None:
-    """Observed against predicted share for the probabilities of diseases and of findings."""
-    panels = []
-    known = [
-        a for a in diseases if "disease" in a.read_outs and a.instruction.case.truth is not None
-    ]
-    if known:
-        truth = np.array(
-            [[c in str(a.instruction.case.truth).split("+") for c in DISEASES] for a in known]
-        )
-        panels.append(
-            ("disease", truth.ravel(), np.stack([a.read_outs["disease"] for a in known]).ravel())
-        )
-    asked = [a for a in findings if "findings" in a.read_outs]
-    if asked:
-        codes = list(FINDINGS)
-        guess = np.array(
-            [a.read_outs["findings"][codes.index(a.instruction.case.key)] for a in asked]
-        )
-        panels.append(
-            ("abnormality", np.array([a.instruction.case.truth == "yes" for a in asked]), guess)
-        )
-    if not panels:
-        return
-    figure = Figure(figsize=(4 * len(panels), 3.6), layout="constrained")
-    axes = figure.subplots(1, len(panels), squeeze=False)[0]
-    for axis, (title, truth, guess) in zip(axes, panels, strict=True):
-        _reliability(axis, truth, guess, title)
-    save(figure, path, vector=True)
-
-
 def subset_map(trees: Mapping[str, Tree], path: Path) -> None:
-    """AUROC of each disease by subset of sequences, as a map with numbers."""
+    """Draw the AUROC of each disease by subset of sequences, as a map with numbers."""
     rows = [name for name in trees if trees[name].get("disease")]
     if len(rows) < 2:
         return

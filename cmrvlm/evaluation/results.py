@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from cmrvlm.evaluation.asking import Asked, question_of, unchanged
+from cmrvlm.evaluation.asking import Asked, unchanged
 from cmrvlm.evaluation.conditions import FULL
 from cmrvlm.metrics.statistic import Mean, Statistic, Weights, per_answer
 from cmrvlm.tasks.base import Task
@@ -133,8 +133,8 @@ def add_differences(
     What a subset cannot be asked at all would otherwise make it look better, or worse, than it is. Reports and captions
     are compared each with its own reference, which says less where less is shown.
     """
-    rows_here = {question_of(answer): row for row, answer in enumerate(asked.answers)}
-    rows_there = {question_of(answer): row for row, answer in enumerate(full.answers)}
+    rows_here = {answer.question.identity: row for row, answer in enumerate(asked.answers)}
+    rows_there = {answer.question.identity: row for row, answer in enumerate(full.answers)}
     common = [question for question in rows_here if question in rows_there]
     for name, task in tasks.items():
         own = [question for question in common if question[1] == name]
@@ -194,7 +194,7 @@ def answer_rows(asked: Asked, tasks: Mapping[str, Task], found: Found) -> list[d
         {
             "study": a.instruction.study_id,
             "task": a.instruction.task,
-            "question": a.instruction.case.key,
+            "question": a.instruction.key,
             "language": a.instruction.language,
             "prompt": a.instruction.prompt,
             "target": a.instruction.reference,

@@ -1,8 +1,9 @@
-"""Answers of a trained model to a batch of instructions: text, masks, boxes and read-outs."""
+"""Answer a batch of questions with a trained model: text, masks, boxes and read-outs."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -11,25 +12,23 @@ from torch import Tensor
 
 from cmrvlm.errors import CmrvlmError
 from cmrvlm.inference.mask_reading import MaskReading
-from cmrvlm.instructions.batch import Batch
+from cmrvlm.instructions.answer import Answer, AnswerWithTruth
+from cmrvlm.instructions.batch import Batch, QuestionBatch
 from cmrvlm.instructions.collate import Collator
-from cmrvlm.instructions.rows import rows_by_series, rows_of
-from cmrvlm.instructions.targets import measurements_of, risk_of, without_volumes
+from cmrvlm.instructions.question import Question
+from cmrvlm.instructions.read_outs import READ_OUTS, Vector, quoted_values, without_volumes
+from cmrvlm.instructions.rows import ShownSet, rows_by_shown_set
 from cmrvlm.language_model.answer_rules import OneOf, Outline, Rule
 from cmrvlm.language_model.decoding import Decode
-from cmrvlm.models.features import Features
+from cmrvlm.models.features import Features, ReadRows
 from cmrvlm.models.precision import autocast_of
-from cmrvlm.models.vision_language_model import CMRVLM
+from cmrvlm.models.vision_language_model import VisionLanguageModel
 from cmrvlm.reports.writer import CUT, all_headings
-from cmrvlm.study.measurements import FEWEST_SLICES, MACE_RISK, fill_quotes
-from cmrvlm.tasks.base import Answer, Instruction
-from cmrvlm.tasks.segmentation import said_absent
-
-_PROBABILITIES = ("disease", "findings", "hazard")
+from cmrvlm.study.measurements import fill_quotes
 
 
 def device_of(name: str) -> torch.device:
-    """The device that `auto`, `cpu` or `cuda` stands for; `auto` is a GPU where there is one.
+    """Return the device that `auto`, `cpu` or `cuda` stands for; `auto` is a GPU where there is one.
 
     Raises:
         CmrvlmError: The name is unknown, or there is no GPU.
@@ -38,161 +37,206 @@ def device_of(name: str) -> torch.device:
         raise CmrvlmError(
             f"unknown device '{name}'", field="device", remedy="Use auto, cpu or cuda."
         )
-    found = torch.cuda.is_available()
-    if name == "cuda" and not found:
+    has_gpu = torch.cuda.is_available()
+    if name == "cuda" and not has_gpu:
         raise CmrvlmError(
             "there is no GPU here", field="device", remedy="Use device=auto or device=cpu."
         )
-    return torch.device("cuda" if found and name != "cpu" else "cpu")
+    return torch.device("cuda" if has_gpu and name != "cpu" else "cpu")
 
 
-@torch.no_grad()
 def answer_batch(
-    model: CMRVLM,
+    model: VisionLanguageModel,
     collator: Collator,
     batch: Batch,
     max_new_tokens: int,
     decode: Decode | None = None,
     reading: MaskReading | None = None,
-) -> list[Answer]:
-    """Ask a model every instruction of a batch, in the precision that it was trained in; images are encoded once.
+    *,
+    lowercase: bool = False,
+) -> list[AnswerWithTruth]:
+    """Answer the instructions of a batch and return each answer beside its truth.
 
     Args:
-        model: In evaluation mode; the batch is moved to where it is.
+        model: See `answer_questions`.
+        collator: See `answer_questions`.
+        batch: Studies with instructions.
+        max_new_tokens: See `answer_questions`.
+        decode: See `answer_questions`.
+        reading: See `answer_questions`.
+        lowercase: Overlap scores compare texts in lower case.
+    """
+    answers = answer_questions(model, collator, batch.questions(), max_new_tokens, decode, reading)
+    beside_truth = []
+    for answer, instruction, mask in zip(answers, batch.instructions, batch.masks, strict=True):
+        truth_mask = None if mask is None else mask.cpu().numpy()
+        beside_truth.append(
+            AnswerWithTruth.of(answer, instruction, truth_mask, lowercase=lowercase)
+        )
+    return beside_truth
+
+
+@torch.no_grad()
+def answer_questions(
+    model: VisionLanguageModel,
+    collator: Collator,
+    batch: QuestionBatch,
+    max_new_tokens: int,
+    decode: Decode | None = None,
+    reading: MaskReading | None = None,
+) -> list[Answer]:
+    """Answer every question of a batch, in the precision of the training; images are encoded once.
+
+    Args:
+        model: In evaluation mode; the batch is moved to its device.
         collator: The one that made the batch.
         batch: Questions; a batch without media is answered from the prompts alone.
         max_new_tokens: Longest answer; one of those that a closed question allows is never cut.
-        decode: How; None takes the likeliest token each time.
-        reading: How masks are read; None takes them as they are.
+        decode: Way of decoding; None takes the likeliest token each time.
+        reading: Way of reading masks; None takes them as they are.
 
     Returns:
-        One answer for each instruction, in their order.
+        One answer for each question, in their order.
     """
-    device = next(model.parameters()).device
-    with autocast_of(model.precision, device):
-        return _answers(
-            model, collator, batch.to(device), max_new_tokens, decode, reading or MaskReading()
-        )
+    if not batch.questions:
+        return []
+    reading = reading or MaskReading()
+    with autocast_of(model.precision, model.device):
+        batch = batch.to(model.device)
+        features = model.encode(batch.media)
+        tokens = model.image_tokens(features, batch.questions, batch.owners)
+        answers = _answers_in_words(model, collator, batch, tokens, max_new_tokens, decode)
+        answers = _with_masks(model, collator, batch, features, tokens, answers, reading)
+        return _with_read_outs(model, features, answers, batch.owners)
 
 
-def _answers(
-    model: CMRVLM,
+def _answers_in_words(
+    model: VisionLanguageModel,
     collator: Collator,
-    batch: Batch,
+    batch: QuestionBatch,
+    tokens: list[Tensor],
     max_new_tokens: int,
     decode: Decode | None,
-    reading: MaskReading,
 ) -> list[Answer]:
-    """Answer as `answer_batch` says, with the batch where the model is."""
-    owners = rows_of(batch)
-    features = model.encode(batch.media)
-    tokens = model.image_tokens(features, batch.instructions, owners)
+    """Generate the text of each answer."""
     blind = not batch.media
-    prompts = [collator.prompt_ids(one, blind) for one in batch.instructions]
-    end = int(collator.tokenizer.eos_token_id)
-    rules = [_rule(collator, one, end) for one in batch.instructions]
+    prompts = [collator.prompt_ids(question, blind=blind) for question in batch.questions]
+    rules = [_rule(collator, question) for question in batch.questions]
     groups = [
-        (owner, one.case.views) for owner, one in zip(owners, batch.instructions, strict=True)
+        (owner, question.views)
+        for owner, question in zip(batch.owners, batch.questions, strict=True)
     ]
-    new = model.generate(tokens, prompts, groups, end, max_new_tokens, rules, decode)
-    texts = [
-        collator.tokenizer.decode([t for t in ids if t != collator.image_id]).strip() for ids in new
-    ]
-    answers = [
-        Answer(one, text, truncated=not one.allowed and len(ids) >= max_new_tokens)
-        for one, text, ids in zip(batch.instructions, texts, new, strict=True)
-    ]
-    _add_masks(model, collator, batch, features, tokens, answers, reading)
-    _add_read_outs(model, features, answers, owners)
-    for answer in answers:
-        answer.text = fill_quotes(
-            answer.text, quoted_values(answer.read_outs), answer.instruction.language
-        )
+    generated = model.generate(
+        tokens, prompts, groups, collator.end_id, max_new_tokens, rules, decode
+    )
+    answers = []
+    for question, ids in zip(batch.questions, generated, strict=True):
+        words = [token for token in ids if token != collator.image_id]
+        text = collator.tokenizer.decode(words).strip()
+        truncated = not question.allowed and len(ids) >= max_new_tokens
+        answers.append(Answer(question=question, text=text, truncated=truncated))
     return answers
 
 
-def _rule(collator: Collator, instruction: Instruction, end: int) -> Rule | None:
-    """What an answer may say: one of those that a closed question allows, or its headings in their order."""
-    tokenizer = collator.tokenizer
-
-    def encode(text: str) -> list[int]:
-        return [int(one) for one in tokenizer.encode(text, add_special_tokens=False)]
-
-    if instruction.allowed:
-        return OneOf([[*encode(one), end] for one in instruction.allowed])
-    if not instruction.outline:
-        return None
-    return Outline(instruction.outline, all_headings(), encode, tokenizer.decode, end, CUT)
-
-
-def quoted_values(read_outs: Mapping[str, NDArray[np.float32]]) -> dict[str, float]:
-    """Numbers that texts quote, from the read-outs of an answer."""
-    values = measurements_of(read_outs["measurements"]) if "measurements" in read_outs else {}
-    if "hazard" in read_outs:
-        values[MACE_RISK] = 100 * risk_of(read_outs["hazard"])
-    return values
+def _rule(collator: Collator, question: Question) -> Rule | None:
+    """Return the rule of an answer: one of those that a closed question allows, or its headings in order."""
+    if question.allowed:
+        return OneOf([[*collator.text_ids(text), collator.end_id] for text in question.allowed])
+    if question.outline:
+        return Outline(
+            question.outline,
+            all_headings(),
+            collator.text_ids,
+            collator.tokenizer.decode,
+            collator.end_id,
+            CUT,
+        )
+    return None
 
 
-def _add_masks(
-    model: CMRVLM,
+def _with_masks(
+    model: VisionLanguageModel,
     collator: Collator,
-    batch: Batch,
+    batch: QuestionBatch,
     features: Features,
     tokens: list[Tensor],
     answers: list[Answer],
     reading: MaskReading,
-) -> None:
-    asked = [row for row, one in enumerate(batch.instructions) if one.case.mask is not None]
+) -> list[Answer]:
+    """Return the answers with the masks and boxes that their words ask for."""
+    asked = [row for row, question in enumerate(batch.questions) if question.region is not None]
     if not asked:
-        return
-    instructions: list[Instruction] = [batch.instructions[row] for row in asked]
-    owners = [int(batch.owners[row]) for row in asked]
-    rows = collator.rows(
-        instructions, owners, blind=not batch.media, answers=[answers[row].text for row in asked]
-    )
-    rows = rows.to(batch.owners.device)
+        return answers
+    questions = [batch.questions[row] for row in asked]
+    owners = [batch.owners[row] for row in asked]
+    texts = [answers[row].text for row in asked]
+    rows = collator.rows(questions, owners, texts, blind=not batch.media).to(model.device)
     hidden = model.read(rows, [tokens[row] for row in asked])
-    logits = reading.logits(model, batch.media, features, hidden, rows, instructions, owners)
+    read_rows = ReadRows(features, hidden, rows, questions, owners)
+    logits = reading.logits(model, batch.media, read_rows)
+    answers = list(answers)
     for position, row in enumerate(asked):
-        answer, truth, target = answers[row], batch.masks[row], instructions[position].case.mask
-        assert target is not None
-        answer.truth_mask = None if truth is None else truth.cpu().numpy()
-        answer.spacing_mm = batch.spacings_mm[row]
-        absent = (
-            None
-            if target.as_box
-            else said_absent(target.structure, instructions[position].language)
-        )
+        mask = None
         if position in logits:
-            answer.mask = reading.mask(logits[position], instructions[position])
-        elif answer.text == absent and (owners[position], target.sequence) in features.place:
-            stack, _ = features.place[owners[position], target.sequence]
-            _, _, z, _, h, w = features.stacks[target.sequence][stack].pyramid[0].shape
-            answer.mask = np.zeros((z, len(target.frames), h, w), dtype=bool)
-        if absent and answer.mask is not None and not answer.mask.any():
-            answer.text = absent  # what is nowhere is not there, whatever the words said
+            mask = reading.mask(logits[position], questions[position])
+        elif answers[row].text == questions[position].absent:
+            mask = _empty_mask(features, questions[position], owners[position])
+        text = answers[row].text
+        if mask is not None and questions[position].absent and not mask.any():
+            # A structure that is nowhere is absent, whatever the words said.
+            text = questions[position].words_for_mask(is_empty=True)
+        answers[row] = replace(
+            answers[row], text=text, mask=mask, spacing_mm=batch.spacings_mm[row]
+        )
+    return answers
 
 
-def _add_read_outs(
-    model: CMRVLM, features: Features, answers: list[Answer], owners: list[int]
-) -> None:
-    """Read-outs of each distinct set of whole series once, given to all answers that show it."""
-    sets = rows_by_series(features.place, [answer.instruction for answer in answers], owners)
-    outputs = model.read_outs(features, list(sets))
-    for index, ((owner, _), rows) in enumerate(sets.items()):
-        values = {}
-        for name, logits in outputs.items():
-            one = logits[index].float()
-            values[name] = (torch.sigmoid(one) if name in _PROBABILITIES else one).cpu().numpy()
-        if "measurements" in values and _slices_of_sax(features, owner) < FEWEST_SLICES:
-            values["measurements"] = without_volumes(values["measurements"])
-        for row in rows:
-            answers[row].read_outs = values
+def _empty_mask(features: Features, question: Question, owner: int) -> NDArray[np.bool_] | None:
+    """Return a mask (Z, F, H, W) without a voxel, None where the series was not encoded."""
+    region = question.region
+    assert region is not None
+    if (owner, region.sequence) not in features:
+        return None
+    finest = features.encoded(owner, region.sequence).pyramid[0]
+    _, _, z, _, h, w = finest.shape
+    return np.zeros((z, len(region.frames), h, w), dtype=bool)
 
 
-def _slices_of_sax(features: Features, owner: int) -> int:
-    """Slices of a study's short-axis stack, 0 without one."""
-    if (owner, "sax") not in features.place:
-        return 0
-    stack, _ = features.place[owner, "sax"]
-    return int(features.stacks["sax"][stack].grid.shape[2])
+def _with_read_outs(
+    model: VisionLanguageModel,
+    features: Features,
+    answers: Sequence[Answer],
+    owners: Sequence[int],
+) -> list[Answer]:
+    """Return the answers with the read-outs of the whole series that they show, quoted in their texts."""
+    questions = [answer.question for answer in answers]
+    shown_sets = rows_by_shown_set(features, questions, owners)
+    values = _read_out_values(model, features, list(shown_sets))
+    values_of_row = {
+        row: of_set
+        for of_set, rows in zip(values, shown_sets.values(), strict=True)
+        for row in rows
+    }
+    completed = []
+    for row, answer in enumerate(answers):
+        of_row = values_of_row.get(row, {})
+        text = fill_quotes(answer.text, quoted_values(of_row), answer.question.language)
+        completed.append(replace(answer, text=text, read_outs=of_row))
+    return completed
+
+
+def _read_out_values(
+    model: VisionLanguageModel, features: Features, shown_sets: Sequence[ShownSet]
+) -> list[dict[str, Vector]]:
+    """Return the read-outs of each set of whole series, each set read once."""
+    outputs = model.read_outs(features, shown_sets)
+    values = []
+    for index, (study, _) in enumerate(shown_sets):
+        of_set = {}
+        for name, output in outputs.items():
+            vector = output[index].float()
+            if READ_OUTS[name].is_probability:
+                vector = torch.sigmoid(vector)
+            of_set[name] = vector.cpu().numpy()
+        values.append(without_volumes(of_set, features.slices(study, "sax")))
+    return values

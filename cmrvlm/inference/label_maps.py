@@ -1,8 +1,8 @@
-"""Predicted masks as one map of structures, and the way back to the grid and the values of the user's own files."""
+"""Combine predicted masks into label maps, and bring them back to the grid and the values of the user's files."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -11,156 +11,130 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from cmrvlm.errors import CmrvlmError
+from cmrvlm.instructions.answer import Answer
 from cmrvlm.quantification.ventricles import NEIGHBOURS, phases_of_masks
 from cmrvlm.study.study import Series, Study
 from cmrvlm.study.vocabulary import NOT_ANNOTATED, STRUCTURES
-from cmrvlm.tasks.base import Answer
 from cmrvlm.transforms.frames import frames_to_keep
 from cmrvlm.transforms.geometry import resample_mask
 
-FRAMES = ("all", "seen", "ed_es")
+_DRAWING_ORDER = ("la", "ra", "rv", "myo", "scar", "no_reflow", "lv")
 
 
-def with_empty_masks(study: Study) -> Study:
-    """The study with masks in which nothing is annotated, as places for predictions."""
-    series = {
-        name: replace(
-            one, mask=np.full(one.image.shape, NOT_ANNOTATED, dtype=np.uint8), phases={}, levels=()
-        )
-        for name, one in study.series.items()
-    }
-    return study.with_series(series)
+def label_map(answers: Iterable[Answer], sequence: str) -> NDArray[np.uint8] | None:
+    """Return predicted structures (Z, T, H, W) of a sequence, None when no answer has a mask on it.
 
+    Where structures overlap, the cavity goes before the wall, the wall before the right ventricle and that
+    before the atria. A scar is drawn into the wall and the zone without reflow into the scar; where those
+    were asked for, nowhere else.
 
-def label_map(answers: Sequence[Answer], sequence: str) -> NDArray[np.uint8] | None:
-    """Predicted structures (Z, T, H, W) of a sequence in canonical values, None when none was answered.
-
-    Where structures overlap, the cavity goes before the wall, the wall before the right ventricle and that before the
-    atria; a scar is drawn into the wall, and the zone without reflow into the scar, and where those were asked for,
-    nowhere else.
+    Args:
+        answers: Answers about one study.
+        sequence: Series on which the masks lie.
     """
-    found = {}
+    masks: dict[str, NDArray[np.bool_]] = {}
     for answer in answers:
-        target = answer.instruction.case.mask
-        if target is not None and target.sequence == sequence and answer.mask is not None:
-            found[target.structure] = answer.mask
-    if not found:
+        region = answer.question.region
+        if region is not None and region.sequence == sequence and answer.mask is not None:
+            masks[region.structure] = answer.mask
+    if not masks:
         return None
     for inner, outer in (("scar", "myo"), ("no_reflow", "scar")):
-        if inner in found and outer in found:
-            found[inner] = found[inner] & found[outer]
-    result = np.zeros(next(iter(found.values())).shape, dtype=np.uint8)
-    for structure in ("la", "ra", "rv", "myo", "scar", "no_reflow", "lv"):
-        if structure in found:
-            result[found[structure]] = STRUCTURES[structure]
-    return result
+        if inner in masks and outer in masks:
+            masks[inner] = masks[inner] & masks[outer]
+    labels = np.zeros(next(iter(masks.values())).shape, dtype=np.uint8)
+    for structure in _DRAWING_ORDER:
+        if structure in masks:
+            labels[masks[structure]] = STRUCTURES[structure]
+    return labels
 
 
 def to_native(
     labels: NDArray[np.uint8], model_study: Study, native: Study, sequence: str
 ) -> NDArray[np.uint8]:
-    """Labels on the native grid; frames that the model did not see are 255 (not annotated).
+    """Return a label map (Z, T, H, W) on the native grid; frames that the model did not see are 255.
 
-    What lies outside the model's field of view is background, but 255 beside a structure that runs into its edge, in
-    the plane or across it.
+    Voxels outside the model's field of view are background, but 255 beside a structure that runs into its
+    edge, in the plane or across it.
+
+    Args:
+        labels: (Z, F, H, W) on the model's grid.
+        model_study: Study on the model's grid.
+        native: Study on its own grid.
+        sequence: Series of the label map.
     """
-    here, there = model_study.series[sequence], native.series[sequence]
-    z, t, h, w = there.image.shape
-    moved = resample_mask(labels, here.affine, there.affine, (z, h, w))
+    model_series = model_study.series[sequence]
+    native_series = native.series[sequence]
+    z, t, h, w = native_series.image.shape
+    moved = resample_mask(labels, model_series.affine, native_series.affine, (z, h, w))
     outside = moved == NOT_ANNOTATED
     if outside.any():
-        beside = ndimage.binary_dilation(
-            (moved != STRUCTURES["background"]) & ~outside, NEIGHBOURS[:, None]
-        )
+        foreground = (moved != STRUCTURES["background"]) & ~outside
+        beside = ndimage.binary_dilation(foreground, NEIGHBOURS[:, None])
         moved[outside & ~beside] = STRUCTURES["background"]
-    result = np.full(there.image.shape, NOT_ANNOTATED, dtype=np.uint8)
-    result[:, frames_to_keep(t, labels.shape[1], dict(there.phases))] = moved
+    result = np.full(native_series.image.shape, NOT_ANNOTATED, dtype=np.uint8)
+    result[:, frames_to_keep(t, labels.shape[1], dict(native_series.phases))] = moved
     return result
 
 
-def coded(labels: NDArray[np.uint8], values: Mapping[str, int] | None) -> NDArray[np.uint8]:
-    """Labels with the values of another coding, such as that of the data set a mask is compared with.
+def recoded(labels: NDArray[np.uint8], values: Mapping[str, int] | None) -> NDArray[np.uint8]:
+    """Return labels with the values of another coding, such as that of a data set to compare with.
 
     Args:
-        labels: Canonical values; 255 (not annotated) stays.
+        labels: (Z, T, H, W) canonical values; 255 (not annotated) stays.
         values: Structure to value; None keeps the canonical ones. Without a value of their own scar and no-reflow have
             that of the wall, and other structures become background.
+
+    Returns:
+        (Z, T, H, W).
     """
     if values is None:
         return labels
     table = np.zeros(NOT_ANNOTATED + 1, dtype=np.uint8)
     table[NOT_ANNOTATED] = NOT_ANNOTATED
     scar = values.get("scar", values.get("myo", 0))
-    for name, value in ({"scar": scar, "no_reflow": scar} | dict(values)).items():
+    coding = {"scar": scar, "no_reflow": scar} | dict(values)
+    for name, value in coding.items():
         table[STRUCTURES[name]] = value
     return table[labels]
 
 
 def check_coding(values: Mapping[str, Any] | None) -> None:
-    """Refuse a coding of masks in which a structure is unknown, or a value not its own.
+    """Refuse a coding of masks with an unknown structure, a value out of range, or a value used twice.
 
     Raises:
-        CmrvlmError: It is so.
+        CmrvlmError: There is one.
     """
-    given = values or {}
-    odd = [
-        name
-        for name, value in given.items()
-        if name not in STRUCTURES or not isinstance(value, int) or not 0 < value < NOT_ANNOTATED
-    ]
-    if odd or len(set(given.values())) < len(given):
+    if values is None:
+        return
+    unknown = set(values) - set(STRUCTURES)
+    in_range = all(isinstance(value, int) and 0 < value < 255 for value in values.values())
+    if unknown or not in_range or len(set(values.values())) < len(values):
         raise CmrvlmError(
-            f"no coding of masks: {dict(given)}",
+            f"no coding of masks: {dict(values)}",
             field="mask_values",
             remedy=f"Give each of {', '.join(STRUCTURES)} a value of its own, 1 to 254.",
         )
 
 
-def frames_wanted(frames: object, native: Study) -> dict[str, NDArray[np.bool_]]:
-    """(T,) of each series: the frames that masks are wanted of, whether the model sees them at first or not.
+def shown_frames(count: int, seen: int, shift: int) -> NDArray[np.bool_]:
+    """Return (T,), true for the frames that a model sees of a cine that begins some frames later.
 
     Args:
-        frames: `all`; `ed_es`, which are found among all; `seen` for no more than the model sees at a time; or numbers
-            of frames of every cine, from 0. A series of one frame has its mask whatever is given.
-        native: The study on its own grid.
-
-    Raises:
-        CmrvlmError: It is none of these, or a cine has no frame of that number.
+        count: Frames of the cine.
+        seen: Frames that the model sees at a time.
+        shift: Number of frames by which the cine begins later.
     """
-    lengths = {name: one.image.shape[1] for name, one in native.series.items()}
-    if isinstance(frames, str) and frames in FRAMES:
-        return {name: np.full(length, frames != "seen") for name, length in lengths.items()}
-    if (
-        not isinstance(frames, Sequence)
-        or not frames
-        or not all(type(one) is int for one in frames)
-    ):
-        raise CmrvlmError(
-            f"no choice of frames: {frames}",
-            field="frames",
-            remedy=f"Use {', '.join(FRAMES)} or numbers such as [0,8].",
-        )
-    shortest = min((length for length in lengths.values() if length > 1), default=None)
-    if shortest is not None and not 0 <= min(frames) <= max(frames) < shortest:
-        raise CmrvlmError(
-            f"frames are {list(frames)}, the shortest cine has {shortest}",
-            field="frames",
-            remedy=f"Give numbers from 0 to {shortest - 1}.",
-        )
-    return {
-        name: np.isin(np.arange(length), frames) | (length == 1) for name, length in lengths.items()
-    }
-
-
-def shown_frames(count: int, seen: int, later: int) -> NDArray[np.bool_]:
-    """(T,) frames of a cine that a model sees which sees so many, of the cine begun so many frames later."""
     shown = np.zeros(count, dtype=bool)
-    shown[[(frame + later) % count for frame in frames_to_keep(count, seen, {})]] = True
+    shown[[(frame + shift) % count for frame in frames_to_keep(count, seen, {})]] = True
     return shown
 
 
 def at_ed_and_es(series: Series) -> NDArray[np.uint8]:
-    """Labels of a series at the largest and the smallest left ventricle, 255 in other frames; all where it has none."""
+    """Return the label map (Z, T, H, W) at the largest and the smallest left ventricle, 255 in other frames.
+
+    A series without a left ventricle keeps all frames.
+    """
     assert series.mask is not None
     phases = phases_of_masks(series)
     if not phases:
@@ -171,12 +145,17 @@ def at_ed_and_es(series: Series) -> NDArray[np.uint8]:
     return labels
 
 
-def turned(study: Study, frames: int) -> Study:
-    """The study with every cine begun later in its cycle; times are left out, they would not ascend."""
-    series = {
-        name: replace(one, image=np.roll(one.image, -frames, axis=1), frame_times_ms=None)
-        if one.image.shape[1] > 1
-        else one
-        for name, one in study.series.items()
-    }
-    return study.with_series(series)
+def begun_later(study: Study, frames: int) -> Study:
+    """Return the study with every cine begun later in its cycle; times are left out, they would not ascend.
+
+    Args:
+        study: On its own grid.
+        frames: Number of frames by which cines begin later.
+    """
+    shifted = {}
+    for name, series in study.series.items():
+        if series.image.shape[1] > 1:
+            image = np.roll(series.image, -frames, axis=1)
+            series = replace(series, image=image, frame_times_ms=None)
+        shifted[name] = series
+    return study.with_series(shifted)

@@ -1,15 +1,16 @@
-"""A batch: images stacked by sequence and shape with their owners, and rows of text about them."""
+"""Define batches: images stacked by sequence and shape with their owners, and rows of text about them."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 
 import torch
 from torch import Tensor
 
+from cmrvlm.instructions.instruction import Instruction
+from cmrvlm.instructions.question import Question
 from cmrvlm.instructions.tokens import SEGMENT
-from cmrvlm.tasks.base import Instruction
 
 
 @dataclass
@@ -24,13 +25,18 @@ class Media:
     images: Tensor
     owners: Tensor
 
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> Media:
+        """Return the series with all tensors on a device."""
+        images = self.images.to(device, non_blocking=non_blocking)
+        return Media(images, self.owners.to(device, non_blocking=non_blocking))
+
 
 @dataclass
 class TextRows:
     """Token rows, padded on the right: begin and image places, question, answer, end.
 
     Attributes:
-        ids: (R, L).
+        ids: (R, L) token ids.
         groups: (R,) rows with the same number show the same images of the same study.
         image_lengths: (R,) tokens of begin and images.
         prompt_lengths: (R,) tokens before the answer.
@@ -44,26 +50,48 @@ class TextRows:
     lengths: Tensor
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> TextRows:
-        """The rows with all tensors on `device`."""
-        return TextRows(
-            *(getattr(self, f.name).to(device, non_blocking=non_blocking) for f in fields(self))
-        )
+        """Return the rows with all tensors on a device."""
+        moved = [
+            getattr(self, part.name).to(device, non_blocking=non_blocking) for part in fields(self)
+        ]
+        return TextRows(*moved)
+
+
+@dataclass
+class QuestionBatch:
+    """Studies with questions about them, without any truth.
+
+    Attributes:
+        media: Sequence to stacks; a sequence that a study lacks is not in them. Empty for questions without images.
+        questions: R questions, several for each study.
+        owners: Index of the study of each question.
+        spacings_mm: Spacing along (Z, H, W) of the series that each question's region lies on, or None.
+    """
+
+    media: dict[str, list[Media]]
+    questions: Sequence[Question]
+    owners: list[int]
+    spacings_mm: list[tuple[float, float, float] | None]
+
+    def to(self, device: torch.device | str) -> QuestionBatch:
+        """Return the batch with all tensors on a device."""
+        return replace(self, media=_media_to(self.media, device))
 
 
 @dataclass
 class Batch:
-    """Studies with the instructions about them. A sequence that a study lacks is not in its media.
+    """Studies with instructions about them. A sequence that a study lacks is not in its media.
 
     Attributes:
         study_ids: Ids of the B studies.
         media: Sequence to stacks.
         instructions: R instructions, several for each study.
-        owners: (R,) study of each instruction.
+        owners: (R,) index of the study of each instruction.
         rows: Text of the instructions.
         masks: For each instruction its target values (Z, F, H, W), 255 not annotated, or None.
         spacings_mm: For each instruction the spacing of its mask along (Z, H, W), or None.
-        targets: Read-out (`cmrvlm.instructions.targets.TARGET_SIZES`) to its targets (B, size), NaN where unknown.
-        normalisers: What losses are divided by, when this batch is one of several whose gradients are accumulated; see
+        targets: Read-out (`cmrvlm.instructions.read_outs.READ_OUTS`) to its targets (B, size), NaN where unknown.
+        normalisers: Divisors of the losses, when this batch is one of several whose gradients are accumulated; see
             `cmrvlm.losses.reduction.Loss`.
     """
 
@@ -78,55 +106,75 @@ class Batch:
     normalisers: dict[str, float] | None = None
 
     def counts(self) -> dict[str, float]:
-        """Items that each loss of the batch is over: answer tokens, masks, boxes, studies with a target."""
-        # An answer that says that the structure is not there has no mask.
-        kinds = [
-            one.case.mask.as_box
-            for one in self.instructions
-            if one.case.mask is not None and (one.case.mask.as_box or SEGMENT in one.answer)
-        ]
-        studies = {
-            name: int((~target.isnan()).any(dim=1).sum()) for name, target in self.targets.items()
-        }
+        """Return the number of items that each loss of the batch is over.
+
+        Returns:
+            `tokens` of answers, `masks`, `boxes`, and for each read-out the studies with a target.
+        """
+        masks = 0
+        boxes = 0
+        for instruction in self.instructions:
+            if instruction.region is None:
+                continue
+            if instruction.region.as_box:
+                boxes += 1
+            elif SEGMENT in instruction.answer:
+                # An answer that says that the structure is not there has no mask.
+                masks += 1
         tokens = int((self.rows.lengths - self.rows.prompt_lengths).sum())
-        return {
-            "tokens": tokens,
-            "masks": kinds.count(False),
-            "boxes": kinds.count(True),
-            **studies,
-        }
+        counts: dict[str, float] = {"tokens": tokens, "masks": masks, "boxes": boxes}
+        for name, target in self.targets.items():
+            counts[name] = int((~target.isnan()).any(dim=1).sum())
+        return counts
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> Batch:
-        """The batch with all tensors on `device`."""
+        """Return the batch with all tensors on a device."""
 
         def move(value: Tensor) -> Tensor:
             return value.to(device, non_blocking=non_blocking)
 
-        media = {
-            name: [Media(move(one.images), move(one.owners)) for one in stacks]
-            for name, stacks in self.media.items()
-        }
-        rows = self.rows.to(device, non_blocking)
-        masks = [None if mask is None else move(mask) for mask in self.masks]
-        targets = {name: move(target) for name, target in self.targets.items()}
         return replace(
-            self, media=media, owners=move(self.owners), rows=rows, masks=masks, targets=targets
+            self,
+            media=_media_to(self.media, device, non_blocking),
+            owners=move(self.owners),
+            rows=self.rows.to(device, non_blocking),
+            masks=[None if mask is None else move(mask) for mask in self.masks],
+            targets={name: move(target) for name, target in self.targets.items()},
         )
 
+    def questions(self) -> QuestionBatch:
+        """Return the same studies with the questions alone."""
+        owners = [int(owner) for owner in self.owners.tolist()]
+        return QuestionBatch(self.media, self.instructions, owners, self.spacings_mm)
+
     def without_images(self) -> Batch:
-        """The same questions with nothing to look at, for the blind baseline; rows must hold no image places."""
+        """Return the same instructions with nothing to look at, for rows that hold no image places."""
         return replace(self, media={})
 
 
+def _media_to(
+    media: Mapping[str, list[Media]], device: torch.device | str, non_blocking: bool = False
+) -> dict[str, list[Media]]:
+    return {
+        name: [stack.to(device, non_blocking) for stack in stacks] for name, stacks in media.items()
+    }
+
+
 def stack_by_shape(images: Sequence[tuple[int, Tensor]]) -> list[Media]:
-    """Group (owner, image (Z, T, H, W)) by shape and stack each group; no image is padded."""
+    """Stack images of equal shape, so that no image is padded.
+
+    Args:
+        images: Pairs of the owner's index and an image (Z, T, H, W).
+
+    Returns:
+        One stack for each shape.
+    """
     groups: dict[tuple[int, ...], list[tuple[int, Tensor]]] = {}
     for owner, image in images:
         groups.setdefault(tuple(image.shape), []).append((owner, image))
-    return [
-        Media(
-            torch.stack([image for _, image in group])[:, None],
-            torch.tensor([owner for owner, _ in group]),
-        )
-        for group in groups.values()
-    ]
+    stacks = []
+    for group in groups.values():
+        owners = torch.tensor([owner for owner, _ in group])
+        stacked = torch.stack([image for _, image in group])
+        stacks.append(Media(stacked[:, None], owners))
+    return stacks

@@ -1,50 +1,57 @@
-"""Which rows of a batch belong together."""
+"""Find which rows of a batch belong together."""
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Sequence
+from collections.abc import Container, Sequence
 
 from torch import Tensor
 
-from cmrvlm.instructions.batch import Batch
-from cmrvlm.tasks.base import Instruction
+from cmrvlm.instructions.question import Question
+
+# A study's index and the sequences that are shown of it.
+ShownSet = tuple[int, tuple[str, ...]]
 
 
-def rows_of(batch: Batch) -> list[int]:
-    """Study index of each instruction as plain numbers."""
-    return [int(owner) for owner in batch.owners.tolist()]
-
-
-def rows_by_series(
-    encoded: Collection[tuple[int, str]], instructions: Sequence[Instruction], owners: Sequence[int]
-) -> dict[tuple[int, tuple[str, ...]], list[int]]:
-    """Rows by study and whole series that they show; rows that show none are left out.
+def rows_by_shown_set(
+    encoded: Container[tuple[int, str]], questions: Sequence[Question], owners: Sequence[int]
+) -> dict[ShownSet, list[int]]:
+    """Return the rows that show each set of whole series of a study; rows that show none are left out.
 
     Args:
-        encoded: Study and sequence of every series that was encoded.
-        instructions: R instructions.
-        owners: Study of each.
+        encoded: Contains (study, sequence) of every series that was encoded.
+        questions: R questions.
+        owners: Index of the study of each question.
     """
-    sets: dict[tuple[int, tuple[str, ...]], list[int]] = defaultdict(list)
-    for row, (instruction, owner) in enumerate(zip(instructions, owners, strict=True)):
-        shown = tuple(name for name in instruction.whole_series if (owner, name) in encoded)
+    sets: dict[ShownSet, list[int]] = defaultdict(list)
+    for row, (question, owner) in enumerate(zip(questions, owners, strict=True)):
+        shown = tuple(name for name in question.whole_series if (owner, name) in encoded)
         if shown:
             sets[owner, shown].append(row)
     return sets
 
 
 def split_by_length(lengths: Tensor, worth: int = 0) -> list[Tensor]:
-    """Row indices in at most two groups such that padding each group to its longest row costs least.
+    """Return row indices in at most two groups, so that padding each to its longest row costs least.
 
     Args:
         lengths: (R,) tokens of each row.
-        worth: Padding that two groups must save for there to be two.
+        worth: Padding in tokens that two groups must save for there to be two.
+
+    Returns:
+        One or two tensors of row indices.
     """
     order = lengths.argsort(stable=True)
     ranked = lengths[order].tolist()
-    count, longest = len(ranked), ranked[-1]
-    cut = min(range(1, count + 1), key=lambda k: (k * ranked[k - 1] + (count - k) * longest, -k))
-    if cut * (longest - ranked[cut - 1]) < worth:
+    count = len(ranked)
+    longest = ranked[-1]
+
+    def padded_size(cut: int) -> int:
+        return cut * ranked[cut - 1] + (count - cut) * longest
+
+    # Of equal costs the largest first group.
+    cut = min(range(1, count + 1), key=lambda size: (padded_size(size), -size))
+    saved = cut * (longest - ranked[cut - 1])
+    if saved < worth:
         cut = count
     return [group for group in (order[:cut], order[cut:]) if len(group)]

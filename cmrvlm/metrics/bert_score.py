@@ -14,8 +14,8 @@ from transformers import AutoModel, AutoTokenizer
 
 from cmrvlm.config.model_source import check_no_adapter
 from cmrvlm.errors import CmrvlmError
+from cmrvlm.instructions.answer import AnswerWithTruth
 from cmrvlm.metrics.statistic import Mean, Statistic
-from cmrvlm.tasks.base import Answer
 
 MAX_TOKENS = 512
 
@@ -93,7 +93,7 @@ def bert_f1(said: str, truth: str, path: str, layers: int) -> float:
     return 2 * precision * recall / (precision + recall)
 
 
-def bert_scores(answers: Sequence[Answer], path: str, layers: int) -> dict[str, Statistic]:
+def bert_scores(answers: Sequence[AnswerWithTruth], path: str, layers: int) -> dict[str, Statistic]:
     """F1 of BERTScore of each answer against its reference."""
     return {
         "bert_score_f1": Mean(

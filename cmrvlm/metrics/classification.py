@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 
+from cmrvlm.instructions.answer import AnswerWithTruth
 from cmrvlm.metrics.statistic import (
     Among,
     Auroc,
@@ -17,7 +18,6 @@ from cmrvlm.metrics.statistic import (
 )
 from cmrvlm.reports.reader import single_term, terms_named
 from cmrvlm.study.vocabulary import Term
-from cmrvlm.tasks.base import Answer
 
 
 def macro_f1(
@@ -61,9 +61,11 @@ def closed_scores_of(
     }
 
 
-def closed_scores(answers: Sequence[Answer], terms: Mapping[str, Term]) -> dict[str, Statistic]:
+def closed_scores(
+    answers: Sequence[AnswerWithTruth], terms: Mapping[str, Term]
+) -> dict[str, Statistic]:
     """Scores of questions with one right term, read from the words of the answers."""
-    truths = [str(a.instruction.case.truth) for a in answers]
+    truths = [str(a.instruction.truth) for a in answers]
     return closed_scores_of(truths, [single_term(a.text, terms) for a in answers], list(terms))
 
 
@@ -73,12 +75,12 @@ def named_exactly(text: str, truth: str | None, terms: Mapping[str, Term]) -> fl
 
 
 def multi_label_scores(
-    answers: Sequence[Answer], terms: Mapping[str, Term]
+    answers: Sequence[AnswerWithTruth], terms: Mapping[str, Term]
 ) -> dict[str, Statistic]:
     """Share of answers whose text names exactly the true set of terms, F1 by term, and what answers collapse to."""
     sets = [set(terms_named(a.text, terms)) for a in answers]
     said = ["+".join(code for code in terms if code in own) or None for own in sets]
-    truths = [a.instruction.case.truth for a in answers]
+    truths = [a.instruction.truth for a in answers]
     known = [row for row, truth in enumerate(truths) if truth is not None]
     macro = multi_label_macro_f1(
         [set(str(truths[row]).split("+")) for row in known],
@@ -86,9 +88,7 @@ def multi_label_scores(
         list(terms),
     )
     return {
-        "text_accuracy": Mean(
-            [named_exactly(a.text, a.instruction.case.truth, terms) for a in answers]
-        ),
+        "text_accuracy": Mean([named_exactly(a.text, a.instruction.truth, terms) for a in answers]),
         "text_macro_f1": Among(macro, known, len(answers)),
         "answer_entropy_bits": Distribution(said, "entropy"),
         "truth_entropy_bits": Distribution(truths, "entropy"),
@@ -97,7 +97,7 @@ def multi_label_scores(
 
 
 def class_vector_scores(
-    answers: Sequence[Answer], classes: Sequence[str], head: str
+    answers: Sequence[AnswerWithTruth], classes: Sequence[str], head: str
 ) -> dict[str, Statistic]:
     """AUROC and AUPRC of each class against the rest, their means over the defined classes, and calibration.
 
@@ -109,7 +109,7 @@ def class_vector_scores(
         classes: Codes in the order of the head's outputs.
         head: Read-out that holds the probabilities.
     """
-    truths = [a.instruction.case.truth for a in answers]
+    truths = [a.instruction.truth for a in answers]
     areas: dict[str, Statistic] = {}
     precisions: dict[str, Statistic] = {}
     calibration: list[Statistic] = []

@@ -14,10 +14,10 @@ from monai.metrics.hausdorff_distance import compute_hausdorff_distance
 from monai.metrics.surface_distance import compute_average_surface_distance
 from numpy.typing import NDArray
 
+from cmrvlm.instructions.answer import AnswerWithTruth
 from cmrvlm.metrics.boxes import box_iou, box_of
 from cmrvlm.metrics.statistic import Mean, Statistic
 from cmrvlm.study.vocabulary import NOT_ANNOTATED
-from cmrvlm.tasks.base import Answer
 
 Mask = NDArray[np.bool_]
 
@@ -60,7 +60,7 @@ def surface_distances_mm(
     return float(far), float(mean)
 
 
-def mask_scores(answers: Sequence[Answer]) -> dict[str, Statistic]:
+def mask_scores(answers: Sequence[AnswerWithTruth]) -> dict[str, Statistic]:
     """Dice over the frames asked, distances averaged over them, both by phase where known, and the share of masks.
 
     Slices in which only the prediction, or only the truth, has the structure are counted for each answer. Whether the
@@ -83,7 +83,7 @@ def mask_scores(answers: Sequence[Answer]) -> dict[str, Statistic]:
     }
     given: list[float | None] = [None] * len(answers)
     for row, answer in enumerate(answers):
-        target = answer.instruction.case.mask
+        target = answer.instruction.region
         if target is None or answer.truth_mask is None or answer.spacing_mm is None:
             continue
         known = answer.truth_mask != NOT_ANNOTATED
@@ -119,7 +119,7 @@ def mask_scores(answers: Sequence[Answer]) -> dict[str, Statistic]:
     return scores | {"mask_share": Mean(given)}
 
 
-def box_scores(answers: Sequence[Answer]) -> dict[str, Statistic]:
+def box_scores(answers: Sequence[AnswerWithTruth]) -> dict[str, Statistic]:
     """Intersection over union of the boxes, the share of at least one half, and the share of answers with a box.
 
     An answer without a box where there is a structure has an IoU of 0; where there is none it is not defined.
@@ -127,7 +127,7 @@ def box_scores(answers: Sequence[Answer]) -> dict[str, Statistic]:
     overlaps: list[float | None] = []
     given: list[float] = []
     for answer in answers:
-        target = answer.instruction.case.mask
+        target = answer.instruction.region
         truth, known = None, None
         if target is not None and answer.truth_mask is not None:
             known = answer.truth_mask[:, 0] != NOT_ANNOTATED

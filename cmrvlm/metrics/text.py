@@ -11,6 +11,7 @@ from rouge_score.tokenizers import Tokenizer as RougeTokenizer
 from sacrebleu.metrics.bleu import BLEU
 from sacrebleu.metrics.chrf import CHRF
 
+from cmrvlm.instructions.answer import AnswerWithTruth
 from cmrvlm.metrics.agreement import agreement_scores
 from cmrvlm.metrics.classification import named_exactly
 from cmrvlm.metrics.statistic import Among, Mean, Ratio, Statistic
@@ -18,7 +19,6 @@ from cmrvlm.reports.findings import findings_stated
 from cmrvlm.reports.writer import CUT, split_sections
 from cmrvlm.study.measurements import numbers_stated
 from cmrvlm.study.vocabulary import DISEASES
-from cmrvlm.tasks.base import Answer
 
 BLEU_TOKENIZERS = {"en": "13a", "zh": "zh"}
 REPORTED_NUMBERS = ("lvef_percent", "lvedv_ml")
@@ -41,7 +41,7 @@ def meteor_missing() -> str | None:
     return None
 
 
-def overlap_scores(answers: Sequence[Answer]) -> dict[str, Statistic]:
+def overlap_scores(answers: Sequence[AnswerWithTruth]) -> dict[str, Statistic]:
     """Means over answers of sentence BLEU (effective order), chrF, ROUGE-L and METEOR (undefined without WordNet).
 
     Over all answers, and for each language by itself (`bleu_en`, `bleu_zh`): their tokenizers differ, so that values of
@@ -56,7 +56,7 @@ def overlap_scores(answers: Sequence[Answer]) -> dict[str, Statistic]:
     columns: dict[str, list[float | None]] = {"bleu": [], "chrf": [], "rouge_l": [], "meteor": []}
     with_meteor = meteor_missing() is None
     for one in answers:
-        said, truth = one.compared()
+        said, truth = one.compared_texts()
         columns["bleu"].append(
             bleu[one.instruction.language].sentence_score(said, [truth]).score / 100
         )
@@ -75,7 +75,7 @@ def overlap_scores(answers: Sequence[Answer]) -> dict[str, Statistic]:
     return scores
 
 
-def finding_scores(answers: Sequence[Answer]) -> dict[str, Statistic]:
+def finding_scores(answers: Sequence[AnswerWithTruth]) -> dict[str, Statistic]:
     """Precision, recall and F1 of the abnormal findings that texts state, over all answers together.
 
     Findings are read from the answer and from the reference by the same reader; what the reference does not call
@@ -101,7 +101,9 @@ def finding_scores(answers: Sequence[Answer]) -> dict[str, Statistic]:
     }
 
 
-def report_scores(answers: Sequence[Answer], sections: Sequence[str]) -> dict[str, Statistic]:
+def report_scores(
+    answers: Sequence[AnswerWithTruth], sections: Sequence[str]
+) -> dict[str, Statistic]:
     """Sections present, disease right, findings, numbers, and overlap.
 
     A report is complete when it has every section of the reference, and right when its impression names exactly the
@@ -112,7 +114,7 @@ def report_scores(answers: Sequence[Answer], sections: Sequence[str]) -> dict[st
     truth = [split_sections(a.instruction.reference) for a in answers]
     complete = [float(all(name in s for name in t)) for s, t in zip(said, truth, strict=True)]
     named = [
-        named_exactly(s.get(sections[-1], ""), a.instruction.case.truth, DISEASES)
+        named_exactly(s.get(sections[-1], ""), a.instruction.truth, DISEASES)
         for a, s in zip(answers, said, strict=True)
     ]
     numbers: dict[str, Statistic] = {}

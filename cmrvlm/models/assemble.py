@@ -1,4 +1,4 @@
-"""Whole models from parts; sizes that follow from another part are derived here and written nowhere else."""
+"""Assemble whole models from parts; sizes that follow from another part are derived here and written nowhere else."""
 
 from __future__ import annotations
 
@@ -14,13 +14,15 @@ from cmrvlm.language_model.network import LanguageModel
 from cmrvlm.language_model.text_tower import TextTower
 from cmrvlm.models.dual_encoder import DualEncoder
 from cmrvlm.models.features import MarkIds
+from cmrvlm.models.mask_decoder import MaskDecoder
 from cmrvlm.models.projector import Projector
-from cmrvlm.models.vision_language_model import CMRVLM
+from cmrvlm.models.read_out import ReadOut
+from cmrvlm.models.vision_language_model import VisionLanguageModel
 
 
 @dataclass
 class Parts:
-    """What models are made of.
+    """Parts that models are made of.
 
     Attributes:
         encoders: Sequence to encoder.
@@ -28,8 +30,8 @@ class Parts:
         projector: Makes a projector from `in_width`, `out_width` and `counts`.
         heads: Name to factory: `mask` (from `pyramid_channels`, `pyramid_strides` and `query_width`), `read_out` (from
             `counts`, `widths`, `names` and `token_width`).
-        names: Output of the read-out to the token ids of the name of each of its values.
-        ids: What the model must recognise in a text.
+        names: Read-out to the token ids of the name of each of its values.
+        ids: Token ids that the model must recognise.
         precision: Numeric precision in which the model answers.
     """
 
@@ -42,48 +44,58 @@ class Parts:
     precision: str = "32-true"
 
     def projectors(self) -> dict[str, Projector]:
-        """A projector for each encoder."""
+        """Make a projector for each encoder."""
         return {
             name: self.projector(
-                in_width=one.width,
+                in_width=encoder.width,
                 out_width=self.llm.width,
-                counts=(one.series_tokens, one.view_tokens),
+                counts=(encoder.series_tokens, encoder.view_tokens),
             )
-            for name, one in self.encoders.items()
+            for name, encoder in self.encoders.items()
         }
 
+    def mask_decoders(self, sequences: Sequence[str]) -> dict[str, MaskDecoder]:
+        """Make a mask decoder for each of some sequences that has an encoder; none without the head."""
+        make_decoder = self.heads.get("mask")
+        if make_decoder is None:
+            return {}
+        return {
+            name: make_decoder(
+                pyramid_channels=self.encoders[name].pyramid_channels,
+                pyramid_strides=self.encoders[name].pyramid_strides,
+                query_width=self.llm.width,
+            )
+            for name in sequences
+            if name in self.encoders
+        }
 
-def vision_language(parts: Parts, mask_sequences: Sequence[str] = ("sax",)) -> CMRVLM:
-    """The model of stages 2 and 3.
+    def read_out(self) -> ReadOut | None:
+        """Make the read-out over all encoders; None without the head."""
+        make_read_out = self.heads.get("read_out")
+        if make_read_out is None:
+            return None
+        read_out: ReadOut = make_read_out(
+            counts={name: encoder.series_tokens for name, encoder in self.encoders.items()},
+            widths={name: encoder.width for name, encoder in self.encoders.items()},
+            names=self.names,
+            token_width=self.llm.width,
+        )
+        return read_out
+
+
+def vision_language(parts: Parts, mask_sequences: Sequence[str] = ("sax",)) -> VisionLanguageModel:
+    """Return the model of stages 2 and 3.
 
     Args:
         parts: Encoders, language model and factories.
         mask_sequences: Sequences with a mask decoder; those without an encoder are left out.
     """
-    width = parts.llm.width
-    mask, read_out = parts.heads.get("mask"), parts.heads.get("read_out")
-    sequences = [name for name in mask_sequences if name in parts.encoders] if mask else []
-    return CMRVLM(
+    return VisionLanguageModel(
         encoders=parts.encoders,
         projectors=parts.projectors(),
         llm=parts.llm,
-        mask_head={
-            name: mask(
-                pyramid_channels=parts.encoders[name].pyramid_channels,
-                pyramid_strides=parts.encoders[name].pyramid_strides,
-                query_width=width,
-            )
-            for name in sequences
-            if mask is not None
-        },
-        read_out=read_out(
-            counts={name: one.series_tokens for name, one in parts.encoders.items()},
-            widths={name: one.width for name, one in parts.encoders.items()},
-            names=parts.names,
-            token_width=width,
-        )
-        if read_out
-        else None,
+        mask_head=parts.mask_decoders(mask_sequences),
+        read_out=parts.read_out(),
         ids=parts.ids,
         precision=parts.precision,
     )
@@ -92,13 +104,16 @@ def vision_language(parts: Parts, mask_sequences: Sequence[str] = ("sax",)) -> C
 def dual(
     parts: Parts, contrast: nn.Module, width: int = 128, text_tower: TextTower | None = None
 ) -> DualEncoder:
-    """The model of stage 1.
+    """Return the model of stage 1.
 
     Args:
         parts: Encoders, language model and projector factory.
         contrast: Loss of image and text embeddings.
         width: Width of the shared space.
-        text_tower: In place of the language model.
+        text_tower: Text encoder in place of the language model.
+
+    Raises:
+        CmrvlmError: There is no encoder.
     """
     if not parts.encoders:
         raise CmrvlmError(

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
+from cmrvlm.instructions.read_outs import READ_OUTS
 from cmrvlm.models.read_out_tokens import ReadOutTokens
 
 
@@ -22,7 +23,7 @@ class ReadOut(nn.Module):
     Args:
         counts: Sequence to the number of tokens of a whole series.
         widths: Sequence to the width of its tokens.
-        names: Output (`cmrvlm.instructions.targets.TARGET_NAMES`) to the token ids of the name of each of its values.
+        names: Output (`cmrvlm.instructions.read_outs.READ_OUTS`) to the token ids of the name of each of its values.
         token_width: Width of the language model.
         hidden: Width of the hidden layer.
     """
@@ -53,11 +54,10 @@ class ReadOut(nn.Module):
                 for name, own in names.items()
             }
         )
-        if "disease" in names:
-            last = self.outputs["disease"][-1]  # type: ignore[index]
-            nn.init.constant_(
-                last.bias, -math.log(len(names["disease"]) - 1)
-            )  # each class is one of many
+        for name, output in self.outputs.items():
+            if READ_OUTS[name].one_of_many:
+                bias = output[-1].bias  # type: ignore[index]
+                nn.init.constant_(bias, -math.log(len(names[name]) - 1))
 
     def summarise(self, sequence: str, tokens: Tensor) -> Tensor:
         """What whole series say: tokens (N, count, width) to (N, hidden)."""

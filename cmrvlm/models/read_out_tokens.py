@@ -7,6 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
+from cmrvlm.instructions.read_outs import READ_OUTS
+
 _LIMIT = 4.0  # logits and standardised measurements beyond it are told as it
 _SURE, _LOGIT_NOISE, _MEASUREMENT_NOISE = (
     3.0,
@@ -20,14 +22,14 @@ def taught_outputs(name: str, target: Tensor) -> Tensor:
 
     Args:
         name: Output.
-        target: (B, size) of `cmrvlm.instructions.targets.study_targets`; what is NaN stays it.
+        target: (B, size) of `cmrvlm.instructions.read_outs.study_targets`; what is NaN stays it.
     """
     noise = torch.randn(target.shape).to(
         target.device
     )  # drawn on the CPU: the same on every device
-    if name == "measurements":
-        return target + _MEASUREMENT_NOISE * noise
-    return (2 * target - 1) * _SURE + _LOGIT_NOISE * noise
+    if READ_OUTS[name].is_probability:
+        return (2 * target - 1) * _SURE + _LOGIT_NOISE * noise
+    return target + _MEASUREMENT_NOISE * noise
 
 
 class ReadOutTokens(nn.Module):

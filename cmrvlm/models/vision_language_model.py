@@ -1,37 +1,36 @@
-"""The assembled model: encoders, projectors, language model and heads over one batch of studies."""
+"""Assemble encoders, projectors, language model and heads into one network over a batch of studies."""
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Collection, Hashable, Mapping, Sequence
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from cmrvlm.encoders.base import Encoder, pictures_at_once
+from cmrvlm.encoders.base import Encoder
 from cmrvlm.errors import CmrvlmError
 from cmrvlm.instructions.batch import Media, TextRows
-from cmrvlm.instructions.rows import rows_by_series, split_by_length
+from cmrvlm.instructions.question import Question
+from cmrvlm.instructions.rows import rows_by_shown_set, split_by_length
 from cmrvlm.language_model.decoding import Decode, Greedy, Rules
 from cmrvlm.language_model.fusion import fill_image_places
 from cmrvlm.language_model.generation import embedded
 from cmrvlm.language_model.network import LanguageModel
 from cmrvlm.language_model.packing import arrange
 from cmrvlm.losses.language import IGNORE
-from cmrvlm.models.features import Features, MarkIds
+from cmrvlm.models.features import Features, Location, MarkIds, ReadRows
+from cmrvlm.models.image_tokens import tokens_of_views
 from cmrvlm.models.mask_decoder import MaskDecoder
+from cmrvlm.models.mask_queries import decode_masks
 from cmrvlm.models.projector import Projector
 from cmrvlm.models.read_out import ReadOut
-from cmrvlm.tasks.base import Instruction
 
-_WORTH_A_GROUP = (
-    4096  # tokens of padding: a group of prompts is decoded to the end of its own longest answer
-)
+# Padding in tokens that a second group of prompts must save: each group is decoded to the end of its longest answer.
+_WORTH_A_GROUP = 4096
 
 
-class CMRVLM(nn.Module):
-    """Vision-language model for cardiac MRI.
+class VisionLanguageModel(nn.Module):
+    """Vision-language network for cardiac MRI.
 
     Args:
         encoders: Sequence to encoder.
@@ -39,7 +38,7 @@ class CMRVLM(nn.Module):
         llm: Language model.
         mask_head: Decoder of <SEG> for each sequence that can be segmented.
         read_out: Head over the encoders' tokens, or None.
-        ids: Token ids that the model must recognise.
+        ids: Token ids that the network must recognise.
         precision: Numeric precision in which it answers, as `cmrvlm.models.precision` names it.
     """
 
@@ -62,24 +61,27 @@ class CMRVLM(nn.Module):
         self.ids = ids
         self.precision = precision
 
-    @classmethod
-    def from_pretrained(cls, run: str | Path) -> CMRVLM:
-        """The model of a run folder, in evaluation mode, with exactly the weights that were saved.
+    @property
+    def device(self) -> torch.device:
+        """Device of the parameters."""
+        return next(self.parameters()).device
 
-        Args:
-            run: Folder that training made.
-        """
-        from cmrvlm.runs.run_folder import (
-            load_run,
-        )  # the run folder is built from configs, which models never see
+    @property
+    def read_out_tokens(self) -> int:
+        """Tokens that tell the language model the read-outs of whole series."""
+        return 0 if self.read_out is None else self.read_out.tell.count
 
-        return load_run(Path(run)).model
+    def token_counts(self, sequence: str) -> tuple[int, int]:
+        """Return the numbers of tokens that a series and a view of a sequence become in the text."""
+        projector = self.projectors[sequence]
+        assert isinstance(projector, Projector)
+        return projector.out_counts
 
     def encoder(self, sequence: str) -> Encoder:
-        """The encoder of a sequence.
+        """Return the encoder of a sequence.
 
         Raises:
-            CmrvlmError: The model was built without it.
+            CmrvlmError: The network was built without it.
         """
         if sequence not in self.encoders:
             raise CmrvlmError(
@@ -91,225 +93,152 @@ class CMRVLM(nn.Module):
         assert isinstance(encoder, Encoder)
         return encoder
 
+    def forward(
+        self,
+        media: Mapping[str, list[Media]],
+        rows: TextRows,
+        questions: Sequence[Question],
+        owners: Sequence[int],
+        told_read_outs: Mapping[str, Tensor] | None = None,
+    ) -> ReadRows:
+        """Encode studies and read rows of text about them. Heads take it from there.
+
+        Args:
+            media: Sequence to stacks of images.
+            rows: R rows of token ids.
+            questions: Question of each row.
+            owners: Index of the study of each row.
+            told_read_outs: Read-out to values (B, size) that the language model is told in place of those
+                that were read, NaN for none.
+        """
+        features = self.encode(media)
+        tokens = self.image_tokens(features, questions, owners, told_read_outs)
+        return ReadRows(features, self.read(rows, tokens), rows, questions, owners)
+
     def encode(self, media: Mapping[str, list[Media]]) -> Features:
-        """Encode each study's images once."""
-        stacks = {
-            name: [self.encoder(name)(one.images) for one in group] for name, group in media.items()
-        }
-        tokens = {
-            name: [self.encoder(name).tokens_of_series(one.grid) for one in group]
-            for name, group in stacks.items()
-        }
-        head = self.read_out
-        summaries = (
-            {}
-            if head is None
-            else {
-                name: [head.summarise(name, one) for one in group] for name, group in tokens.items()
-            }
-        )
-        place = {
-            (owner, name): (stack, index)
-            for name, group in media.items()
-            for stack, one in enumerate(group)
-            for index, owner in enumerate(one.owners.tolist())
-        }
-        return Features(stacks, tokens, summaries, place)
+        """Encode each study's images once.
+
+        Args:
+            media: Sequence to stacks of images.
+        """
+        features = Features(stacks={}, tokens={}, summaries={}, locations={})
+        for name, stacks in media.items():
+            encoder = self.encoder(name)
+            encoded = [encoder(stack.images) for stack in stacks]
+            features.stacks[name] = encoded
+            features.tokens[name] = [encoder.tokens_of_series(stack.grid) for stack in encoded]
+            if self.read_out is not None:
+                features.summaries[name] = [
+                    self.read_out.summarise(name, tokens) for tokens in features.tokens[name]
+                ]
+            for stack_index, stack in enumerate(stacks):
+                for index, owner in enumerate(stack.owners.tolist()):
+                    features.locations[owner, name] = Location(stack_index, index)
+        return features
 
     def image_tokens(
         self,
         features: Features,
-        instructions: list[Instruction],
-        owners: list[int],
-        taught: Mapping[str, Tensor] | None = None,
+        questions: Sequence[Question],
+        owners: Sequence[int],
+        told_read_outs: Mapping[str, Tensor] | None = None,
     ) -> list[Tensor]:
-        """For each instruction the tokens (n, D) of its views in their order, then what was read of whole series.
+        """Return for each question the tokens (n, D) of its views, then those of the read-outs.
 
         Args:
-            features: Encoded studies.
-            instructions: R instructions.
-            owners: Study of each.
-            taught: Outputs (B, size) of the read-out by name that are told in place of what was read, NaN for none.
+            features: Encoded studies; without any, as for questions about text alone, no tokens come back.
+            questions: R questions.
+            owners: Index of the study of each question.
+            told_read_outs: See `forward`.
         """
-        width = self.llm.width
         if not features.stacks:
-            empty = self.llm.embed(
-                torch.zeros(0, dtype=torch.long, device=next(self.parameters()).device)
-            )
-            return [empty.reshape(0, width) for _ in instructions]
-        series = {
-            name: [self.projectors[name](one) for one in own]
-            for name, own in features.tokens.items()
-        }
-        parts: list[list[Tensor]] = [[] for _ in instructions]
-        wanted: dict[tuple[str, int], list[tuple[int, int, int, int, int]]] = defaultdict(list)
-        for row, (instruction, owner) in enumerate(zip(instructions, owners, strict=True)):
-            for slot, view in enumerate(instruction.case.views):
-                stack, index = features.place[owner, view.sequence]
-                if view.whole:
-                    parts[row].append(series[view.sequence][stack][index])
-                    continue
-                parts[row].append(torch.empty(0, width, device=series[view.sequence][stack].device))
-                frame = -1 if view.frame is None else view.frame
-                part = -1 if view.slice is None else view.slice
-                wanted[view.sequence, stack].append((row, slot, index, frame, part))
-        for (name, stack), asked in wanted.items():
-            grid = features.stacks[name][stack].grid
-            at = torch.tensor([one[2:] for one in asked], device=grid.device)  # (m, 3)
-            tokens = self.encoder(name).tokens_of_views(grid, at[:, 0], at[:, 1], at[:, 2])
-            for (row, slot, *_), one in zip(
-                asked, self.projectors[name](tokens, view=True), strict=True
-            ):
-                parts[row][slot] = one
-        self._add_read_outs(parts, features, instructions, owners, taught)
-        device = next(self.parameters()).device
-        return [torch.cat(own) if own else torch.zeros(0, width, device=device) for own in parts]
+            no_ids = torch.zeros(0, dtype=torch.long, device=self.device)
+            no_tokens = self.llm.embed(no_ids).reshape(0, self.llm.width)
+            return [no_tokens for _ in questions]
+        parts = tokens_of_views(features, self.encoders, self.projectors, questions, owners)
+        self._append_read_outs(parts, features, questions, owners, told_read_outs)
+        nothing = torch.zeros(0, self.llm.width, device=self.device)
+        return [torch.cat(row) if row else nothing for row in parts]
 
-    def _add_read_outs(
+    def _append_read_outs(
         self,
         parts: list[list[Tensor]],
         features: Features,
-        instructions: list[Instruction],
-        owners: list[int],
-        taught: Mapping[str, Tensor] | None,
+        questions: Sequence[Question],
+        owners: Sequence[int],
+        told_read_outs: Mapping[str, Tensor] | None,
     ) -> None:
-        """Behind the images of each row that shows whole series: what the read-out says of them together."""
-        sets = rows_by_series(features.place, instructions, owners)
-        if self.read_out is None or not sets:
+        """Append to the tokens of each row that shows whole series those of their read-outs."""
+        shown_sets = rows_by_shown_set(features, questions, owners)
+        if self.read_out is None or not shown_sets:
             return
-        outputs = self.read_outs(features, list(sets))
-        for name, values in (taught or {}).items():
-            own = values[[study for study, _ in sets]].to(outputs[name].dtype)
-            outputs[name] = torch.where(own.isnan(), outputs[name], own)
-        told = self.read_out.tell(outputs, self.llm.embed)  # (S, count, D)
-        for rows, one in zip(sets.values(), told, strict=True):
+        outputs = self.read_outs(features, list(shown_sets))
+        studies = [study for study, _ in shown_sets]
+        for name, values in (told_read_outs or {}).items():
+            told = values[studies].to(outputs[name].dtype)
+            outputs[name] = torch.where(told.isnan(), outputs[name], told)
+        tokens = self.read_out.tell(outputs, self.llm.embed)  # (S, count, D)
+        for rows, of_set in zip(shown_sets.values(), tokens, strict=True):
             for row in rows:
-                parts[row].append(one.to(parts[row][0].dtype))
-
-    def token_counts(self, name: str) -> tuple[int, int]:
-        """Tokens that a series and a view of a sequence become in the text."""
-        projector = self.projectors[name]
-        assert isinstance(projector, Projector)
-        return projector.out_counts
-
-    @property
-    def read_out_tokens(self) -> int:
-        """Tokens that tell the language model what was read of whole series."""
-        return 0 if self.read_out is None else self.read_out.tell.count
+                parts[row].append(of_set.to(parts[row][0].dtype))
 
     def read(self, rows: TextRows, tokens: list[Tensor]) -> Tensor:
-        """Hidden states (R, L, D) of the language model over rows with their image tokens, in float32 as heads are.
+        """Return hidden states (R, L, D) of the language model, in float32 as heads are.
 
-        Instructions about the same images are read behind one copy of them where the language model can; what comes out
-        is what each row by itself would give.
+        Rows about the same images are read behind one copy of them where the language model can; what
+        comes out is what each row by itself would give.
+
+        Args:
+            rows: R rows of L token ids.
+            tokens: Image tokens (n, D) of each row.
         """
         packed = arrange(rows, self.llm)
-        images = [torch.cat([tokens[row] for row in own]) for own in packed.firsts]
+        images = [torch.cat([tokens[row] for row in group]) for group in packed.firsts]
         embeddings = fill_image_places(
             self.llm.embed(packed.ids), packed.ids, self.ids.image, images
         )
         return self.llm.hidden(embeddings, packed.layout).flatten(0, 1)[packed.where].float()
 
     def answer_logits(self, hidden: Tensor, rows: TextRows) -> tuple[Tensor, Tensor]:
-        """Logits (K, V) before each answer token, the end token included, and those tokens (K,)."""
+        """Return logits (K, V) before each answer token, end included, and those tokens (K,).
+
+        Args:
+            hidden: (R, L, D) hidden states.
+            rows: The R rows.
+        """
         index = torch.arange(rows.ids.shape[1] - 1, device=rows.ids.device)[None]
-        predicts = (index >= rows.prompt_lengths[:, None] - 1) & (
-            index < rows.lengths[:, None] - 1
-        )  # (R, L - 1)
+        starts = rows.prompt_lengths[:, None] - 1
+        predicts = (index >= starts) & (index < rows.lengths[:, None] - 1)  # (R, L - 1)
         labels = torch.where(predicts, rows.ids[:, 1:], torch.full_like(rows.ids[:, 1:], IGNORE))
         return self.llm.logits(hidden[:, :-1][predicts]), labels[predicts]
 
-    def mask_logits(
-        self,
-        features: Features,
-        hidden: Tensor,
-        rows: TextRows,
-        instructions: list[Instruction],
-        owners: list[int],
-    ) -> dict[int, list[Tensor]]:
-        """Logits (Z, F, H, W) of the rows that ask for a mask or a box and whose answer holds <SEG> or <DET>.
+    def mask_logits(self, reading: ReadRows) -> dict[int, list[Tensor]]:
+        """Return logits (Z, F, H, W) of the rows whose answer asks for a mask or a box.
 
-        In training coarser ones may stand behind them, see `MaskDecoder`. Pixel features are decoded once for each
-        study and set of frames, however many structures are asked, and some frames at a time where no gradient is
-        wanted: a whole cycle's would not fit into memory.
+        See `cmrvlm.models.mask_queries.decode_masks`.
         """
-        index = torch.arange(rows.ids.shape[1], device=rows.ids.device)[None]
-        boxes = torch.tensor(
-            [i.case.mask is not None and i.case.mask.as_box for i in instructions],
-            device=hidden.device,
-        )
-        wanted = torch.where(boxes, self.ids.detect, self.ids.segment)[:, None]
-        said = (index >= rows.prompt_lengths[:, None]) & (index < rows.lengths[:, None])
-        marks = (rows.ids == wanted) & said
-        has_mark = marks.any(dim=1).tolist()
-        groups: dict[tuple[str, int, int], list[tuple[int, int, tuple[int, ...]]]] = defaultdict(
-            list
-        )
-        for row, (instruction, owner) in enumerate(zip(instructions, owners, strict=True)):
-            target = instruction.case.mask
-            if target is not None and has_mark[row] and (owner, target.sequence) in features.place:
-                stack, place = features.place[owner, target.sequence]
-                groups[target.sequence, stack, len(target.frames)].append(
-                    (row, place, target.frames)
-                )
-        result: dict[int, list[Tensor]] = {}
-        for (name, stack, _), asked in groups.items():
-            unique = sorted({(place, frames) for _, place, frames in asked})
-            decoder = self.mask_head[name]
+        decoders = {}
+        for name, decoder in self.mask_head.items():
             assert isinstance(decoder, MaskDecoder)
-            at = torch.tensor([place for place, _ in unique], device=hidden.device)[:, None]
-            frames = torch.tensor([frames for _, frames in unique], device=hidden.device)  # (G, F)
-            which = torch.tensor(
-                [unique.index((place, frames)) for _, place, frames in asked], device=hidden.device
-            )
-            own = torch.tensor([row for row, _, _ in asked], device=hidden.device)
-            first = hidden[own, marks[own].float().argmax(dim=1)]  # first mark of each answer
-            share = said[own].to(hidden.dtype) / said[own].sum(dim=1, keepdim=True)  # (M, L)
-            words = torch.einsum(
-                "ml,mld->md", share, self.llm.embed(rows.ids[own]).to(hidden.dtype)
-            )
-            levels = features.stacks[name][stack].pyramid
-            pictures = len(unique) * levels[0].shape[2]  # of a frame
-            together = max(
-                1, pictures_at_once(pictures * frames.shape[1], *levels[0].shape[4:]) // pictures
-            )
-            parts = []
-            for part in torch.split(frames, together, dim=1):
-                # Indexing two axes that a slice divides puts the indexed axes first: (G, F, C, Z, h, w).
-                pyramid = [level[at, :, :, part].permute(0, 2, 3, 1, 4, 5) for level in levels]
-                parts.append(
-                    [
-                        decoder(one, which, first, words, boxes[own])
-                        for one in decoder.pixels(pyramid)
-                    ]
-                )
-            scales = [torch.cat(scale, dim=2) for scale in zip(*parts, strict=True)]
-            result |= {
-                row: list(logits) for (row, _, _), *logits in zip(asked, *scales, strict=True)
-            }
-        return result
+            decoders[name] = decoder
+        return decode_masks(reading, self.ids, decoders, self.llm.embed)
 
     def read_outs(
         self, features: Features, shown: Sequence[tuple[int, Collection[str]]]
     ) -> dict[str, Tensor]:
-        """Outputs (K, size) of the read-out by name.
+        """Return the read-outs (K, size) by name; empty without a head.
 
         Args:
             features: Encoded studies.
-            shown: For each of K rows the study and the sequences to read; at least one each.
+            shown: K pairs of a study and the sequences to read, at least one each.
         """
-        head = self.read_out
-        if head is None or not shown:
+        if self.read_out is None or not shown:
             return {}
         sums = []
         for study, sequences in shown:
-            where = [(name, *features.place[study, name]) for name in sequences]
-            sums.append(
-                torch.stack(
-                    [features.summaries[name][stack][index] for name, stack, index in where]
-                ).sum(dim=0)
-            )
-        outputs: dict[str, Tensor] = head(sums)
+            summaries = [features.summary(study, name) for name in sequences]
+            sums.append(torch.stack(summaries).sum(dim=0))
+        outputs: dict[str, Tensor] = self.read_out(sums)
         return outputs
 
     def generate(
@@ -322,33 +251,31 @@ class CMRVLM(nn.Module):
         rules: Rules = (),
         decode: Decode | None = None,
     ) -> list[list[int]]:
-        """Answers: new token ids for each prompt with its image tokens.
+        """Generate answers and return the new token ids of each prompt.
 
         Args:
             tokens: Image tokens of each prompt.
             prompts: Token ids.
-            groups: What images each prompt is about; prompts of a group have the same image tokens.
+            groups: Images that each prompt is about; prompts of a group have the same image tokens.
             end_id: Token that ends an answer.
             max_new_tokens: Longest answer of those whose rule does not say how long it is.
-            rules: What each answer may say, None for anything.
-            decode: How; None takes the likeliest token each time.
+            rules: Rule of each answer, None for anything.
+            decode: Way of decoding; None takes the likeliest token each time.
         """
         decode = decode or Greedy()
         answers: list[list[int]] = [[] for _ in prompts]
-        for group in split_by_length(
-            torch.tensor([len(prompt) for prompt in prompts]), _WORTH_A_GROUP
-        ):
-            rows = group.tolist()
-            asked = embedded(
+        lengths = torch.tensor([len(prompt) for prompt in prompts])
+        for group in split_by_length(lengths, _WORTH_A_GROUP):
+            chosen = group.tolist()
+            embeddings = embedded(
                 self.llm,
                 self.ids.image,
-                [tokens[r] for r in rows],
-                [prompts[r] for r in rows],
-                [groups[r] for r in rows],
+                [tokens[row] for row in chosen],
+                [prompts[row] for row in chosen],
+                [groups[row] for row in chosen],
             )
-            new = decode(
-                self.llm, asked, end_id, max_new_tokens, [rules[r] for r in rows] if rules else ()
-            )
-            for row, ids in zip(rows, new, strict=True):
+            chosen_rules = [rules[row] for row in chosen] if rules else ()
+            generated = decode(self.llm, embeddings, end_id, max_new_tokens, chosen_rules)
+            for row, ids in zip(chosen, generated, strict=True):
                 answers[row] = ids
         return answers

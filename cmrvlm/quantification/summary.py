@@ -30,7 +30,11 @@ _NOT_BOTH = "no slice shows it with a closed wall both at ed and at es"
 
 
 def of_ventricles(
-    series: Series, person: Mapping[str, float | str], out: Path, *, find_phases: bool = True
+    series: Series,
+    person: Mapping[str, float | str],
+    out: Path | None = None,
+    *,
+    find_phases: bool = True,
 ) -> dict[str, Any]:
     """Volumes, ejection fraction and wall thickness of predicted masks on the native grid, with their pictures.
 
@@ -40,7 +44,7 @@ def of_ventricles(
     Args:
         series: Short-axis cine with the masks.
         person: `height_cm` and `weight_kg`, where known.
-        out: Folder of the pictures.
+        out: Folder of the pictures; None draws none.
         find_phases: See `quantify`.
     """
     height, weight = (
@@ -69,6 +73,8 @@ def of_ventricles(
     }
     times = series.frame_times_ms
     result["frame_times_ms"] = None if times is None else list(times)
+    if out is None:
+        return result
     if any(not np.isnan(curve).all() for curve in found.curves_ml.values()):
         volume_curves(found, times, out / "volumes.png")
     contour_cine(series, out / "contours.webp")
@@ -116,14 +122,17 @@ def _why_no_segments(
 
 
 def of_scar(
-    series: Series, asked: Collection[str], out: Path, septum: NDArray[np.float64] | None = None
+    series: Series,
+    asked: Collection[str],
+    out: Path | None = None,
+    septum: NDArray[np.float64] | None = None,
 ) -> dict[str, Any]:
     """Mass and share of the scar of predicted masks on late enhancement, by segment where it can be told.
 
     Args:
         series: Late enhancement with masks.
         asked: Structures that were looked for; without both wall and scar there is no number.
-        out: Folder of the picture.
+        out: Folder of the picture; None draws none.
         septum: World direction from the left ventricle to the right one by the short axis.
     """
     if not {"myo", "scar"} <= set(asked):
@@ -145,5 +154,6 @@ def of_scar(
     result["scar_by_segment_percent"] = {
         str(segment): round(value) for segment, value in by_segment.items()
     }
-    bulls_eye(by_segment, out / "scar.png", "share of the wall that is scar (%)", (0, 100))
+    if out is not None:
+        bulls_eye(by_segment, out / "scar.png", "share of the wall that is scar (%)", (0, 100))
     return result

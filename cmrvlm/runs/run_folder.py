@@ -1,4 +1,4 @@
-"""The run folder: everything that is needed to evaluate and apply a model, and nothing that has to be unpickled."""
+"""Write and read run folders: all that is needed to evaluate and apply a model, nothing that is unpickled."""
 
 from __future__ import annotations
 
@@ -21,27 +21,27 @@ from cmrvlm.instructions.collate import Collator
 from cmrvlm.language_model.finite import check_weights
 from cmrvlm.language_model.network import LanguageModel, borrowed_keys
 from cmrvlm.language_model.tokenizer import load_tokenizer
-from cmrvlm.models.vision_language_model import CMRVLM
+from cmrvlm.models.vision_language_model import VisionLanguageModel
 from cmrvlm.runs.run_claim import WEIGHTS
 from cmrvlm.runs.wiring import build_collator, build_model
 from cmrvlm.study.atomic_files import write_json, written_beside
 from cmrvlm.study.orientation import LAYOUT
 from cmrvlm.study.vocabulary import DISEASES, FINDINGS, STRUCTURES
+from cmrvlm.tasks.mixture import Mixture
 from cmrvlm.transforms.preprocessing import Preprocessing
 
 log = logging.getLogger(__name__)
 
-CONFIG, TOKENIZER, LABELS, PREPROCESSING = (
-    "config.yaml",
-    "tokenizer",
-    "labels.json",
-    "preprocessing.json",
-)
-BASE, ARCHITECTURE = "language_model.json", "language_model"
+CONFIG = "config.yaml"
+TOKENIZER = "tokenizer"
+LABELS = "labels.json"
+PREPROCESSING = "preprocessing.json"
+BASE = "language_model.json"
+ARCHITECTURE = "language_model"
 
 
 def own_weights(model: nn.Module) -> dict[str, Tensor]:
-    """The state dict with each tied weight once, under its first name, and without what was borrowed."""
+    """Return the state dict with each tied weight once, under its first name, without those of a pretrained base."""
     seen: set[int] = set()
     weights = {}
     borrowed = borrowed_keys(model)
@@ -54,7 +54,7 @@ def own_weights(model: nn.Module) -> dict[str, Tensor]:
 
 
 def label_schema() -> dict[str, Any]:
-    """Names and order of everything that weights depend on."""
+    """Return names and order of everything that weights depend on."""
     return {"structures": STRUCTURES, "diseases": list(DISEASES), "findings": list(FINDINGS)}
 
 
@@ -112,21 +112,23 @@ def read_config(run: Path) -> Config:
 
 @dataclass
 class TrainedRun:
-    """A model with all that belongs to it.
+    """A trained model with all that belongs to it.
 
     Attributes:
-        folder: Where it came from.
-        config: Its resolved configuration.
-        model: In evaluation mode.
+        folder: Run folder.
+        config: Resolved configuration.
+        model: Network in evaluation mode.
         collator: Tokenizer and token counts.
-        preprocessing: Exactly that of the training.
+        preprocessing: The same as in training.
+        mixture: Tasks of the training.
     """
 
     folder: Path
     config: Config
-    model: CMRVLM
+    model: VisionLanguageModel
     collator: Collator
     preprocessing: Preprocessing
+    mixture: Mixture
 
 
 def load_run(run: Path, *, quantized: bool = True) -> TrainedRun:
@@ -140,34 +142,20 @@ def load_run(run: Path, *, quantized: bool = True) -> TrainedRun:
         CmrvlmError: Something is missing, or was made under other labels or another preprocessing.
     """
     config = read_config(run)
-    schema, own = json.loads((run / LABELS).read_text()), label_schema()
-    own["structures"] = {
-        name: value for name, value in own["structures"].items() if name in schema["structures"]
-    }
-    if schema != own:  # a structure that came later changes no weight: it is named in words
-        raise CmrvlmError(
-            "the run was made with other labels than this version has",
-            file=run / LABELS,
-            remedy="Use the version that trained it.",
-        )
+    _check_labels(run)
     preprocessing = build(config["transform"]["preprocessing"], "transform.preprocessing")
     check_preprocessing(run, preprocessing)
     tokenizer = load_tokenizer(run / TOKENIZER)
-    if (
-        run / ARCHITECTURE
-    ).is_dir():  # all weights are in the run: its source is not needed any more
-        config["llm"]["network"] |= {
-            "path": str(run / ARCHITECTURE),
-            "package": None,
-            "weights": False,
-        }
     network = config["llm"]["network"]
+    if (run / ARCHITECTURE).is_dir():
+        # All weights are in the run: the source of the language model is not needed any more.
+        network |= {"path": str(run / ARCHITECTURE), "package": None, "weights": False}
     in_full = bool(network.get("quantization")) and not quantized
     if in_full:
         network["quantization"] = None
     model = build_model(config, tokenizer)
     check_base(model, run, quantized=in_full)
-    if not isinstance(model, CMRVLM):
+    if not isinstance(model, VisionLanguageModel):
         raise CmrvlmError(
             "this is a run of stage 1, which answers no questions",
             file=run,
@@ -176,7 +164,34 @@ def load_run(run: Path, *, quantized: bool = True) -> TrainedRun:
         )
     load_weights(model, run / WEIGHTS)
     model.eval()
-    return TrainedRun(run, config, model, build_collator(model, tokenizer), preprocessing)
+    return TrainedRun(
+        folder=run,
+        config=config,
+        model=model,
+        collator=build_collator(model, tokenizer),
+        preprocessing=preprocessing,
+        mixture=build(config["mix"], "mix"),
+    )
+
+
+def _check_labels(run: Path) -> None:
+    """Refuse a run that was made with other labels than there are now.
+
+    Raises:
+        CmrvlmError: They differ.
+    """
+    saved = json.loads((run / LABELS).read_text())
+    current = label_schema()
+    # A structure that came later changes no weight: it is named in words.
+    current["structures"] = {
+        name: value for name, value in current["structures"].items() if name in saved["structures"]
+    }
+    if saved != current:
+        raise CmrvlmError(
+            "the run was made with other labels than this version has",
+            file=run / LABELS,
+            remedy="Use the version that trained it.",
+        )
 
 
 def check_base(model: nn.Module, run: Path, *, quantized: bool = False) -> None:
@@ -205,7 +220,7 @@ def check_base(model: nn.Module, run: Path, *, quantized: bool = False) -> None:
 
 
 def load_weights(model: nn.Module, path: Path) -> None:
-    """Strict load: every weight of the model, and no other.
+    """Load every weight of the model, and no other.
 
     Raises:
         CmrvlmError: Names or shapes differ, or a number is not finite; the first is named.
@@ -272,5 +287,5 @@ def check_preprocessing(run: Path, preprocessing: Preprocessing) -> None:
 
 
 def weights_hash(run: Path) -> str:
-    """Short hash of a run's weights, to name them in results."""
+    """Return a short hash of a run's weights, to name them in results."""
     return hashlib.sha256((run / WEIGHTS).read_bytes()).hexdigest()[:16]

@@ -18,12 +18,12 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from cmrvlm.errors import CmrvlmError
 from cmrvlm.instructions.batch import Batch, TextRows
+from cmrvlm.instructions.instruction import Instruction
 from cmrvlm.language_model.finite import check_weights
 from cmrvlm.language_model.network import borrowed_keys
 from cmrvlm.losses.gather import mean_over_processes
 from cmrvlm.losses.language import answer_cross_entropy
 from cmrvlm.losses.reduction import Loss
-from cmrvlm.tasks.base import Instruction
 
 OptimizerFactory = Callable[[Iterable[Any]], Optimizer]
 ScheduleFactory = Callable[..., LRScheduler]

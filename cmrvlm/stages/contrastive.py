@@ -64,8 +64,7 @@ class ContrastiveStage(Stage):
             if name in embedded:
                 owners, images = embedded[name]
                 told = [
-                    any(view.sequence == name for view in one.case.views)
-                    for one in batch.instructions
+                    any(view.sequence == name for view in one.views) for one in batch.instructions
                 ]
                 about = torch.tensor(
                     told, device=texts.device

@@ -7,12 +7,12 @@ import torch
 from cmrvlm.instructions.batch import Batch
 from cmrvlm.language_model.memory import Memory, estimate
 from cmrvlm.language_model.packing import arrange
-from cmrvlm.models.vision_language_model import CMRVLM
+from cmrvlm.models.vision_language_model import VisionLanguageModel
 
 GB = 1e9
 
 
-def memory_of(model: CMRVLM, batch: Batch) -> Memory:
+def memory_of(model: VisionLanguageModel, batch: Batch) -> Memory:
     """Memory that the language model takes for a batch like this one, in bfloat16 with AdamW."""
     network, packed = model.llm.network, arrange(batch.rows, model.llm)
     answers = int((batch.rows.lengths - batch.rows.prompt_lengths).sum())
@@ -33,7 +33,7 @@ def memory_of(model: CMRVLM, batch: Batch) -> Memory:
     )
 
 
-def foretold(model: CMRVLM, batch: Batch) -> str:
+def foretold(model: VisionLanguageModel, batch: Batch) -> str:
     """`memory_of` in words, against what the device has."""
     found = memory_of(model, batch)
     parts = ", ".join(f"{name} {value / GB:.1f}" for name, value in vars(found).items())

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from lightning.fabric.utilities.rank_zero import rank_zero_only
-from lightning.pytorch import Trainer, seed_everything
+from lightning.pytorch import LightningDataModule, Trainer, seed_everything
 from lightning.pytorch.callbacks import ProgressBar
 from rich.console import Console
 
@@ -17,7 +17,7 @@ from cmrvlm.config.command import Config
 from cmrvlm.errors import CmrvlmError
 from cmrvlm.language_model.finite import check_weights
 from cmrvlm.models.card import card
-from cmrvlm.models.vision_language_model import CMRVLM
+from cmrvlm.models.vision_language_model import VisionLanguageModel
 from cmrvlm.runs.checkpoint_files import CheckpointFiles
 from cmrvlm.runs.handover import hand_over, moved_table
 from cmrvlm.runs.lineage import SPLIT, Parts, joined, parts_of, read_lineage, write_lineage
@@ -83,7 +83,7 @@ def _train(config: Config, run: Path, folder: Path) -> float | None:
     check_masks(model, data.mixture.tasks)
     if earlier:
         Console().print(moved_table(hand_over(model, earlier)))
-    data.collator = build_collator(model, tokenizer)
+    data.use_collator(build_collator(model, tokenizer))
     balanced = any((config["stage"].get("balance") or {}).values())
     shares = {"class_shares": data.class_shares()} if balanced else {}
     stage = build_stage(
@@ -97,7 +97,8 @@ def _train(config: Config, run: Path, folder: Path) -> float | None:
     if first_process():
         save_run(folder, config, model, tokenizer, data.preprocessing, trained=False)
         data.save_split(folder / SPLIT)
-        write_lineage(folder, joined(known, parts_of(data.asked, patient_of)))
+        write_lineage(folder, joined(known, parts_of(data.full_split, patient_of)))
+    assert isinstance(data, LightningDataModule)
     try:
         trainer.fit(stage, datamodule=data, ckpt_path=config["ckpt_path"], weights_only=True)
     except SystemExit as error:  # how Lightning ends after Ctrl-C
@@ -166,7 +167,7 @@ def _trainer(config: Config, folder: Path) -> Trainer:
 
 def _describe(model: Any, data: Any) -> None:
     Console().print(card(model))
-    if isinstance(model, CMRVLM) and model.llm.source is not None:
+    if isinstance(model, VisionLanguageModel) and model.llm.source is not None:
         log.info(foretold(model, next(iter(data.train_dataloader()))))
     log.info(
         "studies: %s", ", ".join(f"{len(studies)} {part}" for part, studies in data.split.items())

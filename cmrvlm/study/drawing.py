@@ -12,9 +12,9 @@ from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from cmrvlm.instructions.answer import AnswerWithTruth as Answer
 from cmrvlm.instructions.batch import Batch
 from cmrvlm.study.vocabulary import NOT_ANNOTATED
-from cmrvlm.tasks.base import Answer
 
 COLORS = {
     "lv": "#e6194b",
@@ -74,7 +74,7 @@ def mask_panel(
     found: dict[tuple[int, int, int], dict[str, Answer]] = {}
     for number, (batch, answers) in enumerate(asked):
         for row, answer in enumerate(answers):
-            target = answer.instruction.case.mask
+            target = answer.instruction.region
             if target is None or target.as_box or answer.truth_mask is None:
                 continue
             for index in range(len(target.frames)):
@@ -88,7 +88,7 @@ def mask_panel(
     axes = figure.subplots(2, len(shown), squeeze=False)
     for column, ((number, owner, index), structures) in enumerate(shown):
         first = next(iter(structures.values()))
-        target = first.instruction.case.mask
+        target = first.instruction.region
         assert target is not None
         assert first.truth_mask is not None
         middle = first.truth_mask.shape[0] // 2
@@ -102,7 +102,7 @@ def mask_panel(
 
 
 def _truth(answer: Answer) -> NDArray[np.bool_]:
-    target = answer.instruction.case.mask
+    target = answer.instruction.region
     assert target is not None
     assert answer.truth_mask is not None
     return np.isin(answer.truth_mask, target.values) & (answer.truth_mask != NOT_ANNOTATED)

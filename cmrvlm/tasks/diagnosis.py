@@ -1,29 +1,37 @@
-"""Diagnosis in sixteen classes, in words and as a class vector."""
+"""Ask for the diagnosis in sixteen classes, in words and as a class vector."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 
+from cmrvlm.instructions.answer import Answer, AnswerWithTruth
+from cmrvlm.instructions.question import whole_views
 from cmrvlm.metrics.classification import class_vector_scores, multi_label_scores
 from cmrvlm.metrics.statistic import Statistic
 from cmrvlm.study.study import Study
 from cmrvlm.study.vocabulary import DISEASES
-from cmrvlm.tasks.base import Answer, Case, Task, whole_views
+from cmrvlm.tasks.base import Calibration, Case, Task
+
+_KEY = "diagnosis"
 
 
 def disease_code(diseases: Collection[str] | None) -> str | None:
-    """Codes joined with `+` in their fixed order; None when unknown."""
-    return None if diseases is None else "+".join(code for code in DISEASES if code in diseases)
+    """Return the codes joined with `+` in their fixed order; None when they are unknown."""
+    if diseases is None:
+        return None
+    return "+".join(code for code in DISEASES if code in diseases)
 
 
 def disease_names(code: str, language: str) -> str:
-    """Names of joined codes as one sentence."""
-    joint, stop = ("; ", ".") if language == "en" else ("；", "。")
-    return joint.join(DISEASES[one].name(language) for one in code.split("+")) + stop
+    """Return the names of joined codes as one sentence."""
+    names = [DISEASES[part].name(language) for part in code.split("+")]
+    if language == "en":
+        return "; ".join(names) + "."
+    return "；".join(names) + "。"
 
 
 class DiseaseTask(Task):
-    """What is the diagnosis? Several classes may hold."""
+    """Ask for the diagnosis. Several classes may hold."""
 
     name = "disease"
     prompts = {
@@ -47,23 +55,43 @@ class DiseaseTask(Task):
         "zh": ("这位患者得的是什么病？",),
     }
     primary = "text_accuracy"
+    subset_metric = "macro_auroc"
+    leak_terms = DISEASES
 
     def cases(self, study: Study, shown: Collection[str]) -> list[Case]:
-        """One case when the disease is known."""
+        """Return one case when the disease is known."""
         truth = disease_code(study.labels.diseases)
-        return [Case(whole_views(shown), truth=truth, key="diagnosis")] if truth and shown else []
+        if not truth or not shown:
+            return []
+        return [Case(whole_views(shown), truth=truth, key=_KEY)]
+
+    def unlabelled_cases(self, study: Study) -> list[Case]:
+        """Return one case about all series."""
+        return [Case(whole_views(list(study.series)), key=_KEY)]
 
     def answer(self, study: Study, case: Case, language: str) -> str:
-        """The names of the diseases."""
+        """Return the names of the diseases."""
         assert case.truth is not None
         return disease_names(case.truth, language)
 
     def probabilities(self, answer: Answer) -> list[float] | None:
-        """Of the sixteen classes, in the order of `DISEASES`; None when no whole series was shown."""
-        return answer.read_outs["disease"].tolist() if "disease" in answer.read_outs else None
+        """Return those of the sixteen classes, in the order of `DISEASES`; None when no whole series was shown."""
+        if "disease" not in answer.read_outs:
+            return None
+        return [float(value) for value in answer.read_outs["disease"]]
 
-    def score(self, answers: Sequence[Answer]) -> dict[str, Statistic]:
-        """AUROC, AUPRC and calibration of the class vector, and accuracy of the words."""
-        return class_vector_scores(answers, list(DISEASES), "disease") | multi_label_scores(
-            answers, DISEASES
-        )
+    def calibration(self, answers: Sequence[AnswerWithTruth]) -> Calibration | None:
+        """Return the class vectors of answers whose truth is known, beside that truth."""
+        truth: list[bool] = []
+        probability: list[float] = []
+        for answer in answers:
+            if "disease" in answer.read_outs and answer.instruction.truth is not None:
+                present = answer.instruction.truth.split("+")
+                truth += [code in present for code in DISEASES]
+                probability += answer.read_outs["disease"].tolist()
+        return Calibration(truth, probability) if truth else None
+
+    def score(self, answers: Sequence[AnswerWithTruth]) -> dict[str, Statistic]:
+        """Return AUROC, AUPRC and calibration of the class vector, and accuracy of the words."""
+        of_classes = class_vector_scores(answers, list(DISEASES), "disease")
+        return of_classes | multi_label_scores(answers, DISEASES)

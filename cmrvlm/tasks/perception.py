@@ -1,14 +1,16 @@
-"""Perception: which sequence, which phase, which level."""
+"""Ask which sequence, which phase and which level is shown."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 
+from cmrvlm.instructions.answer import AnswerWithTruth
+from cmrvlm.instructions.question import View
 from cmrvlm.metrics.classification import closed_scores
 from cmrvlm.metrics.statistic import Statistic
 from cmrvlm.study.study import Study
 from cmrvlm.study.vocabulary import LEVEL_TERMS, PHASE_TERMS, SEQUENCE_TERMS, Term
-from cmrvlm.tasks.base import Answer, Case, Task, View
+from cmrvlm.tasks.base import Case, Task
 
 
 class ClosedTask(Task):
@@ -24,23 +26,23 @@ class ClosedTask(Task):
     primary = "accuracy"
 
     def answer(self, study: Study, case: Case, language: str) -> str:
-        """The name of the right class in a sentence."""
+        """Return the name of the right class in a sentence."""
         assert case.truth is not None
         return self.answers[language].format(name=self.terms[case.truth].name(language))
 
     def allowed(self, study: Study, case: Case, language: str) -> tuple[str, ...]:
-        """A sentence for each term."""
+        """Return a sentence for each term."""
         return tuple(
             self.answers[language].format(name=term.name(language)) for term in self.terms.values()
         )
 
-    def score(self, answers: Sequence[Answer]) -> dict[str, Statistic]:
-        """Accuracy, macro-F1 over the fixed classes, unparsed answers, and what answers collapse to."""
+    def score(self, answers: Sequence[AnswerWithTruth]) -> dict[str, Statistic]:
+        """Return accuracy, macro-F1 over the fixed classes, unparsed answers, and what answers collapse to."""
         return closed_scores(answers, self.terms)
 
 
 class SequenceTask(ClosedTask):
-    """Which sequence is shown? One whole series, without its name."""
+    """Ask which sequence is shown: one whole series, without its name."""
 
     name = "sequence"
     terms = SEQUENCE_TERMS
@@ -65,12 +67,16 @@ class SequenceTask(ClosedTask):
     answers = {"en": "This is {name}.", "zh": "这是{name}。"}
 
     def cases(self, study: Study, shown: Collection[str]) -> list[Case]:
-        """One case for each shown sequence."""
+        """Return one case for each shown sequence."""
         return [Case((View(sequence),), truth=sequence, key=sequence) for sequence in shown]
+
+    def unlabelled_cases(self, study: Study) -> list[Case]:
+        """Return one case for each series."""
+        return self.cases(study, list(study.series))
 
 
 class PhaseTask(ClosedTask):
-    """Is the shown frame at end-diastole or at end-systole?"""
+    """Ask whether the shown frame is at end-diastole or at end-systole."""
 
     name = "phase"
     terms = PHASE_TERMS
@@ -95,7 +101,7 @@ class PhaseTask(ClosedTask):
     answers = {"en": "The frame is at {name}.", "zh": "该帧处于{name}。"}
 
     def cases(self, study: Study, shown: Collection[str]) -> list[Case]:
-        """ED and ES of each shown cine on which they are known."""
+        """Return ED and ES of each shown cine on which they are known."""
         return [
             Case((View(sequence, frame=frame),), truth=phase, key=f"{sequence} frame {frame}")
             for sequence in shown
@@ -104,7 +110,7 @@ class PhaseTask(ClosedTask):
 
 
 class LevelTask(ClosedTask):
-    """Is the shown short-axis slice basal, mid or apical?"""
+    """Ask whether the shown short-axis slice is basal, mid or apical."""
 
     name = "level"
     terms = LEVEL_TERMS
@@ -129,7 +135,7 @@ class LevelTask(ClosedTask):
     answers = {"en": "The slice is {name}.", "zh": "该层面位于{name}。"}
 
     def cases(self, study: Study, shown: Collection[str]) -> list[Case]:
-        """Every slice of the shown stacks whose level is known."""
+        """Return every slice of the shown stacks whose level is known."""
         return [
             Case((View(sequence, slice=index),), truth=level, key=f"{sequence} slice {index}")
             for sequence in shown

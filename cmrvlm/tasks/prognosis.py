@@ -1,4 +1,4 @@
-"""Prognosis: risk of a major adverse cardiac event as a discrete-time hazard; for data with follow-up."""
+"""Ask for the risk of a major adverse cardiac event, a discrete-time hazard; for data with follow-up."""
 
 from __future__ import annotations
 
@@ -6,14 +6,18 @@ from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 
-from cmrvlm.instructions.targets import SURVIVAL_EDGES_MONTHS, risk_of
+from cmrvlm.instructions.answer import Answer, AnswerWithTruth
+from cmrvlm.instructions.question import whole_views
+from cmrvlm.instructions.read_outs import SURVIVAL_EDGES_MONTHS, risk_of
 from cmrvlm.metrics.statistic import Statistic
 from cmrvlm.metrics.survival import Concordance, brier_at
 from cmrvlm.study.measurements import MACE_RISK, quote
 from cmrvlm.study.study import Study
-from cmrvlm.tasks.base import Answer, Case, Task, whole_views
+from cmrvlm.tasks.base import Case, Task
 
-BRIER_INTERVALS = (3, 5)  # horizons for the Brier score, as numbers of intervals
+# Horizons of the Brier score, as numbers of intervals.
+BRIER_INTERVALS = (3, 5)
+_KEY = "mace"
 
 
 class PrognosisTask(Task):
@@ -39,33 +43,40 @@ class PrognosisTask(Task):
     primary = f"brier_{SURVIVAL_EDGES_MONTHS[-1]:.0f}_months"
 
     def cases(self, study: Study, shown: Collection[str]) -> list[Case]:
-        """One case when follow-up is known."""
-        return [Case(whole_views(shown), key="mace")] if shown and study.labels.follow_up else []
+        """Return one case when follow-up is known."""
+        if not shown or not study.labels.follow_up:
+            return []
+        return [Case(whole_views(shown), key=_KEY)]
+
+    def unlabelled_cases(self, study: Study) -> list[Case]:
+        """Return one case about all series."""
+        return [Case(whole_views(list(study.series)), key=_KEY)]
 
     def answer(self, study: Study, case: Case, language: str) -> str:
-        """A sentence that quotes the read-out; no single patient has a true risk."""
+        """Return a sentence that quotes the read-out; no single patient has a true risk."""
         return self.answers[language]
 
     def values(self, study: Study) -> Mapping[str, float]:
-        """Months of follow-up and whether they ended with an event."""
+        """Return the months of follow-up and whether they ended with an event."""
         return study.labels.follow_up
 
     def probabilities(self, answer: Answer) -> list[float] | None:
-        """Of an event until the last edge; None when no whole series was shown."""
-        return (
-            [risk_of(np.asarray(answer.read_outs["hazard"]))]
-            if "hazard" in answer.read_outs
-            else None
-        )
+        """Return that of an event until the last edge; None when no whole series was shown."""
+        if "hazard" not in answer.read_outs:
+            return None
+        return [risk_of(np.asarray(answer.read_outs["hazard"]))]
 
-    def score(self, answers: Sequence[Answer]) -> dict[str, Statistic]:
-        """C-index of the risk, and Brier scores at the horizons."""
-        months = [a.instruction.values["months"] for a in answers]
-        events = [bool(a.instruction.values["event"]) for a in answers]
-        hazards = [a.read_outs.get("hazard") for a in answers]
+    def score(self, answers: Sequence[AnswerWithTruth]) -> dict[str, Statistic]:
+        """Return the C-index of the risk, and Brier scores at the horizons."""
+        months = [answer.instruction.values["months"] for answer in answers]
+        events = [bool(answer.instruction.values["event"]) for answer in answers]
 
         def risks(intervals: int) -> list[float | None]:
-            return [None if h is None else risk_of(np.asarray(h[:intervals])) for h in hazards]
+            hazards = [answer.read_outs.get("hazard") for answer in answers]
+            return [
+                None if hazard is None else risk_of(np.asarray(hazard[:intervals]))
+                for hazard in hazards
+            ]
 
         scores: dict[str, Statistic] = {
             "c_index": Concordance(months, events, risks(len(SURVIVAL_EDGES_MONTHS))),

@@ -1,15 +1,17 @@
-"""Volumes and ejection fractions: a sentence that quotes the numbers of the measurement read-out."""
+"""Ask for volumes and ejection fractions, in a sentence that quotes numbers of the read-out."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 
+from cmrvlm.instructions.answer import AnswerWithTruth
+from cmrvlm.instructions.question import whole_views
 from cmrvlm.metrics.agreement import agreement_scores
 from cmrvlm.metrics.statistic import Among, Statistic
 from cmrvlm.study.measurements import MEASUREMENTS, numbers_stated, quote
 from cmrvlm.study.study import Study
 from cmrvlm.study.vocabulary import Term
-from cmrvlm.tasks.base import Answer, Case, Task, whole_views
+from cmrvlm.tasks.base import Case, Task
 
 VENTRICLES = {
     "lv": Term("lv", "left ventricle", "左心室"),
@@ -51,7 +53,7 @@ class VolumeTask(Task):
     primary = "lvef_mae_percent"
 
     def cases(self, study: Study, shown: Collection[str]) -> list[Case]:
-        """Each ventricle whose numbers are all known, when the short axis is shown."""
+        """Return each ventricle whose numbers are all known, when the short axis is shown."""
         if "sax" not in shown:
             return []
         known = study.labels.measurements
@@ -61,25 +63,49 @@ class VolumeTask(Task):
             if all(name in known for name in names)
         ]
 
+    def unlabelled_cases(self, study: Study) -> list[Case]:
+        """Return each ventricle, when there is a short axis."""
+        if "sax" not in study.series:
+            return []
+        return [Case(whole_views(list(study.series)), key=side) for side in QUANTITIES]
+
     def fields(self, study: Study, case: Case, language: str) -> Mapping[str, str]:
-        """The ventricle's name."""
+        """Return the ventricle's name."""
         return {"name": VENTRICLES[case.key].name(language)}
 
     def answer(self, study: Study, case: Case, language: str) -> str:
-        """The three quantities with units."""
-        joint, stop = (", ", ".") if language == "en" else ("，", "。")
-        rows = [(MEASUREMENTS[name], quote(name)) for name in QUANTITIES[case.key]]
-        return joint.join(f"{one.name(language)} {mark} {one.unit}" for one, mark in rows) + stop
+        """Return the three quantities with units."""
+        clauses = []
+        for name in QUANTITIES[case.key]:
+            measurement = MEASUREMENTS[name]
+            clauses.append(f"{measurement.name(language)} {quote(name)} {measurement.unit}")
+        if language == "en":
+            return ", ".join(clauses) + "."
+        return "，".join(clauses) + "。"
 
-    def score(self, answers: Sequence[Answer]) -> dict[str, Statistic]:
-        """Agreement of the numbers in the text with the true ones, for each quantity."""
-        stated = [numbers_stated(a.text) for a in answers]
+    def stated_and_true(
+        self, answers: Sequence[AnswerWithTruth]
+    ) -> dict[str, list[tuple[float, float]]]:
+        """Return pairs of the number that an answer states and the true one, by measurement."""
+        pairs: dict[str, list[tuple[float, float]]] = {
+            name: [] for names in QUANTITIES.values() for name in names
+        }
+        for answer in answers:
+            asked_for = QUANTITIES.get(answer.instruction.key, ())
+            for name, stated in numbers_stated(answer.text).items():
+                if name in asked_for:
+                    pairs[name].append((stated, answer.instruction.values[name]))
+        return pairs
+
+    def score(self, answers: Sequence[AnswerWithTruth]) -> dict[str, Statistic]:
+        """Return the agreement of the numbers in the text with the true ones, for each quantity."""
+        numbers = [numbers_stated(answer.text) for answer in answers]
         scores: dict[str, Statistic] = {}
         for side, names in QUANTITIES.items():
-            rows = [row for row, a in enumerate(answers) if a.instruction.case.key == side]
+            rows = [row for row, answer in enumerate(answers) if answer.instruction.key == side]
             for name in names:
-                said = [stated[row].get(name) for row in rows]
-                truth = [answers[row].instruction.values[name] for row in rows]
-                own = agreement_scores(said, truth, name)
-                scores |= {metric: Among(one, rows, len(answers)) for metric, one in own.items()}
+                stated = [numbers[row].get(name) for row in rows]
+                true = [answers[row].instruction.values[name] for row in rows]
+                for metric, statistic in agreement_scores(stated, true, name).items():
+                    scores[metric] = Among(statistic, rows, len(answers))
         return scores

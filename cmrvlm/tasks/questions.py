@@ -1,4 +1,4 @@
-"""Questions that follow from a study's labels, for closed and open question answering."""
+"""List the questions that labels answer, for closed and open question answering."""
 
 from __future__ import annotations
 
@@ -21,13 +21,6 @@ from cmrvlm.study.vocabulary import (
 
 _CINES = frozenset(CINE)
 Prompts = Mapping[str, tuple[str, ...]]
-# Diseases that look alike, as many as there are choices: any option is right equally often, none is the odd one out.
-LOOK_ALIKE = (
-    ("DCM", "LVNC", "CSD", "MI"),
-    ("HCM", "HHD", "CA", "TTC"),
-    ("ACM", "PH", "CHD", "VHD"),
-    ("MYOC", "PERI", "TUM", "NOR"),
-)
 CHAMBERS = {
     "lv": Term("lv", "the left ventricle", "左心室"),
     "rv": Term("rv", "the right ventricle", "右心室"),
@@ -53,11 +46,11 @@ class LabelQuestion:
         key: Its name in results.
         category: `structure`, `function`, `lge` or `other`.
         terms: Code to possible answer.
-        truth: The right code from the labels, None when they do not state one.
-        any_of: It is asked when at least one of these sequences is shown.
-        all_of: And all of these.
-        prompts: Wordings; the last is never shown in training.
-        closed_only: It makes sense only with options.
+        truth: Returns the right code for some labels, None when they do not state one.
+        any_of: The question is asked when at least one of these sequences is shown.
+        all_of: All of these sequences must be shown.
+        prompts: Language to wordings; the last one is never shown in training.
+        closed_only: The question makes sense only with options.
         absent: Code that says that there is nothing of the kind. It is an answer to the open question alone: among
             options it would be right most often, and a model that looks at no image would do well. Closed questions
             ask which, where there is one; whether there is one is what the findings are asked for.
@@ -74,18 +67,22 @@ class LabelQuestion:
     absent: str = ""
 
     def question(self, language: str, wording: int, *, paraphrased: bool) -> str:
-        """One of the wordings that training shows, or the one that it never does."""
+        """Return one of the wordings that training shows, or the one that it never shows."""
         *trained, unseen = self.prompts[language]
-        return unseen if paraphrased else trained[wording % len(trained)]
+        if paraphrased:
+            return unseen
+        return trained[wording % len(trained)]
 
     def askable(self, shown: Collection[str]) -> bool:
-        """Whether the shown sequences can answer it."""
+        """Return whether the shown sequences can answer the question."""
         return bool(self.any_of & set(shown)) and self.all_of <= set(shown)
 
 
 def _pattern(
     name: str, without: tuple[str, ...] = ("", "none")
 ) -> Callable[[StudyLabels], str | None]:
+    """Return a function that reads a named pattern from labels, None for the codes in `without`."""
+
     def truth(labels: StudyLabels) -> str | None:
         code = labels.patterns.get(name, "")
         return None if code in without else code
@@ -95,33 +92,40 @@ def _pattern(
 
 def _ef_grade(labels: StudyLabels) -> str | None:
     value = labels.measurements.get("lvef_percent")
-    return (
-        None
-        if value is None
-        else next(g for g, low in EF_GRADE_LIMITS_PERCENT.items() if value >= low)
-    )
+    if value is None:
+        return None
+    return next(grade for grade, lowest in EF_GRADE_LIMITS_PERCENT.items() if value >= lowest)
 
 
 def _one_of(findings: Mapping[str, str]) -> Callable[[StudyLabels], str | None]:
-    """The one abnormal finding of a group, `none` when all are normal; unknown when one is, or several are abnormal."""
+    """Return a function that reads the one abnormal finding of a group from labels.
+
+    It returns `none` when all are normal, and None when one is not stated or several are abnormal.
+
+    Args:
+        findings: Code of the answer to the finding that it stands for.
+    """
 
     def truth(labels: StudyLabels) -> str | None:
         stated = {code: labels.findings.get(finding) for code, finding in findings.items()}
         if any(value is None for value in stated.values()):
             return None
         present = [code for code, value in stated.items() if value]
-        return "none" if not present else present[0] if len(present) == 1 else None
+        if not present:
+            return "none"
+        return present[0] if len(present) == 1 else None
 
     return truth
 
 
 def _single_disease(labels: StudyLabels) -> str | None:
-    known = labels.diseases
-    return next(iter(known)) if known and len(known) == 1 else None
+    if not labels.diseases or len(labels.diseases) != 1:
+        return None
+    return next(iter(labels.diseases))
 
 
 def abnormal_finding(labels: StudyLabels) -> str | None:
-    """The first abnormal finding in their fixed order, None when none is stated."""
+    """Return the first abnormal finding in their fixed order, None when none is stated."""
     return next((code for code in FINDINGS if labels.findings.get(code)), None)
 
 
@@ -325,35 +329,4 @@ QUESTIONS = (
         closed_only=True,
     ),
 )
-BY_KEY = {one.key: one for one in QUESTIONS}
-CHOICES = 4
-
-
-def distractors(question: LabelQuestion, truth: str, labels: StudyLabels) -> list[str]:
-    """Wrong options that are plausible; none when the question is not to be asked with options.
-
-    For diseases those are look-alikes; for abnormal findings those that are stated to be normal, for others could be
-    right too; for everything else all other terms that could be right in another study.
-    """
-    if truth == question.absent:
-        return []
-    others = [code for code in question.terms if code not in (truth, question.absent)]
-    if question.key == "abnormal_finding":
-        return [code for code in others if labels.findings.get(code) is False]
-    if question.key == "diagnosis":
-        return [
-            code for code in next(group for group in LOOK_ALIKE if truth in group) if code != truth
-        ]
-    return others
-
-
-def right_option(
-    question: LabelQuestion, offered: Collection[str], labels: StudyLabels
-) -> str | None:
-    """The one of the offered codes that is right for a study; None when none or several are, or it is not known."""
-    if question.key == "abnormal_finding":
-        stated = [labels.findings.get(code) for code in offered]
-        right = [code for code in offered if labels.findings.get(code)]
-        return right[0] if len(right) == 1 and None not in stated else None
-    truth = question.truth(labels)
-    return truth if truth in offered else None
+BY_KEY = {question.key: question for question in QUESTIONS}

@@ -1,4 +1,4 @@
-"""Reasoning: abnormal findings, multiple choice, and open questions."""
+"""Ask for abnormal findings, and multiple-choice and open questions."""
 
 from __future__ import annotations
 
@@ -8,6 +8,9 @@ from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 
+from cmrvlm.instructions.answer import Answer, AnswerWithTruth
+from cmrvlm.instructions.instruction import Instruction
+from cmrvlm.instructions.question import Question, whole_views
 from cmrvlm.metrics.classification import closed_scores_of
 from cmrvlm.metrics.statistic import (
     Among,
@@ -23,9 +26,10 @@ from cmrvlm.reports.reader import terms_named
 from cmrvlm.study.measurements import MEASUREMENTS
 from cmrvlm.study.study import Study
 from cmrvlm.study.vocabulary import FINDING_SEQUENCES, FINDINGS, Term
-from cmrvlm.tasks.base import Answer, Case, Instruction, Task, whole_views
+from cmrvlm.tasks.base import Calibration, Case, Task
+from cmrvlm.tasks.options import CHOICES, distractors, right_option
 from cmrvlm.tasks.perception import ClosedTask
-from cmrvlm.tasks.questions import BY_KEY, CHOICES, QUESTIONS, distractors, right_option
+from cmrvlm.tasks.questions import BY_KEY, QUESTIONS
 
 YES_NO = {"yes": Term("yes", "yes", "是"), "no": Term("no", "no", "否")}
 LETTERS = "ABCDEFGH"
@@ -35,7 +39,7 @@ _LEADING = re.compile(r"^\W*([A-H])(?![A-Za-z])")
 
 
 class AbnormalityTask(ClosedTask):
-    """Is one of the 23 findings abnormal? A finding that is not stated is never asked."""
+    """Ask whether one of the 23 findings is abnormal. A finding that is not stated is never asked."""
 
     name = "abnormality"
     terms = YES_NO
@@ -55,56 +59,82 @@ class AbnormalityTask(ClosedTask):
             "请判断有无{name}。",
         ),
     }
-    balanced = True  # most findings are normal in most studies
+    # Most findings are normal in most studies.
+    balanced = True
     paraphrases = {"en": ("Would you report {name} here?",), "zh": ("您会在此报告{name}吗？",)}
     answers = {"en": "{name}.", "zh": "{name}。"}
 
     def cases(self, study: Study, shown: Collection[str]) -> list[Case]:
-        """Each stated finding that a shown sequence shows."""
+        """Return each stated finding that a shown sequence shows."""
+        cases = []
+        for code in FINDINGS:
+            is_abnormal = study.labels.findings.get(code)
+            can_be_seen = bool(set(FINDING_SEQUENCES[code]) & set(shown))
+            if is_abnormal is not None and can_be_seen:
+                truth = "yes" if is_abnormal else "no"
+                cases.append(Case(whole_views(shown), truth=truth, key=code))
+        return cases
+
+    def unlabelled_cases(self, study: Study) -> list[Case]:
+        """Return each finding that one of the series shows."""
+        views = whole_views(list(study.series))
         return [
-            Case(whole_views(shown), truth="yes" if abnormal else "no", key=code)
+            Case(views, key=code)
             for code in FINDINGS
-            if (abnormal := study.labels.findings.get(code)) is not None
-            and set(FINDING_SEQUENCES[code]) & set(shown)
+            if set(FINDING_SEQUENCES[code]) & set(study.series)
         ]
 
     def fields(self, study: Study, case: Case, language: str) -> Mapping[str, str]:
-        """What is asked: "an abnormal LV ejection fraction", "thrombus"."""
+        """Return the finding's name, such as "an abnormal LV ejection fraction" or "thrombus"."""
         name = FINDINGS[case.key].name(language)
         if case.key in _MEASURED:
             name = f"{name}异常" if language == "zh" else f"an abnormal {name}"
         return {"name": name}
 
     def probabilities(self, answer: Answer) -> list[float] | None:
-        """That the finding is abnormal; None when no whole series was shown."""
+        """Return the one that the finding is abnormal; None when no whole series was shown."""
         if "findings" not in answer.read_outs:
             return None
-        return [
-            float(answer.read_outs["findings"][list(FINDINGS).index(answer.instruction.case.key)])
-        ]
+        index = list(FINDINGS).index(answer.question.key)
+        return [float(answer.read_outs["findings"][index])]
 
-    def score(self, answers: Sequence[Answer]) -> dict[str, Statistic]:
-        """Scores of the words, and areas and calibration of the findings' probabilities."""
-        codes = list(FINDINGS)
-        areas, precisions = {}, []
-        truth: list[bool | None] = [a.instruction.case.truth == "yes" for a in answers]
-        guess = [None if (said := self.probabilities(a)) is None else said[0] for a in answers]
-        for code in codes:
-            rows = [row for row, a in enumerate(answers) if a.instruction.case.key == code]
-            own = [truth[row] for row in rows], [guess[row] for row in rows]
-            areas[f"auroc_{code}"] = Among(Auroc(*own), rows, len(answers))
-            precisions.append(Among(AveragePrecision(*own), rows, len(answers)))
+    def calibration(self, answers: Sequence[AnswerWithTruth]) -> Calibration | None:
+        """Return the findings' probabilities beside what was true."""
+        truth: list[bool] = []
+        probability: list[float] = []
+        for answer in answers:
+            predicted = self.probabilities(answer)
+            if predicted is not None:
+                truth.append(answer.instruction.truth == "yes")
+                probability += predicted
+        return Calibration(truth, probability) if truth else None
+
+    def score(self, answers: Sequence[AnswerWithTruth]) -> dict[str, Statistic]:
+        """Return scores of the words, and areas and calibration of the findings' probabilities."""
+        truth: list[bool | None] = [answer.instruction.truth == "yes" for answer in answers]
+        predicted = [self.probabilities(answer) for answer in answers]
+        probability = [None if values is None else values[0] for values in predicted]
+        areas: dict[str, Statistic] = {}
+        precisions: list[Statistic] = []
+        for code in FINDINGS:
+            rows = [row for row, answer in enumerate(answers) if answer.instruction.key == code]
+            of_finding = [truth[row] for row in rows], [probability[row] for row in rows]
+            areas[f"auroc_{code}"] = Among(Auroc(*of_finding), rows, len(answers))
+            precisions.append(Among(AveragePrecision(*of_finding), rows, len(answers)))
         return {
             **super().score(answers),
             "macro_auroc": MeanOf(list(areas.values())),
             "macro_auprc": MeanOf(precisions),
-            "calibration_error": CalibrationError(truth, guess),
+            "calibration_error": CalibrationError(truth, probability),
             **areas,
         }
 
 
-def letter_said(text: str) -> str | None:
-    """The letter that an answer chooses: the one in brackets, or one at the start; None when there is no single one."""
+def chosen_letter(text: str) -> str | None:
+    """Return the letter that an answer chooses, None when there is no single one.
+
+    It is the letter in brackets, or one at the start.
+    """
     marked = set(_MARKED.findall(text))
     if marked:
         return marked.pop() if len(marked) == 1 else None
@@ -112,15 +142,15 @@ def letter_said(text: str) -> str | None:
     return leading[1] if leading else None
 
 
-def _means_by(
-    names: Sequence[str], values: Sequence[float], wanted: Sequence[str]
+def _means_by_group(
+    groups: Sequence[str], values: Sequence[float], expected: Sequence[str]
 ) -> dict[str, Statistic]:
-    """Mean of the values of each kind of answer."""
-    found: dict[str, Statistic] = {}
-    for name in wanted:
-        rows = [row for row, one in enumerate(names) if one == name]
-        found[f"accuracy_{name}"] = Among(Mean([values[row] for row in rows]), rows, len(names))
-    return found
+    """Return the mean of the values of each expected group, by `accuracy_<group>`."""
+    means: dict[str, Statistic] = {}
+    for name in expected:
+        rows = [row for row, group in enumerate(groups) if group == name]
+        means[f"accuracy_{name}"] = Among(Mean([values[row] for row in rows]), rows, len(groups))
+    return means
 
 
 class VqaClosedTask(Task):
@@ -131,31 +161,65 @@ class VqaClosedTask(Task):
 
     name = "vqa_closed"
     prompts = {"en": ("{question} {options}",), "zh": ("{question}{options}",)}
-    paraphrases = prompts  # the question itself is what is paraphrased
+    # The question itself is what is paraphrased.
+    paraphrases = prompts
     primary = "accuracy"
 
     def cases(self, study: Study, shown: Collection[str]) -> list[Case]:
-        """Each question that labels answer and the shown sequences can show."""
+        """Return each question that labels answer and the shown sequences can show."""
         views = whole_views(shown)
-        found = [
-            Case(views, truth=truth, key=one.key)
-            for one in QUESTIONS
-            if one.askable(shown)
-            and (truth := one.truth(study.labels)) is not None
-            and distractors(one, truth, study.labels)
-        ]
-        return found + [
-            Case(views, truth=one.answer, key=one.prompt, question=one)
-            for one in study.labels.questions
-            if one.options and views and set(one.sequences) <= set(shown)
-        ]
+        cases = []
+        for question in QUESTIONS:
+            truth = question.truth(study.labels) if question.askable(shown) else None
+            if truth is not None and distractors(question, truth, study.labels):
+                cases.append(Case(views, truth=truth, key=question.key))
+        for source in study.labels.questions:
+            if source.options and views and set(source.sequences) <= set(shown):
+                cases.append(Case(views, truth=source.answer, key=source.prompt, source=source))
+        return cases
 
     def answer(self, study: Study, case: Case, language: str) -> str:
-        """The right option without its letter, which depends on the shuffle; `word` adds it."""
+        """Return the right option without its letter, which depends on how options are shuffled."""
         assert case.truth is not None
-        return case.truth if case.question else BY_KEY[case.key].terms[case.truth].name(language)
+        if case.source:
+            return case.truth
+        return BY_KEY[case.key].terms[case.truth].name(language)
 
-    def word(
+    def make_question(
+        self,
+        study: Study,
+        case: Case,
+        language: str,
+        wording: int = 0,
+        *,
+        paraphrased: bool = False,
+    ) -> Question:
+        """Put a case into words with shuffled options. The case must have its truth."""
+        if case.source:
+            language = case.source.language
+            words = case.source.prompt
+        else:
+            words = BY_KEY[case.key].question(language, wording, paraphrased=paraphrased)
+        options = self._shuffled_options(study, case, language, wording)
+        # The letter stands behind the option, as in the answer, which is then a part of the prompt, word for word.
+        lettered = [
+            f"{option} ({letter})" if language == "en" else f"{option}（{letter}）"
+            for letter, option in zip(LETTERS, options, strict=False)
+        ]
+        separator = "; " if language == "en" else "；"
+        template = self.prompts[language][0]
+        return Question(
+            study_id=study.study_id,
+            task=self.name,
+            language=language,
+            prompt=template.format(question=words, options=separator.join(lettered)),
+            views=case.views,
+            key=case.key,
+            options=tuple(options),
+            allowed=tuple(option + _full_stop(language) for option in lettered),
+        )
+
+    def make_instruction(
         self,
         study: Study,
         case: Case,
@@ -164,76 +228,73 @@ class VqaClosedTask(Task):
         *,
         paraphrased: bool = False,
     ) -> Instruction:
-        """The question with shuffled options, and the right one with its letter as the answer."""
-        language = case.question.language if case.question else language
-        right = self.answer(study, case, language)
-        options, question = self._options(study, case, language, wording), ""
-        if case.question:
-            question = case.question.prompt
-        else:
-            question = BY_KEY[case.key].question(language, wording, paraphrased=paraphrased)
-        form, joint, stop = ("{} ({})", "; ", ".") if language == "en" else ("{}（{}）", "；", "。")
-        # The letter stands behind the option, as in the answer: which is then a part of the prompt, word for word.
-        listed = [form.format(name, letter) for letter, name in zip(LETTERS, options, strict=False)]
-        prompt = self.prompts[language][0].format(question=question, options=joint.join(listed))
-        said = listed[options.index(right)] + stop
-        return Instruction(
-            study.study_id,
-            self.name,
-            language,
-            prompt,
-            said,
-            case,
-            options=tuple(options),
-            allowed=tuple(one + stop for one in listed),
+        """Put a case into words, with the right option and its letter as the answer."""
+        question = self.make_question(study, case, language, wording, paraphrased=paraphrased)
+        right = self.answer(study, case, question.language)
+        return Instruction.of(
+            question,
+            answer=question.allowed[question.options.index(right)],
+            truth=case.truth,
+            source=case.source,
         )
 
-    def _options(self, study: Study, case: Case, language: str, wording: int) -> list[str]:
-        rng = np.random.default_rng([zlib.crc32(f"{study.study_id}/{case.key}".encode()), wording])
-        if case.question:
-            names = list(case.question.options)
+    def _shuffled_options(self, study: Study, case: Case, language: str, wording: int) -> list[str]:
+        """Return the options in an order that follows from study, question and wording."""
+        seed = zlib.crc32(f"{study.study_id}/{case.key}".encode())
+        rng = np.random.default_rng([seed, wording])
+        if case.source:
+            options = list(case.source.options)
         else:
-            one = BY_KEY[case.key]
+            question = BY_KEY[case.key]
             assert case.truth is not None
-            wrong = distractors(one, case.truth, study.labels)
-            chosen = [wrong[i] for i in rng.permutation(len(wrong))[: CHOICES - 1]]
-            names = [one.terms[code].name(language) for code in (case.truth, *chosen)]
-        return [names[i] for i in rng.permutation(len(names))]
+            wrong = distractors(question, case.truth, study.labels)
+            chosen = [wrong[index] for index in rng.permutation(len(wrong))[: CHOICES - 1]]
+            options = [question.terms[code].name(language) for code in (case.truth, *chosen)]
+        return [options[index] for index in rng.permutation(len(options))]
 
-    def score(self, answers: Sequence[Answer]) -> dict[str, Statistic]:
-        """Accuracy of the chosen option, over all and by question, and what choices collapse to.
+    def score(self, answers: Sequence[AnswerWithTruth]) -> dict[str, Statistic]:
+        """Return accuracy of the chosen option, over all and by question, and what choices collapse to.
 
-        Options, not letters, are the classes: letters are shuffled, and a model that always picks the same option
-        would look as if it did not.
+        Options, not letters, are the classes: letters are shuffled, and a model that always picks the
+        same option would look as if it did not.
         """
-        said = [self._chosen(a.instruction, letter_said(a.text)) for a in answers]
-        truths = [
-            str(self._chosen(a.instruction, letter_said(a.instruction.answer))) for a in answers
+        chosen = [
+            self._option_at(answer.instruction, chosen_letter(answer.text)) for answer in answers
         ]
-        right = [float(t == s) for t, s in zip(truths, said, strict=True)]
-        by_question = _means_by([a.instruction.case.key for a in answers], right, list(BY_KEY))
-        return closed_scores_of(truths, said, sorted(set(truths))) | by_question
+        truths = [
+            str(self._option_at(answer.instruction, chosen_letter(answer.instruction.answer)))
+            for answer in answers
+        ]
+        correct = [float(truth == option) for truth, option in zip(truths, chosen, strict=True)]
+        keys = [answer.instruction.key for answer in answers]
+        scores = closed_scores_of(truths, chosen, sorted(set(truths)))
+        return scores | _means_by_group(keys, correct, list(BY_KEY))
 
-    def _chosen(self, instruction: Instruction, letter: str | None) -> str | None:
-        """Question and code (of the data's own questions the text) of the option with a letter."""
-        place = -1 if letter is None else LETTERS.index(letter)
-        if not 0 <= place < len(instruction.options):
+    def _option_at(self, instruction: Instruction, letter: str | None) -> str | None:
+        """Return question and code of the option with a letter; the option's text for questions of the data."""
+        if letter is None or LETTERS.index(letter) >= len(instruction.options):
             return None
-        key, name = instruction.case.key, instruction.options[place]
-        codes = {} if instruction.case.question else _codes(key, instruction.language)
-        return f"{key}: {codes.get(name, name)}"
+        option = instruction.options[LETTERS.index(letter)]
+        if instruction.source is None:
+            codes = _code_by_name(instruction.key, instruction.language)
+            option = codes.get(option, option)
+        return f"{instruction.key}: {option}"
 
     def truth_on(self, other: Study, instruction: Instruction) -> str | None:
-        """The one offered option that is right on the other study."""
-        if instruction.case.question:
+        """Return the one offered option that is right on the other study."""
+        if instruction.source:
             return None
-        key = instruction.case.key
-        offered = [_codes(key, instruction.language)[name] for name in instruction.options]
-        return right_option(BY_KEY[key], offered, other.labels)
+        codes = _code_by_name(instruction.key, instruction.language)
+        offered = [codes[name] for name in instruction.options]
+        return right_option(BY_KEY[instruction.key], offered, other.labels)
 
 
-def _codes(key: str, language: str) -> dict[str, str]:
-    """Name to code of a question's terms."""
+def _full_stop(language: str) -> str:
+    return "." if language == "en" else "。"
+
+
+def _code_by_name(key: str, language: str) -> dict[str, str]:
+    """Return the names of a question's terms with their codes."""
     return {term.name(language): code for code, term in BY_KEY[key].terms.items()}
 
 
@@ -242,35 +303,33 @@ class VqaOpenTask(Task):
 
     name = "vqa_open"
     prompts = {"en": ("{question}",), "zh": ("{question}",)}
-    paraphrases = prompts  # the question itself is what is paraphrased
+    # The question itself is what is paraphrased.
+    paraphrases = prompts
     primary = "accuracy"
+    is_free_text = True
 
     def cases(self, study: Study, shown: Collection[str]) -> list[Case]:
-        """Each question that labels answer and the shown sequences can show, and those that the data brings."""
+        """Return each question that labels answer and the shown sequences can show, and those of the data."""
         views = whole_views(shown)
-        found = [
-            Case(views, truth=truth, key=one.key)
-            for one in QUESTIONS
-            if not one.closed_only
-            and one.askable(shown)
-            and (truth := one.truth(study.labels)) is not None
-        ]
-        return found + [
-            Case(views, key=one.prompt, question=one)
-            for one in study.labels.questions
-            if not one.options and views and set(one.sequences) <= set(shown)
-        ]
+        cases = []
+        for question in QUESTIONS:
+            can_be_asked = not question.closed_only and question.askable(shown)
+            truth = question.truth(study.labels) if can_be_asked else None
+            if truth is not None:
+                cases.append(Case(views, truth=truth, key=question.key))
+        for source in study.labels.questions:
+            if not source.options and views and set(source.sequences) <= set(shown):
+                cases.append(Case(views, key=source.prompt, source=source))
+        return cases
 
     def answer(self, study: Study, case: Case, language: str) -> str:
-        """The term that is right, as a short sentence."""
-        if case.question:
-            return case.question.answer
+        """Return the right term as a short sentence."""
+        if case.source:
+            return case.source.answer
         assert case.truth is not None
-        return BY_KEY[case.key].terms[case.truth].name(language) + (
-            "." if language == "en" else "。"
-        )
+        return BY_KEY[case.key].terms[case.truth].name(language) + _full_stop(language)
 
-    def word(
+    def make_question(
         self,
         study: Study,
         case: Case,
@@ -278,34 +337,48 @@ class VqaOpenTask(Task):
         wording: int = 0,
         *,
         paraphrased: bool = False,
-    ) -> Instruction:
-        """The question in one of its wordings."""
-        if case.question:
-            language, question = case.question.language, case.question.prompt
+    ) -> Question:
+        """Put a case into one of its wordings."""
+        if case.source:
+            language = case.source.language
+            words = case.source.prompt
         else:
-            question = BY_KEY[case.key].question(language, wording, paraphrased=paraphrased)
-        return Instruction(
-            study.study_id, self.name, language, question, self.answer(study, case, language), case
+            words = BY_KEY[case.key].question(language, wording, paraphrased=paraphrased)
+        return Question(
+            study_id=study.study_id,
+            task=self.name,
+            language=language,
+            prompt=words,
+            views=case.views,
+            key=case.key,
         )
 
-    def score(self, answers: Sequence[Answer]) -> dict[str, Statistic]:
-        """Share of right answers, over all and by category, and overlap with the reference."""
-        right = [self._right(a) for a in answers]
-        categories = [self._category(a) for a in answers]
-        by_category = _means_by(categories, right, ("structure", "function", "lge", "other"))
-        return {"accuracy": Mean(right), **by_category, **overlap_scores(answers)}
-
-    def _category(self, answer: Answer) -> str:
-        case = answer.instruction.case
-        return case.question.category if case.question else BY_KEY[case.key].category
-
-    def _right(self, answer: Answer) -> float:
-        """Exactly the right term is named; for questions of the data the text is the same but for case and marks."""
-        case = answer.instruction.case
-        if case.question is None:
-            return float(terms_named(answer.text, BY_KEY[case.key].terms) == [case.truth])
-        said, truth = (
-            re.sub(r"\W+", " ", text).strip().lower()
-            for text in (answer.text, case.question.answer)
+    def score(self, answers: Sequence[AnswerWithTruth]) -> dict[str, Statistic]:
+        """Return the share of right answers, over all and by category, and overlap with the reference."""
+        correct = [self._is_correct(answer) for answer in answers]
+        categories = [self._category(answer.instruction) for answer in answers]
+        by_category = _means_by_group(
+            categories, correct, ("structure", "function", "lge", "other")
         )
-        return float(said == truth)
+        return {"accuracy": Mean(correct), **by_category, **overlap_scores(answers)}
+
+    def _category(self, instruction: Instruction) -> str:
+        if instruction.source:
+            return instruction.source.category
+        return BY_KEY[instruction.key].category
+
+    def _is_correct(self, answer: AnswerWithTruth) -> float:
+        """Return 1 where exactly the right term is named, else 0.
+
+        For questions of the data the text must be the same but for case and punctuation.
+        """
+        instruction = answer.instruction
+        if instruction.source is None:
+            named = terms_named(answer.text, BY_KEY[instruction.key].terms)
+            return float(named == [instruction.truth])
+        return float(_bare(answer.text) == _bare(instruction.source.answer))
+
+
+def _bare(text: str) -> str:
+    """Return a text in lower case and without punctuation."""
+    return re.sub(r"\W+", " ", text).strip().lower()

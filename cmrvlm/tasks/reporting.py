@@ -1,10 +1,12 @@
-"""Reporting: captions of what is shown, the structured report, and an impression from a report's text."""
+"""Ask for captions, for the structured report, and for the impression of a report's text."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Collection, Mapping, Sequence
 
+from cmrvlm.instructions.answer import AnswerWithTruth
+from cmrvlm.instructions.question import whole_views
 from cmrvlm.metrics.classification import closed_scores_of, multi_label_scores
 from cmrvlm.metrics.statistic import Statistic
 from cmrvlm.metrics.text import finding_scores, overlap_scores, report_scores
@@ -20,7 +22,7 @@ from cmrvlm.reports.writer import (
 from cmrvlm.study.measurements import MEASUREMENTS, numbers_stated, quoted_number
 from cmrvlm.study.study import Study, StudyLabels
 from cmrvlm.study.vocabulary import DISEASES, FINDING_SEQUENCES, LANGUAGES, REPORT_SECTIONS
-from cmrvlm.tasks.base import Answer, Case, Task, whole_views
+from cmrvlm.tasks.base import Case, Task
 from cmrvlm.tasks.context import leaked
 from cmrvlm.tasks.diagnosis import disease_code, disease_names
 
@@ -28,37 +30,43 @@ _CLAUSES = re.compile(r"(?<=[;；。])|(?<=\.)(?=\s|$)")
 
 
 def report_sections(study: Study, shown: Collection[str], language: str) -> dict[str, str]:
-    """The report on what is shown: the data's own text, or one written from labels with marks for numbers.
+    """Return the sections of the report on what is shown, with marks in place of numbers.
 
-    Of the data's own text, clauses about findings and measurements that no shown sequence shows are left out, and what
-    then is empty is "not assessed": a model that is not shown the LGE is not taught to describe it.
+    They are the data's own text, or are written from labels. Of the data's own text, clauses about
+    findings and measurements that no shown sequence shows are left out, and a section that is then
+    empty is "not assessed": a model that is not shown the LGE is not taught to describe it.
+
+    Args:
+        study: Study with its labels.
+        shown: Sequences that are shown.
+        language: `en` or `zh`.
     """
-    own = study.labels.report.get(language)
-    if not own:
+    stated = study.labels.report.get(language)
+    if not stated:
         return write_report(study.labels, shown, language, quoted_number)
     if set(shown) >= set(study.series):
-        return dict(own)
-    sections = {"lge": ("lge",)}
-    return {
-        name: _visible(text, shown) or not_assessed(language)
-        if set(sections.get(name, shown)) & set(shown)
-        else not_assessed(language)
-        for name, text in own.items()
-    }
+        return dict(stated)
+    sections = {}
+    for name, text in stated.items():
+        can_be_seen = name != "lge" or "lge" in shown
+        visible = _visible_clauses(text, shown) if can_be_seen else ""
+        sections[name] = visible or not_assessed(language)
+    return sections
 
 
-def _visible(text: str, shown: Collection[str]) -> str:
+def _visible_clauses(text: str, shown: Collection[str]) -> str:
+    """Return a text without the clauses about what no shown sequence shows."""
     kept = []
     for clause in _CLAUSES.split(text):
-        needs = [FINDING_SEQUENCES[code] for code in findings_stated(clause)]
-        needs += [MEASUREMENTS[name].sequences for name in numbers_stated(clause)]
-        if all(set(sequences) & set(shown) for sequences in needs):
+        needed = [FINDING_SEQUENCES[code] for code in findings_stated(clause)]
+        needed += [MEASUREMENTS[name].sequences for name in numbers_stated(clause)]
+        if all(set(sequences) & set(shown) for sequences in needed):
             kept.append(clause)
     return "".join(kept).strip()
 
 
 def reportable(labels: StudyLabels) -> bool:
-    """Whether anything is known that a report could say."""
+    """Return whether anything is known that a report could say."""
     return bool(
         labels.report
         or labels.measurements
@@ -69,15 +77,17 @@ def reportable(labels: StudyLabels) -> bool:
 
 
 def sets_of(shown: Collection[str], *, each: bool) -> list[list[str]]:
-    """What is described at a time: all that is shown together, or each sequence by itself."""
-    return [[name] for name in shown] if each else [list(shown)] if shown else []
+    """Return the sets of sequences that are described: all together, or each by itself."""
+    if each:
+        return [[name] for name in shown]
+    return [list(shown)] if shown else []
 
 
 class CaptionTask(Task):
-    """Describe the shown sequences in a sentence each.
+    """Ask for a description of the shown sequences in a sentence each.
 
     Args:
-        each: Each of them is asked about by itself, for pairs of a series and what is said of it.
+        each: Ask about each sequence by itself, for pairs of a series and its caption.
     """
 
     name = "caption"
@@ -92,41 +102,50 @@ class CaptionTask(Task):
     }
     paraphrases = {"en": ("Put into words what you see.",), "zh": ("请用文字说明您看到的内容。",)}
     primary = "rouge_l"
+    is_free_text = True
 
     def __init__(self, *, each: bool = False) -> None:
         self.each = each
 
     def cases(self, study: Study, shown: Collection[str]) -> list[Case]:
-        """One case when something is known about every sequence that is described."""
-        found = []
-        for own in sets_of(shown, each=self.each):
-            captions = [self._captions(study, own, language) for language in LANGUAGES]
-            if not any(set(one) < set(own) for one in captions):
-                found.append(Case(whole_views(own), key="+".join(own) if self.each else "caption"))
-        return found
+        """Return one case for each set of sequences about all of which something is known."""
+        cases = []
+        for sequences in sets_of(shown, each=self.each):
+            captions = [self._captions(study, sequences, language) for language in LANGUAGES]
+            if not any(set(caption) < set(sequences) for caption in captions):
+                cases.append(self._case(sequences))
+        return cases
+
+    def unlabelled_cases(self, study: Study) -> list[Case]:
+        """Return one case for each set of sequences."""
+        return [self._case(names) for names in sets_of(list(study.series), each=self.each)]
+
+    def _case(self, sequences: list[str]) -> Case:
+        key = "+".join(sequences) if self.each else "caption"
+        return Case(whole_views(sequences), key=key)
 
     def _captions(self, study: Study, shown: Collection[str], language: str) -> Mapping[str, str]:
-        return study.labels.captions.get(language) or write_captions(
-            study.labels, shown, language, quoted_number
-        )
+        """Return captions by sequence: the data's own, or ones written from labels."""
+        stated = study.labels.captions.get(language)
+        return stated or write_captions(study.labels, shown, language, quoted_number)
 
     def answer(self, study: Study, case: Case, language: str) -> str:
-        """The captions of the shown sequences, joined."""
+        """Return the captions of the shown sequences, joined."""
         gap = " " if language == "en" else ""
         shown = [view.sequence for view in case.views]
         captions = self._captions(study, shown, language)
         return gap.join(captions[name] for name in shown)
 
-    def score(self, answers: Sequence[Answer]) -> dict[str, Statistic]:
-        """Findings that the words state, and overlap by language."""
+    def score(self, answers: Sequence[AnswerWithTruth]) -> dict[str, Statistic]:
+        """Return scores of the findings that the words state, and overlap by language."""
         return finding_scores(answers) | overlap_scores(answers)
 
 
 class ReportTask(Task):
-    """The structured report: structure, function, LGE, other and impression.
+    """Ask for the structured report: structure, function, LGE, other and impression.
 
     Args:
-        each: What can be said of each shown sequence by itself.
+        each: Ask for a report on each shown sequence by itself.
         outlined: A generated report has every section, in order; turn it off for data whose reports have others.
     """
 
@@ -150,37 +169,44 @@ class ReportTask(Task):
         "zh": ("请口述病历中的检查结果。",),
     }
     primary = "rouge_l"
+    is_free_text = True
 
     def __init__(self, *, each: bool = False, outlined: bool = True) -> None:
-        self.each, self.outlined = each, outlined
+        self.each = each
+        self.outlined = outlined
 
     def outline(self, language: str) -> tuple[str, ...]:
-        """The headings of the sections."""
+        """Return the headings of the sections."""
         return tuple(headings(language)) if self.outlined else ()
 
     def cases(self, study: Study, shown: Collection[str]) -> list[Case]:
-        """One case when there is something to report."""
+        """Return one case for each set of sequences when there is something to report."""
         if not reportable(study.labels):
             return []
         truth = disease_code(study.labels.diseases)
-        return [
-            Case(whole_views(own), truth=truth, key="+".join(own) if self.each else "report")
-            for own in sets_of(shown, each=self.each)
-        ]
+        return [self._case(names, truth) for names in sets_of(shown, each=self.each)]
+
+    def unlabelled_cases(self, study: Study) -> list[Case]:
+        """Return one case for each set of sequences."""
+        return [self._case(names, None) for names in sets_of(list(study.series), each=self.each)]
+
+    def _case(self, sequences: list[str], truth: str | None) -> Case:
+        key = "+".join(sequences) if self.each else "report"
+        return Case(whole_views(sequences), truth=truth, key=key)
 
     def answer(self, study: Study, case: Case, language: str) -> str:
-        """The report on what is shown: values that the shown sequences cannot give are not in it."""
+        """Return the report on what is shown, without values that the shown sequences cannot give."""
         return join_sections(
             report_sections(study, [view.sequence for view in case.views], language), language
         )
 
-    def score(self, answers: Sequence[Answer]) -> dict[str, Statistic]:
-        """Findings and numbers read back, sections present, disease in the impression, and overlap."""
+    def score(self, answers: Sequence[AnswerWithTruth]) -> dict[str, Statistic]:
+        """Return scores of findings, numbers, sections and the disease in the impression, and overlap."""
         return report_scores(answers, REPORT_SECTIONS)
 
 
 class SummaryTask(Task):
-    """The impression from the findings of a report, without images."""
+    """Ask for the impression from the findings of a report, without images."""
 
     name = "summary"
     prompts = {
@@ -193,9 +219,11 @@ class SummaryTask(Task):
     }
     paraphrases = {"en": ("{report} What does this amount to?",), "zh": ("{report}综上所述如何？",)}
     primary = "text_accuracy"
+    is_free_text = True
+    leak_terms = DISEASES
 
     def cases(self, study: Study, shown: Collection[str]) -> list[Case]:
-        """One case when an impression is known that the findings do not name already."""
+        """Return one case when an impression is known that the findings do not name already."""
         truth = disease_code(study.labels.diseases)
         if truth is None or not reportable(study.labels):
             return []
@@ -205,31 +233,27 @@ class SummaryTask(Task):
         return [Case((), truth=truth, key="summary")]
 
     def _findings(self, study: Study, language: str) -> str:
-        own = study.labels.report.get(language) or write_report(
-            study.labels, list(study.series), language
-        )
-        return join_sections(
-            {name: text for name, text in own.items() if name != "impression"}, language
-        )
+        """Return the sections of the report but for the impression, joined."""
+        sections = study.labels.report.get(language)
+        if not sections:
+            sections = write_report(study.labels, list(study.series), language)
+        findings = {name: text for name, text in sections.items() if name != "impression"}
+        return join_sections(findings, language)
 
     def fields(self, study: Study, case: Case, language: str) -> Mapping[str, str]:
-        """The findings of the report; never its impression."""
+        """Return the findings of the report; never its impression."""
         return {"report": self._findings(study, language)}
 
     def answer(self, study: Study, case: Case, language: str) -> str:
-        """The impression."""
+        """Return the impression."""
         assert case.truth is not None
-        own = study.labels.report.get(language, {}).get("impression")
-        return own or disease_names(case.truth, language)
+        stated = study.labels.report.get(language, {}).get("impression")
+        return stated or disease_names(case.truth, language)
 
-    def score(self, answers: Sequence[Answer]) -> dict[str, Statistic]:
-        """Diseases named, macro-F1 over the sixteen classes, and overlap."""
-        said = ["+".join(terms_named(a.text, DISEASES)) or None for a in answers]
-        closed = closed_scores_of(
-            [str(a.instruction.case.truth) for a in answers], said, list(DISEASES)
-        )
-        return (
-            multi_label_scores(answers, DISEASES)
-            | {"macro_f1": closed["macro_f1"]}
-            | overlap_scores(answers)
-        )
+    def score(self, answers: Sequence[AnswerWithTruth]) -> dict[str, Statistic]:
+        """Return scores of the diseases named, macro-F1 over the sixteen classes, and overlap."""
+        named = ["+".join(terms_named(answer.text, DISEASES)) or None for answer in answers]
+        truths = [str(answer.instruction.truth) for answer in answers]
+        scores = multi_label_scores(answers, DISEASES)
+        scores["macro_f1"] = closed_scores_of(truths, named, list(DISEASES))["macro_f1"]
+        return scores | overlap_scores(answers)

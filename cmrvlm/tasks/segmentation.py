@@ -5,20 +5,20 @@ The name stands in front of the mark, so that the mark's hidden state follows fr
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
 
 from cmrvlm.errors import CmrvlmError
+from cmrvlm.instructions.answer import AnswerWithTruth
+from cmrvlm.instructions.question import Question, Region, whole_views
 from cmrvlm.instructions.tokens import DETECT, SEGMENT
 from cmrvlm.metrics.segmentation import box_scores, mask_scores
 from cmrvlm.metrics.statistic import Statistic
-from cmrvlm.reports.reader import any_of, terms_named
 from cmrvlm.study.study import Study
 from cmrvlm.study.vocabulary import SEQUENCE_TERMS, STRUCTURE_TERMS, STRUCTURES
-from cmrvlm.tasks.base import Answer, Case, Instruction, MaskTarget, Task, whole_views
+from cmrvlm.tasks.base import Case, Task
 
 # What counts as the structure: the myocardium includes its scar, and the scar its core without reflow.
 STRUCTURE_VALUES = {
@@ -43,56 +43,25 @@ SHOWN_BY = {
 MAY_BE_ABSENT = ("scar", "no_reflow")
 
 
-def _named(*structures: str) -> str:
-    """A pattern for any name of the structures."""
-    terms = [STRUCTURE_TERMS[one] for one in structures]
-    return f"(?:{any_of(tuple(name for one in terms for name in (one.en, one.zh, *one.synonyms))).pattern})"
-
-
-# A request begins with what is to be done, or asks where something is. What can be done to more than structures, as
-# "show" and "mark", must have one for its object: "show me the ejection fraction of the left ventricle" wants no mask.
-_STRUCTURE = _named(*STRUCTURE_TERMS)
-_FILLERS = r"""(?:\s+(?:me|all|both|each|every|the|a|an|of|for|to|that|where|around|belongs?|whole|entire|endocardial|
-    epicardial|masks?|contours?|outlines?|lines?|borders?|boundar(?:y|ies)|segmentations?|pixels?|voxels?|cavity|chamber))*"""
-_GOES_ON = r"and|or|of|in|on|within|inside|at|during|over|throughout|as|with|please|masks?|contours?|borders?"
-_ASKS_FOR_MASKS = re.compile(
-    rf"""^\W*(?:(?:please|can\s+you|could\s+you|would\s+you)\s+)*(?:
-        (?:segment|contour|delineate|give(?:\s+me)?(?:\s+(?:a|the))?\s+(?:masks?|contours?|segmentations?))\b
-      | (?:outline|mark|show|draw|highlight|where\s+(?:is|are)){_FILLERS}\s+{_STRUCTURE}
-        (?=\W*$|\s*[,.;:?!(]|\s+(?:{_GOES_ON})\b|\s+(?:is|are|lies?)\W*$)
-      )
-    | 分割|勾画|掩膜|在哪里
-    | ^\W*请?(?:在[^，。]*?上)?(?:显示|标出|标记|画出|描出|给出)(?:所有|全部|属于)*{_STRUCTURE}
-      (?=\W*$|\s*[，。、；,.;]|[和与及以]|[内中里]?的(?:轮廓|边界|位置|范围|所有像素|像素|{_STRUCTURE}))""",
-    re.IGNORECASE | re.VERBOSE,
-)
-
-
-# "The scar of the LV wall" and "左心室的心肌" name one structure and where it lies.
-_WHERE_IT_LIES = re.compile(
-    rf"(?P<what>{_STRUCTURE})\s+(?:of|in|within|inside)\s+(?:the\s+)?{_named('lv', 'myo')}"
-    rf"|{_named('lv', 'myo')}[中内里]?的(?P<own>{_STRUCTURE})",
-    re.IGNORECASE,
-)
-
-
-def structures_asked(question: str) -> list[str]:
-    """Structures that a question in a user's words wants masks of; empty when it asks for something else.
-
-    Each is then asked for by itself, so that a question for several gives what a question for each would.
-    """
-    if not _ASKS_FOR_MASKS.search(question):
-        return []
-    return terms_named(
-        _WHERE_IT_LIES.sub(lambda one: one["what"] or one["own"], question), STRUCTURE_TERMS
-    )
-
-
 _ABSENT = {"en": "There is no {name}.", "zh": "未见{name}。"}
 
 
-def said_absent(structure: str, language: str) -> str:
-    """The sentence that a structure is not there; its mask is empty."""
+def check_structure(structure: str, field: str) -> None:
+    """Refuse the name of a structure that no task knows.
+
+    Raises:
+        CmrvlmError: It is unknown; the known ones are named.
+    """
+    if structure not in STRUCTURE_VALUES:
+        raise CmrvlmError(
+            f"unknown structure '{structure}'",
+            field=field,
+            remedy=f"Known: {', '.join(STRUCTURE_VALUES)}.",
+        )
+
+
+def absent_sentence(structure: str, language: str) -> str:
+    """Return the sentence that a structure is not there; its mask is empty."""
     return _ABSENT[language].format(name=STRUCTURE_TERMS[structure].name(language))
 
 
@@ -103,8 +72,8 @@ class SegmentTask(Task):
 
     Args:
         structure: `lv`, `myo`, `rv`, `scar`, `no_reflow`, `la` or `ra`.
-        sequence: Series to segment; None for the one that the structure is usually drawn on. For another one the
-            question says which, and the task has its name too.
+        sequence: Series to segment; None for the one that the structure is usually drawn on. For
+            another one the question says which, and the task has its name too.
     """
 
     prompts = {
@@ -131,74 +100,77 @@ class SegmentTask(Task):
     answers = {"en": f"The {{name}} is {SEGMENT}.", "zh": f"{{name}}在{SEGMENT}。"}
 
     def __init__(self, structure: str, sequence: str | None = None) -> None:
-        if structure not in STRUCTURE_VALUES:
-            raise CmrvlmError(
-                f"unknown structure '{structure}'",
-                field="structure",
-                remedy=f"Known: {', '.join(STRUCTURE_VALUES)}.",
-            )
-        self.structure, self.sequence = structure, sequence or SHOWN_BY[structure]
-        self.elsewhere = self.sequence != SHOWN_BY[structure]
-        self.name = (
-            f"segment_{structure}_{self.sequence}" if self.elsewhere else f"segment_{structure}"
-        )
+        check_structure(structure, "structure")
+        usual_sequence = SHOWN_BY[structure]
+        self.structure = structure
+        self.sequence = sequence or usual_sequence
+        self.mask_sequence = self.sequence
+        self.elsewhere = self.sequence != usual_sequence
+        self.name = f"segment_{structure}"
+        if self.elsewhere:
+            self.name += f"_{self.sequence}"
 
     def cases(self, study: Study, shown: Collection[str]) -> list[Case]:
-        """The structure on the ED and ES frames, or on all annotated ones where phases are unknown."""
+        """Return the structure on the ED and ES frames, or on all annotated ones where phases are unknown."""
         if self.sequence not in shown:
             return []
         series = study.series[self.sequence]
         annotated = series.annotated_frames()
-        frames = tuple(sorted({f for f in series.phases.values() if f in annotated})) or annotated
-        if not frames or not self._annotated(study, frames):
+        phase_of = {frame: phase for phase, frame in series.phases.items()}
+        frames = tuple(sorted(frame for frame in phase_of if frame in annotated)) or annotated
+        if not frames or not self._is_annotated(study, frames):
             return []
-        names = {frame: phase for phase, frame in series.phases.items()}
-        return [self.case_on(shown, frames, tuple(names.get(frame) for frame in frames))]
+        return [self.case_on(shown, frames, tuple(phase_of.get(frame) for frame in frames))]
+
+    def unlabelled_cases(self, study: Study) -> list[Case]:
+        """Return the structure on every frame of the series, where the study has it."""
+        if self.sequence not in study.series:
+            return []
+        frames = tuple(range(study.series[self.sequence].image.shape[1]))
+        return [self.case_on(list(study.series), frames)]
 
     def case_on(
         self, shown: Collection[str], frames: tuple[int, ...], phases: tuple[str | None, ...] = ()
     ) -> Case:
-        """The structure on the given frames, of unknown phase unless they are given, whatever is annotated."""
-        target = MaskTarget(
-            self.sequence,
-            self.structure,
-            STRUCTURE_VALUES[self.structure],
-            frames,
-            phases or (None,) * len(frames),
-        )
-        return Case(whole_views(shown), key=self.structure, mask=target)
+        """Return the structure on some frames, whatever is annotated.
 
-    def on_all_frames(self, study: Study, language: str) -> Instruction:
-        """The structure on every frame of a study that may have no masks, shown with all of its series."""
-        frames = tuple(range(study.series[self.sequence].image.shape[1]))
-        return self.word(study, self.case_on(list(study.series), frames), language)
+        Args:
+            shown: Sequences that are shown.
+            frames: Indices of the frames.
+            phases: Phase of each frame; empty where they are unknown.
+        """
+        values = STRUCTURE_VALUES[self.structure]
+        phases = phases or (None,) * len(frames)
+        region = Region(self.sequence, self.structure, values, frames, phases)
+        return Case(whole_views(shown), key=self.structure, region=region)
 
-    def _there(self, study: Study, frames: Sequence[int]) -> bool:
+    def _is_present(self, study: Study, frames: Sequence[int]) -> bool:
+        """Return whether the mask shows the structure in any of the frames."""
         mask = study.series[self.sequence].mask
-        return mask is not None and bool(
-            np.isin(mask[:, list(frames)], STRUCTURE_VALUES[self.structure]).any()
-        )
+        if mask is None:
+            return False
+        return bool(np.isin(mask[:, list(frames)], STRUCTURE_VALUES[self.structure]).any())
 
-    def _annotated(self, study: Study, frames: Sequence[int]) -> bool:
-        """Whether the mask says where the structure is, or that it is not there.
+    def _is_annotated(self, study: Study, frames: Sequence[int]) -> bool:
+        """Return whether the mask says where the structure is, or that it is not there.
 
         A mask without scar says so only where scars were drawn, or the study is known to have none.
         """
-        known = (
-            self.structure in study.series[self.sequence].drawn
-            or study.labels.findings.get("lv_lge") is False
-        )
-        return self._there(study, frames) or (self.structure in MAY_BE_ABSENT and known)
+        if self._is_present(study, frames):
+            return True
+        was_drawn = self.structure in study.series[self.sequence].drawn
+        has_no_scar = study.labels.findings.get("lv_lge") is False
+        return self.structure in MAY_BE_ABSENT and (was_drawn or has_no_scar)
 
     def fields(self, study: Study, case: Case, language: str) -> Mapping[str, str]:
-        """The structure's name, and the series where it is not the usual one."""
-        series = SEQUENCE_TERMS[self.sequence].name(language)
-        where = (
-            (f" on the {series}" if language == "en" else f"在{series}上") if self.elsewhere else ""
-        )
+        """Return the structure's name, and the series where it is not the usual one."""
+        where = ""
+        if self.elsewhere:
+            series = SEQUENCE_TERMS[self.sequence].name(language)
+            where = f" on the {series}" if language == "en" else f"在{series}上"
         return {"name": STRUCTURE_TERMS[self.structure].name(language), "where": where}
 
-    def word(
+    def make_question(
         self,
         study: Study,
         case: Case,
@@ -206,35 +178,39 @@ class SegmentTask(Task):
         wording: int = 0,
         *,
         paraphrased: bool = False,
-    ) -> Instruction:
-        """The instruction, with one of the prompt's wordings and one of the structure's names."""
-        one = super().word(study, case, language, wording, paraphrased=paraphrased)
+    ) -> Question:
+        """Put a case into words, with one of the prompt's wordings and one of the structure's names."""
+        question = super().make_question(study, case, language, wording, paraphrased=paraphrased)
         term = STRUCTURE_TERMS[self.structure]
-        names = [
-            term.name(language),
-            *(name for name in term.synonyms if name.isascii() == (language == "en")),
-        ]
+        synonyms = [name for name in term.synonyms if name.isascii() == (language == "en")]
+        names = [term.name(language), *synonyms]
+        # All wordings with the first name, then all with the second, and so on.
         name = names[wording // len(self.prompts[language]) % len(names)]
-        return replace(one, prompt=one.prompt.replace(names[0], name))
+        return replace(question, prompt=question.prompt.replace(names[0], name))
 
-    def answer(self, study: Study, case: Case, language: str) -> str:
-        """The sentence that carries the <SEG> token, or that says that the structure is not there."""
-        assert case.mask is not None
-        if not self._there(study, case.mask.frames):
-            return said_absent(self.structure, language)
+    def _present_sentence(self, study: Study, case: Case, language: str) -> str:
         return self.answers[language].format(**self.fields(study, case, language))
 
-    def allowed(self, study: Study, case: Case, language: str) -> tuple[str, ...]:
-        """That sentence and no other; both where the structure may be absent."""
-        there = self.answers[language].format(**self.fields(study, case, language))
-        return (
-            (there, said_absent(self.structure, language))
-            if self.structure in MAY_BE_ABSENT
-            else (there,)
-        )
+    def answer(self, study: Study, case: Case, language: str) -> str:
+        """Return the sentence that carries the <SEG> token, or the one that the structure is not there."""
+        assert case.region is not None
+        if self._is_present(study, case.region.frames):
+            return self._present_sentence(study, case, language)
+        return self.absent(case, language)
 
-    def score(self, answers: Sequence[Answer]) -> dict[str, Statistic]:
-        """Dice and distances over the frames asked, and by phase where the phase is known."""
+    def absent(self, case: Case, language: str) -> str:
+        """Return the sentence that the structure is not there."""
+        return absent_sentence(self.structure, language)
+
+    def allowed(self, study: Study, case: Case, language: str) -> tuple[str, ...]:
+        """Return the sentence with the <SEG> token; both sentences where the structure may be absent."""
+        present = self._present_sentence(study, case, language)
+        if self.structure in MAY_BE_ABSENT:
+            return present, self.absent(case, language)
+        return (present,)
+
+    def score(self, answers: Sequence[AnswerWithTruth]) -> dict[str, Statistic]:
+        """Return Dice and distances over the frames asked, and by phase where the phase is known."""
         return mask_scores(answers)
 
 
@@ -263,46 +239,39 @@ class DetectTask(Task):
     def __init__(
         self, structures: Sequence[str] = ("lv", "myo", "rv"), sequence: str = "sax"
     ) -> None:
-        unknown = set(structures) - set(STRUCTURE_VALUES)
-        if unknown:
-            raise CmrvlmError(
-                f"unknown structures {sorted(unknown)}",
-                field="structures",
-                remedy=f"Known: {', '.join(STRUCTURE_VALUES)}.",
-            )
-        self.structures, self.sequence = tuple(structures), sequence
+        for structure in structures:
+            check_structure(structure, "structures")
+        self.structures = tuple(structures)
+        self.sequence = sequence
+        self.mask_sequence = sequence
 
     def cases(self, study: Study, shown: Collection[str]) -> list[Case]:
-        """Each structure, where the end-diastolic frame is annotated."""
+        """Return each structure, where the end-diastolic frame is annotated."""
         if self.sequence not in shown:
             return []
         series = study.series[self.sequence]
         frame = series.phases.get("ed")
         if frame is None or frame not in series.annotated_frames():
             return []
-        return [
-            Case(
-                whole_views(shown),
-                key=one,
-                mask=MaskTarget(
-                    self.sequence, one, STRUCTURE_VALUES[one], (frame,), ("ed",), as_box=True
-                ),
-            )
-            for one in self.structures
-        ]
+        return [self._case(shown, structure, frame) for structure in self.structures]
+
+    def _case(self, shown: Collection[str], structure: str, frame: int) -> Case:
+        values = STRUCTURE_VALUES[structure]
+        region = Region(self.sequence, structure, values, (frame,), ("ed",), as_box=True)
+        return Case(whole_views(shown), key=structure, region=region)
 
     def fields(self, study: Study, case: Case, language: str) -> Mapping[str, str]:
-        """The structure's name."""
+        """Return the structure's name."""
         return {"name": STRUCTURE_TERMS[case.key].name(language)}
 
     def answer(self, study: Study, case: Case, language: str) -> str:
-        """The sentence that carries the <DET> token."""
+        """Return the sentence that carries the <DET> token."""
         return self.answers[language].format(**self.fields(study, case, language))
 
     def allowed(self, study: Study, case: Case, language: str) -> tuple[str, ...]:
-        """That sentence and no other."""
+        """Return that sentence and no other."""
         return (self.answer(study, case, language),)
 
-    def score(self, answers: Sequence[Answer]) -> dict[str, Statistic]:
-        """Intersection over union in three dimensions."""
+    def score(self, answers: Sequence[AnswerWithTruth]) -> dict[str, Statistic]:
+        """Return the intersection over union in three dimensions."""
         return box_scores(answers)

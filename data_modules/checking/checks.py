@@ -143,7 +143,7 @@ def check_study(
         asked = mixture.all(study)
         for one in asked:
             terms = DISEASES if one.task in ("disease", "summary") else None
-            if terms and one.case.truth and leaked(one.prompt, one.case.truth, terms):
+            if terms and one.truth and leaked(one.prompt, one.truth, terms):
                 fault(ERROR, "leak", f"the prompt of '{one.task}' names the answer")
         if collator is not None and asked:
             found.longest_row = max(

@@ -8,8 +8,8 @@ import numpy as np
 from torch.utils.data import Dataset, Sampler
 
 from cmrvlm.errors import ends_loudly
+from cmrvlm.instructions.instruction import Instruction
 from cmrvlm.study.study import Study
-from cmrvlm.tasks.base import Instruction
 from cmrvlm.tasks.mixture import Mixture
 from cmrvlm.transforms.augment import Augment
 from data_modules.storage.store import StudyStore

@@ -27,10 +27,10 @@ from cmrvlm.config.build import build
 from cmrvlm.config.command import plain
 from cmrvlm.inference.answering import answer_batch
 from cmrvlm.instructions.batch import Batch
+from cmrvlm.instructions.instruction import Instruction
 from cmrvlm.runs.run_folder import load_run
 from cmrvlm.runs.wiring import build_collator, build_data, build_model, build_tokenizer
 from cmrvlm.stages.base import Stage
-from cmrvlm.tasks.base import Instruction
 from data_modules.sources.phantom.source import PhantomSource
 from experiments.commands import CONSOLE, given
 
@@ -125,7 +125,7 @@ def one_of_each_task(instructions: Sequence[Instruction]) -> list[Instruction]:
     first: dict[str, Instruction] = {}
     for one in instructions:
         first.setdefault(one.task, one)
-    return sorted(first.values(), key=lambda one: not all(view.whole for view in one.case.views))
+    return sorted(first.values(), key=lambda one: not all(view.whole for view in one.views))
 
 
 def reading(run: Path, rounds: int, size: Mapping[str, Any]) -> dict[str, float]:

@@ -21,7 +21,7 @@ from pathlib import Path
 
 import numpy as np
 
-from cmrvlm.inference.answering import answer_batch
+from cmrvlm.inference.answering import answer_questions
 from cmrvlm.runs.run_folder import load_run
 from cmrvlm.study.files import write_study
 from cmrvlm.study.study import Study
@@ -45,12 +45,16 @@ def of_masks(run: Path, study: Study) -> dict[str, float]:
     """Seconds of three masks in all frames of one study, median of a few, and the memory of the process."""
     trained = load_run(run)
     loaded_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    asked = [SegmentTask(structure).on_all_frames(study, "en") for structure in ("lv", "myo", "rv")]
+    questions = [
+        question
+        for structure in ("lv", "myo", "rv")
+        for question in SegmentTask(structure).ask(study, "en")
+    ]
     seconds = []
     for _ in range(ROUNDS):
-        batch = trained.collator([(study, asked)])
+        batch = trained.collator.questions([(study, questions)])
         started = time.perf_counter()
-        answer_batch(trained.model, trained.collator, batch, 40)
+        answer_questions(trained.model, trained.collator, batch, 40)
         seconds.append(time.perf_counter() - started)
     peak_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     return {

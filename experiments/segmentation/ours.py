@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from cmrvlm.inference.answering import answer_batch
+from cmrvlm.inference.answering import answer_questions
 from cmrvlm.inference.label_maps import label_map
 from cmrvlm.runs.run_folder import TrainedRun
 from cmrvlm.study.study import Study
@@ -62,12 +62,13 @@ def label(trained: TrainedRun, study: Study, sequence: str, structures: Sequence
     """Canonical values (Z, T, H, W); frames that were not asked are 255."""
     series = study.series[sequence]
     frames = series.annotated_frames()
-    cases = [
-        (task := SegmentTask(one, sequence), task.case_on([sequence], frames)) for one in structures
-    ]
-    asked = [task.word(study, case, "en") for task, case in cases]
-    batch = trained.collator([(study.with_series({sequence: series}), asked)])
-    labels = label_map(answer_batch(trained.model, trained.collator, batch, 40), sequence)
+    questions = []
+    for structure in structures:
+        task = SegmentTask(structure, sequence)
+        questions.append(task.make_question(study, task.case_on([sequence], frames), "en"))
+    batch = trained.collator.questions([(study.with_series({sequence: series}), questions)])
+    answers = answer_questions(trained.model, trained.collator, batch, 40)
+    labels = label_map(answers, sequence)
     result = np.full(series.image.shape, NOT_ANNOTATED, dtype=np.uint8)
     result[:, list(frames)] = 0 if labels is None else labels
     return result

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cmrvlm.evaluation.results import Bootstrap, interval
+from cmrvlm.instructions.answer import AnswerWithTruth
 from cmrvlm.metrics.agreement import agreement_scores
 from cmrvlm.metrics.segmentation import mask_scores
 from cmrvlm.metrics.statistic import Mean, Statistic, Weights, per_answer
@@ -18,7 +19,6 @@ from cmrvlm.quantification.scar import quantify_scar
 from cmrvlm.quantification.ventricles import quantify
 from cmrvlm.study.study import Series, Study
 from cmrvlm.study.vocabulary import NOT_ANNOTATED
-from cmrvlm.tasks.base import Answer
 from cmrvlm.tasks.segmentation import STRUCTURE_VALUES, SegmentTask
 from experiments.segmentation.data import DataSet
 
@@ -87,14 +87,16 @@ def overlaps(
             )
             phase_of = {frame: phase for phase, frame in series.phases.items()}
             case = task.case_on([sequence], frames, tuple(phase_of.get(frame) for frame in frames))
+            instruction = task.make_instruction(study, case, "en")
             inside = np.isin(labels[:, list(frames)], STRUCTURE_VALUES[structure])
             answers.append(
-                Answer(
-                    task.word(study, case, "en"),
-                    "",
-                    inside,
-                    series.mask[:, list(frames)],
-                    series.spacing_mm,
+                AnswerWithTruth(
+                    question=instruction,
+                    instruction=instruction,
+                    text="",
+                    mask=inside,
+                    truth_mask=series.mask[:, list(frames)],
+                    spacing_mm=series.spacing_mm,
                 )
             )
         for name, one in mask_scores(answers).items():

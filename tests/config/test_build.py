@@ -31,7 +31,7 @@ FRAMES = "cmrvlm.transforms.frames.SampleFrames"
         "builtins.eval",
         "cmrvlm.train.Path",
         "cmrvlm.runs.run_folder.yaml.unsafe_load",
-        "cmrvlm.inference.prediction.json.loads",
+        "cmrvlm.study.files.json.loads",
         "cmrvlm",
         "lightning.pytorch.callbacks.nothing",
         "data_modules.storage.cache.StudyCache.clear",

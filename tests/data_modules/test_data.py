@@ -184,7 +184,7 @@ def test_evaluation_is_the_same_every_time(parts):
     one, two = (EvaluationSet(data.cache, data.split["val"], data.mixture)[0] for _ in range(2))
     assert one[1] == two[1]
     only = EvaluationSet(data.cache, data.split["val"], data.mixture, shown=["lge"])[0][1]
-    assert {view.sequence for asked in only for view in asked.case.views} == {"lge"}
+    assert {view.sequence for asked in only for view in asked.views} == {"lge"}
 
 
 def module(tmp_path, parts, **changes):
@@ -242,4 +242,4 @@ def test_sequences_that_the_model_does_not_read_are_never_shown(tmp_path, parts)
     assert all("none of sax" in reason for reason in data.failures.values())
     for set_ in (TrainingSet(data.cache, data.split["train"], data.mixture, None, 0, ["sax"]),):
         _, asked = set_[(0, 0)]
-        assert {view.sequence for one in asked for view in one.case.views} == {"sax"}
+        assert {view.sequence for one in asked for view in one.views} == {"sax"}

@@ -26,12 +26,13 @@ from cmrvlm.evaluation.evaluate import evaluate, evaluation_data
 from cmrvlm.evaluation.results import Bootstrap, interval
 from cmrvlm.evaluation.tables import shown
 from cmrvlm.inference.answering import device_of
+from cmrvlm.instructions.question import View
 from cmrvlm.metrics.statistic import Mean
 from cmrvlm.runs.run_folder import load_run, read_config
 from cmrvlm.stages.training import train
 from cmrvlm.study.vocabulary import SEQUENCES
-from cmrvlm.tasks.base import Answer
 from tests.conftest import ROOT, composed
+from tests.records import an_answer, an_instruction
 
 TASKS = set(composed("+experiment=stage3", "out=none", "run_dir=none")["mix"]["tasks"])
 
@@ -488,11 +489,11 @@ def test_a_device_that_is_not_there_is_named(monkeypatch):
 
 
 def said(task, study, texts, *, views=True, answer=""):
-    from cmrvlm.tasks.base import Answer, Case, Instruction, View
-
     shown = (View("sax"),) if views else ()
     return [
-        Answer(Instruction(study, task, "en", "?", answer, Case(shown, key=str(k))), text)
+        an_answer(
+            an_instruction(study_id=study, task=task, answer=answer, views=shown, key=str(k)), text
+        )
         for k, text in enumerate(texts)
     ]
 
@@ -527,7 +528,9 @@ def test_changes_of_the_truth_are_those_of_the_other_study(source):
     one, same, other = (source.load(source.study_ids()[k]) for k in (0, 16, 1))
     tasks = {"disease": DiseaseTask(), "summary": SummaryTask()}
     asked = [
-        task.word(one, case, "en") for task in tasks.values() for case in task.cases(one, SEQUENCES)
+        task.make_instruction(one, case, "en")
+        for task in tasks.values()
+        for case in task.cases(one, SEQUENCES)
     ]
     changes = Questioner._changes
     assert changes(SimpleNamespace(tasks=tasks), other, asked) == [True, None]
@@ -553,9 +556,9 @@ def test_differences_are_over_questions_that_both_were_asked(study):
     case = task.cases(study, SEQUENCES)[0]
     asked = []
     for index in range(4):
-        one = replace(task.word(study, case, "en"), study_id=f"s{index}")
+        one = replace(task.make_instruction(study, case, "en"), study_id=f"s{index}")
         right = "dilated cardiomyopathy."
-        asked.append(Answer(one, right if index else "myocarditis."))
+        asked.append(an_answer(one, right if index else "myocarditis."))
     patients = [f"s{k}" for k in range(4)]
     full = Asked(Condition(), asked, patients)
     part = Asked(

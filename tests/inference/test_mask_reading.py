@@ -8,23 +8,18 @@ from scipy import ndimage
 
 from cmrvlm.encoders import base
 from cmrvlm.inference import answering
-from cmrvlm.inference.answering import answer_batch
+from cmrvlm.inference.answering import answer_batch, answer_questions
 from cmrvlm.inference.mask_reading import MaskReading
+from cmrvlm.instructions.question import Region
 from cmrvlm.instructions.tokens import SEGMENT
+from cmrvlm.models.features import ReadRows
 from cmrvlm.models.mask_decoder import MaskDecoder
-from cmrvlm.tasks.base import Case, Instruction, MaskTarget
-from cmrvlm.tasks.segmentation import SegmentTask, said_absent
+from cmrvlm.tasks.segmentation import SegmentTask, absent_sentence
+from tests.records import an_instruction
 
 
 def asked(as_box):
-    return Instruction(
-        "s",
-        "segment_lv",
-        "en",
-        "",
-        "",
-        Case((), mask=MaskTarget("sax", "lv", (1,), (0,), ("ed",), as_box)),
-    )
+    return an_instruction(region=Region("sax", "lv", (1,), (0,), ("ed",), as_box))
 
 
 def logits():
@@ -55,8 +50,8 @@ def test_each_means_does_its_own():
         ("scar", set()),
         ("no_reflow", set()),
     ):
-        target = replace(asked(False).case.mask, structure=structure)
-        one = replace(asked(False), case=Case((), mask=target))
+        target = replace(asked(False).region, structure=structure)
+        one = replace(asked(False), region=target)
         for way in ("largest", "fill"):
             tidied = MaskReading(**{way: True}).mask(logits(), one)
             assert np.array_equal(tidied, plain) != (way in changes), (structure, way)
@@ -103,7 +98,9 @@ def test_a_mirrored_study_has_the_mirrored_mask(parts):
     reading = MaskReading(flips=True)
     with torch.no_grad():
         one, two = (
-            reading.logits(model, media, model.encode(media), hidden, batch.rows, own, [0])[0]
+            reading.logits(
+                model, media, ReadRows(model.encode(media), hidden, batch.rows, own, [0])
+            )[0]
             for media in (batch.media, turned)
         )
     assert (one - two.flip(-1)).abs().max() < 1e-4
@@ -114,35 +111,38 @@ def test_what_is_nowhere_is_said_to_be_absent_and_has_an_empty_mask(parts, monke
     data, _, model, collator = parts
     study = data.cache.load(data.split["train"][0])
     tasks = [SegmentTask(one, "sax") for one in ("scar", "no_reflow", "lv")]
-    asked = [task.on_all_frames(study, language) for task in tasks for language in ("en", "zh")]
-    batch = collator([(study, asked)])
+    asked = [
+        question
+        for task in tasks
+        for language in ("en", "zh")
+        for question in task.ask(study, language)
+    ]
+    batch = collator.questions([(study, asked)])
     shape, rule = study.series["sax"].image.shape, answering._rule
 
     def answers(chosen, filled):
         monkeypatch.setattr(
             answering,
             "_rule",
-            lambda collator, one, end: rule(
-                collator, replace(one, allowed=one.allowed[chosen:][:1]), end
-            ),
+            lambda collator, one: rule(collator, replace(one, allowed=one.allowed[chosen:][:1])),
         )
         monkeypatch.setattr(
             MaskReading, "mask", lambda _self, logits, _asked: np.full(logits.shape, filled)
         )
-        return answer_batch(model, collator, batch, 40)
+        return answer_questions(model, collator, batch, 40)
 
     for one in answers(0, True):
         assert SEGMENT in one.text
         assert one.mask.shape == shape
         assert one.mask.all()
     for one in answers(0, False):
-        target = one.instruction.case.mask
-        assert one.text == said_absent(target.structure, one.instruction.language)
+        target = one.question.region
+        assert one.text == absent_sentence(target.structure, one.question.language)
         assert one.mask.shape == shape
         assert not one.mask.any()
     monkeypatch.setattr(MaskReading, "logits", lambda *_: {})  # no mark was said
     for one in answers(-1, True):
-        if one.instruction.case.mask.structure == "lv":
+        if one.question.region.structure == "lv":
             assert one.mask is None  # neither a mask nor a word of absence
         else:
             assert one.mask.shape == shape
@@ -167,10 +167,12 @@ def test_closed_answers_are_whole_however_short_answers_are_to_be(parts):
 def test_masks_asked_together_are_those_asked_one_by_one(parts):
     data, _, model, collator = parts
     study = data.cache.load(data.split["train"][0])
-    asked = [SegmentTask(one).on_all_frames(study, "en") for one in ("lv", "myo", "rv")]
-    together = answer_batch(model, collator, collator([(study, asked)]), 40)
+    asked = [
+        question for one in ("lv", "myo", "rv") for question in SegmentTask(one).ask(study, "en")
+    ]
+    together = answer_questions(model, collator, collator.questions([(study, asked)]), 40)
     for one, other in zip(together, asked, strict=True):
-        [alone] = answer_batch(model, collator, collator([(study, [other])]), 40)
+        [alone] = answer_questions(model, collator, collator.questions([(study, [other])]), 40)
         assert alone.text == one.text
         assert np.array_equal(alone.mask, one.mask)
     assert not np.array_equal(together[0].mask, together[2].mask)
@@ -181,12 +183,16 @@ def test_masks_of_a_cycle_are_decoded_some_frames_at_a_time(parts, monkeypatch):
     data, _, model, collator = parts
     studies = [data.cache.load(one) for one in data.split["train"][:2]]
     asked = [
-        (study, [SegmentTask(one).on_all_frames(study, "en") for one in ("lv", "rv")])
+        (
+            study,
+            [question for one in ("lv", "rv") for question in SegmentTask(one).ask(study, "en")],
+        )
         for study in studies
     ]
-    batch = collator(asked)
-    instructions = [one for _, own in asked for one in own]
-    hidden = torch.randn(4, batch.rows.ids.shape[1], model.llm.width)
+    batch = collator.questions(asked)
+    texts = [question.allowed[0] for question in batch.questions]
+    rows = collator.rows(batch.questions, batch.owners, texts)
+    hidden = torch.randn(4, rows.ids.shape[1], model.llm.width)
     slices, frames, height, width = studies[0].series["sax"].image.shape
     decode, sizes = MaskDecoder.pixels, []
 
@@ -198,8 +204,9 @@ def test_masks_of_a_cycle_are_decoded_some_frames_at_a_time(parts, monkeypatch):
         monkeypatch.setattr(base, "PIXELS_AT_ONCE", at_once * height * width)
         sizes.clear()
         with torch.no_grad():
+            features = model.encode(batch.media)
             found = model.mask_logits(
-                model.encode(batch.media), hidden, batch.rows, instructions, [0, 0, 1, 1]
+                ReadRows(features, hidden, rows, batch.questions, [0, 0, 1, 1])
             )
         return torch.stack([found[row][0] for row in range(4)])
 

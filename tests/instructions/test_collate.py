@@ -1,6 +1,5 @@
 import torch
 
-from cmrvlm.instructions.rows import rows_of
 from cmrvlm.losses.language import IGNORE
 
 
@@ -19,9 +18,9 @@ def test_rows_hold_prompt_answer_and_end(parts):
         assert tokenizer.decode(ids[start:-1]) == instruction.answer
         assert ids[-1] == tokenizer.eos_token_id
         assert ids[start - 1] == collator.answer_id
-        places = collator.image_places(instruction.case.views)
+        places = collator.image_places(instruction.views)
         assert ids.count(collator.image_id) == places
-        assert (places > 0) == bool(instruction.case.views)
+        assert (places > 0) == bool(instruction.views)
         assert (batch.rows.ids[row, length:] == tokenizer.pad_token_id).all()
 
 
@@ -41,9 +40,9 @@ def test_masks_are_those_of_the_frames_asked(parts):
     data = parts[0]
     batch = batch_of(parts)
     for row, (instruction, owner) in enumerate(
-        zip(batch.instructions, rows_of(batch), strict=True)
+        zip(batch.instructions, batch.questions().owners, strict=True)
     ):
-        target = instruction.case.mask
+        target = instruction.region
         if target is None:
             assert batch.masks[row] is None
             continue

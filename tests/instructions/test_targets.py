@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
 
-from cmrvlm.instructions.targets import (
+from cmrvlm.instructions.read_outs import (
+    READ_OUTS,
     SURVIVAL_EDGES_MONTHS,
-    TARGET_SIZES,
     hazard_vector,
     measurements_of,
     risk_of,
@@ -16,7 +16,7 @@ from cmrvlm.study.vocabulary import FINDINGS
 
 def test_unknown_labels_are_nan_and_not_normal():
     for name, vector in study_targets(StudyLabels()).items():
-        assert vector.shape == (TARGET_SIZES[name],)
+        assert vector.shape == (READ_OUTS[name].size,)
         assert np.isnan(vector).all()
     partly = study_targets(StudyLabels(findings={"lvef": True, "thrombus": None, "lv_lge": False}))[
         "findings"

@@ -13,7 +13,7 @@ from cmrvlm.language_model.network import LanguageModel, tiny_language_model
 from cmrvlm.language_model.packing import pack
 from cmrvlm.losses.language import answer_cross_entropy
 from cmrvlm.models.features import MarkIds
-from cmrvlm.models.vision_language_model import CMRVLM
+from cmrvlm.models.vision_language_model import VisionLanguageModel
 
 IMAGE = 39
 
@@ -69,7 +69,7 @@ def model_of(family="qwen3", **changes):
         "family": family,
     }
     llm = minicpm3(**changes) if family == "minicpm3" else tiny_language_model(**sizes | changes)
-    return CMRVLM({}, {}, llm.eval(), {}, None, MarkIds(IMAGE, 37, 38))
+    return VisionLanguageModel({}, {}, llm.eval(), {}, None, MarkIds(IMAGE, 37, 38))
 
 
 def images_of(rows):

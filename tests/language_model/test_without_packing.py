@@ -25,7 +25,7 @@ from cmrvlm.language_model.pretrained import cache_is_shared, pretrained_languag
 from cmrvlm.language_model.tokenizer import pretrained_tokenizer
 from cmrvlm.losses.language import answer_cross_entropy
 from cmrvlm.models.features import MarkIds
-from cmrvlm.models.vision_language_model import CMRVLM
+from cmrvlm.models.vision_language_model import VisionLanguageModel
 from tests.language_model.test_language_model import GROUPS, IMAGES, PROMPTS
 from tests.language_model.test_packing import IMAGE, ROWS, images_of, minicpm3
 from tests.language_model.test_pretrained import published_tokenizer
@@ -132,7 +132,7 @@ def test_rows_stay_within_a_sliding_window(tmp_path):
 
 
 def model_of():
-    return CMRVLM(
+    return VisionLanguageModel(
         {},
         {},
         LanguageModel(bloom(), "prefix", packs=False).eval(),

@@ -3,6 +3,7 @@ import pytest
 from sklearn.metrics import f1_score
 
 from cmrvlm.errors import CmrvlmError
+from cmrvlm.instructions.question import Region
 from cmrvlm.metrics.bert_score import bert_scores, check_bert_model
 from cmrvlm.metrics.boxes import box_iou, box_of
 from cmrvlm.metrics.classification import class_vector_scores, closed_scores, multi_label_scores
@@ -10,13 +11,14 @@ from cmrvlm.metrics.segmentation import box_scores, dice, mask_scores, surface_d
 from cmrvlm.metrics.text import meteor_missing, overlap_scores, report_scores
 from cmrvlm.reports.writer import split_sections
 from cmrvlm.study.vocabulary import DISEASES, PHASE_TERMS
-from cmrvlm.tasks.base import Answer, Case, Instruction, MaskTarget
-from cmrvlm.tasks.reasoning import YES_NO, letter_said
+from cmrvlm.tasks.reasoning import YES_NO, chosen_letter
+from tests.records import an_answer, an_instruction
 
 
 def answer(text, truth=None, target="", language="en", **changes):
-    case = Case((), truth=truth, mask=changes.pop("target_mask", None))
-    return Answer(Instruction("s", "t", language, "?", target, case), text, **changes)
+    region = changes.pop("region", None)
+    instruction = an_instruction(language=language, answer=target, truth=truth, region=region)
+    return an_answer(instruction, text, **changes)
 
 
 def test_closed_answers_are_parsed_whole():
@@ -139,10 +141,8 @@ def test_counts_do_not_overflow():
 
 
 def mask_answer(predicted, truth, phases=("ed",)):
-    target = MaskTarget("sax", "lv", (1,), tuple(range(truth.shape[1])), phases)
-    return answer(
-        "", target_mask=target, mask=predicted, truth_mask=truth, spacing_mm=(10.0, 2.0, 2.0)
-    )
+    target = Region("sax", "lv", (1,), tuple(range(truth.shape[1])), phases)
+    return answer("", region=target, mask=predicted, truth_mask=truth, spacing_mm=(10.0, 2.0, 2.0))
 
 
 def test_mask_scores_by_phase_and_without_what_is_not_annotated():
@@ -303,12 +303,12 @@ def test_boxes_by_hand():
 
 def test_an_answer_without_a_box_has_no_overlap():
     truth = cube(1, 4, 4, 4, 12, 12).astype(np.uint8)[:, None]
-    target = MaskTarget("sax", "lv", (1,), (0,), ("ed",), as_box=True)
+    target = Region("sax", "lv", (1,), (0,), ("ed",), as_box=True)
     said = [
-        answer("", target_mask=target, mask=mask, truth_mask=truth)
+        answer("", region=target, mask=mask, truth_mask=truth)
         for mask in (truth == 1, None, truth == 9)
     ]
-    said.append(answer("", target_mask=target, mask=truth == 1, truth_mask=np.zeros_like(truth)))
+    said.append(answer("", region=target, mask=truth == 1, truth_mask=np.zeros_like(truth)))
     scores = box_scores(said)
     assert scores["iou"].value == pytest.approx(1 / 3)
     assert (scores["iou"].n, scores["iou"].undefined) == (3, 1)
@@ -317,12 +317,10 @@ def test_an_answer_without_a_box_has_no_overlap():
 
 def test_a_box_is_not_judged_where_nothing_is_annotated():
     truth = cube(1, 4, 4, 4, 12, 12).astype(np.uint8)[:, None]
-    target = MaskTarget("sax", "lv", (1,), (0,), ("ed",), as_box=True)
+    target = Region("sax", "lv", (1,), (0,), ("ed",), as_box=True)
     truth[:, :, :2] = 255
     drawn = (truth == 1) | (truth == 255)
-    assert (
-        box_scores([answer("", target_mask=target, mask=drawn, truth_mask=truth)])["iou"].value == 1
-    )
+    assert box_scores([answer("", region=target, mask=drawn, truth_mask=truth)])["iou"].value == 1
 
 
 @pytest.fixture(scope="module")
@@ -427,8 +425,8 @@ def test_yes_and_no_are_whole_words_and_both_are_neither(text, truth, right, unp
 
 
 def test_a_letter_inside_a_word_is_no_choice():
-    assert letter_said("B. An aneurysm") == "B"
-    assert letter_said("An aneurysm") is None
+    assert chosen_letter("B. An aneurysm") == "B"
+    assert chosen_letter("An aneurysm") is None
 
 
 def test_a_report_that_was_cut_has_no_last_section_and_keeps_its_text():

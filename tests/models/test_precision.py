@@ -8,8 +8,8 @@ from safetensors.torch import load_file
 
 from cmrvlm.errors import CmrvlmError
 from cmrvlm.evaluation.evaluate import evaluate
-from cmrvlm.inference.prediction import predict
-from cmrvlm.models.vision_language_model import CMRVLM
+from cmrvlm.models.vision_language_model import VisionLanguageModel
+from cmrvlm.predict import predict
 from cmrvlm.runs.run_folder import load_run
 from cmrvlm.stages.training import train
 from cmrvlm.study.files import write_study
@@ -108,7 +108,7 @@ def test_a_model_in_bfloat16_goes_from_training_to_prediction(
 def test_a_run_in_mixed_precision_answers_in_it(in_bfloat16, cache, tmp_path, source, monkeypatch):
     """What the encoders compute when samples are written, and later in prediction, is what training computed."""
     kinds = []
-    encode = CMRVLM.encode
+    encode = VisionLanguageModel.encode
 
     def noted(self, media):
         features = encode(self, media)
@@ -117,7 +117,7 @@ def test_a_run_in_mixed_precision_answers_in_it(in_bfloat16, cache, tmp_path, so
         )
         return features
 
-    monkeypatch.setattr(CMRVLM, "encode", noted)
+    monkeypatch.setattr(VisionLanguageModel, "encode", noted)
     run = tmp_path / "run"
     train(composed(*overrides(in_bfloat16["qwen3"], "lora", "bf16-mixed", cache, run)), run)
     write_study(source.load(source.study_ids()[3]), tmp_path / "exam")

@@ -3,10 +3,12 @@ import torch
 
 from cmrvlm.errors import CmrvlmError
 from cmrvlm.inference.answering import answer_batch
-from cmrvlm.instructions.rows import rows_of, split_by_length
-from cmrvlm.instructions.targets import TARGET_SIZES, measurements_of
+from cmrvlm.instructions.question import View
+from cmrvlm.instructions.read_outs import READ_OUTS, measurements_of
+from cmrvlm.instructions.rows import split_by_length
+from cmrvlm.models.features import ReadRows
 from cmrvlm.study.measurements import numbers_stated
-from cmrvlm.tasks.base import Case, Instruction, View
+from tests.records import an_instruction
 
 
 @pytest.fixture(scope="module")
@@ -21,15 +23,15 @@ def samples(parts):
 
 @torch.no_grad()
 def forward(model, batch):
-    features = model.encode(batch.media)
-    tokens = model.image_tokens(features, batch.instructions, rows_of(batch))
-    hidden = model.read(batch.rows, tokens)
-    logits, _ = model.answer_logits(hidden, batch.rows)
-    masks = model.mask_logits(features, hidden, batch.rows, batch.instructions, rows_of(batch))
+    owners = batch.questions().owners
+    reading = model(batch.media, batch.rows, batch.instructions, owners)
+    features = reading.features
+    logits, _ = model.answer_logits(reading.hidden, batch.rows)
+    masks = model.mask_logits(reading)
     assert all(len(own) == 1 for own in masks.values())  # in evaluation only the finest scale
     masks = {row: own[0] for row, own in masks.items()}
     shown = [
-        (study, [name for name in batch.media if (study, name) in features.place])
+        (study, [name for name in batch.media if (study, name) in features])
         for study in range(len(batch.study_ids))
     ]
     return logits, masks, torch.cat(list(model.read_outs(features, shown).values()), dim=1)
@@ -63,11 +65,10 @@ def test_words_tell_structures_apart_where_hidden_states_are_all_alike(parts, sa
     batch = collator(studies)
     features = model.encode(batch.media)
     alike = torch.ones(*batch.rows.ids.shape, model.llm.width)
-    masks = model.mask_logits(features, alike, batch.rows, batch.instructions, rows_of(batch))
+    owners = batch.questions().owners
+    masks = model.mask_logits(ReadRows(features, alike, batch.rows, batch.instructions, owners))
     asked = {
-        row: batch.instructions[row]
-        for row in masks
-        if not batch.instructions[row].case.mask.as_box
+        row: batch.instructions[row] for row in masks if not batch.instructions[row].region.as_box
     }
     pairs = [
         (a, b)
@@ -75,12 +76,12 @@ def test_words_tell_structures_apart_where_hidden_states_are_all_alike(parts, sa
         for b in asked
         if a < b
         and asked[a].study_id == asked[b].study_id
-        and asked[a].case.mask.frames == asked[b].case.mask.frames
+        and asked[a].region.frames == asked[b].region.frames
     ]
     assert pairs
     for a, b in pairs:
-        same = (asked[a].case.mask.structure, asked[a].language) == (
-            asked[b].case.mask.structure,
+        same = (asked[a].region.structure, asked[a].language) == (
+            asked[b].region.structure,
             asked[b].language,
         )
         assert torch.equal(masks[a][0], masks[b][0]) == same
@@ -131,12 +132,12 @@ def test_answers_come_for_every_instruction_in_order(parts, samples):
     answers = answer_batch(model, collator, batch, 6)
     assert [a.instruction for a in answers] == batch.instructions
     for answer in answers:
-        asks_mask = answer.instruction.case.mask is not None
+        asks_mask = answer.instruction.region is not None
         assert (answer.truth_mask is not None) == asks_mask
-        whole = any(view.whole for view in answer.instruction.case.views)
-        assert set(answer.read_outs) == (set(TARGET_SIZES) if whole else set())
+        whole = any(view.whole for view in answer.instruction.views)
+        assert set(answer.read_outs) == (set(READ_OUTS) if whole else set())
         for name, values in answer.read_outs.items():
-            assert values.shape == (TARGET_SIZES[name],)
+            assert values.shape == (READ_OUTS[name].size,)
             assert name == "measurements" or ((values >= 0) & (values <= 1)).all()
 
 
@@ -173,7 +174,9 @@ def test_unknown_sequence_is_named(parts):
 
 def test_special_tokens_cannot_be_smuggled_in(parts, samples):
     study = samples[0][0][0]
-    bad = Instruction(study.study_id, "ask", "en", "What is <SEG> here?", "", Case((View("sax"),)))
+    bad = an_instruction(
+        study_id=study.study_id, prompt="What is <SEG> here?", views=(View("sax"),)
+    )
     with pytest.raises(CmrvlmError, match="special token"):
         parts[3].prompt_ids(bad)
 

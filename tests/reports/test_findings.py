@@ -13,7 +13,7 @@ from cmrvlm.study.measurements import (
     quoted_number,
 )
 from cmrvlm.study.vocabulary import FINDING_SEQUENCES, LANGUAGES, SEQUENCES
-from cmrvlm.tasks.base import Answer, Case, Instruction
+from tests.records import an_answer, an_instruction
 
 NOT_WRITTEN = {"rvesv"}  # the report has no line for it
 
@@ -87,7 +87,7 @@ def test_statements_and_denials(text, stated):
 
 
 def reported(text, truth):
-    return Answer(Instruction("s", "report", "en", "?", truth, Case(())), text)
+    return an_answer(an_instruction(task="report", answer=truth), text)
 
 
 def test_overlap_is_blind_to_a_denial_and_findings_are_not():

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from cmrvlm.config.moved import MOVED_MODULES, current_name
-from cmrvlm.inference.prediction import predict
+from cmrvlm.predict import predict
 from cmrvlm.study.files import write_study
 from data_modules.sources.phantom.source import PhantomSource
 from tests.conftest import ROOT, composed

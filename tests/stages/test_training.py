@@ -12,8 +12,8 @@ from lightning.pytorch import Trainer
 from safetensors.torch import load_file, save_file
 
 from cmrvlm.errors import CmrvlmError
-from cmrvlm.instructions.rows import rows_by_series, rows_of
-from cmrvlm.models.vision_language_model import CMRVLM
+from cmrvlm.instructions.rows import rows_by_shown_set
+from cmrvlm.models.vision_language_model import VisionLanguageModel
 from cmrvlm.runs.handover import hand_over, load_parts, moved_table, part_of
 from cmrvlm.runs.run_folder import (
     check_preprocessing,
@@ -385,7 +385,7 @@ def test_run_folder_holds_what_is_needed(runs):
 
 
 def test_trained_model_is_loaded_as_it_was(runs):
-    model = CMRVLM.from_pretrained(runs["stage3"])
+    model = VisionLanguageModel.from_pretrained(runs["stage3"])
     saved = load_file(runs["stage3"] / "model.safetensors")
     assert all(torch.equal(own_weights(model)[key], saved[key]) for key in saved)
     assert not model.training
@@ -642,7 +642,10 @@ def test_what_is_taught_replaces_what_is_read_and_is_taught_less_and_less(small_
         for one in stacks
         for owner in one.owners.tolist()
     }
-    studies = [study for study, _ in rows_by_series(encoded, batch.instructions, rows_of(batch))]
+    studies = [
+        study
+        for study, _ in rows_by_shown_set(encoded, batch.instructions, batch.questions().owners)
+    ]
 
     def said_of_the_true_class(progress):
         module.progress = progress
@@ -654,11 +657,11 @@ def test_what_is_taught_replaces_what_is_read_and_is_taught_less_and_less(small_
     assert (said_of_the_true_class(0.0) > 0).all()
     assert torch.isfinite(told[-1]["findings"]).all()  # what is not known is told as it was read
     assert (said_of_the_true_class(1.0) < 0).all()  # an untrained read-out expects no class
-    assert sorted(module.taught(batch)) == sorted(batch.targets)
+    assert sorted(module.taught_read_outs(batch)) == sorted(batch.targets)
     module.progress = 1.0
-    assert all(value.isnan().all() for value in module.taught(batch).values())
+    assert all(value.isnan().all() for value in module.taught_read_outs(batch).values())
     module.eval()
-    assert module.taught(batch) is None
+    assert module.taught_read_outs(batch) is None
 
 
 def test_progress_is_that_of_the_whole_training(small_config, tmp_path, monkeypatch):

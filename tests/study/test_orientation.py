@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from nibabel.orientations import apply_orientation, inv_ornt_aff
 
-from cmrvlm.inference.prediction import predict
+from cmrvlm.predict import predict
 from cmrvlm.runs.run_folder import load_run
 from cmrvlm.stages.training import train
 from cmrvlm.study.files import read_study, write_mask, write_study

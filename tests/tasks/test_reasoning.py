@@ -9,14 +9,21 @@ from cmrvlm.errors import CmrvlmError
 from cmrvlm.reports.reader import terms_named
 from cmrvlm.study.study import StudyLabels, UserQuestion
 from cmrvlm.study.vocabulary import DISEASES, FINDING_SEQUENCES, FINDINGS, LANGUAGES, SEQUENCES
-from cmrvlm.tasks.base import Answer
 from cmrvlm.tasks.context import FIELDS, check_fields, leaked, with_context
+from cmrvlm.tasks.options import CHOICES
 from cmrvlm.tasks.perception import SequenceTask
-from cmrvlm.tasks.questions import BY_KEY, CHOICES, QUESTIONS
-from cmrvlm.tasks.reasoning import LETTERS, AbnormalityTask, VqaClosedTask, VqaOpenTask, letter_said
+from cmrvlm.tasks.questions import BY_KEY, QUESTIONS
+from cmrvlm.tasks.reasoning import (
+    LETTERS,
+    AbnormalityTask,
+    VqaClosedTask,
+    VqaOpenTask,
+    chosen_letter,
+)
 from cmrvlm.tasks.reporting import SummaryTask
 from cmrvlm.tasks.wall_motion import shortening
 from data_modules.sources.phantom.source import PhantomSource
+from tests.records import an_answer
 
 
 @pytest.fixture(scope="module")
@@ -46,12 +53,12 @@ def test_options_hold_the_right_answer_once_and_letters_are_spread(studies, lang
     for study in studies:
         for case in task.cases(study, SEQUENCES):
             for wording in range(4):
-                one = task.word(study, case, language, wording)
+                one = task.make_instruction(study, case, language, wording)
                 right = BY_KEY[case.key].terms[case.truth].name(language)
                 assert one.options.count(right) == 1
                 assert 2 <= len(set(one.options)) == len(one.options) <= CHOICES
-                assert one.options[LETTERS.index(letter_said(one.answer))] == right
-                letters[letter_said(one.answer)] += 1
+                assert one.options[LETTERS.index(chosen_letter(one.answer))] == right
+                letters[chosen_letter(one.answer)] += 1
                 keys[case.key] += 1
                 assert all(
                     f"{name} ({letter})" in one.prompt or f"{name}（{letter}）" in one.prompt
@@ -71,7 +78,7 @@ def test_that_there_is_nothing_is_no_option_but_an_answer_to_the_open_question(s
         for case in closed.cases(study, SEQUENCES):
             if case.key in absent:
                 nothing = BY_KEY[case.key].terms[absent[case.key]].en
-                assert nothing not in closed.word(study, case, "en").options
+                assert nothing not in closed.make_instruction(study, case, "en").options
         for case in opened.cases(study, SEQUENCES):
             if case.key in absent:
                 said[case.key].add(case.truth)
@@ -83,9 +90,10 @@ def test_that_there_is_nothing_is_no_option_but_an_answer_to_the_open_question(s
 def test_options_are_shuffled_by_the_instruction_and_not_by_chance(study):
     task = VqaClosedTask()
     case = task.cases(study, SEQUENCES)[0]
-    orders = [task.word(study, case, "en", wording).options for wording in range(20)]
+    orders = [task.make_instruction(study, case, "en", wording).options for wording in range(20)]
     assert orders == [
-        VqaClosedTask().word(study, case, "en", wording).options for wording in range(20)
+        VqaClosedTask().make_instruction(study, case, "en", wording).options
+        for wording in range(20)
     ]
     assert len(set(orders)) > 5
 
@@ -96,7 +104,7 @@ def test_wrong_options_are_wrong(studies):
     for study in studies:
         for case in task.cases(study, SEQUENCES):
             if case.key == "abnormal_finding":
-                options = task.word(study, case, "en").options
+                options = task.make_instruction(study, case, "en").options
                 codes = {code for code, term in FINDINGS.items() if term.en in options}
                 assert {code for code in codes if study.labels.findings[code]} == {case.truth}
 
@@ -125,7 +133,7 @@ def test_questions_are_about_shown_sequences_only(study):
     ],
 )
 def test_letters_are_read(text, letter):
-    assert letter_said(text) == letter
+    assert chosen_letter(text) == letter
 
 
 def test_questions_of_the_data_are_asked_as_they_are(study):
@@ -136,16 +144,16 @@ def test_questions_of_the_data_are_asked_as_they_are(study):
     told = replace(study, labels=StudyLabels(questions=(closed, free)))
     assert not VqaClosedTask().cases(told, ["sax"])
     (case,) = VqaClosedTask().cases(told, SEQUENCES)
-    one = VqaClosedTask().word(told, case, "zh")
+    one = VqaClosedTask().make_instruction(told, case, "zh")
     assert one.language == "en"
     assert one.prompt.startswith("Where is the scar? ")
     assert one.answer == f"septum ({LETTERS[one.options.index('septum')]})."
     assert one.answer[:-1] in one.prompt
-    assert one.options[LETTERS.index(letter_said(one.answer))] == "septum"
+    assert one.options[LETTERS.index(chosen_letter(one.answer))] == "septum"
     (case,) = VqaOpenTask().cases(told, ["sax"])
-    asked = VqaOpenTask().word(told, case, "en")
+    asked = VqaOpenTask().make_instruction(told, case, "en")
     assert (asked.prompt, asked.answer, asked.language) == (free.prompt, free.answer, "zh")
-    scores = VqaOpenTask().score([Answer(asked, "正常。"), Answer(asked, "减低")])
+    scores = VqaOpenTask().score([an_answer(asked, "正常。"), an_answer(asked, "减低")])
     assert scores["accuracy"].value == 0.5
     assert scores["accuracy_function"].n == 2
     with pytest.raises(CmrvlmError, match="none of the options"):
@@ -165,11 +173,13 @@ def test_only_allowed_fields_enter_a_prompt(study):
     )
     task = SequenceTask()
     one = with_context(
-        task.word(told, task.cases(told, ["sax"])[0], "en"), told, check_fields(list(FIELDS))
+        task.make_instruction(told, task.cases(told, ["sax"])[0], "en"),
+        told,
+        check_fields(list(FIELDS)),
     )
     assert one.prompt == "Patient: 54 years, male. Which sequence is this?"
     chinese = with_context(
-        task.word(told, task.cases(told, ["sax"])[0], "zh"), told, ("sex", "age_years")
+        task.make_instruction(told, task.cases(told, ["sax"])[0], "zh"), told, ("sex", "age_years")
     )
     assert chinese.prompt.startswith("患者：男性，54岁。")
     for field in ("history", "clinical diagnosis", "diseases"):
@@ -201,7 +211,7 @@ def test_summary_is_not_asked_when_the_findings_name_the_disease(study):
         cases = SummaryTask().cases(told, ["sax"])
         assert len(cases) == asked
         for case in cases:
-            prompt = SummaryTask().word(told, case, "en").prompt
+            prompt = SummaryTask().make_instruction(told, case, "en").prompt
             assert "thick walls" in prompt
             assert "hypertrophic" not in prompt
 
@@ -210,7 +220,7 @@ def test_no_prompt_of_any_label_question_names_the_answer(studies):
     for study in studies:
         for case in VqaOpenTask().cases(study, SEQUENCES):
             for language in LANGUAGES:
-                one = VqaOpenTask().word(study, case, language)
+                one = VqaOpenTask().make_instruction(study, case, language)
                 assert not leaked(one.prompt, case.truth, BY_KEY[case.key].terms)
 
 
@@ -238,9 +248,9 @@ def test_no_option_of_a_diagnosis_is_the_odd_one_out(studies):
     offered = {}
     for study in studies:
         case = next(c for c in VqaClosedTask().cases(study, SEQUENCES) if c.key == "diagnosis")
-        offered.setdefault(frozenset(VqaClosedTask().word(study, case, "en").options), set()).add(
-            case.truth
-        )
+        offered.setdefault(
+            frozenset(VqaClosedTask().make_instruction(study, case, "en").options), set()
+        ).add(case.truth)
     assert [len(truths) for truths in offered.values()] == [4, 4, 4, 4]
 
 
@@ -248,12 +258,12 @@ def test_what_is_right_on_another_study(studies):
     """Only one of the options offered may be right there; a finding that is abnormal in both is no change."""
     task, dcm, hcm, lvnc = VqaClosedTask(), studies[0], studies[1], studies[8]
     case = next(c for c in task.cases(dcm, SEQUENCES) if c.key == "diagnosis")
-    one = task.word(dcm, case, "en")
+    one = task.make_instruction(dcm, case, "en")
     assert task.truth_on(lvnc, one) == "LVNC"
     assert task.truth_on(hcm, one) is None
     assert task.truth_on(dcm, one) == "DCM"
     case = next(c for c in task.cases(dcm, SEQUENCES) if c.key == "abnormal_finding")
-    one = task.word(dcm, case, "en")
+    one = task.make_instruction(dcm, case, "en")
     codes = [code for code, term in FINDINGS.items() if term.en in one.options]
     for findings, right in (
         ({}, None),
@@ -267,14 +277,14 @@ def test_what_is_right_on_another_study(studies):
 def test_always_the_same_option_shows_as_collapse(studies):
     task = VqaClosedTask()
     asked = [
-        task.word(s, c, "en", w)
+        task.make_instruction(s, c, "en", w)
         for s in studies
         for c in task.cases(s, SEQUENCES)
         if c.key == "ef_grade"
         for w in range(3)
     ]
     severe = BY_KEY["ef_grade"].terms["severe"].en
-    said = [Answer(one, f"{severe} ({LETTERS[one.options.index(severe)]}).") for one in asked]
+    said = [an_answer(one, f"{severe} ({LETTERS[one.options.index(severe)]}).") for one in asked]
     scores = task.score(said)
     assert scores["top_answer_share"].value == 1
     assert scores["answer_entropy_bits"].value == 0

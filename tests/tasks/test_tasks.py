@@ -12,20 +12,21 @@ import yaml
 
 from cmrvlm.config.build import build
 from cmrvlm.errors import CmrvlmError
-from cmrvlm.instructions.targets import study_targets
+from cmrvlm.instructions.read_outs import study_targets
 from cmrvlm.instructions.tokens import SPECIAL_TOKENS
 from cmrvlm.reports.reader import terms_named
 from cmrvlm.reports.writer import split_sections
 from cmrvlm.study.study import StudyLabels
 from cmrvlm.study.vocabulary import DISEASES, LANGUAGES, SEQUENCES, STRUCTURE_TERMS
-from cmrvlm.tasks.base import Answer
 from cmrvlm.tasks.diagnosis import DiseaseTask
+from cmrvlm.tasks.mask_requests import structures_asked
 from cmrvlm.tasks.mixture import Mixture
 from cmrvlm.tasks.perception import LevelTask, PhaseTask, SequenceTask
 from cmrvlm.tasks.reasoning import AbnormalityTask, VqaClosedTask
 from cmrvlm.tasks.reporting import CaptionTask, ReportTask
-from cmrvlm.tasks.segmentation import SegmentTask, structures_asked
+from cmrvlm.tasks.segmentation import SegmentTask
 from tests.conftest import CONF
+from tests.records import an_answer
 
 TASKS = {
     path.stem: yaml.safe_load(path.read_text()) for path in sorted((CONF / "task").glob("*.yaml"))
@@ -44,9 +45,14 @@ def test_prompts_and_unseen_paraphrases_exist_in_both_languages(task, study):
     assert task.primary in task.score([])
     for language in LANGUAGES:
         for case in task.cases(study, SEQUENCES):
-            trained = {task.word(study, case, language, wording).prompt for wording in range(40)}
+            trained = {
+                task.make_instruction(study, case, language, wording).prompt
+                for wording in range(40)
+            }
             assert len(trained) >= 2
-            assert task.word(study, case, language, paraphrased=True).prompt not in trained
+            assert (
+                task.make_instruction(study, case, language, paraphrased=True).prompt not in trained
+            )
 
 
 @pytest.mark.parametrize("shown", SUBSETS)
@@ -58,7 +64,7 @@ def test_cases_show_only_what_is_shown_and_word_in_both_languages(task, study, s
         assert {view.sequence for view in case.views} <= set(shown)
         for language in LANGUAGES:
             for wording in range(4):
-                one = task.word(study, case, language, wording)
+                one = task.make_instruction(study, case, language, wording)
                 assert one.prompt
                 assert one.answer
                 assert "{" not in one.prompt + one.answer
@@ -88,21 +94,24 @@ def test_right_answers_score_best_and_empty_ones_worst(task, source):
     for study_id in source.study_ids():
         study = source.load(study_id)
         for case in task.cases(study, list(study.series)):
-            one = task.word(study, case, "zh" if zlib.crc32(study_id.encode()) % 2 else "en")
+            one = task.make_instruction(
+                study, case, "zh" if zlib.crc32(study_id.encode()) % 2 else "en"
+            )
             truth = (
                 None
-                if case.mask is None
-                else study.series[case.mask.sequence].mask[:, list(case.mask.frames)]
+                if case.region is None
+                else study.series[case.region.sequence].mask[:, list(case.region.frames)]
             )
-            mask = None if truth is None else np.isin(truth, case.mask.values)
+            mask = None if truth is None else np.isin(truth, case.region.values)
             read_outs = perfect_read_outs(study.labels)
-            right.append(Answer(one, one.reference, mask, truth, (10.0, 4.0, 4.0), read_outs))
-            empty.append(Answer(one, "", None, truth, (10.0, 4.0, 4.0)))
+            right.append(
+                an_answer(one, one.reference, mask, truth, (10.0, 4.0, 4.0), read_outs=read_outs)
+            )
+            empty.append(an_answer(one, "", None, truth, (10.0, 4.0, 4.0)))
     best, worst = task.score(right), task.score(empty)
     absent = sum(one.mask is not None and not one.mask.any() for one in right)
     still = any(
-        one.instruction.case.mask and set(one.instruction.case.mask.phases) == {None}
-        for one in right
+        one.instruction.region and set(one.instruction.region.phases) == {None} for one in right
     )
     for name, score in best.items():
         if NO_DIRECTION.search(name) or score.value is None:
@@ -141,11 +150,15 @@ def test_right_answers_score_best_and_empty_ones_worst(task, source):
 def test_closed_questions_allow_the_right_answer_and_each_other_one(study, language):
     for task in (SequenceTask(), PhaseTask(), LevelTask(), AbnormalityTask(), VqaClosedTask()):
         for case in task.cases(study, list(study.series)):
-            one = task.word(study, case, language)
+            one = task.make_instruction(study, case, language)
             assert one.answer in one.allowed
             assert len(set(one.allowed)) == len(one.allowed) >= 2
             assert len(one.allowed) == (len(one.options) or len(task.terms))
-    assert not DiseaseTask().word(study, DiseaseTask().cases(study, ["sax"])[0], language).allowed
+    assert (
+        not DiseaseTask()
+        .make_instruction(study, DiseaseTask().cases(study, ["sax"])[0], language)
+        .allowed
+    )
 
 
 def test_a_balanced_task_is_asked_for_each_answer_alike(source):
@@ -154,7 +167,7 @@ def test_a_balanced_task_is_asked_for_each_answer_alike(source):
     truths = [case.truth for case in task.cases(study, list(study.series))]
     assert 0 < truths.count("yes") < 0.4 * len(truths)
     mixture = Mixture({"abnormality": task}, per_study=400)
-    drawn = [one.case.truth for one in mixture.draw(study, np.random.default_rng(0))]
+    drawn = [one.truth for one in mixture.draw(study, np.random.default_rng(0))]
     assert 0.4 < drawn.count("yes") / len(drawn) < 0.6
 
 
@@ -221,7 +234,7 @@ def test_own_report_of_the_data_says_only_what_is_shown(study):
 
 
 def test_myocardium_includes_its_scar(study):
-    assert SegmentTask("myo").cases(study, ["sax"])[0].mask.values == (2, 4, 5)
+    assert SegmentTask("myo").cases(study, ["sax"])[0].region.values == (2, 4, 5)
     with pytest.raises(CmrvlmError, match="aorta"):
         SegmentTask("aorta")
 
@@ -230,7 +243,7 @@ def test_myocardium_includes_its_scar(study):
 def test_structures_are_asked_for_by_all_their_names_and_answered_with_one(study, language):
     task = SegmentTask("lv")
     (case,) = task.cases(study, ["sax"])
-    asked = [task.word(study, case, language, wording) for wording in range(60)]
+    asked = [task.make_instruction(study, case, language, wording) for wording in range(60)]
     named = {terms_named(one.prompt, STRUCTURE_TERMS)[0] for one in asked}
     assert named == {"lv"}
     assert len({one.prompt for one in asked}) >= 15
@@ -259,7 +272,7 @@ def test_a_scar_that_is_not_there_is_said_not_to_be_and_one_that_nobody_looked_f
         (healthy, "There is no myocardial scar."),
     ):
         (case,) = task.cases(study, ["lge"])
-        one = task.word(study, case, "en")
+        one = task.make_instruction(study, case, "en")
         assert one.answer == text
         assert len(one.allowed) == 2
         assert text in one.allowed
@@ -278,7 +291,7 @@ def test_a_zone_without_reflow_is_asked_for_in_scars_without_one(source):
     )
     study, task = source.load(scarred), SegmentTask("no_reflow")
     (case,) = task.cases(study, ["lge"])
-    assert task.word(study, case, "en").answer == "There is no no-reflow zone."
+    assert task.make_instruction(study, case, "en").answer == "There is no no-reflow zone."
     for drawn in ((), ("scar",)):
         other = study.with_series({"lge": replace(study.series["lge"], drawn=drawn)})
         assert not task.cases(other, ["lge"])
@@ -290,9 +303,9 @@ def test_a_structure_on_another_series_is_another_task(study):
     task = SegmentTask("lv", "lax_4ch")
     assert task.name == "segment_lv_lax_4ch"
     (case,) = task.cases(study, SEQUENCES)
-    assert case.mask.sequence == "lax_4ch"
-    assert "on the four-chamber cine" in task.word(study, case, "en").prompt
-    assert "在四腔心电影上" in task.word(study, case, "zh").prompt
+    assert case.region.sequence == "lax_4ch"
+    assert "on the four-chamber cine" in task.make_instruction(study, case, "en").prompt
+    assert "在四腔心电影上" in task.make_instruction(study, case, "zh").prompt
 
 
 @pytest.mark.parametrize(
@@ -356,7 +369,9 @@ def test_all_that_the_tasks_ask_is_a_question_for_their_structure(study, structu
     case = task.case_on(SEQUENCES, (0,))
     for language, paraphrased in itertools.product(("en", "zh"), (False, True)):
         for wording in range(100):
-            prompt = task.word(study, case, language, wording, paraphrased=paraphrased).prompt
+            prompt = task.make_instruction(
+                study, case, language, wording, paraphrased=paraphrased
+            ).prompt
             assert structures_asked(prompt) == [structure], prompt
 
 
@@ -394,11 +409,9 @@ def test_dropped_sequences_are_not_shown_and_one_always_is(study):
         mixture(drop={"sax": 1.0, "lge": 1.0}).draw(study, np.random.default_rng(s))
         for s in range(20)
     ]
-    assert {view.sequence for asked in drawn for one in asked for view in one.case.views} == {
-        "lax_4ch"
-    }
+    assert {view.sequence for asked in drawn for one in asked for view in one.views} == {"lax_4ch"}
     nothing = mixture(drop=dict.fromkeys(SEQUENCES, 1.0)).draw(study, np.random.default_rng(0))
-    assert all(one.case.views for one in nothing)
+    assert all(one.views for one in nothing)
 
 
 def test_unknown_weight_and_unaskable_study_are_errors(study):

@@ -1,4 +1,4 @@
-"""At each validation: generated text beside its target, and masks as pictures, written into the run folder."""
+"""Write samples at each validation: generated texts beside their targets, and masks as pictures."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 
 from cmrvlm.inference.answering import answer_batch
 from cmrvlm.instructions.batch import Batch
-from cmrvlm.models.vision_language_model import CMRVLM
+from cmrvlm.models.vision_language_model import VisionLanguageModel
 from cmrvlm.study.atomic_files import json_text
 from cmrvlm.study.drawing import mask_panel
 
@@ -27,12 +27,10 @@ class ValidationSamples(Callback):
     def __init__(
         self, folder: str, max_new_tokens: int = 160, text: bool = True, panels: bool = True
     ) -> None:
-        self.folder, self.max_new_tokens, self.text, self.panels = (
-            Path(folder),
-            max_new_tokens,
-            text,
-            panels,
-        )
+        self.folder = Path(folder)
+        self.max_new_tokens = max_new_tokens
+        self.text = text
+        self.panels = panels
 
     def on_validation_batch_end(
         self,
@@ -49,7 +47,7 @@ class ValidationSamples(Callback):
             batch_idx
             or trainer.sanity_checking
             or not trainer.is_global_zero
-            or not isinstance(model, CMRVLM)
+            or not isinstance(model, VisionLanguageModel)
         ):
             return
         collator = trainer.datamodule.collator  # type: ignore[attr-defined]

@@ -1,0 +1,235 @@
+"""Answer everything about one study at once, and bring its masks back to its own grid."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cmrvlm.errors import CmrvlmError
+from cmrvlm.inference.answering import answer_questions, device_of
+from cmrvlm.inference.label_maps import begun_later, label_map, shown_frames, to_native
+from cmrvlm.inference.mask_reading import MaskReading
+from cmrvlm.inference.requests import (
+    check_language,
+    check_structures,
+    frames_wanted,
+    segment_tasks,
+    word_questions,
+)
+from cmrvlm.instructions.answer import Answer
+from cmrvlm.instructions.question import Question
+from cmrvlm.language_model.decoding import Decode
+from cmrvlm.runs.run_folder import TrainedRun
+from cmrvlm.study.files import read_study
+from cmrvlm.study.study import Series, Study
+from cmrvlm.study.vocabulary import NOT_ANNOTATED
+from cmrvlm.tasks.segmentation import SegmentTask
+
+LabelMaps = dict[str, NDArray[np.uint8]]
+# Frames of masks: `all`, `ed_es`, `seen`, or indices; see `cmrvlm.inference.requests.frames_wanted`.
+Frames = str | Sequence[int]
+
+
+@dataclass(frozen=True)
+class AnsweredStudy:
+    """A study with everything that was answered about it at once.
+
+    Attributes:
+        native: The study on its own grid, with the sequences that the run reads.
+        answers: Answers in words, then those with masks.
+        label_maps: Sequence to structure values (Z, T, H, W) on the native grid, 255 in frames without masks.
+    """
+
+    native: Study
+    answers: list[Answer]
+    label_maps: LabelMaps
+
+    def by_task(self, task: str) -> Answer:
+        """Return the answer to a task."""
+        return next(answer for answer in self.answers if answer.question.task == task)
+
+    def measured_series(self) -> dict[str, Series]:
+        """Return the series that have a label map, with it as their mask."""
+        return {
+            name: replace(self.native.series[name], mask=labels, phases={}, levels=())
+            for name, labels in self.label_maps.items()
+        }
+
+    def structures_on(self, sequence: str) -> set[str]:
+        """Return the structures that have a mask on a sequence."""
+        return {
+            answer.question.region.structure
+            for answer in self.answers
+            if answer.mask is not None
+            and answer.question.region is not None
+            and answer.question.region.sequence == sequence
+        }
+
+
+class StudyAnswerer:
+    """A trained run that answers everything about a study at once.
+
+    Args:
+        run: Trained run.
+        device: `auto`, `cpu` or `cuda`.
+        max_new_tokens: Longest answer in tokens.
+        decode: Way of decoding; None takes the likeliest token each time.
+        reading: Way of reading masks; None takes them as they are.
+    """
+
+    def __init__(
+        self,
+        run: TrainedRun,
+        *,
+        device: str = "auto",
+        max_new_tokens: int = 200,
+        decode: Decode | None = None,
+        reading: MaskReading | None = None,
+    ) -> None:
+        self.run = run
+        self.network = run.model.to(device_of(device))
+        self.max_new_tokens = max_new_tokens
+        self.decode = decode
+        self.reading = reading
+        self.tasks = list(run.mixture.tasks.values())
+
+    def read(self, study: str | Path | Study, sequence: str = "sax") -> Study:
+        """Return a study on its own grid, with the sequences that the run reads.
+
+        Args:
+            study: Path or study.
+            sequence: Sequence that a single file shows.
+
+        Raises:
+            CmrvlmError: The study cannot be read, or has no sequence that the run reads.
+        """
+        if not isinstance(study, Study):
+            study = read_study(Path(study), sequence)
+        known = {
+            name: series for name, series in study.series.items() if name in self.network.encoders
+        }
+        if not known:
+            raise CmrvlmError(
+                f"the run reads {', '.join(self.network.encoders)}, "
+                f"the study has {', '.join(study.series)}",
+                field="study",
+                remedy="Use a run that was trained with this sequence.",
+            )
+        return study.with_series(known)
+
+    def answer_study(
+        self,
+        native: Study,
+        *,
+        language: str = "en",
+        question: str | None = None,
+        structures: Collection[str] | None = None,
+        frames: Frames = "all",
+        in_words: bool = True,
+    ) -> AnsweredStudy:
+        """Answer everything about a study at once: images are encoded once for all questions.
+
+        Args:
+            native: Study on its own grid, see `read`.
+            language: `en` or `zh`.
+            question: Question in a user's own words, or None.
+            structures: Structures to segment; None takes all that the run knows.
+            frames: See `segment`.
+            in_words: Ask for report, disease and the user's question too.
+
+        Raises:
+            CmrvlmError: The language, a structure or a frame is unknown.
+        """
+        check_language(language)
+        wanted = frames_wanted(frames, native)
+        mask_tasks = segment_tasks(
+            self.tasks, [name for name in native.series if name in self.network.mask_head]
+        )
+        if structures is not None:
+            check_structures(structures, mask_tasks)
+            mask_tasks = [task for task in mask_tasks if task.structure in structures]
+        study = self.run.preprocessing(native)
+        questions: list[Question] = []
+        if in_words:
+            questions += word_questions(study, language, question, self.tasks)
+        questions += _mask_questions(mask_tasks, study, language)
+        answers = self._answers(study, questions)
+        label_maps = self._label_maps(native, study, answers, mask_tasks, wanted, language)
+        if not isinstance(frames, str):
+            for name, labels in label_maps.items():
+                labels[:, ~wanted[name]] = NOT_ANNOTATED
+        return AnsweredStudy(native, answers, label_maps)
+
+    def _answers(self, study: Study, questions: Sequence[Question]) -> list[Answer]:
+        """Answer questions about a study on the model's grid."""
+        collator = self.run.collator
+        batch = collator.questions([(study, questions)])
+        return answer_questions(
+            self.network, collator, batch, self.max_new_tokens, self.decode, self.reading
+        )
+
+    def _label_maps(
+        self,
+        native: Study,
+        study: Study,
+        answers: Sequence[Answer],
+        mask_tasks: Sequence[SegmentTask],
+        wanted: Mapping[str, NDArray[np.bool_]],
+        language: str,
+    ) -> LabelMaps:
+        """Return label maps (Z, T, H, W) on the native grid, by sequence.
+
+        A model sees some frames of a cine at a time. For the others the cine is shown again, begun some
+        frames later, until every frame that is wanted was among those that are seen.
+
+        Args:
+            native: Study on its own grid.
+            study: Study on the model's grid.
+            answers: Answers about the frames that are seen first.
+            mask_tasks: Tasks that ask for the masks.
+            wanted: Sequence to (T,), true for frames that are wanted.
+            language: `en` or `zh`.
+        """
+        label_maps: LabelMaps = {}
+        for name in self.network.mask_head:
+            labels = label_map(answers, name) if name in study.series else None
+            if labels is not None:
+                label_maps[name] = to_native(labels, study, native, name)
+        counts = {
+            name: (native.series[name].image.shape[1], study.series[name].image.shape[1])
+            for name in label_maps
+        }
+        rounds = max((math.ceil(count / seen) for count, seen in counts.values()), default=1)
+        for shift in range(1, rounds):
+            unseen = {
+                name: (labels == NOT_ANNOTATED).all(axis=(0, 2, 3))
+                for name, labels in label_maps.items()
+            }
+            unfinished = [
+                name
+                for name in label_maps
+                if (unseen[name] & wanted[name] & shown_frames(*counts[name], shift)).any()
+            ]
+            if not unfinished:
+                continue
+            shifted_native = begun_later(native, shift)
+            shifted = self.run.preprocessing(shifted_native)
+            tasks = [task for task in mask_tasks if task.sequence in unfinished]
+            more = self._answers(shifted, _mask_questions(tasks, shifted, language))
+            for name in unfinished:
+                labels = label_map(more, name)
+                if labels is not None:
+                    shifted_labels = to_native(labels, shifted, shifted_native, name)
+                    moved_back = np.roll(shifted_labels, shift, axis=1)
+                    label_maps[name][:, unseen[name]] = moved_back[:, unseen[name]]
+        return label_maps
+
+
+def _mask_questions(tasks: Sequence[SegmentTask], study: Study, language: str) -> list[Question]:
+    """Return the questions of some tasks for masks on every frame of a study."""
+    return [question for task in tasks for question in task.ask(study, language)]

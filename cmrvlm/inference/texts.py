@@ -1,0 +1,126 @@
+"""Put answers about a study into the texts and rounded numbers that a prediction states."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cmrvlm.instructions.answer import Answer
+from cmrvlm.instructions.read_outs import Vector, quoted_values
+from cmrvlm.reports.reader import terms_named
+from cmrvlm.reports.writer import not_assessed, split_sections
+from cmrvlm.study.measurements import MEASUREMENTS
+from cmrvlm.study.vocabulary import DISEASES, SEQUENCE_TERMS, STRUCTURE_TERMS
+from cmrvlm.tasks.mask_requests import structures_asked
+from cmrvlm.tasks.segmentation import SHOWN_BY
+
+LabelMaps = Mapping[str, NDArray[np.uint8]]
+
+
+def disease_probabilities(read_outs: Mapping[str, Vector]) -> dict[str, float]:
+    """Return the probability of each disease by its code; empty without that read-out.
+
+    Args:
+        read_outs: Read-out to its values (size,).
+    """
+    if "disease" not in read_outs:
+        return {}
+    values = read_outs["disease"]
+    return {code: float(value) for code, value in zip(DISEASES, values, strict=True)}
+
+
+def sentence_of_structure(answer: Answer, label_maps: LabelMaps) -> str:
+    """Return the sentence that a structure is where the written mask has it, else that it is not there.
+
+    The answer about the frames that were seen first need not hold for the others, and a scar outside the
+    wall, or a zone without reflow outside the scar, is in no mask.
+
+    Args:
+        answer: Answer about the structure.
+        label_maps: Sequence to the structure values (Z, T, H, W) that are written.
+    """
+    region = answer.question.region
+    assert region is not None
+    labels = label_maps.get(region.sequence)
+    if labels is None:
+        return answer.text
+    is_empty = not np.isin(labels, region.values).any()
+    return answer.question.words_for_mask(is_empty=is_empty)
+
+
+def structure_sentences(
+    question: str, answers: Sequence[Answer], label_maps: LabelMaps
+) -> dict[str, Answer]:
+    """Return for each structure the answer that counts, where it was looked for on several series.
+
+    That is the series that the question names, or the one that the structure is usually drawn on.
+
+    Args:
+        question: Question in a user's words.
+        answers: Answers about the study.
+        label_maps: Sequence to structure values (Z, T, H, W).
+    """
+    named = terms_named(question, SEQUENCE_TERMS)
+    chosen: dict[str, Answer] = {}
+    for answer in answers:
+        region = answer.question.region
+        if region is None or (named and region.sequence not in named):
+            continue
+        is_usual = region.sequence == SHOWN_BY[region.structure]
+        earlier = chosen.get(region.structure)
+        earlier_region = None if earlier is None else earlier.question.region
+        was_usual = (
+            earlier_region is not None and earlier_region.sequence == SHOWN_BY[region.structure]
+        )
+        if is_usual or not was_usual:
+            chosen[region.structure] = answer
+    return chosen
+
+
+def text_of_structures(
+    question: str, answers: Sequence[Answer], label_maps: LabelMaps, language: str
+) -> str:
+    """Return a sentence for each structure that a question wants masks of; empty when it wants none.
+
+    Args:
+        question: Question in a user's words.
+        answers: Answers about the study.
+        label_maps: Sequence to structure values (Z, T, H, W) that are written.
+        language: `en` or `zh`.
+    """
+    chosen = structure_sentences(question, answers, label_maps)
+    sentences = []
+    for name in structures_asked(question):
+        if name in chosen:
+            sentences.append(sentence_of_structure(chosen[name], label_maps))
+        else:
+            term = STRUCTURE_TERMS[name].name(language)
+            sentences.append(f"{term}: {not_assessed(language)}")
+    return " ".join(sentences)
+
+
+def report_texts(report: Answer, disease: Answer) -> dict[str, Any]:
+    """Return report, diagnosis, probabilities and numbers as `prediction.json` states them, rounded.
+
+    Args:
+        report: Answer to the report task.
+        disease: Answer to the disease task, with the read-outs.
+    """
+    texts: dict[str, Any] = {
+        "report": report.text,
+        "sections": split_sections(report.text, truncated=report.truncated),
+        "disease": disease.text,
+    }
+    if not disease.read_outs:
+        return texts
+    probabilities = disease_probabilities(disease.read_outs)
+    texts["probabilities"] = {code: round(value, 4) for code, value in probabilities.items()}
+    numbers = quoted_values(disease.read_outs)
+    texts["measurements"] = {name: round(value, 1) for name, value in numbers.items()}
+    withheld = [name for name in MEASUREMENTS if name not in numbers]
+    if withheld:
+        texts["not_computable"] = dict.fromkeys(withheld, "insufficient slices")
+    return texts
