@@ -11,8 +11,10 @@ import pytest
 from cmrvlm.study.files import write_study
 from cmrvlm.study.study import Series, StudyLabels, UserQuestion
 from cmrvlm.study.vocabulary import STRUCTURES
-from data_modules.checking.checks import ERROR, WARNING, Checked, check_set, check_study, counts
+from data_modules.checking.faults import ERROR, WARNING, CheckedStudy
 from data_modules.checking.run import CheckRun
+from data_modules.checking.set_checks import check_set, study_counts
+from data_modules.checking.study_checks import check_study
 from data_modules.sources.anatomy import measure_masks
 from data_modules.sources.emidec import EmidecSource
 from data_modules.sources.manifest import ManifestSource
@@ -38,7 +40,7 @@ def with_sax(study, **changes):
 def test_a_sound_phantom_passes(study):
     assert kinds(study) == set()
     found = check_study(study)
-    assert Checked.from_json(json.loads(json.dumps(found.to_json()))) == found
+    assert CheckedStudy.from_json(json.loads(json.dumps(found.to_json()))) == found
 
 
 def test_each_fault_of_images_and_masks_is_found(study):
@@ -140,7 +142,7 @@ def test_one_image_under_two_ids_and_one_patient_in_two_parts(study):
 def test_counts_of_sequences_and_classes(study):
     known = check_study(study)
     unknown = check_study(replace(study, labels=StudyLabels(), series={"sax": study.series["sax"]}))
-    table = counts([known, unknown])
+    table = study_counts([known, unknown])
     assert table["sequences"] == {"sax+lax_4ch+lge": 1, "sax": 1}
     assert sum(table["diseases"].values()) == 2
     assert table["diseases"]["unknown"] == 1
