@@ -20,7 +20,7 @@ from data_modules.dicom.ingest import Ingest
 from data_modules.dicom.recognise import recognise
 from data_modules.dicom.scan import LeftOut, files_of, scan
 from data_modules.dicom.stacks import stacks_of
-from data_modules.dicom.volumes import frame_index, series_of
+from data_modules.dicom.volumes import aligned_frames, series_of
 from data_modules.sources.manifest import ManifestSource
 from data_modules.sources.nifti import NiftiSource
 from tests.conftest import ROOT
@@ -298,10 +298,10 @@ def test_broken_files_are_counted_and_the_rest_is_read(tmp_path):
 
 
 def test_unequal_frames_are_aligned_by_phase():
-    assert frame_index(25, 25) == list(range(25))
-    assert frame_index(20, 10) == list(range(0, 20, 2))
-    assert frame_index(10, 20)[:5] == [0, 0, 1, 2, 2]
-    assert max(frame_index(7, 25)) == 6
+    assert aligned_frames(25, 25) == list(range(25))
+    assert aligned_frames(20, 10) == list(range(0, 20, 2))
+    assert aligned_frames(10, 20)[:5] == [0, 0, 1, 2, 2]
+    assert max(aligned_frames(7, 25)) == 6
 
 
 @pytest.mark.parametrize(
@@ -319,10 +319,11 @@ def ingested(source, out, **settings):
     one = Ingest(
         str(source), str(out), str(Path(out).parent / "keys" / "key"), workers=1, **settings
     )
-    studies, paths, left_out = one.files()
-    found = list(one.run(studies, paths))
+    archive = one.find_files()
+    found = list(one.run(archive))
     Path(out).mkdir(exist_ok=True)
-    (Path(out) / "ingest.json").write_text(json.dumps(one.summary(found, left_out, Path(out))))
+    summary = one.summary(found, archive.left_out, Path(out))
+    (Path(out) / "ingest.json").write_text(json.dumps(summary))
     assert len(found) == 1
     return found[0]
 
@@ -400,7 +401,9 @@ def test_ids_and_shifts_follow_the_key_and_the_mapping_is_private(tmp_path):
 def test_a_study_that_is_there_is_not_read_again(tmp_path, monkeypatch):
     Archive(tmp_path / "in").cine(frames=6)
     one = ingested(tmp_path / "in", tmp_path / "out")
-    monkeypatch.setattr("data_modules.dicom.ingest.series_of", lambda *a: pytest.fail("read again"))
+    monkeypatch.setattr(
+        "data_modules.dicom.ingest_study.series_of", lambda *a: pytest.fail("read again")
+    )
     assert ingested(tmp_path / "in", tmp_path / "out").row == one.row
 
 
@@ -447,7 +450,7 @@ def test_siemens_study_with_a_series_for_each_slice(tmp_path, real_data):
     )
     sax = sequence(decisions)
     assert (sax.slices, sax.phases) == (6, 25)
-    assert np.allclose(np.diff(sax.heights_mm()), 17.7, atol=0.01)
+    assert np.allclose(np.diff(sax.slice_positions_mm()), 17.7, atol=0.01)
     assert [one[0].path.parent.name for one in sax.frames] == [
         "Se11",
         "Se1",
@@ -468,7 +471,7 @@ def test_ge_study_with_all_slices_in_one_series(tmp_path, real_data):
     decisions, _ = found_in(unpacked(archive, tmp_path))
     sax = sequence(decisions)
     assert (sax.slices, sax.phases, sax.first.shape) == (20, 20, (256, 256))
-    assert np.allclose(np.diff(sax.heights_mm()), 5.0, atol=0.01)
+    assert np.allclose(np.diff(sax.slice_positions_mm()), 5.0, atol=0.01)
 
 
 def test_a_localizer_is_no_cine(real_data):
