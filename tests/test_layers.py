@@ -40,7 +40,6 @@ TOO_LONG = {
     "pretrained.py",
     "memory.py",
     "files.py",
-    "run.py",
 }
 
 
