@@ -1,4 +1,7 @@
-"""Check a data set before any training: `python -m cmrvlm.check data=manifest data.path=studies.csv`."""
+"""Check a data set before any training.
+
+`python -m cmrvlm.check data=manifest data.path=studies.csv`
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Compare evaluated runs by their paired differences: `python -m cmrvlm.compare A B …`."""
+"""Compare evaluated runs by the intervals of their paired differences.
+
+`python -m cmrvlm.compare A B …`
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Turn a DICOM archive into de-identified NIfTI studies: `python -m cmrvlm.ingest source=… out=…`."""
+"""Turn a DICOM archive into de-identified NIfTI studies with a manifest.
+
+`python -m cmrvlm.ingest source=<folder> out=<folder>`
+"""
 
 from __future__ import annotations
 

@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 # Blocks along each side of a thumbnail.
 _SIDE = 16
-# Two files of one EMIDEC patient correlate to 0.99999, no two of 25 ACDC patients to more than 0.74.
+# Two files of one EMIDEC patient correlate to 0.99999, no two of 25 ACDC patients to more than
+# 0.74.
 _LEAST_CORRELATION = 0.995
 
 
