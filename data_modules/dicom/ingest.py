@@ -88,6 +88,7 @@ class Ingest:
             if isinstance(images, LeftOut):
                 left_out.append(images)
             elif images:
+                # All images of a file share its header, and so patient and study.
                 patient = images[0].patient
                 study = images[0].study
                 files = studies.setdefault((patient, study), StudyFiles(patient, study))

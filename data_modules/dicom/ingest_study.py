@@ -82,6 +82,7 @@ def ingest_study(
     study_id = pseudonyms.study(files.study)
     folder = out / study_id
     record = folder / "ingest.json"
+    # A folder is renamed into place as a whole, so a record means that all of it is there.
     if record.is_file():
         earlier = json.loads(record.read_text())
         return Ingested(study_id, earlier["row"], earlier["decisions"])

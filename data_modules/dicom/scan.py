@@ -66,6 +66,7 @@ def read_file(path: Path, file_number: int) -> list[Image] | str:
     Returns:
         Images of the file, or the reason why it has none.
     """
+    # These hold no image, although they bear the name of one.
     if path.name.startswith("._"):
         return "AppleDouble file of macOS"
     if path.stat().st_size == 0:
