@@ -1,4 +1,7 @@
-"""What is wrong with a data set, before any training: `python -m cmrvlm.check data=manifest data.path=studies.csv`."""
+"""Check a data set before any training.
+
+`python -m cmrvlm.check data=manifest data.path=studies.csv`
+"""
 
 from __future__ import annotations
 
@@ -15,19 +18,25 @@ from rich.table import Table
 from cmrvlm.config.build import build
 from cmrvlm.config.command import CONFIG_PATH, Config, explained, plain
 
+# Faults that are printed; the page holds all of them.
 MOST_SHOWN = 40
 
 
 def check(config: Config, console: Console) -> dict[str, Any]:
-    """Check as `conf/check.yaml` says and return what is written to `check.json`.
+    """Check a data set as `conf/check.yaml` says.
 
     Args:
         config: Plain configuration.
-        console: Where progress and the table go.
+        console: Console for the progress and the table.
+
+    Returns:
+        Content of `check.json`.
     """
     source = build(config["data"]["source"], "data.source")
     mixture = build(config["mix"], "mix")
-    collator = _collator_of(Path(config["run"])) if config["run"] else None
+    collator = None
+    if config["run"]:
+        collator = _collator_of(Path(config["run"]))
     run = build(
         config["check"],
         "check",
@@ -36,38 +45,40 @@ def check(config: Config, console: Console) -> dict[str, Any]:
         out=Path(config["out"]),
         collator=collator,
     )
-    ids = source.study_ids()
-    checked = list(track(run.run(), "Checking studies", len(ids), console=console))
-    content = run.finish(checked, source.declared_split(), f"Check of {type(source).__name__}")
-    table = Table(
-        "level",
-        "kind",
-        "study",
-        "what",
-        title=f"{content['studies']} studies: {content['verdict']}",
-    )
-    for fault in content["faults"][:MOST_SHOWN]:
-        table.add_row(*(fault[name] for name in ("level", "code", "study", "text")))
-    console.print(table)
-    if len(content["faults"]) > MOST_SHOWN:
-        console.print(f"and {len(content['faults']) - MOST_SHOWN} more")
+    study_count = len(source.study_ids())
+    checked = list(track(run.run(), "Checking studies", study_count, console=console))
+    title = f"Check of {type(source).__name__}"
+    content: dict[str, Any] = run.finish(checked, source.declared_split(), title)
+
+    _print_faults(content, console)
     if collator is None:
         console.print(
-            "Lengths of prompts were not counted: give run=<folder> of a run whose tokenizer is to be used."
+            "Lengths of prompts were not counted: "
+            "give run=<folder> of a run whose tokenizer is to be used."
         )
     else:
-        console.print(
-            f"Longest prompt with its answer: {content['longest_row']} of {collator.max_length} tokens"
-        )
+        longest = content["longest_row"]
+        console.print(f"Longest prompt with its answer: {longest} of {collator.max_length} tokens")
     console.print(f"Page with pictures: {run.out / 'check.html'}", markup=False)
     return content
 
 
+def _print_faults(content: dict[str, Any], console: Console) -> None:
+    """Print the first faults in the content of `check.json` as a table."""
+    faults = content["faults"]
+    title = f"{content['studies']} studies: {content['verdict']}"
+    table = Table("level", "kind", "study", "what", title=title)
+    for fault in faults[:MOST_SHOWN]:
+        table.add_row(fault["level"], fault["code"], fault["study"], fault["text"])
+    console.print(table)
+    if len(faults) > MOST_SHOWN:
+        console.print(f"and {len(faults) - MOST_SHOWN} more")
+
+
 def _collator_of(run: Path) -> Any:
-    """The collator of a run, whose tokenizer counts the lengths of prompts."""
-    from cmrvlm.runs.run_folder import (
-        load_run,
-    )  # loads the language model's libraries, which other checks do without
+    """Load the collator of a run, whose tokenizer counts the lengths of prompts."""
+    # Loads the language model's libraries, which other checks do without.
+    from cmrvlm.runs.run_folder import load_run
 
     return load_run(run).collator
 
@@ -75,8 +86,9 @@ def _collator_of(run: Path) -> Any:
 @hydra.main(version_base="1.3", config_path=CONFIG_PATH, config_name="check")
 @explained
 def main(config: DictConfig) -> None:
-    """Entry point."""
-    if check(plain(config), Console(width=150))["errors"]:
+    """Check the data set and exit with status 1 on errors."""
+    content = check(plain(config), Console(width=150))
+    if content["errors"]:
         sys.exit(1)
 
 

@@ -1,87 +1,30 @@
-"""Evaluated runs side by side, with intervals of their paired differences: `python -m cmrvlm.compare A B …`."""
+"""Compare evaluated runs by the intervals of their paired differences.
+
+`python -m cmrvlm.compare A B …`
+"""
 
 from __future__ import annotations
 
 import argparse
 import json
-import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow.parquet as pq
+import pyarrow
+import pyarrow.parquet
 from rich.console import Console
 
+from cmrvlm.config.command import exit_on_error
 from cmrvlm.errors import CmrvlmError
 from cmrvlm.evaluation.results import interval
-from cmrvlm.evaluation.tables import PER_CLASS, rich_table, shown
+from cmrvlm.evaluation.tables import PER_CLASS, Row, rich_table, shown
 
-
-def evaluation_folder(path: Path) -> Path:
-    """The folder that holds `metrics.json`: the path itself, or `evaluation` in it.
-
-    Raises:
-        CmrvlmError: Neither does.
-    """
-    for folder in (path, path / "evaluation"):
-        if (folder / "metrics.json").is_file():
-            return folder
-    raise CmrvlmError(
-        "there is no metrics.json here", file=path, remedy="Run python -m cmrvlm.evaluate first."
-    )
-
-
-def compare(
-    paths: Sequence[Path], *, classes: bool = False
-) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
-    """Head and rows of the table: each metric of the first run, and of the others with the difference from it.
-
-    Args:
-        paths: Runs or their evaluation folders.
-        classes: Show single classes too.
-
-    Raises:
-        CmrvlmError: Runs were not evaluated on the same patients with the same resamples, or were asked or scored
-            in another way.
-    """
-    folders = [evaluation_folder(path) for path in paths]
-    contents: list[dict[str, Any]] = [
-        json.loads((folder / "metrics.json").read_text()) for folder in folders
-    ]
-    resamples = [pq.read_table(folder / "replicates.parquet") for folder in folders]
-    marks = [table.schema.metadata[b"patients"] for table in resamples]
-    if len(set(marks)) > 1:
-        raise CmrvlmError(
-            "the runs were not evaluated on the same patients",
-            file=folders[-1],
-            remedy="Evaluate them on one split with the same number of resamples.",
-        )
-    _check_settings(folders, contents)
-    rows = []
-    for task, name in _metrics(contents, classes=classes):
-        first, *others = (content["tasks"].get(task, {}).get(name) for content in contents)
-        cells = [shown(first, interval=True)]
-        for other, table in zip(others, resamples[1:], strict=True):
-            cells += [
-                shown(other),
-                _difference(first, other, resamples[0], table, f"{task}.{name}"),
-            ]
-        rows.append((task, name, *cells))
-    names = [
-        folder.parent.name if folder.name == "evaluation" else folder.name for folder in folders
-    ]
-    head = (
-        "task",
-        "metric",
-        names[0],
-        *(cell for name in names[1:] for cell in (name, "difference (95 %)")),
-    )
-    return head, rows
-
-
-# Settings of an evaluation that change what is asked or how answers are scored, whatever model is asked.
-_SAME = (
+# Settings of an evaluation that change what is asked or how answers are scored, whatever model
+# is asked.
+_SAME_SETTINGS = (
     "part",
     "study_ids",
     "cases_per_task",
@@ -97,59 +40,166 @@ _SAME = (
 )
 
 
-def _check_settings(folders: Sequence[Path], contents: Sequence[dict[str, Any]]) -> None:
-    first = contents[0]["settings"]
-    for folder, content in zip(folders[1:], contents[1:], strict=True):
-        for name in _SAME:
-            if content["settings"].get(name) != first.get(name):
+@dataclass(frozen=True)
+class EvaluatedRun:
+    """Results of a run's evaluation.
+
+    Attributes:
+        folder: Folder of the evaluation.
+        content: Content of its `metrics.json`.
+        replicates: Columns `task.metric` with the value of each bootstrap resample of patients.
+    """
+
+    folder: Path
+    content: dict[str, Any]
+    replicates: pyarrow.Table
+
+    @classmethod
+    def read(cls, path: Path) -> EvaluatedRun:
+        """Read the results in a run folder or in an evaluation folder."""
+        folder = evaluation_folder(path)
+        content = json.loads((folder / "metrics.json").read_text())
+        replicates = pyarrow.parquet.read_table(folder / "replicates.parquet")
+        return cls(folder, content, replicates)
+
+    @property
+    def name(self) -> str:
+        """Name of the run."""
+        if self.folder.name == "evaluation":
+            return self.folder.parent.name
+        return self.folder.name
+
+    @property
+    def patients(self) -> bytes:
+        """Hash of the patients and of how they were resampled."""
+        digest: bytes = self.replicates.schema.metadata[b"patients"]
+        return digest
+
+    def metric(self, task: str, name: str) -> dict[str, Any] | None:
+        """Return value and interval of a metric, or None where the run was not scored on it."""
+        result: dict[str, Any] | None = self.content["tasks"].get(task, {}).get(name)
+        return result
+
+
+def evaluation_folder(path: Path) -> Path:
+    """Return the folder that holds `metrics.json`: the path itself, or `evaluation` in it.
+
+    Raises:
+        CmrvlmError: Neither does.
+    """
+    for folder in (path, path / "evaluation"):
+        if (folder / "metrics.json").is_file():
+            return folder
+    raise CmrvlmError(
+        "there is no metrics.json here",
+        file=path,
+        remedy="Run python -m cmrvlm.evaluate first.",
+    )
+
+
+def compare(paths: Sequence[Path], *, classes: bool = False) -> tuple[Row, list[Row]]:
+    """Build the table of each metric of the first run, and of the others with their differences.
+
+    Args:
+        paths: Runs or their evaluation folders.
+        classes: Show single classes too.
+
+    Returns:
+        Head and rows of the table.
+
+    Raises:
+        CmrvlmError: Runs were not evaluated on the same patients with the same resamples, or were
+            asked or scored in another way.
+    """
+    first, *others = (EvaluatedRun.read(path) for path in paths)
+    _check_patients(first, others)
+    _check_settings(first, others)
+
+    head = ["task", "metric", first.name]
+    for other in others:
+        head += [other.name, "difference (95 %)"]
+    rows = []
+    for task, name in _metrics([first, *others], classes=classes):
+        row = [task, name, shown(first.metric(task, name), interval=True)]
+        for other in others:
+            row.append(shown(other.metric(task, name)))
+            row.append(_difference(first, other, task, name))
+        rows.append(tuple(row))
+    return tuple(head), rows
+
+
+def _check_patients(first: EvaluatedRun, others: Sequence[EvaluatedRun]) -> None:
+    """Refuse runs whose metrics are not paired, for they were not scored on the same patients."""
+    if any(other.patients != first.patients for other in others):
+        raise CmrvlmError(
+            "the runs were not evaluated on the same patients",
+            file=others[-1].folder,
+            remedy="Evaluate them on one split with the same number of resamples.",
+        )
+
+
+def _check_settings(first: EvaluatedRun, others: Sequence[EvaluatedRun]) -> None:
+    """Refuse runs that were asked or scored in another way than the first."""
+    expected = first.content["settings"]
+    for other in others:
+        settings = other.content["settings"]
+        for name in _SAME_SETTINGS:
+            if settings.get(name) != expected.get(name):
                 raise CmrvlmError(
-                    f"evaluated with {content['settings'].get(name)}, the first with {first.get(name)}",
-                    file=folder,
+                    f"evaluated with {settings.get(name)}, the first with {expected.get(name)}",
+                    file=other.folder,
                     field=name,
                     remedy="Evaluate the runs in the same way.",
                 )
 
 
-def _metrics(contents: Sequence[dict[str, Any]], *, classes: bool) -> list[tuple[str, str]]:
-    """Task and metric of everything that any of the runs was scored on, in the order in which they come."""
-    names = {
-        (task, name): None
-        for content in contents
-        for task, metrics in content["tasks"].items()
-        for name in metrics
-        if classes or not name.startswith(PER_CLASS)
-    }
-    return list(names)
+def _metrics(runs: Sequence[EvaluatedRun], *, classes: bool) -> list[tuple[str, str]]:
+    """Return task and metric of all that any run was scored on, in the order of the runs."""
+    # A dictionary, because a set has no order.
+    metrics: dict[tuple[str, str], None] = {}
+    for run in runs:
+        for task, name in _metrics_of(run):
+            if classes or not name.startswith(PER_CLASS):
+                metrics[task, name] = None
+    return list(metrics)
 
 
-def _difference(
-    first: dict[str, Any] | None, other: dict[str, Any] | None, a: Any, b: Any, column: str
-) -> str:
-    if first is None or other is None or first["value"] is None or other["value"] is None:
+def _metrics_of(run: EvaluatedRun) -> Iterator[tuple[str, str]]:
+    """Yield task and metric of all that a run was scored on."""
+    for task, metrics in run.content["tasks"].items():
+        for name in metrics:
+            yield task, name
+
+
+def _difference(first: EvaluatedRun, other: EvaluatedRun, task: str, name: str) -> str:
+    """Return the paired difference of a metric with its interval, or "" where one has no value."""
+    base = first.metric(task, name)
+    metric = other.metric(task, name)
+    if base is None or metric is None:
         return ""
-    low, high = interval(np.asarray(b[column]) - np.asarray(a[column]))
-    gap = f"{other['value'] - first['value']:+.3f}"
-    return gap if low is None else f"{gap} ({low:+.3f} to {high:+.3f})"
+    if base["value"] is None or metric["value"] is None:
+        return ""
+    column = f"{task}.{name}"
+    base_replicates = np.asarray(first.replicates[column])
+    low, high = interval(np.asarray(other.replicates[column]) - base_replicates)
+    difference = f"{metric['value'] - base['value']:+.3f}"
+    if low is None:
+        return difference
+    return f"{difference} ({low:+.3f} to {high:+.3f})"
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Entry point."""
+    """Compare the runs that the command line names and print the table."""
     parser = argparse.ArgumentParser(prog="python -m cmrvlm.compare", description=__doc__)
     parser.add_argument(
         "runs", nargs="+", type=Path, help="run folders or their evaluation folders"
     )
     parser.add_argument("--classes", action="store_true", help="show single classes too")
-    given = parser.parse_args(arguments)
-    try:
-        head, rows = compare(given.runs, classes=given.classes)
-    except CmrvlmError as error:
-        Console(stderr=True, soft_wrap=True, highlight=False).print(
-            f"error: {error}", style="red", markup=False
-        )
-        sys.exit(1)
-    Console(width=160).print(
-        rich_table(head, rows, "Evaluated runs, paired over the same patients")
-    )
+    options = parser.parse_args(arguments)
+    with exit_on_error():
+        head, rows = compare(options.runs, classes=options.classes)
+    table = rich_table(head, rows, "Evaluated runs, paired over the same patients")
+    Console(width=160).print(table)
 
 
 if __name__ == "__main__":

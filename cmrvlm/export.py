@@ -1,7 +1,7 @@
-"""What a run learned, for use elsewhere: `python -m cmrvlm.export run=<folder> to=merged`.
+"""Export what a run learned for use elsewhere: `python -m cmrvlm.export run=<folder> to=merged`.
 
-- `merged`: a run folder that holds all weights, the additions merged into the language model's.
-- `adapter`: the additions alone, as PEFT loads them onto the language model that they were trained on.
+- `merged`: a run folder that holds all weights, the adapter's merged into the language model's.
+- `adapter`: the adapter alone, as PEFT loads it onto the language model that it was trained on.
 - `language_model`: the language model alone, merged, with its tokenizer, as Transformers loads it.
 """
 
@@ -22,7 +22,7 @@ from cmrvlm.language_model.merge import merge_additions, with_own_tokens
 from cmrvlm.runs.lineage import LINEAGE, SPLIT
 from cmrvlm.runs.run_folder import TrainedRun, load_run, save_run
 
-KINDS = ("merged", "adapter", "language_model")
+FORMS = ("merged", "adapter", "language_model")
 
 
 def export(run: Path, to: str, out: Path) -> None:
@@ -30,14 +30,14 @@ def export(run: Path, to: str, out: Path) -> None:
 
     Args:
         run: Run folder of stage 2 or 3.
-        to: One of `KINDS`.
+        to: One of `FORMS`.
         out: Folder to write.
 
     Raises:
-        CmrvlmError: The form is unknown, or the run has nothing of the kind.
+        CmrvlmError: The form is unknown, or the run was trained without an adapter.
     """
-    if to not in KINDS:
-        raise CmrvlmError(f"unknown form '{to}'", field="to", remedy=f"Known: {', '.join(KINDS)}.")
+    if to not in FORMS:
+        raise CmrvlmError(f"unknown form '{to}'", field="to", remedy=f"Known: {', '.join(FORMS)}.")
     trained = load_run(run, quantized=False)
     if to == "adapter":
         _write_adapter(trained, out)
@@ -47,14 +47,25 @@ def export(run: Path, to: str, out: Path) -> None:
         with_own_tokens(trained.model.llm).save_pretrained(out)
         trained.collator.tokenizer.save_pretrained(out)
         return
+    _write_merged(trained, run, out)
+
+
+def _write_merged(trained: TrainedRun, run: Path, out: Path) -> None:
+    """Write a run folder whose adapter is merged, with the split and the lineage of the run."""
     trained.config["adapter"] = {"_target_": "cmrvlm.language_model.adapter.full"}
     save_run(out, trained.config, trained.model, trained.collator.tokenizer, trained.preprocessing)
-    for name in (SPLIT, LINEAGE):  # whom it was trained on does not change
+    # The patients that it was trained on stay the same.
+    for name in (SPLIT, LINEAGE):
         if (run / name).is_file():
             shutil.copyfile(run / name, out / name)
 
 
 def _write_adapter(trained: TrainedRun, out: Path) -> None:
+    """Write the adapter of a run as PEFT does.
+
+    Raises:
+        CmrvlmError: The run was trained without an adapter.
+    """
     network = trained.model.llm.network
     configs: dict[str, LoraConfig] = getattr(network, "peft_config", {})
     if not configs:
@@ -63,19 +74,19 @@ def _write_adapter(trained: TrainedRun, out: Path) -> None:
         )
     out.mkdir(parents=True, exist_ok=True)
     weights = get_peft_model_state_dict(network, save_embedding_layers=False)
-    save_file(
-        {f"base_model.model.{key}": value.contiguous() for key, value in weights.items()},
-        out / "adapter_model.safetensors",
-    )
-    configs["default"].base_model_name_or_path = trained.model.llm.source
-    configs["default"].task_type = "CAUSAL_LM"
-    configs["default"].save_pretrained(str(out))
+    # PEFT expects the names of the network inside of its own wrapper.
+    tensors = {f"base_model.model.{name}": value.contiguous() for name, value in weights.items()}
+    save_file(tensors, out / "adapter_model.safetensors")
+    config = configs["default"]
+    config.base_model_name_or_path = trained.model.llm.source
+    config.task_type = "CAUSAL_LM"
+    config.save_pretrained(str(out))
 
 
 @hydra.main(version_base="1.3", config_path=CONFIG_PATH, config_name="export")
 @explained
 def main(config: DictConfig) -> None:
-    """Entry point."""
+    """Export the run and print the folder."""
     settings = plain(config)
     export(Path(settings["run"]), settings["to"], Path(settings["out"]))
     Console().print(f"written to {settings['out']}", markup=False)

@@ -1,4 +1,7 @@
-"""A DICOM archive to de-identified NIfTI studies with a manifest: `python -m cmrvlm.ingest source=… out=…`."""
+"""Turn a DICOM archive into de-identified NIfTI studies with a manifest.
+
+`python -m cmrvlm.ingest source=<folder> out=<folder>`
+"""
 
 from __future__ import annotations
 
@@ -16,46 +19,58 @@ from cmrvlm.config.build import build
 from cmrvlm.config.command import CONFIG_PATH, Config, explained, plain
 from cmrvlm.study.atomic_files import write_json
 
-PARTIAL = 3  # exit status when something that should have been read could not be
+# Exit status when something that should have been read could not be.
+PARTIAL = 3
 
 
 def ingest(config: Config, console: Console) -> dict[str, Any]:
-    """Ingest as `conf/ingest.yaml` says and return what is written to `ingest.json`.
+    """Ingest an archive as `conf/ingest.yaml` says.
 
     Args:
         config: Plain configuration.
-        console: Where progress and the table go.
+        console: Console for the progress and the table.
+
+    Returns:
+        Content of `ingest.json`.
     """
-    one = build(config["ingest"], "ingest")
+    ingestion = build(config["ingest"], "ingest")
     with console.status("Looking through the files"):
-        studies, paths, left_out = one.files()
-    found = list(track(one.run(studies, paths), "Reading studies", len(studies), console=console))
+        archive = ingestion.find_files()
+    studies = track(
+        ingestion.run(archive), "Reading studies", len(archive.studies), console=console
+    )
+    ingested = list(studies)
     out = Path(config["out"])
-    summary = one.summary(found, left_out, out)
+    summary: dict[str, Any] = ingestion.summary(ingested, archive.left_out, out)
     write_json(out / "ingest.json", summary)
-    table = Table("study", "sequence", "slices", "phases", "reasons", title=f"{len(found)} studies")
-    for study in found:
-        for decision in study.decisions:
-            mark = " (ambiguous)" if decision["ambiguous"] else ""
-            table.add_row(
-                study.study_id,
-                (decision["sequence"] or "left out") + mark,
-                str(decision["slices"]),
-                str(decision["phases"]),
-                "; ".join((*decision["reasons"], *decision["notes"])),
-            )
-        if study.problem:
-            table.add_row(study.study_id, "failed", "", "", study.problem)
-    console.print(table)
+    console.print(_decision_table(ingested))
     for reason, count in summary["files_left_out"].items():
         console.print(f"{count} files left out: {reason}", markup=False)
     return summary
 
 
+def _decision_table(ingested: list[Any]) -> Table:
+    """Build the table of what was decided about each stack of each study."""
+    title = f"{len(ingested)} studies"
+    table = Table("study", "sequence", "slices", "phases", "reasons", title=title)
+    for study in ingested:
+        for decision in study.decisions:
+            sequence = decision["sequence"] or "left out"
+            if decision["ambiguous"]:
+                sequence += " (ambiguous)"
+            reasons = "; ".join((*decision["reasons"], *decision["notes"]))
+            slices = str(decision["slices"])
+            phases = str(decision["phases"])
+            table.add_row(study.study_id, sequence, slices, phases, reasons)
+        if study.problem:
+            table.add_row(study.study_id, "failed", "", "", study.problem)
+    return table
+
+
 @hydra.main(version_base="1.3", config_path=CONFIG_PATH, config_name="ingest")
 @explained
 def main(config: DictConfig) -> None:
-    """Entry point."""
+    """Ingest the archive and exit with status 3 when something could not be read."""
     summary = ingest(plain(config), Console(width=150))
     if summary["partial"]:
         sys.exit(PARTIAL)

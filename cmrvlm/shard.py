@@ -1,4 +1,7 @@
-"""A data set to shards, preprocessed: `python -m cmrvlm.shard data=manifest data.path=studies.csv out=<folder>`."""
+"""Preprocess a data set and write it as shards.
+
+`python -m cmrvlm.shard data=manifest data.path=studies.csv out=<folder>`
+"""
 
 from __future__ import annotations
 
@@ -11,27 +14,30 @@ from cmrvlm.config.command import CONFIG_PATH, Config, explained, plain
 
 
 def shard(config: Config) -> int:
-    """Preprocess and write all studies as `conf/shard.yaml` says, and return their number.
+    """Preprocess and write all studies as `conf/shard.yaml` says.
 
     Args:
         config: Plain configuration.
+
+    Returns:
+        Number of studies.
     """
     source = build(config["data"]["source"], "data.source")
     preprocessing = build(config["transform"]["preprocessing"], "transform.preprocessing")
-    count: int = build(
-        config["shards"], "shards", source=source, preprocessing=preprocessing
-    ).write()
-    return count
+    writer = build(config["shards"], "shards", source=source, preprocessing=preprocessing)
+    study_count: int = writer.write()
+    return study_count
 
 
 @hydra.main(version_base="1.3", config_path=CONFIG_PATH, config_name="shard")
 @explained
 def main(config: DictConfig) -> None:
-    """Entry point."""
+    """Write the shards and print how to train on them."""
     settings = plain(config)
-    count = shard(settings)
+    study_count = shard(settings)
+    out = settings["out"]
     Console().print(
-        f"{count} studies in {settings['out']}; train on them with data=shards data.root={settings['out']}",
+        f"{study_count} studies in {out}; train on them with data=shards data.root={out}",
         markup=False,
     )
 

@@ -40,8 +40,6 @@ TOO_LONG = {
     "pretrained.py",
     "memory.py",
     "files.py",
-    "checks.py",
-    "run.py",
 }
 
 

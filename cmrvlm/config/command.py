@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import wraps
 from typing import Any
 
@@ -31,17 +32,23 @@ def explained(main: Callable[[DictConfig], Any]) -> Callable[[DictConfig], Any]:
     def run(config: DictConfig) -> Any:
         for noisy in ("matplotlib", "fontTools", "numexpr"):
             logging.getLogger(noisy).setLevel(logging.WARNING)
-        try:
+        if HydraConfig.get().mode == RunMode.MULTIRUN:
             return main(config)
-        except CmrvlmError as error:
-            if HydraConfig.get().mode == RunMode.MULTIRUN:
-                raise
-            Console(stderr=True, soft_wrap=True, highlight=False).print(
-                f"error: {error}", style="red", markup=False
-            )
-            sys.exit(1)
+        with exit_on_error():
+            return main(config)
 
     return run
+
+
+@contextmanager
+def exit_on_error() -> Iterator[None]:
+    """Print a `CmrvlmError` that is raised inside in one red line, and exit with status 1."""
+    try:
+        yield
+    except CmrvlmError as error:
+        console = Console(stderr=True, soft_wrap=True, highlight=False)
+        console.print(f"error: {error}", style="red", markup=False)
+        sys.exit(1)
 
 
 def plain(config: DictConfig) -> Config:

@@ -1,4 +1,4 @@
-"""The page that a check ends in: faults, counts, and pictures of every study."""
+"""HTML page of a check: faults, counts, and a picture of every study."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import html
 import io
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -17,106 +18,190 @@ from numpy.typing import NDArray
 from cmrvlm.study.drawing import overlay
 from cmrvlm.study.study import Series, Study
 from cmrvlm.study.vocabulary import STRUCTURES
-from data_modules.checking.checks import ERROR, Checked, Fault
+from data_modules.checking.faults import ERROR, WARNING, Fault
 
 _STYLE = """
 body{font:14px/1.45 system-ui,sans-serif;margin:2em auto;max-width:1180px;padding:0 1em;color:#222}
-table{border-collapse:collapse;margin:.6em 0 1.4em}td,th{border:1px solid #ccc;padding:.2em .6em;text-align:left}
-.error{color:#b00020}.warning{color:#8a5a00}.pass{color:#1b6e2c}figure{display:inline-block;margin:.4em}
-figcaption{font-size:12px}img{height:150px}.counts{display:flex;gap:3em}.counts div{max-width:30em}
+table{border-collapse:collapse;margin:.6em 0 1.4em}
+td,th{border:1px solid #ccc;padding:.2em .6em;text-align:left}
+.error{color:#b00020}.warning{color:#8a5a00}.pass{color:#1b6e2c}
+figure{display:inline-block;margin:.4em}figcaption{font-size:12px}img{height:150px}
+.counts{display:flex;gap:3em}.counts div{max-width:30em}
 """
+# Structures that are drawn on an image.
+_OUTLINED = ("lv", "myo", "rv")
+
+
+@dataclass(frozen=True)
+class _Tile:
+    """A picture of a montage.
+
+    Attributes:
+        title: Sequence and phase.
+        picture: Grey values (H, W).
+        masks: Structure to its mask (H, W).
+    """
+
+    title: str
+    picture: NDArray[np.float32]
+    masks: dict[str, NDArray[np.bool_]] = field(default_factory=dict)
 
 
 def montage(study: Study) -> bytes:
-    """A PNG of middle slices with masks: short axis at ED and ES (else the first and middle frame), 4CH, LGE."""
-    tiles: list[tuple[str, NDArray[np.floating], dict[str, NDArray[np.bool_]]]] = []
-    for name, series in study.series.items():
-        for label, frame in _frames(name, series).items():
-            middle = series.image.shape[0] // 2
-            picture = np.asarray(series.image[middle, frame], dtype=np.float32)
-            masks = {}
-            if series.mask is not None:
-                plane = np.asarray(series.mask[middle, frame])
-                masks = {one: plane == STRUCTURES[one] for one in ("lv", "myo", "rv")}
-            tiles.append((f"{name} {label}".strip(), picture, masks))
-    figure = Figure(figsize=(1.9 * max(1, len(tiles)), 2.1))
+    """Draw the middle slice of each series with its masks, as a PNG.
+
+    A cine is shown at ED and ES where its phases are known, else at its first frame and, on the
+    short axis, at its middle one.
+    """
+    tiles = []
+    for sequence, series in study.series.items():
+        for label, frame in _shown_frames(sequence, series).items():
+            title = f"{sequence} {label}".strip()
+            tiles.append(_tile(title, series, frame))
+
+    columns = max(1, len(tiles))
+    figure = Figure(figsize=(1.9 * columns, 2.1))
     FigureCanvasAgg(figure)
-    axes = figure.subplots(1, max(1, len(tiles)), squeeze=False)[0]
-    for axis, (title, picture, masks) in zip(axes, tiles, strict=False):
-        overlay(axis, picture - picture.min(), masks, title)
+    axes = figure.subplots(1, columns, squeeze=False)[0]
+    for axis, tile in zip(axes, tiles, strict=False):
+        picture = tile.picture - tile.picture.min()
+        overlay(axis, picture, tile.masks, tile.title)
+
+    # Without the software's version the same study always gives the same bytes.
+    metadata = {"Software": None}
     file = io.BytesIO()
-    figure.savefig(file, format="png", dpi=75, bbox_inches="tight", metadata={"Software": None})
+    figure.savefig(file, format="png", dpi=75, bbox_inches="tight", metadata=metadata)
     return file.getvalue()
-
-
-def _frames(name: str, series: Series) -> dict[str, int]:
-    if series.image.shape[1] == 1:
-        return {"": 0}
-    if series.phases:
-        return {phase.upper(): frame for phase, frame in series.phases.items()}
-    return {"first": 0, "middle": series.image.shape[1] // 2} if name == "sax" else {"first": 0}
 
 
 def write_page(
     path: Path,
     title: str,
-    checked: Sequence[Checked],
+    studies: int,
     faults: Sequence[Fault],
     counts: Mapping[str, Mapping[str, int]],
     pictures: Mapping[str, Path],
 ) -> None:
-    """Write one HTML file that needs no other.
+    """Write one HTML file that needs no other file.
 
     Args:
-        path: Where.
+        path: File to write.
         title: Heading.
-        checked: All studies.
-        faults: Everything that is wrong.
-        counts: Tables of numbers by name.
-        pictures: Study to its montage.
+        studies: Number of studies that were checked.
+        faults: Faults of all studies and of the whole set.
+        counts: Name of a table to its rows of numbers.
+        pictures: Study id to the file of its montage.
     """
-    errors = sum(one.level == ERROR for one in faults)
-    verdict = "error" if errors else "warning" if faults else "pass"
-    said = {
-        "error": f"{errors} errors, {len(faults) - errors} warnings",
-        "warning": f"{len(faults)} warnings",
-        "pass": "nothing is wrong",
-    }[verdict]
-    parts = [
-        f"<!doctype html><meta charset=utf-8><title>{html.escape(title)}</title><style>{_STYLE}</style>",
-        f"<h1>{html.escape(title)}</h1><p class={verdict}>{len(checked)} studies: {said}</p>",
+    verdict, summary = _verdict(faults)
+    heading = html.escape(title)
+    blocks = [
+        f"<!doctype html><meta charset=utf-8><title>{heading}</title><style>{_STYLE}</style>",
+        f"<h1>{heading}</h1><p class={verdict}>{studies} studies: {summary}</p>",
+        *_fault_blocks(faults),
+        "<div class=counts>",
     ]
-    kinds = Counter((one.level, one.code) for one in faults)
-    if kinds:
-        rows = [(level, code, str(count)) for (level, code), count in kinds.most_common()]
-        parts += ["<h2>Kinds</h2>", _table(("level", "kind", "times"), rows)]
-        lines = [(one.level, one.code, one.study, one.text) for one in faults]
-        parts += ["<h2>Faults</h2>", _table(("level", "kind", "study", "what"), lines)]
-    parts.append("<div class=counts>")
     for name, table in counts.items():
-        there = [(key, str(value)) for key, value in table.items() if value]
-        none = ", ".join(key for key, value in table.items() if not value)
-        parts += [
-            f"<div><h2>{html.escape(name.capitalize())}</h2>",
-            _table(("", "studies"), there),
-            f"<p>none: {html.escape(none)}</p></div>" if none else "</div>",
-        ]
-    parts.append("</div><h2>Pictures</h2>")
-    for study, picture in pictures.items():
-        data = base64.b64encode(picture.read_bytes()).decode()
-        parts.append(
-            f"<figure><img src='data:image/png;base64,{data}' alt=''><figcaption>{html.escape(study)}"
-            "</figcaption></figure>"
-        )
-    path.write_text("\n".join(parts), encoding="utf-8")
+        blocks += _count_blocks(name, table)
+    blocks.append("</div><h2>Pictures</h2>")
+    for study_id, picture in pictures.items():
+        blocks.append(_figure(study_id, picture))
+    path.write_text("\n".join(blocks), encoding="utf-8")
+
+
+def _shown_frames(sequence: str, series: Series) -> dict[str, int]:
+    """Return label to index of the frames that a montage shows of a series."""
+    frames = series.image.shape[1]
+    if frames == 1:
+        return {"": 0}
+    if series.phases:
+        return {phase.upper(): frame for phase, frame in series.phases.items()}
+    if sequence == "sax":
+        return {"first": 0, "middle": frames // 2}
+    return {"first": 0}
+
+
+def _tile(title: str, series: Series, frame: int) -> _Tile:
+    """Return the middle slice of a series at a frame, with the masks of its structures."""
+    middle = series.image.shape[0] // 2
+    picture = np.asarray(series.image[middle, frame], dtype=np.float32)  # (H, W)
+    if series.mask is None:
+        return _Tile(title, picture)
+    label_map = np.asarray(series.mask[middle, frame])  # (H, W)
+    masks = {name: label_map == STRUCTURES[name] for name in _OUTLINED}
+    return _Tile(title, picture, masks)
+
+
+def _verdict(faults: Sequence[Fault]) -> tuple[str, str]:
+    """Return the CSS class of the verdict and the verdict in words."""
+    if not faults:
+        return "pass", "nothing is wrong"
+    errors = sum(fault.level == ERROR for fault in faults)
+    if errors:
+        return ERROR, f"{errors} errors, {len(faults) - errors} warnings"
+    return WARNING, f"{len(faults)} warnings"
+
+
+def _fault_blocks(faults: Sequence[Fault]) -> list[str]:
+    """Return the table of how often each fault occurs, and that of all faults."""
+    if not faults:
+        return []
+    frequency = Counter((fault.level, fault.code) for fault in faults)
+    kinds = []
+    for (level, code), count in frequency.most_common():
+        kinds.append((level, code, str(count)))
+    lines = []
+    for fault in faults:
+        lines.append((fault.level, fault.code, fault.study, fault.text))
+    return [
+        "<h2>Kinds</h2>",
+        _table(("level", "kind", "times"), kinds),
+        "<h2>Faults</h2>",
+        _table(("level", "kind", "study", "what"), lines),
+    ]
+
+
+def _count_blocks(name: str, table: Mapping[str, int]) -> list[str]:
+    """Return a table of counts, with the names of what no study has below it."""
+    present = []
+    absent = []
+    for label, count in table.items():
+        if count:
+            present.append((label, str(count)))
+        else:
+            absent.append(label)
+
+    heading = html.escape(name.capitalize())
+    end = "</div>"
+    if absent:
+        names = html.escape(", ".join(absent))
+        end = f"<p>none: {names}</p></div>"
+    return [
+        f"<div><h2>{heading}</h2>",
+        _table(("", "studies"), present),
+        end,
+    ]
+
+
+def _figure(study_id: str, picture: Path) -> str:
+    """Return a picture, embedded, with the study's id below it."""
+    data = base64.b64encode(picture.read_bytes()).decode()
+    image = f"<img src='data:image/png;base64,{data}' alt=''>"
+    caption = f"<figcaption>{html.escape(study_id)}</figcaption>"
+    return f"<figure>{image}{caption}</figure>"
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    cells = "".join(f"<th>{html.escape(one)}</th>" for one in head)
-    lines = [
-        f"<tr class={row[0] if row[0] in ('error', 'warning') else 'plain'}>"
-        + "".join(f"<td>{html.escape(one)}</td>" for one in row)
-        + "</tr>"
-        for row in rows
-    ]
-    return f"<table><tr>{cells}</tr>{''.join(lines)}</table>"
+    """Return a table whose rows are coloured by the level in their first cell."""
+    lines = [f"<tr>{_cells('th', head)}</tr>"]
+    for row in rows:
+        style = "plain"
+        if row[0] in (ERROR, WARNING):
+            style = row[0]
+        lines.append(f"<tr class={style}>{_cells('td', row)}</tr>")
+    return f"<table>{''.join(lines)}</table>"
+
+
+def _cells(tag: str, texts: Sequence[str]) -> str:
+    """Return texts as cells of a row; the tag is `th` or `td`."""
+    cells = [f"<{tag}>{html.escape(text)}</{tag}>" for text in texts]
+    return "".join(cells)

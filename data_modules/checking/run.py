@@ -1,10 +1,10 @@
-"""Checks a whole data set: several studies at once, resumable, with little in memory however long the list is."""
+"""Check of a whole data set: several studies at once, resumable, with bounded memory."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -15,21 +15,16 @@ from cmrvlm.errors import CmrvlmError, ends_loudly
 from cmrvlm.instructions.collate import Collator
 from cmrvlm.study.atomic_files import write_json
 from cmrvlm.tasks.mixture import Mixture
-from data_modules.checking.checks import (
-    ERROR,
-    Checked,
-    Fault,
-    check_set,
-    check_study,
-    counts,
-    unreadable,
-)
+from data_modules.checking.faults import ERROR, CheckedStudy, Fault, unreadable_study
 from data_modules.checking.page import montage, write_page
+from data_modules.checking.set_checks import check_set, study_counts
+from data_modules.checking.study_checks import check_study
 from data_modules.sources.base import Source
 from data_modules.split import Split
 from data_modules.storage.code_key import code_digest, modules_of
 
-MOST_PICTURES = 200  # a page with more is too long to be looked at
+# A page with more pictures is too long to be looked at.
+MOST_PICTURES = 200
 
 
 @dataclass(frozen=True)
@@ -37,10 +32,11 @@ class CheckRun:
     """The check of one source.
 
     Attributes:
-        source: Where studies come from.
-        out: Folder of the result; what it holds already is not checked again while files and code stay the same.
-        mixture: Instructions, for leaks.
-        collator: Tokenizer and limits, for lengths; None counts none.
+        source: Source of the studies.
+        out: Folder of the result; a study whose result is there is not checked again while its
+            files and the code stay the same.
+        mixture: Instructions that are searched for leaks.
+        collator: Tokenizer and limits by which token rows are counted; None counts none.
         workers: Studies that are checked at once.
     """
 
@@ -50,86 +46,143 @@ class CheckRun:
     collator: Collator | None = None
     workers: int = 2
 
-    def run(self) -> Iterator[Checked]:
-        """Check studies; results come in their order."""
+    def run(self) -> Iterator[CheckedStudy]:
+        """Check all studies and yield their results in the order of the source."""
         (self.out / "studies").mkdir(parents=True, exist_ok=True)
-        work = partial(check_one, settings=self)
-        ids = self.source.study_ids()
+        check = partial(check_or_reuse, run=self)
+        study_ids = self.source.study_ids()
         if self.workers < 2:
-            yield from map(work, ids)
+            yield from map(check, study_ids)
             return
         with ProcessPoolExecutor(self.workers) as pool:
-            yield from pool.map(work, ids, chunksize=4)
+            yield from pool.map(check, study_ids, chunksize=4)
 
-    def finish(self, checked: list[Checked], split: Split | None, title: str) -> dict[str, Any]:
-        """Write `check.json` and `check.html`, and return what the former holds."""
+    def finish(
+        self, checked: list[CheckedStudy], split: Split | None, title: str
+    ) -> dict[str, Any]:
+        """Write `check.json` and `check.html`.
+
+        Args:
+            checked: Results of all studies.
+            split: Part to study ids as the data set declares it, or None.
+            title: Heading of the page.
+
+        Returns:
+            Content of `check.json`.
+        """
         self.out.mkdir(parents=True, exist_ok=True)
-        faults = [fault for one in checked for fault in one.faults] + check_set(checked, split)
-        if not checked:
-            faults.append(Fault(ERROR, "empty", "", "the data holds no study"))
-        faults.sort(key=lambda one: one.level != ERROR)
-        flawed = {one.study for one in faults}
-        order = sorted(checked, key=lambda one: one.study not in flawed)[:MOST_PICTURES]
-        pictures = {one.study: path for one in order if (path := self.picture(one.study)).is_file()}
-        tables = counts(checked)
-        write_page(self.out / "check.html", title, checked, faults, tables, pictures)
-        errors = sum(one.level == ERROR for one in faults)
+        faults = _all_faults(checked, split)
+        counts = study_counts(checked)
+        pictures = self._pictures(checked, faults)
+        write_page(self.out / "check.html", title, len(checked), faults, counts, pictures)
+
+        errors = sum(fault.level == ERROR for fault in faults)
+        warnings = len(faults) - errors
+        row_lengths = [study.longest_row for study in checked if study.longest_row is not None]
         content = {
-            "verdict": "errors" if errors else "warnings" if faults else "pass",
+            "verdict": _verdict(errors, warnings),
             "studies": len(checked),
             "errors": errors,
-            "warnings": len(faults) - errors,
-            "longest_row": max(
-                (one.longest_row for one in checked if one.longest_row is not None), default=None
-            ),
-            "counts": tables,
-            "faults": [vars(one) for one in faults],
+            "warnings": warnings,
+            "longest_row": max(row_lengths, default=None),
+            "counts": counts,
+            "faults": [vars(fault) for fault in faults],
         }
         write_json(self.out / "check.json", content)
         return content
 
-    def _stem(self, study_id: str) -> Path:
-        return self.out / "studies" / hashlib.sha256(study_id.encode()).hexdigest()[:16]
-
-    def picture(self, study_id: str) -> Path:
-        """Where a study's montage lies."""
+    def picture_path(self, study_id: str) -> Path:
+        """Return the file of a study's montage."""
         return self._stem(study_id).with_suffix(".png")
 
-    def record(self, study_id: str) -> Path:
-        """Where a study's result lies."""
+    def record_path(self, study_id: str) -> Path:
+        """Return the file of a study's result."""
         return self._stem(study_id).with_suffix(".json")
 
-    def mark(self, study_id: str) -> str:
-        """Changes when the study's files, the source or the checks do."""
+    def digest(self, study_id: str) -> str:
+        """Return a hash that changes when the study's files, the source or the checks do."""
+        stats = []
         try:
-            stats = [
-                (path.name, path.stat().st_size, path.stat().st_mtime_ns)
-                for path in self.source.files(study_id)
-            ]
+            for path in self.source.files(study_id):
+                status = path.stat()
+                stats.append((path.name, status.st_size, status.st_mtime_ns))
         except FileNotFoundError:
             stats = []
-        code = code_digest([__name__, *modules_of(self.mixture)])
-        limit = None if self.collator is None else self.collator.max_length
-        parts = [study_id, stats, self.source.fingerprint(), code, limit]
-        return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
+        max_length = None
+        if self.collator is not None:
+            max_length = self.collator.max_length
+        content = [
+            study_id,
+            stats,
+            self.source.fingerprint(),
+            code_digest([__name__, *modules_of(self.mixture)]),
+            max_length,
+        ]
+        return _short_hash(json.dumps(content))
+
+    def _stem(self, study_id: str) -> Path:
+        """Return the path of a study's files without their suffix; an id may hold any character."""
+        return self.out / "studies" / _short_hash(study_id)
+
+    def _pictures(
+        self, checked: Sequence[CheckedStudy], faults: Sequence[Fault]
+    ) -> dict[str, Path]:
+        """Return study id to montage of the studies that are shown, those with faults first."""
+        faulty = {fault.study for fault in faults}
+        study_ids = [study.study for study in checked]
+        study_ids.sort(key=lambda study_id: study_id not in faulty)
+        pictures = {}
+        for study_id in study_ids[:MOST_PICTURES]:
+            path = self.picture_path(study_id)
+            # An unreadable study has no picture.
+            if path.is_file():
+                pictures[study_id] = path
+        return pictures
 
 
 @ends_loudly
-def check_one(study_id: str, settings: CheckRun) -> Checked:
-    """Check one study, or take what an earlier run found."""
-    record, mark = settings.record(study_id), settings.mark(study_id)
-    if record.is_file():
-        kept = json.loads(record.read_text())
-        if kept["mark"] == mark:
-            return Checked.from_json(kept["found"])
+def check_or_reuse(study_id: str, run: CheckRun) -> CheckedStudy:
+    """Check one study, or return what an earlier run found."""
+    record_path = run.record_path(study_id)
+    digest = run.digest(study_id)
+    if record_path.is_file():
+        record = json.loads(record_path.read_text())
+        if record["mark"] == digest:
+            return CheckedStudy.from_json(record["found"])
+
     try:
-        study = settings.source.load(study_id)
-        found = check_study(study, settings.mixture, settings.collator)
-        settings.picture(study_id).write_bytes(montage(study))
+        study = run.source.load(study_id)
+        checked = check_study(study, run.mixture, run.collator)
+        run.picture_path(study_id).write_bytes(montage(study))
     except CmrvlmError as error:
-        found = unreadable(study_id, error)
+        checked = unreadable_study(study_id, error)
     except FileNotFoundError as error:
         missing = CmrvlmError("there is no such file", file=Path(str(error.filename)).name)
-        found = unreadable(study_id, missing)
-    write_json(record, {"mark": mark, "found": found.to_json()})
-    return found
+        checked = unreadable_study(study_id, missing)
+    write_json(record_path, {"mark": digest, "found": checked.to_json()})
+    return checked
+
+
+def _all_faults(checked: Sequence[CheckedStudy], split: Split | None) -> list[Fault]:
+    """Return the faults of all studies and of the whole set, errors first."""
+    faults: list[Fault] = []
+    for study in checked:
+        faults += study.faults
+    faults += check_set(checked, split)
+    if not checked:
+        faults.append(Fault(ERROR, "empty", "", "the data holds no study"))
+    faults.sort(key=lambda fault: fault.level != ERROR)
+    return faults
+
+
+def _verdict(errors: int, warnings: int) -> str:
+    """Return the verdict of `check.json`."""
+    if errors:
+        return "errors"
+    if warnings:
+        return "warnings"
+    return "pass"
+
+
+def _short_hash(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -2,5 +2,6 @@
 
 import pydicom
 
-# Its complaints about odd values quote them, and a value may tell who the patient is. What is needed is checked here.
+# pydicom's complaints about odd values quote them, and a value may tell who the patient is. What
+# is needed is checked here.
 pydicom.config.settings.reading_validation_mode = pydicom.config.IGNORE

@@ -1,6 +1,7 @@
-"""What may leave an archive: new ids by keyed hash, shifted dates, and numbers from an allow-list of tags.
+"""De-identify studies: new ids by keyed hash, shifted dates, and an allow-list of tags.
 
-No text of a file is ever passed on: sex and maker become one of a few words, everything else is a number.
+No text of a file is ever passed on: sex and maker become one of a few words, everything else is a
+number.
 """
 
 from __future__ import annotations
@@ -22,18 +23,25 @@ from cmrvlm.errors import CmrvlmError
 
 _KEY_BYTES = 32
 _MOST_DAYS = 3650
-_OLDEST_YEARS = 89  # HIPAA, 45 CFR 164.514(b)(2): ages above are not told apart
+# HIPAA, 45 CFR 164.514(b)(2): ages above are not told apart.
+_OLDEST_YEARS = 89
+# How many of each unit of PatientAge make a year.
+_UNITS_PER_YEAR = {"Y": 1, "M": 12, "W": 52, "D": 365}
 _MAKERS = ("siemens", "philips", "ge", "canon", "toshiba", "hitachi", "fujifilm", "united imaging")
 
 
 def read_key(path: Path) -> bytes:
-    """The secret that new ids depend on; made on first use, readable by its owner alone.
+    """Read the secret that new ids depend on, and make it where there is none.
+
+    Args:
+        path: File of the key; a new one is readable by its owner alone.
 
     Raises:
         CmrvlmError: The file is no such key.
     """
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
+        # O_EXCL, because a key that another process makes at the same time must not be lost.
         handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with os.fdopen(handle, "w") as file:
             file.write(secrets.token_hex(_KEY_BYTES))
@@ -50,7 +58,9 @@ def read_key(path: Path) -> bytes:
 
 @dataclass(frozen=True)
 class Pseudonyms:
-    """New names for patients and studies: the same ones for the same key, and no way back without it.
+    """New ids and dates of patients and studies.
+
+    They are the same for the same key, and nobody finds the way back without it.
 
     Attributes:
         key: The secret.
@@ -58,60 +68,83 @@ class Pseudonyms:
 
     key: bytes
 
-    def _digest(self, kind: str, value: str) -> bytes:
-        return hmac.new(self.key, f"{kind}/{value}".encode(), hashlib.sha256).digest()
+    def patient(self, patient: str) -> str:
+        """Return the new id of a patient."""
+        return "p" + self._digest("patient", patient).hex()[:12]
 
-    def patient(self, value: str) -> str:
-        """New id of a patient."""
-        return "p" + self._digest("patient", value).hex()[:12]
+    def study(self, study: str) -> str:
+        """Return the new id of a study."""
+        return "s" + self._digest("study", study).hex()[:12]
 
-    def study(self, value: str) -> str:
-        """New id of a study."""
-        return "s" + self._digest("study", value).hex()[:12]
+    def shifted_date(self, day: str, patient: str) -> str | None:
+        """Move a date into the past by a number of days that is the same for all of a patient.
 
-    def shifted(self, day: str, patient: str) -> str | None:
-        """A DICOM date moved into the past by a number of days that is constant for the patient, as YYYY-MM-DD."""
+        Args:
+            day: DICOM date, YYYYMMDD.
+            patient: Value that the header states for the patient.
+
+        Returns:
+            Date as YYYY-MM-DD, None for what is no date.
+        """
         if not re.fullmatch(r"\d{8}", day):
             return None
-        days = 1 + int.from_bytes(self._digest("days", patient)[:4]) % _MOST_DAYS
+        year = int(day[:4])
+        month = int(day[4:6])
         try:
-            original = date(int(day[:4]), int(day[4:6]), int(day[6:]))
+            original = date(year, month, int(day[6:]))
         except ValueError:
             return None
+        draw = int.from_bytes(self._digest("days", patient)[:4])
+        days = 1 + draw % _MOST_DAYS
         return (original - timedelta(days=days)).isoformat()
+
+    def _digest(self, purpose: str, value: str) -> bytes:
+        """Return the keyed hash of a value, another one for each purpose."""
+        return hmac.new(self.key, f"{purpose}/{value}".encode(), hashlib.sha256).digest()
 
 
 def demographics(header: Dataset) -> dict[str, Any]:
-    """Sex, age in years, height in cm and weight in kg, where the header states them."""
-    found: dict[str, Any] = {}
+    """Return sex, age in years, height in cm and weight in kg, as far as a header states them."""
+    result: dict[str, Any] = {}
     sex = str(header.get("PatientSex", "")).lower()
     if sex in ("m", "f"):
-        found["sex"] = sex
+        result["sex"] = sex
     age = re.fullmatch(r"(\d{3})([YMWD])", str(header.get("PatientAge", "")))
     if age:
-        years = int(age[1]) / {"Y": 1, "M": 12, "W": 52, "D": 365}[age[2]]
-        found["age_years"] = float(min(round(years), _OLDEST_YEARS + 1))
-    for name, tag, factor in (
-        ("height_cm", "PatientSize", 100.0),
-        ("weight_kg", "PatientWeight", 1.0),
-    ):
-        value = _positive(header.get(tag))
-        if value is not None:
-            found[name] = round(value * factor, 1)
-    return found
+        years = int(age[1]) / _UNITS_PER_YEAR[age[2]]
+        result["age_years"] = float(min(round(years), _OLDEST_YEARS + 1))
+    height_m = _positive_number(header.get("PatientSize"))
+    if height_m is not None:
+        result["height_cm"] = round(height_m * 100.0, 1)
+    weight_kg = _positive_number(header.get("PatientWeight"))
+    if weight_kg is not None:
+        result["weight_kg"] = round(weight_kg, 1)
+    return result
 
 
 def scanner(header: Dataset) -> Mapping[str, Any]:
-    """Maker, as one of a few words, and field strength in tesla."""
-    said = str(header.get("Manufacturer", "")).lower()
-    maker = next((one for one in _MAKERS if re.search(rf"\b{one}\b", said)), None)
-    field_t = _positive(header.get("MagneticFieldStrength"))
-    return {"maker": maker, "field_t": None if field_t is None else round(field_t, 2)}
+    """Return the maker, as one of a few words, and the field strength in tesla."""
+    field_t = _positive_number(header.get("MagneticFieldStrength"))
+    if field_t is not None:
+        field_t = round(field_t, 2)
+    return {"maker": _maker(header), "field_t": field_t}
 
 
-def _positive(value: Any) -> float | None:
+def _maker(header: Dataset) -> str | None:
+    """Return the first of the known makers that a header names, or None."""
+    stated = str(header.get("Manufacturer", "")).lower()
+    for maker in _MAKERS:
+        if re.search(rf"\b{maker}\b", stated):
+            return maker
+    return None
+
+
+def _positive_number(value: Any) -> float | None:
+    """Return a value as a positive number, or None for what is no such number."""
     try:
         number = float(value)
     except (TypeError, ValueError):
         return None
-    return number if 0 < number < 1e4 else None
+    if 0 < number < 1e4:
+        return number
+    return None

@@ -1,20 +1,23 @@
-"""Which stack is the short-axis cine, the four-chamber cine and the late enhancement, and why."""
+"""Recognise the short-axis cine, the four-chamber cine and the late enhancement among stacks."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 
 import numpy as np
 
-from data_modules.dicom.scan import Vector
+from data_modules.dicom.image import Vector
 from data_modules.dicom.stacks import Stack
 
-CINE_PHASES = 5  # fewer are no cine
+# A stack with fewer phases is no cine.
+CINE_PHASES = 5
 _SAX_SLICES = 3
-_NULLING_MS = (120.0, 700.0)  # inversion times at which normal myocardium is nulled
+# Inversion times at which normal myocardium is nulled.
+_NULLING_MS = (120.0, 700.0)
+# Largest component of a normal along the body for planes that are not transverse to it.
+_TRANSVERSE = 0.95
 _LOCALIZER = re.compile(r"scout|locali[sz]er|survey|plan(ning)?\b|3[- ]?plane", re.IGNORECASE)
 _WORDS = {
     "sax": re.compile(r"\bsax\b|short[ _-]?ax|sa[ _-]stack|\bsa\b|kurzachse", re.IGNORECASE),
@@ -24,19 +27,20 @@ _WORDS = {
     ),
 }
 _OTHER_VIEW = re.compile(
-    r"\blax|long[ _-]?ax|2[ _-]?ch|3[ _-]?ch|rvot|lvot|\bvla\b|aorta|perf|\bt[12]\b|map|tagg|flow|venc",
+    r"\blax|long[ _-]?ax|2[ _-]?ch|3[ _-]?ch|rvot|lvot|\bvla\b|aorta"
+    r"|perf|\bt[12]\b|map|tagg|flow|venc",
     re.IGNORECASE,
 )
 
 
 @dataclass(frozen=True)
 class Decision:
-    """What became of a stack.
+    """Result of the recognition of a stack.
 
     Attributes:
         stack: The stack.
-        sequence: `sax`, `lax_4ch`, `lge`, or nothing for what is left out.
-        reasons: Why, in words.
+        sequence: `sax`, `lax_4ch`, `lge`, or empty for a stack that is left out.
+        reasons: Reasons in words.
         ambiguous: Signals disagree.
     """
 
@@ -46,135 +50,193 @@ class Decision:
     ambiguous: bool = False
 
 
+@dataclass(frozen=True)
+class _Score:
+    """Points of a stack for a sequence.
+
+    Attributes:
+        stack: The stack.
+        points: Sum of the points; a stack with more than none is a candidate.
+        reasons: Reasons in words.
+    """
+
+    stack: Stack
+    points: float
+    reasons: tuple[str, ...]
+
+
 def recognise(stacks: Sequence[Stack]) -> list[Decision]:
-    """One decision for each stack; each sequence is given to one stack at most."""
-    decided: dict[int, Decision] = {}
+    """Decide which sequence each stack is; each sequence is given to one stack at most.
+
+    Args:
+        stacks: Stacks of one study.
+
+    Returns:
+        A decision for each stack, in their order.
+    """
+    decisions: dict[int, Decision] = {}
+    cines = []
+    stills = []
     for stack in stacks:
-        reason = _localizer(stack)
-        if reason:
-            decided[id(stack)] = Decision(stack, "", (reason,))
-    rest = [stack for stack in stacks if id(stack) not in decided]
-    cines = [stack for stack in rest if stack.phases >= CINE_PHASES]
-    sax = _best([(stack, _sax(stack)) for stack in cines])
-    axis = sax.first.normal if sax is not None else None
-    four = _best([(stack, _four_chamber(stack, axis)) for stack in cines if stack is not sax])
-    stills = [stack for stack in rest if stack.phases < CINE_PHASES]
-    late = _best([(stack, _late(stack, axis)) for stack in stills])
-    chosen = {
-        id(stack): name
-        for name, stack in (("sax", sax), ("lax_4ch", four), ("lge", late))
-        if stack is not None
-    }
-    reasons: dict[str, Callable[[Stack], Score]] = {
-        "sax": _sax,
-        "lax_4ch": partial(_four_chamber, axis=axis),
-        "lge": partial(_late, axis=axis),
-    }
-    for stack in rest:
-        name = chosen.get(id(stack), "")
-        if name:
-            decided[id(stack)] = Decision(
-                stack, name, reasons[name](stack)[1], _ambiguous(stack, name)
-            )
+        if _is_localizer(stack):
+            decisions[id(stack)] = Decision(stack, "", ("localizer",))
+        elif stack.phases >= CINE_PHASES:
+            cines.append(stack)
         else:
-            decided[id(stack)] = _left_out(stack, axis)
-    return [decided[id(stack)] for stack in stacks]
+            stills.append(stack)
+
+    sax = _best([_score_sax(stack) for stack in cines])
+    # Of a study without a short axis only descriptions and the body's directions tell the rest.
+    axis = sax.stack.first.normal if sax is not None else None
+    others = [stack for stack in cines if sax is None or stack is not sax.stack]
+    four_chamber = _best([_score_four_chamber(stack, axis) for stack in others])
+    late = _best([_score_late(stack, axis) for stack in stills])
+    for sequence, score in (("sax", sax), ("lax_4ch", four_chamber), ("lge", late)):
+        if score is not None:
+            ambiguous = _is_ambiguous(score.stack, sequence)
+            decision = Decision(score.stack, sequence, score.reasons, ambiguous)
+            decisions[id(score.stack)] = decision
+
+    for stack in (*cines, *stills):
+        if id(stack) not in decisions:
+            decisions[id(stack)] = _left_out(stack, axis)
+    return [decisions[id(stack)] for stack in stacks]
 
 
-def _said(stack: Stack, name: str) -> bool:
-    return bool(_WORDS[name].search(stack.first.facts["description"]))
+def _is_described_as(stack: Stack, sequence: str) -> bool:
+    """Check that the description of a stack names a sequence."""
+    description = stack.first.facts["description"]
+    return bool(_WORDS[sequence].search(description))
 
 
-def _localizer(stack: Stack) -> str:
+def _is_described_as_other(stack: Stack) -> bool:
+    """Check that the description of a stack names a view that is none of the sequences."""
+    description = stack.first.facts["description"]
+    return bool(_OTHER_VIEW.search(description))
+
+
+def _is_localizer(stack: Stack) -> bool:
     first = stack.first
-    if "LOCALIZER" in first.image_type or _LOCALIZER.search(first.facts["description"]):
-        return "localizer"
-    return ""
+    if "LOCALIZER" in first.image_type:
+        return True
+    return bool(_LOCALIZER.search(first.facts["description"]))
 
 
-def _across(normal: Vector, axis: Vector) -> float:
-    """Angle between two planes' normals in degrees, 0 to 90."""
-    return float(np.degrees(np.arccos(min(1.0, abs(float(normal @ axis))))))
+def _angle_between(first: Vector, second: Vector) -> float:
+    """Return the angle between planes with these normals (3,) in degrees, 0 to 90."""
+    cosine = abs(float(first @ second))
+    # Rounding can make it more than 1.
+    return float(np.degrees(np.arccos(min(1.0, cosine))))
 
 
-Score = tuple[float, tuple[str, ...]]  # a positive score is a candidate
-
-
-def _sax(stack: Stack) -> Score:
+def _score_sax(stack: Stack) -> _Score:
+    """Score a cine as the short axis."""
     reasons = [f"{stack.phases} phases", f"{stack.slices} parallel slices"]
-    score = 0.0
-    if stack.slices >= _SAX_SLICES:
-        score += 2.0 + 0.01 * stack.slices
-    if _said(stack, "sax"):
-        score += 2.0
+    points = -1.0
+    described = _is_described_as(stack, "sax")
+    if described:
+        points += 2.0
         reasons.append("the description says short axis")
-    normal = stack.first.normal
-    if abs(normal[2]) > 0.95 and not _said(stack, "sax"):
-        return -1.0, (*reasons, "the planes are transverse to the body")
-    if _said(stack, "lax_4ch") or _OTHER_VIEW.search(stack.first.facts["description"]):
-        score -= 2.5
+    elif abs(stack.first.normal[2]) > _TRANSVERSE:
+        reasons.append("the planes are transverse to the body")
+        return _Score(stack, -1.0, tuple(reasons))
+    if stack.slices >= _SAX_SLICES:
+        # Of two stacks that are alike the one with more slices is taken.
+        points += 2.0 + 0.01 * stack.slices
+    if _is_described_as(stack, "lax_4ch") or _is_described_as_other(stack):
+        points -= 2.5
         reasons.append("the description says another view")
-    return score - 1.0, tuple(reasons)
+    return _Score(stack, points, tuple(reasons))
 
 
-def _four_chamber(stack: Stack, axis: Vector | None) -> Score:
+def _score_four_chamber(stack: Stack, axis: Vector | None) -> _Score:
+    """Score a cine as the four-chamber view.
+
+    Args:
+        stack: A cine.
+        axis: (3,) normal of the short axis, None where there is none.
+    """
     normal = stack.first.normal
     reasons = [f"{stack.phases} phases", f"{stack.slices} slices"]
-    score = -1.5
-    sideways = _across(normal, np.array([1.0, 0.0, 0.0]))
+    points = -1.5
     if axis is not None:
-        angle = _across(normal, axis)
+        angle = _angle_between(normal, axis)
         reasons.append(f"{angle:.0f} degrees between its plane and the short axis")
         if angle < 60:
-            return -1.0, tuple(reasons)
-        score += 0.5
+            return _Score(stack, -1.0, tuple(reasons))
+        points += 0.5
+
+    # Views of two and of three chambers do not hold the left-right direction.
+    left_right = np.array([1.0, 0.0, 0.0])
+    sideways = _angle_between(normal, left_right)
     reasons.append(f"its plane holds the left-right direction to {90 - sideways:.0f} degrees")
     if sideways > 60:
-        score += 1.0 + (sideways - 60) / 30
-    if _said(stack, "lax_4ch"):
-        score += 1.0
+        points += 1.0 + (sideways - 60) / 30
+    if _is_described_as(stack, "lax_4ch"):
+        points += 1.0
         reasons.append("the description says four chambers")
-    elif _OTHER_VIEW.search(stack.first.facts["description"]):
-        score -= 1.5
+    elif _is_described_as_other(stack):
+        points -= 1.5
         reasons.append("the description says another view")
-    return score, tuple(reasons)
+    return _Score(stack, points, tuple(reasons))
 
 
-def _late(stack: Stack, axis: Vector | None) -> Score:
-    facts, reasons, score = stack.first.facts, [f"{stack.slices} slices, one image each"], -1.5
-    inversion = facts["inversion_time_ms"]
-    if inversion is not None and _NULLING_MS[0] <= inversion <= _NULLING_MS[1]:
-        score += 1.0
-        reasons.append(f"inversion time {inversion:.0f} ms")
-    if _said(stack, "lge"):
-        score += 1.0
+def _score_late(stack: Stack, axis: Vector | None) -> _Score:
+    """Score stills as the late enhancement.
+
+    Args:
+        stack: Slices with one image each.
+        axis: (3,) normal of the short axis, None where there is none.
+    """
+    first = stack.first
+    reasons = [f"{stack.slices} slices, one image each"]
+    points = -1.5
+    inversion_ms = first.facts["inversion_time_ms"]
+    shortest_ms, longest_ms = _NULLING_MS
+    if inversion_ms is not None and shortest_ms <= inversion_ms <= longest_ms:
+        points += 1.0
+        reasons.append(f"inversion time {inversion_ms:.0f} ms")
+    if _is_described_as(stack, "lge"):
+        points += 1.0
         reasons.append("the description says late enhancement")
-    if axis is not None and _across(stack.first.normal, axis) < 20:
-        score += 1.0
+    if axis is not None and _angle_between(first.normal, axis) < 20:
+        points += 1.0
         reasons.append("parallel to the short-axis cine")
     if stack.slices >= _SAX_SLICES:
-        score += 0.5
-    if "P" in stack.first.image_type or "PHASE" in stack.first.image_type:
-        score -= 1.5
+        points += 0.5
+    if {"P", "PHASE"} & set(first.image_type):
+        points -= 1.5
         reasons.append("phase image")
-    return score, tuple(reasons)
+    return _Score(stack, points, tuple(reasons))
 
 
-def _best(candidates: Sequence[tuple[Stack, Score]]) -> Stack | None:
-    able = [(score, stack) for stack, (score, _) in candidates if score > 0]
-    return max(able, key=lambda one: (one[0], len(one[1].images)))[1] if able else None
+def _best(scores: Sequence[_Score]) -> _Score | None:
+    """Return the score with most points, of equal ones that with most images, or None."""
+    candidates = [score for score in scores if score.points > 0]
+    return max(
+        candidates,
+        key=lambda score: (score.points, len(score.stack.images)),
+        default=None,
+    )
 
 
-def _ambiguous(stack: Stack, name: str) -> bool:
-    described = stack.first.facts["description"]
-    other = [one for one in _WORDS if one != name and _said(stack, one)]
-    return bool(other or (_OTHER_VIEW.search(described) and not _said(stack, name)))
+def _is_ambiguous(stack: Stack, sequence: str) -> bool:
+    """Check whether the description of a stack names something else than the sequence."""
+    for other in _WORDS:
+        if other != sequence and _is_described_as(stack, other):
+            return True
+    return _is_described_as_other(stack) and not _is_described_as(stack, sequence)
 
 
 def _left_out(stack: Stack, axis: Vector | None) -> Decision:
+    """Build the decision about a stack that is none of the sequences."""
     if stack.phases < CINE_PHASES:
-        return Decision(stack, "", ("stills that are no late enhancement", *_late(stack, axis)[1]))
-    score, reasons = _four_chamber(stack, axis)
-    claimed = _said(stack, "lax_4ch")
-    why = "another stack shows four chambers better" if score > 0 else "a cine of another view"
-    return Decision(stack, "", (why, *reasons), ambiguous=claimed)
+        reasons = _score_late(stack, axis).reasons
+        return Decision(stack, "", ("stills that are no late enhancement", *reasons))
+    score = _score_four_chamber(stack, axis)
+    reason = "a cine of another view"
+    if score.points > 0:
+        reason = "another stack shows four chambers better"
+    # The user should look at a stack that calls itself a four-chamber view.
+    ambiguous = _is_described_as(stack, "lax_4ch")
+    return Decision(stack, "", (reason, *score.reasons), ambiguous)

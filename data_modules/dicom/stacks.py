@@ -1,22 +1,29 @@
-"""Images to stacks: slices by their place along the normal, frames by a time key that is really one."""
+"""Group images into stacks: slices by their position along the normal, frames by a time key."""
 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
 
 from cmrvlm.errors import CmrvlmError
-from data_modules.dicom.scan import TIME_KEYS, Image, Vector
+from data_modules.dicom.image import TIME_KEYS, Image, Vector
 
-_SAME_DIRECTION = 0.01  # rad; breath holds are planned alike, scanners round to six digits
-_SAME_PLACE_MM = 0.1
-_APEXWARD = np.array(
-    [0.6, -0.5, -0.6]
-)  # LPS: the apex lies to the left, to the front and below the base
+# In rad; breath holds are planned alike, scanners round to six digits.
+_SAME_DIRECTION = 0.01
+_SAME_POSITION_MM = 0.1
+# In LPS: the apex lies to the left of the base, in front of it and below it.
+_APEXWARD = np.array([0.6, -0.5, -0.6])
+# Components of the image type that make another picture: magnitude, phase, phase-sensitive.
+_PICTURE_TYPES = {"M", "P", "R", "I", "PHASE", "PS", "PSIR", "MAGNITUDE"}
+# Acquisitions of one slice have as many images as each other; a part of one has fewer.
+_LEAST_BLOCK_RATIO = 0.8
+# Slices are irregular when their distances differ by more than both of these.
+_UNEVEN_MM = 0.5
+_UNEVEN_RATIO = 0.02
 Keep = Literal["later", "first"]
 
 
@@ -26,14 +33,14 @@ class Stack:
 
     Attributes:
         frames: Images of each slice, in time; slices go from base to apex.
-        time_key: What frames are ordered by, empty for one frame.
+        time_key: Name of the time that frames are ordered by, empty for one frame.
         notes: Decisions in words.
         irregular: Slices are not equally far apart.
     """
 
     frames: tuple[tuple[Image, ...], ...]
     time_key: str
-    notes: tuple[str, ...] = field(default=())
+    notes: tuple[str, ...] = ()
     irregular: bool = False
 
     @property
@@ -48,175 +55,271 @@ class Stack:
 
     @property
     def phases(self) -> int:
-        """Number of frames that the stack has: that of most of its slices."""
-        return Counter(len(one) for one in self.frames).most_common(1)[0][0]
+        """Number of frames that most of the slices have."""
+        return _most_common(len(images) for images in self.frames)
 
     @property
     def images(self) -> list[Image]:
-        """All its images."""
-        return [image for one in self.frames for image in one]
+        """All images of the stack."""
+        return [image for images in self.frames for image in images]
 
-    def heights_mm(self) -> Vector:
-        """Place of each slice along the stack, from the first."""
+    def slice_positions_mm(self) -> Vector:
+        """Compute the distance (Z,) of each slice from the first along the normal."""
         normal = self.first.normal
-        places = np.array([_place(one[0], normal) for one in self.frames])
-        return np.abs(places - places[0])
+        positions = []
+        for images in self.frames:
+            positions.append(_position_along(images[0], normal))
+        return np.abs(np.array(positions) - positions[0])
 
 
-def _place(image: Image, normal: Vector) -> float:
+def stacks_of(images: Sequence[Image], keep: Keep = "later") -> list[Stack]:
+    """Group the images of a study into stacks.
+
+    Args:
+        images: Images of one visit.
+        keep: Acquisition of a slice that is kept where there are several; an operator repeats a
+            slice to replace it.
+
+    Raises:
+        CmrvlmError: An image has no position, or frames cannot be ordered in time.
+    """
+    series: list[list[Image]] = []
+    for image in images:
+        for group in series:
+            if _is_alike(group[0], image) and group[0].series == image.series:
+                group.append(image)
+                break
+        else:
+            series.append([image])
+
+    # A cine may be stored as one series for each slice.
+    merged: list[list[Image]] = []
+    for group in series:
+        for stack in merged:
+            if _belong_together(stack, group):
+                stack += group
+                break
+        else:
+            merged.append(group)
+    return [_build_stack(group, keep) for group in merged]
+
+
+def _position_along(image: Image, normal: Vector) -> float:
+    """Return the position of an image in mm along a normal (3,).
+
+    Raises:
+        CmrvlmError: The image has no position.
+    """
     if image.position_mm is None:
         raise CmrvlmError(
             "the image does not say where it lies",
-            file=f"file {image.number}",
+            file=f"file {image.file_number}",
             field="ImagePositionPatient",
             remedy="Give spacing_mm to place its slices.",
         )
     return float(image.position_mm @ normal)
 
 
-def stacks_of(images: Sequence[Image], keep: Keep = "later") -> list[Stack]:
-    """All stacks of a study.
+def _is_alike(first: Image, second: Image) -> bool:
+    """Check that two images have the direction, size and picture type that a stack shares."""
+    return (
+        _same_direction(first.row_direction, second.row_direction)
+        and _same_direction(first.column_direction, second.column_direction)
+        and first.shape == second.shape
+        and first.spacing_mm == second.spacing_mm
+        and _picture_types(first) == _picture_types(second)
+    )
 
-    Args:
-        images: Images of one visit.
-        keep: Which of several acquisitions of one slice is kept; an operator repeats a slice to replace it.
+
+def _same_direction(first: Vector, second: Vector) -> bool:
+    """Check that two unit vectors (3,) point in one direction."""
+    return bool(np.linalg.norm(first - second) < _SAME_DIRECTION)
+
+
+def _picture_types(image: Image) -> set[str]:
+    return _PICTURE_TYPES & set(image.image_type)
+
+
+def _belong_together(first: Sequence[Image], second: Sequence[Image]) -> bool:
+    """Check that two series are slices of one cine.
+
+    They are alike and both have several frames at a position. Stacks that a file itself keeps
+    apart stay apart.
     """
-    groups: list[list[Image]] = []
+    image = first[0]
+    other = second[0]
+    if _series_without_stack(image) == _series_without_stack(other):
+        return False
+    if not _is_alike(image, other):
+        return False
+    if image.facts["description"] != other.facts["description"]:
+        return False
+    # Stills are series of their own.
+    first_count = _most_at_a_position(first, image.normal)
+    second_count = _most_at_a_position(second, image.normal)
+    return min(first_count, second_count) > 1
+
+
+def _series_without_stack(image: Image) -> str:
+    return image.series.rpartition("/")[0]
+
+
+def _most_at_a_position(images: Sequence[Image], normal: Vector) -> int:
+    """Return the largest number of images at one position along a normal (3,)."""
+    counts: Counter[int] = Counter()
     for image in images:
-        own = next(
-            (one for one in groups if _alike(one[0], image) and one[0].series == image.series), None
-        )
-        if own is None:
-            groups.append([image])
-        else:
-            own.append(image)
-    merged: list[list[Image]] = []
-    for group in groups:
-        own = next((one for one in merged if _one_stack(one, group)), None)
-        if own is None:
-            merged.append(list(group))
-        else:
-            own += group
-    return [_stack(group, keep) for group in merged]
+        position_mm = _position_along(image, normal)
+        counts[round(position_mm / _SAME_POSITION_MM)] += 1
+    return max(counts.values())
 
 
-def _alike(one: Image, other: Image) -> bool:
-    """Same direction, size and kind: what images of one stack share."""
-    parallel = all(
-        np.linalg.norm(a - b) < _SAME_DIRECTION
-        for a, b in ((one.row, other.row), (one.column, other.column))
-    )
-    return (
-        parallel
-        and one.shape == other.shape
-        and one.spacing_mm == other.spacing_mm
-        and _kind(one) == _kind(other)
-    )
+def _build_stack(images: Sequence[Image], keep: Keep) -> Stack:
+    """Build a stack of the images of a series or of a cine.
+
+    Raises:
+        CmrvlmError: An image has no position, or frames cannot be ordered in time.
+    """
+    slices = _slices_from_base(images)
+    notes: list[str] = []
+    usual_count = _most_common(len(images_of_slice) for images_of_slice in slices)
+    kept_index = -1 if keep == "later" else 0
+    kept = []
+    for index, images_of_slice in enumerate(slices):
+        acquisitions = _acquisitions(images_of_slice, usual_count)
+        if len(acquisitions) > 1:
+            times = f"{len(acquisitions)} times"
+            notes.append(f"slice {index} was acquired {times}, the {keep} one is kept")
+        kept.append(acquisitions[kept_index])
+
+    time_key = ""
+    if max(len(images_of_slice) for images_of_slice in kept) > 1:
+        time_key = _time_key(kept)
+        notes.append(f"frames ordered by {time_key}")
+    frames = tuple(_in_time(images_of_slice, time_key) for images_of_slice in kept)
+    frame_counts = sorted({len(images_of_slice) for images_of_slice in frames})
+    if len(frame_counts) > 1:
+        notes.append(f"slices have {frame_counts} frames; they are aligned by phase")
+
+    stack = Stack(frames, time_key)
+    gaps_mm = np.diff(stack.slice_positions_mm())
+    irregular = _is_uneven(gaps_mm)
+    if irregular:
+        notes.append(f"slices are {gaps_mm.round(2).tolist()} mm apart")
+    return replace(stack, notes=tuple(notes), irregular=irregular)
 
 
-def _kind(image: Image) -> tuple[str, ...]:
-    """Components of the image type that make another picture: magnitude, phase, phase-sensitive."""
-    return tuple(
-        sorted({"M", "P", "R", "I", "PHASE", "PS", "PSIR", "MAGNITUDE"} & set(image.image_type))
-    )
-
-
-def _one_stack(group: Sequence[Image], other: Sequence[Image]) -> bool:
-    """Whether series go together: alike and cines; what a file itself keeps apart as stacks stays apart."""
-    if group[0].series.rpartition("/")[0] == other[0].series.rpartition("/")[0]:
-        return False
-    if (
-        not _alike(group[0], other[0])
-        or group[0].facts["description"] != other[0].facts["description"]
-    ):
-        return False
-    normal = group[0].normal
-    counts = [
-        Counter(round(_place(image, normal) / _SAME_PLACE_MM) for image in one)
-        for one in (group, other)
-    ]
-    return (
-        max(counts[0].values()) > 1 and max(counts[1].values()) > 1
-    )  # stills are series of their own
-
-
-def _stack(images: Sequence[Image], keep: Keep) -> Stack:
+def _slices_from_base(images: Sequence[Image]) -> list[list[Image]]:
+    """Return the images of each slice, from base to apex."""
     normal = images[0].normal
-    direction = 1.0 if normal @ _APEXWARD >= 0 else -1.0
-    order = sorted(images, key=lambda image: direction * _place(image, normal))
+    to_apex = normal if normal @ _APEXWARD >= 0 else -normal
+    positions_mm = {id(image): _position_along(image, to_apex) for image in images}
     slices: list[list[Image]] = []
-    for image in order:
-        if slices and abs(_place(image, normal) - _place(slices[-1][0], normal)) <= _SAME_PLACE_MM:
+    slice_mm = -np.inf
+    for image in sorted(images, key=lambda image: positions_mm[id(image)]):
+        position_mm = positions_mm[id(image)]
+        if position_mm - slice_mm <= _SAME_POSITION_MM:
             slices[-1].append(image)
         else:
             slices.append([image])
-    notes: list[str] = []
-    usual = Counter(len(one) for one in slices).most_common(1)[0][0]
-    kept = [_without_repeats(one, index, usual, keep, notes) for index, one in enumerate(slices)]
-    key = "" if max(len(one) for one in kept) == 1 else _time_key(kept)
-    if key:
-        notes.append(f"frames ordered by {key}")
-    frames = tuple(tuple(sorted(one, key=lambda image: image.times.get(key, 0.0))) for one in kept)
-    stack = Stack(frames, key, tuple(notes))
-    gaps = np.diff(stack.heights_mm())
-    uneven = len(gaps) > 1 and bool(np.ptp(gaps) > max(0.5, 0.02 * float(np.median(gaps))))
-    counts = {len(one) for one in frames}
-    if len(counts) > 1:
-        notes.append(f"slices have {sorted(counts)} frames; they are aligned by phase")
-    if uneven:
-        notes.append(f"slices are {gaps.round(2).tolist()} mm apart")
-    return replace(stack, notes=tuple(notes), irregular=uneven)
+            slice_mm = position_mm
+    return slices
 
 
-def _without_repeats(
-    images: list[Image], index: int, usual: int, keep: Keep, notes: list[str]
-) -> list[Image]:
-    """One acquisition of a slice that was acquired more than once.
+def _acquisitions(images: list[Image], usual_count: int) -> list[list[Image]]:
+    """Divide the images of a slice into its acquisitions, in the order of their time.
 
-    A slice was, when it has more images than most slices, or several at one trigger time. Acquisitions are told apart
-    by series, then by number, then by time, whichever divides the images into blocks of a size.
+    A slice was acquired more than once when it has more images than most slices, or several at one
+    trigger time. Acquisitions are told apart by series, then by number, then by time, whichever
+    divides the images into blocks of about one size.
+
+    Args:
+        images: Images of one slice.
+        usual_count: Number of images that most slices have.
     """
-    triggers = [image.times.get("trigger_time_ms") for image in images]
-    doubled = None not in triggers and len(set(triggers)) <= len(images) // 2
-    if len(images) <= usual and not doubled:
-        return images
-    parts: tuple[Callable[[Image], object], ...] = (
-        lambda one: one.series,
-        lambda one: one.acquisition[0],
-        lambda one: one.acquisition[1],
-    )
-    for part in parts:
-        blocks: dict[object, list[Image]] = defaultdict(list)
-        for image in images:
-            blocks[part(image)].append(image)
-        sizes = sorted(len(one) for one in blocks.values())
-        if len(sizes) > 1 and sizes[0] >= 0.8 * sizes[-1]:
-            break
-    else:
-        return images
-    ranked = sorted(
-        blocks.values(),
-        key=lambda one: (one[0].acquisition[1], one[0].acquisition[0], one[0].number),
-    )
-    notes.append(f"slice {index} was acquired {len(blocks)} times, the {keep} one is kept")
-    return ranked[-1] if keep == "later" else ranked[0]
+    if len(images) <= usual_count and not _shares_trigger_times(images):
+        return [images]
+    for key in (_series, _acquisition_number, _acquisition_time):
+        blocks = _blocks(images, key)
+        sizes = sorted(len(block) for block in blocks)
+        if len(sizes) > 1 and sizes[0] >= _LEAST_BLOCK_RATIO * sizes[-1]:
+            return sorted(blocks, key=lambda block: _acquisition_order(block[0]))
+    return [images]
+
+
+def _shares_trigger_times(images: Sequence[Image]) -> bool:
+    """Check that there are two images or more at a trigger time, on average."""
+    times = [image.times.get("trigger_time_ms") for image in images]
+    if None in times:
+        return False
+    return len(set(times)) <= len(images) // 2
+
+
+def _series(image: Image) -> str:
+    return image.series
+
+
+def _acquisition_number(image: Image) -> float:
+    return image.acquisition[0]
+
+
+def _acquisition_time(image: Image) -> float:
+    return image.acquisition[1]
+
+
+def _acquisition_order(image: Image) -> tuple[float, float, int]:
+    return _acquisition_time(image), _acquisition_number(image), image.file_number
+
+
+def _blocks(images: Sequence[Image], key: Callable[[Image], object]) -> list[list[Image]]:
+    """Return images in blocks that have one value of a key."""
+    blocks: dict[object, list[Image]] = defaultdict(list)
+    for image in images:
+        blocks[key(image)].append(image)
+    return list(blocks.values())
 
 
 def _time_key(slices: Sequence[Sequence[Image]]) -> str:
-    """The best key that every image has and that differs between all frames of a slice.
+    """Return the best time key that every image has and that differs between frames of a slice.
 
-    A key that is the same for all frames of a slice, such as a TemporalPositionIdentifier of 1 throughout, is none.
+    A key that is the same for all frames of a slice, such as a TemporalPositionIdentifier of 1
+    throughout, does not order them.
 
     Raises:
-        CmrvlmError: There is none.
+        CmrvlmError: There is no such key.
     """
     for key in TIME_KEYS:
-        values = [[image.times.get(key) for image in one] for one in slices]
-        if all(None not in own and len(set(own)) == len(own) for own in values):
+        if all(_orders(key, images) for images in slices):
             return key
     raise CmrvlmError(
         "frames of a slice cannot be told apart in time",
-        file=f"file {slices[0][0].number}",
+        file=f"file {slices[0][0].file_number}",
         field="TriggerTime",
         remedy="Leave the series out.",
     )
+
+
+def _orders(key: str, images: Sequence[Image]) -> bool:
+    """Check that a time key differs between all frames of a slice."""
+    values = [image.times.get(key) for image in images]
+    if None in values:
+        return False
+    return len(set(values)) == len(values)
+
+
+def _in_time(images: Sequence[Image], time_key: str) -> tuple[Image, ...]:
+    """Return images in the order of a time key; without a key they stay as they are."""
+    in_time = sorted(images, key=lambda image: image.times.get(time_key, 0.0))
+    return tuple(in_time)
+
+
+def _is_uneven(gaps_mm: Vector) -> bool:
+    """Check whether distances (Z - 1,) of slices differ by more than rounding explains."""
+    if len(gaps_mm) < 2:
+        return False
+    tolerance_mm = max(_UNEVEN_MM, _UNEVEN_RATIO * float(np.median(gaps_mm)))
+    return bool(np.ptp(gaps_mm) > tolerance_mm)
+
+
+def _most_common(counts: Iterable[int]) -> int:
+    """Return the number that occurs most often, of several the first."""
+    return Counter(counts).most_common(1)[0][0]

@@ -25,8 +25,9 @@ from scipy.ndimage import map_coordinates
 
 from cmrvlm.study.drawing import save
 from cmrvlm.study.study import Series
+from data_modules.dicom.image import Image
 from data_modules.dicom.recognise import Decision, recognise
-from data_modules.dicom.scan import Image, LeftOut, files_of, scan
+from data_modules.dicom.scan import LeftOut, files_of, scan
 from data_modules.dicom.stacks import Stack, stacks_of
 from data_modules.dicom.volumes import series_of
 from experiments.commands import CONSOLE, given
@@ -139,7 +140,7 @@ def facts(decisions: Sequence[Decision], left_out: Sequence[LeftOut]) -> dict[st
                 "phases": one.stack.phases,
                 "series": one.stack.first.path.parent.name,
                 "ambiguous": one.ambiguous,
-                "gaps_mm": np.diff(one.stack.heights_mm()).round(2).tolist()
+                "gaps_mm": np.diff(one.stack.slice_positions_mm()).round(2).tolist()
                 if one.sequence
                 else None,
                 "reasons": list(one.reasons),

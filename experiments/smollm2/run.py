@@ -63,10 +63,8 @@ def largest_difference(folder: Path) -> float:
     return float((one - other).abs().max())
 
 
-def main() -> None:
-    """Train, reload, weigh, and keep the result."""
-    settings = given({"out": "runs/smollm2", "steps": "50"})
-    out, steps = Path(settings["out"]), int(settings["steps"])
+def train_stages(out: Path, steps: int) -> None:
+    """Train the three stages, each from the one before."""
     train_anew(
         "+experiment=stage1",
         f"out={out / 'stage1'}",
@@ -93,6 +91,13 @@ def main() -> None:
         "adapter=lora",
         "data.batch_size=2",
     )
+
+
+def main() -> None:
+    """Train, reload, weigh, and keep the result."""
+    settings = given({"out": "runs/smollm2", "steps": "50"})
+    out, steps = Path(settings["out"]), int(settings["steps"])
+    train_stages(out, steps)
     found = {
         stage: list(logged(out / stage, "train/loss").values()) for stage in ("stage2", "stage3")
     }

@@ -1,4 +1,4 @@
-"""From an archive of DICOM files to a training, as a user does it, and what of the patients is left on the way."""
+"""From an archive of DICOM files to a training as a user does it, and no trace of the patients."""
 
 import gzip
 import os
@@ -12,7 +12,8 @@ from tests.data_modules.dicom.archive import Archive
 from tests.data_modules.dicom.test_dicom import IDENTIFYING, SECRET
 
 BIRTH = "19430719"
-ODD = "1.2.0840.77"  # no valid UID: libraries complain of such values, and quote them
+# This is no valid UID: libraries complain of such values, and quote them.
+ODD = "1.2.0840.77"
 FAST = (
     "+experiment=stage3",
     "trainer.max_steps=-1",
@@ -33,12 +34,12 @@ def archive(tmp_path_factory):
     for number in (1, 2):
         study = Archive(root / SECRET / f"{SECRET}_{number}")
 
-        def plant(one, s, t, number=number):
-            one.StudyInstanceUID = f"1.2.3.{number}"
+        def plant(image, s, t, number=number):
+            image.StudyInstanceUID = f"1.2.3.{number}"
             for tag in IDENTIFYING:
-                setattr(one, tag, f"{SECRET}{number} sax")
-            one.PatientBirthDate = BIRTH
-            one.SeriesInstanceUID = f"{ODD}.{number}"
+                setattr(image, tag, f"{SECRET}{number} sax")
+            image.PatientBirthDate = BIRTH
+            image.SeriesInstanceUID = f"{ODD}.{number}"
 
         study.cine(slices=3, frames=6, series=f"1.2.3.1.{number}", change=plant)
         for path in list(study.folder.iterdir()):
@@ -47,7 +48,7 @@ def archive(tmp_path_factory):
 
 
 def run(folder, module, *arguments):
-    """Output of a command that succeeds."""
+    """Run a command that succeeds and return its output."""
     done = subprocess.run(
         [sys.executable, "-m", module, *arguments],
         cwd=folder,
@@ -62,7 +63,7 @@ def run(folder, module, *arguments):
 
 
 def test_no_planted_identifier_is_left_after_ingest_training_and_check(archive, tmp_path):
-    said = run(
+    output = run(
         tmp_path,
         "cmrvlm.ingest",
         f"source={archive}",
@@ -70,11 +71,11 @@ def test_no_planted_identifier_is_left_after_ingest_training_and_check(archive, 
         f"ingest.key_file={tmp_path / 'key'}",
     )
     data = ("data=manifest", "data.path=studies/manifest.csv", "paths.cache=cache")
-    said += run(tmp_path, "cmrvlm.train", *data, *FAST, "out=run")
-    said += run(tmp_path, "cmrvlm.check", *data, "out=check", "run=run")
+    output += run(tmp_path, "cmrvlm.train", *data, *FAST, "out=run")
+    output += run(tmp_path, "cmrvlm.check", *data, "out=check", "run=run")
     assert (tmp_path / "run" / "checkpoints").is_dir()
     assert (tmp_path / "check" / "check.html").is_file()
-    searched = {"output": said.encode()}
+    searched = {"output": output.encode()}
     for path in tmp_path.rglob("*"):
         if path.is_file():
             content = path.read_bytes()

@@ -1,4 +1,4 @@
-"""Faults planted in a data set are found by the check, one by one, and a sound set passes."""
+"""The check finds each fault that is planted in a data set, and a sound set passes."""
 
 import json
 import subprocess
@@ -11,8 +11,10 @@ import pytest
 from cmrvlm.study.files import write_study
 from cmrvlm.study.study import Series, StudyLabels, UserQuestion
 from cmrvlm.study.vocabulary import STRUCTURES
-from data_modules.checking.checks import ERROR, WARNING, Checked, check_set, check_study, counts
+from data_modules.checking.faults import ERROR, WARNING, CheckedStudy
 from data_modules.checking.run import CheckRun
+from data_modules.checking.set_checks import check_set, study_counts
+from data_modules.checking.study_checks import check_study
 from data_modules.sources.anatomy import measure_masks
 from data_modules.sources.emidec import EmidecSource
 from data_modules.sources.manifest import ManifestSource
@@ -28,62 +30,131 @@ def study():
 
 
 def kinds(study, **settings):
+    """Return level and code of each fault of a study."""
     return {(fault.level, fault.code) for fault in check_study(study, **settings).faults}
 
 
 def with_sax(study, **changes):
+    """Return a study with changes of its short axis."""
     return study.with_series({**study.series, "sax": replace(study.series["sax"], **changes)})
+
+
+def with_nan(study):
+    image = np.array(study.series["sax"].image, np.float32)
+    image[0, 0, 0, 0] = np.nan
+    return with_sax(study, image=image)
+
+
+def with_one_grey_value(study):
+    return with_sax(study, image=np.zeros_like(study.series["sax"].image))
+
+
+def with_dark_frame(study):
+    image = np.array(study.series["sax"].image, np.float32)
+    image[:, 1] = 0
+    return with_sax(study, image=image)
+
+
+def with_spacing_of_a_millimetre(study):
+    return with_sax(study, affine=np.eye(4))
+
+
+def with_skewed_axes(study):
+    affine = np.array(study.series["sax"].affine)
+    affine[:3, 0] += 0.3 * affine[:3, 1]
+    return with_sax(study, affine=affine)
+
+
+def with_unknown_mask_value(study):
+    mask = np.array(study.series["sax"].mask)
+    mask[0, 0, 0, 0] = 77
+    return with_sax(study, mask=mask)
+
+
+def with_empty_mask(study):
+    return with_sax(study, mask=np.zeros_like(study.series["sax"].mask))
+
+
+def with_swapped_ventricles(study):
+    mask = np.array(study.series["sax"].mask)
+    swapped = mask.copy()
+    swapped[mask == STRUCTURES["lv"]] = STRUCTURES["rv"]
+    swapped[mask == STRUCTURES["rv"]] = STRUCTURES["lv"]
+    return with_sax(study, mask=swapped)
+
+
+def with_gap_in_ventricle(study):
+    sax = study.series["sax"]
+    mask = np.array(sax.mask)
+    plane = mask[len(mask) // 2, sax.phases["es"]]
+    plane[plane == STRUCTURES["lv"]] = 0
+    return with_sax(study, mask=mask)
+
+
+def with_turned_mask(study):
+    mask = np.array(study.series["sax"].mask)
+    return with_sax(study, mask=np.ascontiguousarray(mask.swapaxes(2, 3)))
+
+
+def with_shifted_mask(study):
+    mask = np.array(study.series["sax"].mask)
+    return with_sax(study, mask=np.roll(mask, 20, axis=3))
+
+
+def with_uneven_slices(study):
+    slices = len(study.series["sax"].image)
+    return with_sax(study, slice_places_mm=tuple(10.0 * k + 5.0 * (k > 1) for k in range(slices)))
+
+
+def with_swapped_phases(study):
+    phases = study.series["sax"].phases
+    return with_sax(study, phases={"ed": phases["es"], "es": phases["ed"]})
+
+
+def with_one_slice(study):
+    sax = study.series["sax"]
+    image = np.array(sax.image, np.float32)[:1]
+    mask = np.array(sax.mask)[:1]
+    return study.with_series({"sax": Series(image, sax.affine, None, mask, sax.phases)})
 
 
 def test_a_sound_phantom_passes(study):
     assert kinds(study) == set()
-    found = check_study(study)
-    assert Checked.from_json(json.loads(json.dumps(found.to_json()))) == found
+    checked = check_study(study)
+    assert CheckedStudy.from_json(json.loads(json.dumps(checked.to_json()))) == checked
 
 
-def test_each_fault_of_images_and_masks_is_found(study):
+@pytest.mark.parametrize(
+    ("spoil", "kind"),
+    [
+        (with_nan, (ERROR, "not_finite")),
+        (with_one_grey_value, (ERROR, "constant")),
+        (with_dark_frame, (WARNING, "constant_frame")),
+        (with_spacing_of_a_millimetre, (WARNING, "spacing")),
+        (with_skewed_axes, (WARNING, "oblique")),
+        (with_unknown_mask_value, (ERROR, "label_values")),
+        (with_empty_mask, (WARNING, "empty_mask")),
+        (with_swapped_ventricles, (WARNING, "anatomy")),
+        (with_gap_in_ventricle, (WARNING, "no_volume")),
+        (with_turned_mask, (WARNING, "off_image")),
+        (with_shifted_mask, (WARNING, "off_image")),
+        (with_uneven_slices, (WARNING, "irregular")),
+        (with_swapped_phases, (ERROR, "phases")),
+        (with_one_slice, (WARNING, "few_slices")),
+    ],
+)
+def test_each_fault_of_images_and_masks_is_found(study, spoil, kind):
+    assert kind in kinds(spoil(study))
+
+
+def test_a_displaced_slice_is_named_and_changes_no_volume(study):
     sax = study.series["sax"]
-    image, mask = np.array(sax.image, np.float32), np.array(sax.mask)
-    broken = image.copy()
-    broken[0, 0, 0, 0] = np.nan
-    assert (ERROR, "not_finite") in kinds(with_sax(study, image=broken))
-    assert (ERROR, "constant") in kinds(with_sax(study, image=np.zeros_like(image)))
-    dark = image.copy()
-    dark[:, 1] = 0
-    assert (WARNING, "constant_frame") in kinds(with_sax(study, image=dark))
-    assert (WARNING, "spacing") in kinds(with_sax(study, affine=np.eye(4)))
-    skewed = np.array(sax.affine)
-    skewed[:3, 0] += 0.3 * skewed[:3, 1]
-    assert (WARNING, "oblique") in kinds(with_sax(study, affine=skewed))
-    odd = mask.copy()
-    odd[0, 0, 0, 0] = 77
-    assert (ERROR, "label_values") in kinds(with_sax(study, mask=odd))
-    assert (WARNING, "empty_mask") in kinds(with_sax(study, mask=np.zeros_like(mask)))
-    swapped = mask.copy()
-    swapped[mask == STRUCTURES["lv"]], swapped[mask == STRUCTURES["rv"]] = (
-        STRUCTURES["rv"],
-        STRUCTURES["lv"],
-    )
-    assert (WARNING, "anatomy") in kinds(with_sax(study, mask=swapped))
-    lost = mask.copy()
-    middle = len(mask) // 2
-    lost[middle, sax.phases["es"]][lost[middle, sax.phases["es"]] == STRUCTURES["lv"]] = 0
-    assert (WARNING, "no_volume") in kinds(with_sax(study, mask=lost))
-    aside = mask.copy()
-    aside[2] = np.roll(aside[2], 6, axis=-1)
-    displaced = [
-        one for one in check_study(with_sax(study, mask=aside)).faults if one.code == "displaced"
-    ]
-    assert [one.text.split()[2] for one in displaced] == ["2"]
-    assert measure_masks(replace(sax, mask=aside)) == measure_masks(sax)
-    for moved in (mask.swapaxes(2, 3), np.roll(mask, 20, axis=3)):
-        assert (WARNING, "off_image") in kinds(with_sax(study, mask=np.ascontiguousarray(moved)))
-    places = tuple(10.0 * k + 5.0 * (k > 1) for k in range(len(mask)))
-    assert (WARNING, "irregular") in kinds(with_sax(study, slice_places_mm=places))
-    turned = {"ed": sax.phases["es"], "es": sax.phases["ed"]}
-    assert (ERROR, "phases") in kinds(with_sax(study, phases=turned))
-    single = Series(image[:1], sax.affine, None, mask[:1], sax.phases)
-    assert (WARNING, "few_slices") in kinds(study.with_series({"sax": single}))
+    mask = np.array(sax.mask)
+    mask[2] = np.roll(mask[2], 6, axis=-1)
+    faults = check_study(with_sax(study, mask=mask)).faults
+    displaced = [fault.text for fault in faults if fault.code == "displaced"]
+    assert [text.split()[2] for text in displaced] == ["2"]
+    assert measure_masks(replace(sax, mask=mask)) == measure_masks(sax)
 
 
 @pytest.mark.parametrize(
@@ -104,11 +175,11 @@ def test_each_fault_of_labels_and_reports_is_found(study, changes, kind):
     assert kind in kinds(replace(study, labels=replace(study.labels, **changes)))
 
 
-def test_a_prompt_that_tells_the_answer_and_one_that_is_too_long(parts, study):
+def test_a_leaking_prompt_and_one_that_is_too_long_are_found(parts, study):
     data, _, _, collator = parts
-    found = check_study(study, data.mixture, collator)
-    assert not found.faults
-    assert 0 < found.longest_row <= collator.max_length
+    checked = check_study(study, data.mixture, collator)
+    assert not checked.faults
+    assert 0 < checked.longest_row <= collator.max_length
     short = type(collator)(
         collator.tokenizer, collator.series_tokens, collator.view_tokens, max_length=40
     )
@@ -116,15 +187,15 @@ def test_a_prompt_that_tells_the_answer_and_one_that_is_too_long(parts, study):
 
     class Leaking:
         def all(self, study):
-            asked = data.mixture.all(study)
-            disease = next(one for one in asked if one.task == "disease")
+            instructions = data.mixture.all(study)
+            disease = next(one for one in instructions if one.task == "disease")
             name = disease.answer.rstrip(".。")
             return [replace(disease, prompt=f"A case of {name}. {disease.prompt}")]
 
     assert (ERROR, "leak") in kinds(study, mixture=Leaking())
 
 
-def test_one_image_under_two_ids_and_one_patient_in_two_parts(study):
+def test_an_image_under_two_ids_and_a_patient_in_two_parts_are_found(study):
     one, two = check_study(study), check_study(replace(study, study_id="other"))
     three = replace(two, study="third", series={})
     faults = check_set(
@@ -140,7 +211,7 @@ def test_one_image_under_two_ids_and_one_patient_in_two_parts(study):
 def test_counts_of_sequences_and_classes(study):
     known = check_study(study)
     unknown = check_study(replace(study, labels=StudyLabels(), series={"sax": study.series["sax"]}))
-    table = counts([known, unknown])
+    table = study_counts([known, unknown])
     assert table["sequences"] == {"sax+lax_4ch+lge": 1, "sax": 1}
     assert sum(table["diseases"].values()) == 2
     assert table["diseases"]["unknown"] == 1
@@ -156,9 +227,8 @@ def manifest(tmp_path, source):
             study, labels=replace(study.labels, questions=(UserQuestion("other", "en", "Q?", "A"),))
         )
         write_study(study.with_series({"sax": study.series["sax"]}), tmp_path / f"s{index}")
-        rows.append(
-            f"s{index},s{index}/sax.nii.gz,s{index}/sax_mask.nii.gz,{'2021年3月4日' if index == 2 else ''}"
-        )
+        report = "2021年3月4日" if index == 2 else ""
+        rows.append(f"s{index},s{index}/sax.nii.gz,s{index}/sax_mask.nii.gz,{report}")
     broken = tmp_path / "s1" / "sax.nii.gz"
     broken.write_bytes(broken.read_bytes()[:2000])
     (tmp_path / "studies.csv").write_text(
@@ -187,7 +257,7 @@ def test_a_run_is_resumed_and_its_page_holds_no_report(manifest, tmp_path, monke
     assert sum(one.faults[0].code == "unreadable" for one in again.run() if one.faults) == 2
 
 
-def test_the_command_ends_with_the_status_of_what_it_found(manifest, tmp_path):
+def test_the_command_exits_with_status_1_on_errors(manifest, tmp_path):
     arguments = [
         sys.executable,
         "-W",

@@ -1,4 +1,4 @@
-"""DICOM studies with every fault that archives have, and two real ones."""
+"""DICOM studies with the faults that archives have, and two real studies."""
 
 import hashlib
 import json
@@ -20,7 +20,7 @@ from data_modules.dicom.ingest import Ingest
 from data_modules.dicom.recognise import recognise
 from data_modules.dicom.scan import LeftOut, files_of, scan
 from data_modules.dicom.stacks import stacks_of
-from data_modules.dicom.volumes import frame_index, series_of
+from data_modules.dicom.volumes import aligned_frames, series_of
 from data_modules.sources.manifest import ManifestSource
 from data_modules.sources.nifti import NiftiSource
 from tests.conftest import ROOT
@@ -38,41 +38,43 @@ warnings.filterwarnings("ignore", category=UserWarning, module="pydicom")
 T = np.arange(25)
 
 
-def expected(slices=4, frames=25):
+def expected_pixels(slices=4, frames=25):
     return 100 + 10 * np.arange(slices)[:, None] + np.arange(frames)[None]
 
 
-def found_in(folder, **settings):
-    """Decisions about a folder, and what was left out of it."""
+def decided(folder, **settings):
+    """Return the decisions about a folder, and the files that are left out."""
     images, left_out = [], []
-    for one in scan(files_of(Path(folder))):
-        if isinstance(one, LeftOut):
-            left_out.append(one)
+    for file_images in scan(files_of(Path(folder))):
+        if isinstance(file_images, LeftOut):
+            left_out.append(file_images)
         else:
-            images += one
+            images += file_images
     return recognise(stacks_of(images, **settings)), left_out
 
 
-def sequence(decisions, name="sax"):
-    return next(one.stack for one in decisions if one.sequence == name)
+def stack_of(decisions, name="sax"):
+    """Return the stack that is a sequence."""
+    return next(decision.stack for decision in decisions if decision.sequence == name)
 
 
 def means(series):
+    """Return the mean (Z, T) of each frame of each slice."""
     return series.image.mean(axis=(2, 3))
 
 
 @pytest.mark.parametrize("order", ["slice", "frame"])
-def test_slices_and_frames_are_those_of_the_geometry_whatever_the_numbers_say(tmp_path, order):
+def test_slices_and_frames_follow_geometry_and_not_instance_numbers(tmp_path, order):
     Archive(tmp_path).cine(slices=12, order=order)
-    decisions, _ = found_in(tmp_path)
-    series = series_of(sequence(decisions))
-    assert (means(series) == expected(12)).all()
+    decisions, _ = decided(tmp_path)
+    series = series_of(stack_of(decisions))
+    assert (means(series) == expected_pixels(12)).all()
     assert series.frame_times_ms == tuple(30.0 * t for t in range(25))
 
 
 def test_distance_of_slices_is_that_of_their_positions(tmp_path):
-    Archive(tmp_path).cine(change=lambda one, s, t: setattr(one, "SpacingBetweenSlices", 8.0))
-    series = series_of(sequence(found_in(tmp_path)[0]))
+    Archive(tmp_path).cine(change=lambda image, s, t: setattr(image, "SpacingBetweenSlices", 8.0))
+    series = series_of(stack_of(decided(tmp_path)[0]))
     assert np.allclose(series.spacing_mm, (GAP_MM, 1.5, 1.25))
     assert series.voxel_volume_ml * 1000 == pytest.approx(18.75)
     corner = series.affine @ [0, 0, 3, 1]
@@ -82,22 +84,22 @@ def test_distance_of_slices_is_that_of_their_positions(tmp_path):
 @pytest.mark.parametrize(
     "faults", [("TriggerTime",), ("TriggerTime", "ContentTime", "AcquisitionTime")]
 )
-def test_without_trigger_times_another_key_is_used_and_times_are_unknown(tmp_path, faults):
-    Archive(tmp_path).cine(change=lambda one, s, t: [delattr(one, name) for name in faults])
-    stack = sequence(found_in(tmp_path)[0])
+def test_without_trigger_times_frames_follow_another_key(tmp_path, faults):
+    Archive(tmp_path).cine(change=lambda image, s, t: [delattr(image, name) for name in faults])
+    stack = stack_of(decided(tmp_path)[0])
     series = series_of(stack)
-    assert (means(series) == expected()).all()
+    assert (means(series) == expected_pixels()).all()
     assert series.frame_times_ms is None
     assert stack.time_key == ("content_time_s" if len(faults) == 1 else "instance_number")
 
 
-def test_a_key_that_never_changes_is_none(tmp_path):
-    def fault(one, s, t):
-        one.TemporalPositionIdentifier = 1
-        del one.TriggerTime
+def test_a_key_that_never_changes_orders_no_frames(tmp_path):
+    def fault(image, s, t):
+        image.TemporalPositionIdentifier = 1
+        del image.TriggerTime
 
     Archive(tmp_path).cine(change=fault)
-    assert means(series_of(sequence(found_in(tmp_path)[0]))).shape == (4, 25)
+    assert means(series_of(stack_of(decided(tmp_path)[0]))).shape == (4, 25)
 
 
 @pytest.mark.parametrize("series", ["1.2.3.1", "1.2.3.2"])
@@ -111,58 +113,58 @@ def test_of_a_repeated_slice_the_chosen_acquisition_is_kept(tmp_path, keep, seri
         acquisition=2,
         start_s=37000.0,
     )
-    stack = sequence(found_in(tmp_path, keep=keep)[0])
+    stack = stack_of(decided(tmp_path, keep=keep)[0])
     values = means(series_of(stack))
     assert values.shape == (4, 25)
     assert (values[1] >= 1100).all() == (keep == "later")
-    assert (values[[0, 2, 3]] == expected()[[0, 2, 3]]).all()
+    assert (values[[0, 2, 3]] == expected_pixels()[[0, 2, 3]]).all()
     assert any("slice 1 was acquired 2 times" in note for note in stack.notes)
 
 
 def test_one_acquisition_over_two_times_of_day_is_no_repeat(tmp_path):
     """Half of the frames of a slice carry another acquisition time, as on some GE scanners."""
 
-    def late(one, s, t):
-        one.AcquisitionTime = clock(40000 + 60 * (t >= 12))
+    def late(image, s, t):
+        image.AcquisitionTime = clock(40000 + 60 * (t >= 12))
 
     Archive(tmp_path).cine(change=late)
-    stack = sequence(found_in(tmp_path)[0])
-    assert (means(series_of(stack)) == expected()).all()
+    stack = stack_of(decided(tmp_path)[0])
+    assert (means(series_of(stack)) == expected_pixels()).all()
     assert not any("acquired" in note for note in stack.notes)
 
 
-def test_base_comes_first_whatever_the_order_of_positions(tmp_path):
+def test_slices_go_from_base_to_apex_in_any_file_order(tmp_path):
     Archive(tmp_path / "a").cine()
     Archive(tmp_path / "b").cine(position=lambda index: (3 - index) * GAP_MM)
-    one, two = (series_of(sequence(found_in(tmp_path / name)[0])) for name in "ab")
-    assert np.allclose(one.affine, two.affine)
-    assert (means(two) == expected()[::-1]).all()
+    first, second = (series_of(stack_of(decided(tmp_path / name)[0])) for name in "ab")
+    assert np.allclose(first.affine, second.affine)
+    assert (means(second) == expected_pixels()[::-1]).all()
 
 
 def test_a_mixed_folder_is_told_apart(tmp_path):
     Archive(tmp_path).cine().stills().scout().junk()
-    decisions, left_out = found_in(tmp_path)
-    assert (sequence(decisions).slices, sequence(decisions).phases) == (4, 25)
-    assert sequence(decisions, "lge").slices == 4
-    assert series_of(sequence(decisions)).image.max() < 3000
-    assert sum(one.reasons[0] == "localizer" for one in decisions) == 3
+    decisions, left_out = decided(tmp_path)
+    assert (stack_of(decisions).slices, stack_of(decisions).phases) == (4, 25)
+    assert stack_of(decisions, "lge").slices == 4
+    assert series_of(stack_of(decisions)).image.max() < 3000
+    assert sum(decision.reasons[0] == "localizer" for decision in decisions) == 3
     assert len(left_out) == 3
 
 
 def test_series_are_told_apart_without_their_uid(tmp_path):
-    Archive(tmp_path).cine(change=lambda one, s, t: delattr(one, "SeriesInstanceUID")).stills()
-    decisions, _ = found_in(tmp_path)
-    assert (means(series_of(sequence(decisions))) == expected()).all()
+    Archive(tmp_path).cine(change=lambda image, s, t: delattr(image, "SeriesInstanceUID")).stills()
+    decisions, _ = decided(tmp_path)
+    assert (means(series_of(stack_of(decisions))) == expected_pixels()).all()
 
 
 def test_without_positions_a_spacing_must_be_given(tmp_path):
-    def fault(one, s, t):
-        del one.ImagePositionPatient
-        one.SliceLocation = 10.0 * s
+    def fault(image, s, t):
+        del image.ImagePositionPatient
+        image.SliceLocation = 10.0 * s
 
     Archive(tmp_path / "in").cine(change=fault)
     with pytest.raises(CmrvlmError, match="ImagePositionPatient"):
-        found_in(tmp_path / "in")
+        decided(tmp_path / "in")
     result = ingested(tmp_path / "in", tmp_path / "out")
     assert "ImagePositionPatient" in result.problem
     assert "spacing_mm" in result.problem
@@ -173,58 +175,61 @@ def test_without_positions_a_spacing_must_be_given(tmp_path):
     assert (slices, frames, sorted(in_plane)) == (4, 25, [24, 32])
 
 
-def test_enhanced_files_hold_stacks_with_their_own_scale(tmp_path):
+def test_stacks_of_enhanced_files_keep_their_scales(tmp_path):
     Archive(tmp_path).save(enhanced())
-    decisions, _ = found_in(tmp_path)
+    decisions, _ = decided(tmp_path)
     both = sorted(
-        (series_of(one.stack) for one in decisions), key=lambda one: float(one.image.mean())
+        (series_of(decision.stack) for decision in decisions),
+        key=lambda series: float(series.image.mean()),
     )
-    assert (means(both[0]) == expected(3, 5)).all()
-    assert (means(both[1]) == 2 * expected(3, 5)).all()
-    assert np.allclose([one.spacing_mm[0] for one in both], GAP_MM)
+    assert (means(both[0]) == expected_pixels(3, 5)).all()
+    assert (means(both[1]) == 2 * expected_pixels(3, 5)).all()
+    assert np.allclose([series.spacing_mm[0] for series in both], GAP_MM)
 
 
-def test_rescaling_is_applied_once_with_each_image_s_own_slope(tmp_path):
-    def fault(one, s, t):
-        one.PixelRepresentation, one.stored = 1, -200
-        one.RescaleSlope, one.RescaleIntercept = (2.5, -10.0) if s else (4.0, 0.0)
+def test_each_image_is_rescaled_once_by_its_slope(tmp_path):
+    def fault(image, s, t):
+        image.PixelRepresentation = 1
+        image.stored = -200
+        image.RescaleSlope = 2.5 if s else 4.0
+        image.RescaleIntercept = -10.0 if s else 0.0
 
     Archive(tmp_path).cine(change=fault)
-    values = means(series_of(sequence(found_in(tmp_path)[0])))
+    values = means(series_of(stack_of(decided(tmp_path)[0])))
     assert (values[1:] == -510.0).all()
     assert (values[0] == -800.0).all()
 
 
 def test_large_unsigned_values_do_not_wrap(tmp_path):
-    Archive(tmp_path).cine(change=lambda one, s, t: setattr(one, "stored", 40000))
-    image = series_of(sequence(found_in(tmp_path)[0])).image
+    Archive(tmp_path).cine(change=lambda image, s, t: setattr(image, "stored", 40000))
+    image = series_of(stack_of(decided(tmp_path)[0])).image
     assert image.max() == image.min() == 40000
 
 
 def test_compressed_files_are_read_or_named(tmp_path):
     archive = Archive(tmp_path).cine(frames=6)
     for path in sorted(archive.folder.iterdir()):
-        one = pydicom.dcmread(path)
-        one.compress(RLELossless)
-        one.save_as(path)
-    assert (means(series_of(sequence(found_in(tmp_path)[0]))) == expected(4, 6)).all()
+        image = pydicom.dcmread(path)
+        image.compress(RLELossless)
+        image.save_as(path)
+    assert (means(series_of(stack_of(decided(tmp_path)[0]))) == expected_pixels(4, 6)).all()
     path = sorted(tmp_path.iterdir())[0]
-    one = pydicom.dcmread(path)
-    one.file_meta.TransferSyntaxUID = JPEG2000Lossless
-    one.save_as(path)
-    decisions, left_out = found_in(tmp_path)
-    names = [one.reason for one in left_out]
+    image = pydicom.dcmread(path)
+    image.file_meta.TransferSyntaxUID = JPEG2000Lossless
+    image.save_as(path)
+    decisions, left_out = decided(tmp_path)
+    names = [file.reason for file in left_out]
     if names:
         assert "JPEG 2000" in names[0]
         assert "pylibjpeg" in names[0] or "pillow" in names[0]
     else:
         with pytest.raises(CmrvlmError, match="pixels cannot be read"):
-            series_of(sequence(decisions))
+            series_of(stack_of(decisions))
 
 
-def test_a_gap_is_said_and_time_never_becomes_depth(tmp_path):
+def test_a_gap_is_noted_and_time_never_becomes_depth(tmp_path):
     Archive(tmp_path).cine(position=lambda index: index * GAP_MM + 5 * (index >= 2))
-    stack = sequence(found_in(tmp_path)[0])
+    stack = stack_of(decided(tmp_path)[0])
     assert stack.irregular
     assert any("10.0, 15.0, 10.0" in note for note in stack.notes)
     series = series_of(stack)
@@ -262,7 +267,7 @@ def test_archive_is_only_read_and_names_are_data(tmp_path):
 
 def test_one_slice_is_a_stack_of_one(tmp_path):
     Archive(tmp_path).cine(slices=1)
-    series = series_of(sequence(found_in(tmp_path)[0]))
+    series = series_of(stack_of(decided(tmp_path)[0]))
     assert series.image.shape[:2] == (1, 25)
     assert series.spacing_mm[0] == pytest.approx(8.0)
 
@@ -272,7 +277,7 @@ def test_broken_files_are_counted_and_the_rest_is_read(tmp_path):
     (archive.folder / "zero.dcm").touch()
     whole = sorted(archive.folder.glob("*-0001.dcm"))[0].read_bytes()
     (archive.folder / "cut.dcm").write_bytes(whole[: len(whole) - 200])
-    one = base_dataset(
+    image = base_dataset(
         SeriesInstanceUID="1.2.3.1",
         SeriesDescription="cine sax",
         Rows=12,
@@ -280,10 +285,10 @@ def test_broken_files_are_counted_and_the_rest_is_read(tmp_path):
         ImagePositionPatient=[0.0, 0.0, 0.0],
         TriggerTime=0.0,
     )
-    set_pixels(one, 7)
-    archive.save(one)
-    decisions, left_out = found_in(archive.folder)
-    reasons = [one.reason for one in left_out]
+    set_pixels(image, 7)
+    archive.save(image)
+    decisions, left_out = decided(archive.folder)
+    reasons = [file.reason for file in left_out]
     assert sorted(reasons) == [
         "AppleDouble file of macOS",
         "empty file",
@@ -291,17 +296,19 @@ def test_broken_files_are_counted_and_the_rest_is_read(tmp_path):
         "no DICOM file",
         "truncated file",
     ]
-    values = means(series_of(sequence(decisions)))
+    values = means(series_of(stack_of(decisions)))
     assert values.shape == (4, 25)
-    assert (values[:3] == expected()[:3]).all()
-    assert any(one.stack.first.shape == (12, 32) and not one.sequence for one in decisions)
+    assert (values[:3] == expected_pixels()[:3]).all()
+    assert any(
+        decision.stack.first.shape == (12, 32) and not decision.sequence for decision in decisions
+    )
 
 
 def test_unequal_frames_are_aligned_by_phase():
-    assert frame_index(25, 25) == list(range(25))
-    assert frame_index(20, 10) == list(range(0, 20, 2))
-    assert frame_index(10, 20)[:5] == [0, 0, 1, 2, 2]
-    assert max(frame_index(7, 25)) == 6
+    assert aligned_frames(25, 25) == list(range(25))
+    assert aligned_frames(20, 10) == list(range(0, 20, 2))
+    assert aligned_frames(10, 20)[:5] == [0, 0, 1, 2, 2]
+    assert max(aligned_frames(7, 25)) == 6
 
 
 @pytest.mark.parametrize(
@@ -309,20 +316,21 @@ def test_unequal_frames_are_aligned_by_phase():
 )
 def test_captures_and_burnt_in_text_are_kept_out(tmp_path, tags):
     Archive(tmp_path).cine(frames=6).captured(**tags)
-    decisions, left_out = found_in(tmp_path)
+    decisions, left_out = decided(tmp_path)
     assert len(left_out) == 1
-    assert [one.sequence for one in decisions] == ["sax"]
+    assert [decision.sequence for decision in decisions] == ["sax"]
 
 
 def ingested(source, out, **settings):
-    """The one study of an archive."""
-    one = Ingest(
+    """Ingest an archive of one study and return its result."""
+    ingestion = Ingest(
         str(source), str(out), str(Path(out).parent / "keys" / "key"), workers=1, **settings
     )
-    studies, paths, left_out = one.files()
-    found = list(one.run(studies, paths))
+    archive = ingestion.find_files()
+    found = list(ingestion.run(archive))
     Path(out).mkdir(exist_ok=True)
-    (Path(out) / "ingest.json").write_text(json.dumps(one.summary(found, left_out, Path(out))))
+    summary = ingestion.summary(found, archive.left_out, Path(out))
+    (Path(out) / "ingest.json").write_text(json.dumps(summary))
     assert len(found) == 1
     return found[0]
 
@@ -358,10 +366,10 @@ def test_a_planted_identifier_is_found_nowhere(tmp_path):
     """In tags, file names and folder names: no byte of it is in the output."""
     archive = Archive(tmp_path / SECRET / f"{SECRET}_folder")
 
-    def plant(one, s, t):
+    def plant(image, s, t):
         for tag in IDENTIFYING:
-            setattr(one, tag, f"{SECRET} sax")
-        one.PatientBirthDate = "19430719"
+            setattr(image, tag, f"{SECRET} sax")
+        image.PatientBirthDate = "19430719"
 
     archive.cine(frames=6, change=plant)
     (archive.folder / f"{SECRET}.dcm").touch()
@@ -380,16 +388,16 @@ def test_a_planted_identifier_is_found_nowhere(tmp_path):
 def test_ids_and_shifts_follow_the_key_and_the_mapping_is_private(tmp_path):
     Archive(tmp_path / "in").cine(frames=6)
     mapping = tmp_path / "mapping.csv"
-    one = ingested(tmp_path / "in", tmp_path / "a", mapping_file=str(mapping))
-    two = ingested(tmp_path / "in", tmp_path / "b")
-    assert one.row == two.row
-    assert one.row["date"] < "2020-01-02"
+    first = ingested(tmp_path / "in", tmp_path / "a", mapping_file=str(mapping))
+    second = ingested(tmp_path / "in", tmp_path / "b")
+    assert first.row == second.row
+    assert first.row["date"] < "2020-01-02"
     assert "P1,1.2.3," in mapping.read_text()
     for private in (mapping, tmp_path / "keys" / "key"):
         assert os.stat(private).st_mode & 0o077 == 0
     (tmp_path / "keys" / "key").unlink()
     other = ingested(tmp_path / "in", tmp_path / "c")
-    assert other.study_id != one.study_id
+    assert other.study_id != first.study_id
     with pytest.raises(CmrvlmError, match="beside the de-identified"):
         ingested(tmp_path / "in", tmp_path / "d", mapping_file=str(tmp_path / "d" / "mapping.csv"))
     (tmp_path / "keys" / "key").write_text("no key")
@@ -399,9 +407,11 @@ def test_ids_and_shifts_follow_the_key_and_the_mapping_is_private(tmp_path):
 
 def test_a_study_that_is_there_is_not_read_again(tmp_path, monkeypatch):
     Archive(tmp_path / "in").cine(frames=6)
-    one = ingested(tmp_path / "in", tmp_path / "out")
-    monkeypatch.setattr("data_modules.dicom.ingest.series_of", lambda *a: pytest.fail("read again"))
-    assert ingested(tmp_path / "in", tmp_path / "out").row == one.row
+    first = ingested(tmp_path / "in", tmp_path / "out")
+    monkeypatch.setattr(
+        "data_modules.dicom.ingest_study.series_of", lambda *a: pytest.fail("read again")
+    )
+    assert ingested(tmp_path / "in", tmp_path / "out").row == first.row
 
 
 def command(*arguments):
@@ -442,13 +452,13 @@ def unpacked(archive, tmp_path):
 
 
 def test_siemens_study_with_a_series_for_each_slice(tmp_path, real_data):
-    decisions, _ = found_in(
+    decisions, _ = decided(
         unpacked(real_data / "dicom" / "bivme_siemens" / "patient1.tar.gz", tmp_path)
     )
-    sax = sequence(decisions)
+    sax = stack_of(decisions)
     assert (sax.slices, sax.phases) == (6, 25)
-    assert np.allclose(np.diff(sax.heights_mm()), 17.7, atol=0.01)
-    assert [one[0].path.parent.name for one in sax.frames] == [
+    assert np.allclose(np.diff(sax.slice_positions_mm()), 17.7, atol=0.01)
+    assert [images[0].path.parent.name for images in sax.frames] == [
         "Se11",
         "Se1",
         "Se2",
@@ -456,8 +466,10 @@ def test_siemens_study_with_a_series_for_each_slice(tmp_path, real_data):
         "Se4",
         "Se5",
     ]
-    assert sequence(decisions, "lax_4ch").first.path.parent.name == "Se6"
-    (seven,) = [one for one in decisions if one.stack.first.path.parent.name == "Se7"]
+    assert stack_of(decisions, "lax_4ch").first.path.parent.name == "Se6"
+    (seven,) = [
+        decision for decision in decisions if decision.stack.first.path.parent.name == "Se7"
+    ]
     assert seven.ambiguous
     assert not seven.sequence
     assert series_of(sax).image.shape == (6, 25, 208, 256)
@@ -465,13 +477,15 @@ def test_siemens_study_with_a_series_for_each_slice(tmp_path, real_data):
 
 def test_ge_study_with_all_slices_in_one_series(tmp_path, real_data):
     archive = real_data / "dicom" / "sunnybrook_ge" / "E774S5-shortAxis_lvContours.tar.gz"
-    decisions, _ = found_in(unpacked(archive, tmp_path))
-    sax = sequence(decisions)
+    decisions, _ = decided(unpacked(archive, tmp_path))
+    sax = stack_of(decisions)
     assert (sax.slices, sax.phases, sax.first.shape) == (20, 20, (256, 256))
-    assert np.allclose(np.diff(sax.heights_mm()), 5.0, atol=0.01)
+    assert np.allclose(np.diff(sax.slice_positions_mm()), 5.0, atol=0.01)
 
 
 def test_a_localizer_is_no_cine(real_data):
-    decisions, _ = found_in(real_data / "dicom" / "sunnybrook_scout")
+    decisions, _ = decided(real_data / "dicom" / "sunnybrook_scout")
     assert decisions
-    assert all(not one.sequence and one.reasons == ("localizer",) for one in decisions)
+    assert all(
+        not decision.sequence and decision.reasons == ("localizer",) for decision in decisions
+    )
