@@ -105,3 +105,24 @@ def target_grid(
     half = (np.array(new_shape[::-1]) - 1) / 2
     result[:3, 3] = middle[:3] - result[:3, :3] @ half
     return result, (new_shape[0], new_shape[1], new_shape[2])
+
+
+def box_mm(
+    voxels: NDArray[np.bool_], affine: NDArray[np.float64]
+) -> tuple[float, float, float, float, float, float] | None:
+    """Compute the corners of the smallest world-aligned box around the centres of voxels.
+
+    Args:
+        voxels: (Z, H, W), True for those inside.
+        affine: (4, 4), over voxel index (w, h, z).
+
+    Returns:
+        Corners (x0, y0, z0, x1, y1, z1) in mm; None where no voxel is True.
+    """
+    if not voxels.any():
+        return None
+    positions = np.argwhere(voxels)[:, ::-1]  # (N, 3), voxel index (w, h, z)
+    points = positions @ affine[:3, :3].T + affine[:3, 3]
+    x0, y0, z0 = (float(low) for low in points.min(axis=0))
+    x1, y1, z1 = (float(high) for high in points.max(axis=0))
+    return x0, y0, z0, x1, y1, z1

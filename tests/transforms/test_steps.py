@@ -6,7 +6,6 @@ import pytest
 from cmrvlm.errors import CmrvlmError
 from cmrvlm.study.orientation import LAYOUT, flip_slices
 from cmrvlm.study.study import Series, Study
-from cmrvlm.transforms.augment import Augment
 from cmrvlm.transforms.frames import SampleFrames, frames_to_keep
 from cmrvlm.transforms.grid import BaseToApex, ToGrid, heart_center_voxel
 from cmrvlm.transforms.intensity import PercentileIntensity
@@ -132,33 +131,6 @@ def test_sampling_keeps_frames_masks_times_and_phases_together(study):
         assert np.array_equal(after.image[:, frame], before.image[:, before.phases[phase]])
         assert np.array_equal(after.mask[:, frame], before.mask[:, before.phases[phase]])
         assert after.frame_times_ms[frame] == before.frame_times_ms[before.phases[phase]]
-
-
-def scaled(study):
-    return PercentileIntensity()(study)
-
-
-def test_augmentation_is_a_function_of_its_generator(study):
-    one, two, other = (Augment()(scaled(study), np.random.default_rng(seed)) for seed in (1, 1, 2))
-    assert np.array_equal(one.series["sax"].image, two.series["sax"].image)
-    assert not np.array_equal(one.series["sax"].image, other.series["sax"].image)
-
-
-def test_masks_move_with_their_images(study):
-    augment = Augment(
-        rotation_degrees=25,
-        shift_pixels=4,
-        gamma=0,
-        brightness=0,
-        noise=0,
-        geometry_probability=1.0,
-    )
-    lungs = {name: one for name, one in scaled(study).series.items() if name == "sax"}
-    moved = augment(study.with_series(lungs), np.random.default_rng(3)).series["sax"]
-    cavity, wall = moved.image[moved.mask == 1], moved.image[moved.mask == 2]
-    assert not np.array_equal(moved.mask, study.series["sax"].mask)
-    assert np.median(cavity) > 1.5 * np.median(wall)  # blood stays under the cavity's mask
-    assert set(np.unique(moved.mask)) <= set(np.unique(study.series["sax"].mask))
 
 
 def test_preprocessing_applies_and_describes_its_steps(study):
