@@ -5,6 +5,8 @@ import pytest
 from scipy.stats import entropy, pearsonr
 from sklearn.metrics import average_precision_score, f1_score, roc_auc_score
 from sksurv.metrics import brier_score, concordance_index_censored
+from torch import from_numpy
+from torchmetrics.functional.classification import binary_calibration_error
 
 from cmrvlm.metrics.agreement import Agreement, agreement_scores
 from cmrvlm.metrics.classification import macro_f1
@@ -100,6 +102,13 @@ def test_calibration_of_a_fair_and_of_a_boastful_model():
     assert CalibrationError(truth, [0.8] * 10).value == pytest.approx(0.0)
     assert CalibrationError(truth, [0.95] * 10).value == pytest.approx(0.15)
     assert CalibrationError(truth, [None] * 10).value is None
+
+
+def test_calibration_error_equals_torchmetrics(rng):
+    scores = rng.random(N)
+    truth = rng.random(N) < scores**2
+    expected = binary_calibration_error(from_numpy(scores), from_numpy(truth.astype(int)), 10)
+    assert CalibrationError(truth, scores).value == pytest.approx(float(expected), rel=1e-6)
 
 
 def survival(rng):
