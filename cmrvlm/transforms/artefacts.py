@@ -1,7 +1,7 @@
 """Artefacts of MRI that a configuration can add to the augmentation, made by TorchIO.
 
-They change grey values alone: masks, boxes and the numbers in texts stay true. Each is drawn once for a series and is
-the same in all its frames.
+They change grey values alone: masks, boxes and the numbers in texts stay true. Each is drawn once
+for a series and is the same in all its frames.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class Blur(Artefact):
 
 
 class Ghosting(Artefact):
-    """Repeated fainter copies along H or W, as breathing and pulsation cause them along the phase encoding.
+    """Fainter copies along H or W, as breathing causes them along the phase encoding.
 
     Args:
         probability: Share of series that have ghosts.

@@ -1,7 +1,8 @@
-"""Augmentation of training images by TorchIO. Every draw comes from the generator that is passed in.
+"""Augmentation of training images by TorchIO, drawn from the generator that is passed in.
 
-There are no flips: reports speak of septal and lateral walls, and a mirrored heart would make them wrong. There is no
-scaling either: diameters and volumes in the text would no longer be those of the image.
+There are no flips: reports speak of septal and lateral walls, and a mirrored heart would make them
+wrong. There is no scaling either: diameters and volumes in the text would no longer be those of the
+image.
 """
 
 from __future__ import annotations
@@ -24,8 +25,9 @@ _BOX_SEQUENCE = "sax"
 class Augment:
     """Rotate and shift in plane, then change contrast, add artefacts and noise.
 
-    Geometry and grey values are drawn for each series by itself and are the same for all its slices and frames, noise
-    aside. What comes in from outside the image is 0, and 255 (not annotated) in the mask, as in `ToGrid`.
+    Geometry and grey values are drawn for each series by itself. Noise aside, they are the same for
+    all its slices and frames. What comes in from outside the image is 0, and 255 (not annotated) in
+    the mask, as in `ToGrid`.
 
     Args:
         rotation_degrees: Largest rotation.
@@ -34,7 +36,8 @@ class Augment:
         brightness: Largest share by which grey values are scaled.
         noise: Largest standard deviation of added noise.
         geometry_probability: Share of series that are moved.
-        extra: Name to artefact, added in this order after contrast and before noise; None leaves one out.
+        extra: Name to artefact, added in this order after contrast and before noise; None leaves
+            one out.
     """
 
     def __init__(
@@ -60,7 +63,8 @@ class Augment:
         changed = dict(study.series)
         for name, series in study.series.items():
             motion = self._draw_motion(series, rng)
-            changed[name] = self._apply([*motion, *self._draw_grey_values(rng)], series, rng)
+            grey_values = self._draw_grey_values(rng)
+            changed[name] = self._apply([*motion, *grey_values], series, rng)
             if motion and name == _BOX_SEQUENCE:
                 boxes = _boxes_mm(changed[name], study.labels.boxes_mm)
                 study = replace(study, labels=replace(study.labels, boxes_mm=boxes))
@@ -82,7 +86,7 @@ class Augment:
         sigma = float(self.noise * rng.random())
         noise_seed = int(rng.integers(2**31))
         return [
-            # TorchIO's RandomGamma would draw one exponent for each frame, and the cine would flicker.
+            # RandomGamma would draw one exponent for each frame, and the cine would flicker.
             tio.Gamma(exponent, copy=False),
             tio.Lambda(lambda grey: grey * scale, types_to_apply=[tio.INTENSITY], copy=False),
             *(artefact.transform for artefact in self.extra),

@@ -20,24 +20,26 @@ MASK = "mask"
 def to_subject(series: Series) -> tio.Subject:
     """Build a TorchIO subject with image and mask of a series.
 
-    The frames become channels, so that TorchIO moves all of them alike. The affine holds the spacing alone: world axes
-    of the subject are columns, rows and slices, whatever the orientation of the patient. TorchIO rotates and shifts
-    along world axes and takes the third axis as the one through a single slice.
+    The frames become channels, so that TorchIO moves all of them alike. The affine holds the
+    spacing alone: world axes of the subject are columns, rows and slices, whatever the orientation
+    of the patient. TorchIO rotates and shifts along world axes and takes the third axis as the one
+    through a single slice.
 
     Args:
         series: Image and mask with axes (Z, T, H, W).
 
     Returns:
-        Subject with a float32 `image` and, where the series has a mask, a uint8 `mask`, both (T, W, H, Z). They share
-        no memory with the series.
+        Subject with a float32 `image` and, where the series has a mask, a uint8 `mask`, both
+        (T, W, H, Z). They share no memory with the series.
     """
     affine = np.diag([*series.spacing_mm[::-1], 1.0])
-    image = np.array(series.image, dtype=np.float32).transpose(1, 3, 2, 0)  # (T, W, H, Z)
-    subject = tio.Subject({IMAGE: tio.ScalarImage(tensor=torch.from_numpy(image), affine=affine)})
+    image = np.array(series.image, dtype=np.float32)
+    channels = torch.from_numpy(image).permute(1, 3, 2, 0)  # (T, W, H, Z)
+    subject = tio.Subject({IMAGE: tio.ScalarImage(tensor=channels, affine=affine)})
     if series.mask is not None:
-        mask = np.array(series.mask, dtype=np.uint8).transpose(1, 3, 2, 0)  # (T, W, H, Z)
-        label_map = tio.LabelMap(tensor=torch.from_numpy(mask), affine=affine)
-        subject.add_image(label_map, MASK)
+        mask = np.array(series.mask, dtype=np.uint8)
+        labels = torch.from_numpy(mask).permute(1, 3, 2, 0)  # (T, W, H, Z)
+        subject.add_image(tio.LabelMap(tensor=labels, affine=affine), MASK)
     return subject
 
 
@@ -67,7 +69,7 @@ def torchio_scope(seed: int) -> Iterator[None]:
     devices: list[int] = []
     if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
         devices = list(range(torch.cuda.device_count()))
-    # A volume of a cine is too small for threads to help, and the workers of a loader share the cores.
+    # A volume of a cine is too small for threads to help, and a loader's workers share the cores.
     threads = sitk.ProcessObject.GetGlobalDefaultNumberOfThreads()
     sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(1)
     try:
