@@ -8,7 +8,12 @@ from sksurv.metrics import brier_score, concordance_index_censored
 from torch import from_numpy
 from torchmetrics.functional.classification import binary_calibration_error
 
-from cmrvlm.metrics.agreement import Agreement, agreement_scores
+from cmrvlm.metrics.agreement import (
+    IntraclassCorrelation,
+    LimitOfAgreement,
+    Pearson,
+    agreement_scores,
+)
 from cmrvlm.metrics.classification import macro_f1
 from cmrvlm.metrics.statistic import (
     Auroc,
@@ -86,8 +91,9 @@ def test_icc_equals_the_analysis_of_variance(rng):
     rest = table - table.mean(axis=1, keepdims=True) - table.mean(axis=0) + grand
     error = (rest**2).sum() / ((N - 1) * (k - 1))
     expected = (rows - error) / (rows + (k - 1) * error + k * (columns - error) / N)
-    assert Agreement(list(table[:, 0]), list(table[:, 1]), "icc").value == pytest.approx(expected)
-    assert Agreement(list(x), list(x), "icc").value == pytest.approx(1.0)
+    icc = IntraclassCorrelation(list(table[:, 0]), list(table[:, 1]))
+    assert icc.value == pytest.approx(expected)
+    assert IntraclassCorrelation(list(x), list(x)).value == pytest.approx(1.0)
 
 
 def test_missing_pairs_are_undefined_and_counted():
@@ -164,9 +170,9 @@ def statistics(rng):
             "precision": AveragePrecision(pick(truth), pick(scores)),
             "calibration": CalibrationError(pick(truth), pick(np.clip(scores, 0, 1))),
             "entropy": Distribution(pick(words), "entropy"),
-            "pearson": Agreement(pick(said), pick(values), "pearson"),
-            "icc": Agreement(pick(said), pick(values), "icc"),
-            "upper": Agreement(pick(said), pick(values), "upper_limit"),
+            "pearson": Pearson(pick(said), pick(values)),
+            "icc": IntraclassCorrelation(pick(said), pick(values)),
+            "upper": LimitOfAgreement(pick(said), pick(values), 1.96),
             "mean of": MeanOf([Auroc(pick(truth), pick(scores)), Auroc(pick(truth), pick(said))]),
             "concordance": Concordance(pick(months), pick(events), pick(risks)),
         }
