@@ -7,7 +7,15 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from cmrvlm.metrics.statistic import Mean, Statistic, Values, Weights, as_values, divide
+from cmrvlm.metrics.statistic import (
+    Mean,
+    OptionalValues,
+    Statistic,
+    Values,
+    Weights,
+    as_values,
+    divide,
+)
 
 # Limits of agreement: bias +- 1.96 SD of the differences (Bland and Altman, Lancet 1986).
 LIMIT = 1.96
@@ -21,15 +29,13 @@ class PairStatistic(Statistic):
         truth: True values, None where unknown.
     """
 
-    def __init__(self, predicted: Sequence[float | None], truth: Sequence[float | None]) -> None:
+    def __init__(self, predicted: OptionalValues, truth: OptionalValues) -> None:
         predictions = as_values(predicted)
         truths = as_values(truth)
-        self.known = ~(np.isnan(predictions) | np.isnan(truths))
+        self.known = ~np.isnan(predictions) & ~np.isnan(truths)
         self.predicted = predictions[self.known]
         self.truth = truths[self.known]
-        self.size = len(predictions)
-        self.n = int(self.known.sum())
-        self.undefined = int((~self.known).sum())
+        self._count(self.known)
 
     def _values(self, weights: Weights) -> Weights:
         """Return the values (B,) for weights (B, N)."""
@@ -78,9 +84,7 @@ class LimitOfAgreement(PairStatistic):
         sds: Multiple of the standard deviation, negative for the lower limit.
     """
 
-    def __init__(
-        self, predicted: Sequence[float | None], truth: Sequence[float | None], sds: float
-    ) -> None:
+    def __init__(self, predicted: OptionalValues, truth: OptionalValues, sds: float) -> None:
         super().__init__(predicted, truth)
         self.sds = sds
 

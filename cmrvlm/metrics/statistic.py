@@ -19,11 +19,13 @@ from cmrvlm.errors import CmrvlmError
 
 Weights = NDArray[np.float64]
 Values = NDArray[np.float64]
+OptionalValues = Sequence[float | None] | NDArray[Any]
 
 
-def as_values(values: Sequence[float | None] | NDArray[Any]) -> Values:
+def as_values(values: OptionalValues) -> Values:
     """Return (N,) values as float64 with NaN for None."""
-    return np.array([np.nan if value is None else value for value in values], dtype=np.float64)
+    # NumPy reads None as NaN.
+    return np.array(values, dtype=np.float64)
 
 
 def divide(numerator: Weights, denominator: Weights) -> Weights:
@@ -54,6 +56,12 @@ class Statistic(ABC):
     def _values(self, weights: Weights) -> Weights:
         """Compute values (B,) for weights (B, N)."""
 
+    def _count(self, known: NDArray[np.bool_]) -> None:
+        """Count the answers whose value is known (N,), and the others as undefined."""
+        self.size = len(known)
+        self.n = int(known.sum())
+        self.undefined = self.size - self.n
+
     @property
     def value(self) -> float | None:
         """Value over all answers, each counted once; None when undefined."""
@@ -73,12 +81,10 @@ class Mean(Statistic):
         values: Value of each answer; None does not count and is counted as undefined.
     """
 
-    def __init__(self, values: Sequence[float | None] | NDArray[Any]) -> None:
+    def __init__(self, values: OptionalValues) -> None:
         self.values = as_values(values)
         self.known = ~np.isnan(self.values)
-        self.size = len(self.values)
-        self.n = int(self.known.sum())
-        self.undefined = int((~self.known).sum())
+        self._count(self.known)
 
     def _values(self, weights: Weights) -> Weights:
         """Return the weighted means (B,) for weights (B, N)."""
@@ -140,8 +146,8 @@ class Ratio(Statistic):
 
     def __init__(
         self,
-        numerators: Sequence[float] | NDArray[Any],
-        denominators: Sequence[float] | NDArray[Any],
+        numerators: OptionalValues,
+        denominators: OptionalValues,
     ) -> None:
         self.numerators = as_values(numerators)
         self.denominators = as_values(denominators)
@@ -227,10 +233,8 @@ class Ranking(Statistic):
     def __init__(self, truth: Sequence[bool | None], scores: Sequence[float | None]) -> None:
         self.scores = as_values(scores)
         self.truth = as_values(truth)
-        self.known = ~(np.isnan(self.scores) | np.isnan(self.truth))
-        self.size = len(self.truth)
-        self.n = int(self.known.sum())
-        self.undefined = int((~self.known).sum())
+        self.known = ~np.isnan(self.scores) & ~np.isnan(self.truth)
+        self._count(self.known)
 
 
 class Auroc(Ranking):

@@ -39,9 +39,7 @@ class Concordance(Statistic):
 
         self.comparable = comparable.astype(np.float64)
         self.concordant = np.where(comparable, concordant, 0.0)
-        self.size = len(time)
-        self.n = int(known.sum())
-        self.undefined = int((~known).sum())
+        self._count(known)
 
     def _values(self, weights: Weights) -> Weights:
         """Return the C-indices (B,) for weights (B, N)."""
