@@ -41,6 +41,7 @@ SLOTS: dict[str, tuple[str, ...]] = {
     "transform.preprocessing": ("cmrvlm.transforms.preprocessing.Preprocessing",),
     "transform.preprocessing.steps.*": ("cmrvlm.transforms.step.Step",),
     "transform.augmentation": ("cmrvlm.transforms.augment.Augment",),
+    "transform.augmentation.extra.*": ("cmrvlm.transforms.artefacts.Artefact",),
     "mix": ("cmrvlm.tasks.mixture.Mixture",),
     "mix.tasks.*": ("cmrvlm.tasks.base.Task",),
     "encoders.*": ("cmrvlm.encoders.base.Encoder",),

@@ -1,82 +1,157 @@
-"""Agreement of measured with true numbers: what a Bland-Altman page shows, with correlation and ICC."""
+"""Agreement of predicted with true numbers: Bland-Altman limits, correlation and ICC."""
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Sequence
 
 import numpy as np
 
-from cmrvlm.metrics.statistic import Mean, Statistic, Weights, as_values, divide
-
-LIMIT = (
-    1.96  # limits of agreement: bias +- 1.96 SD of the differences (Bland and Altman, Lancet 1986)
+from cmrvlm.metrics.statistic import (
+    Mean,
+    OptionalValues,
+    Statistic,
+    Values,
+    Weights,
+    as_values,
+    divide,
 )
 
+# Limits of agreement: bias +- 1.96 SD of the differences (Bland and Altman, Lancet 1986).
+LIMIT = 1.96
 
-class Agreement(Statistic):
-    """A statistic of pairs by their weighted moments.
+
+class PairStatistic(Statistic):
+    """Base of statistics of (predicted, true) pairs by their weighted moments.
 
     Args:
-        said: Predicted values, None where the answer holds none.
+        predicted: Predicted values, None where the answer holds none.
         truth: True values, None where unknown.
-        kind: `lower_limit`, `upper_limit`, `pearson` or `icc`: two-way random, absolute agreement, single measurement,
-            ICC(2,1) of Shrout and Fleiss, Psychol Bull 1979.
     """
 
-    def __init__(
-        self, said: Sequence[float | None], truth: Sequence[float | None], kind: str
-    ) -> None:
-        self.said, self.truth, self.kind = as_values(said), as_values(truth), kind
-        self.known = ~(np.isnan(self.said) | np.isnan(self.truth))
-        self.size = len(self.said)
-        self.n, self.undefined = int(self.known.sum()), int((~self.known).sum())
+    def __init__(self, predicted: OptionalValues, truth: OptionalValues) -> None:
+        predictions = as_values(predicted)
+        truths = as_values(truth)
+        self.known = ~np.isnan(predictions) & ~np.isnan(truths)
+        self.predicted = predictions[self.known]
+        self.truth = truths[self.known]
+        self._count(self.known)
 
     def _values(self, weights: Weights) -> Weights:
-        own, x, y = weights[:, self.known], self.said[self.known], self.truth[self.known]
-        count = own.sum(axis=1)
-        many = np.where(count > 1, count, 0.0)
-
-        def mean(values: Weights) -> Weights:
-            return divide(own @ values, many)
-
-        def product(a: Weights, b: Weights) -> Weights:
-            """Sum of products of deviations, from centred values so that nothing cancels."""
-            a, b = a - a.mean(), b - b.mean()
-            return own @ (a * b) - mean(a) * mean(b) * count
-
-        if not len(x):
+        """Return the values (B,) for weights (B, N)."""
+        if self.n == 0:
             return np.full(len(weights), np.nan)
-        if self.kind == "pearson":
-            return divide(product(x, y), np.sqrt(np.clip(product(x, x) * product(y, y), 0, None)))
-        if self.kind == "icc":
-            subjects = 2 * divide(product((x + y) / 2, (x + y) / 2), many - 1)
-            raters = count * (mean(x) - mean(y)) ** 2 / 2
-            error = divide(product(x - y, x - y) / 2, many - 1)
-            return divide(
-                subjects - error, subjects + error + 2 * (raters - error) / np.maximum(count, 1)
-            )
-        spread = np.sqrt(np.clip(divide(product(x - y, x - y), many - 1), 0, None))
-        return mean(x - y) + (LIMIT if self.kind == "upper_limit" else -LIMIT) * spread
+        return self._of_pairs(_Moments(weights[:, self.known]))
+
+    @abstractmethod
+    def _of_pairs(self, moments: _Moments) -> Weights:
+        """Return the values (B,) from the weighted moments of the K known pairs."""
+
+
+class _Moments:
+    """Weighted means and sums of products of deviations, for B resamples at once.
+
+    Args:
+        weights: (B, K).
+    """
+
+    def __init__(self, weights: Weights) -> None:
+        self.weights = weights
+        self.count = weights.sum(axis=1)  # (B,)
+        # A single pair has no spread: with 0 its mean is undefined, and all that follows.
+        self.count_of_many = np.where(self.count > 1, self.count, 0.0)
+        self.degrees_of_freedom = self.count_of_many - 1
+
+    def mean(self, values: Values) -> Weights:
+        """Return the weighted means (B,) of values (K,)."""
+        return divide(self.weights @ values, self.count_of_many)
+
+    def product(self, first: Values, second: Values) -> Weights:
+        """Return the weighted sums (B,) of products of deviations of two times (K,) values."""
+        # Centred first, so that nothing cancels.
+        first = first - first.mean()
+        second = second - second.mean()
+        means = self.mean(first) * self.mean(second)
+        return self.weights @ (first * second) - means * self.count
+
+
+class LimitOfAgreement(PairStatistic):
+    """Bland-Altman limit: bias plus a multiple of the standard deviation of the differences.
+
+    Args:
+        predicted: Predicted values, None where the answer holds none.
+        truth: True values, None where unknown.
+        sds: Multiple of the standard deviation, negative for the lower limit.
+    """
+
+    def __init__(self, predicted: OptionalValues, truth: OptionalValues, sds: float) -> None:
+        super().__init__(predicted, truth)
+        self.sds = sds
+
+    def _of_pairs(self, moments: _Moments) -> Weights:
+        """Return the limits (B,)."""
+        differences = self.predicted - self.truth
+        squares = moments.product(differences, differences)
+        variance = divide(squares, moments.degrees_of_freedom)
+        return moments.mean(differences) + self.sds * np.sqrt(np.clip(variance, 0, None))
+
+
+class Pearson(PairStatistic):
+    """Pearson's correlation coefficient."""
+
+    def _of_pairs(self, moments: _Moments) -> Weights:
+        """Return the coefficients (B,)."""
+        squares_predicted = moments.product(self.predicted, self.predicted)
+        squares_truth = moments.product(self.truth, self.truth)
+        scale = np.sqrt(np.clip(squares_predicted * squares_truth, 0, None))
+        return divide(moments.product(self.predicted, self.truth), scale)
+
+
+class IntraclassCorrelation(PairStatistic):
+    """Intraclass correlation: two-way random, absolute agreement, single measurement.
+
+    ICC(2,1) of Shrout and Fleiss, Psychol Bull 1979, with prediction and truth as the two raters.
+    """
+
+    def _of_pairs(self, moments: _Moments) -> Weights:
+        """Return the coefficients (B,) from mean squares of subjects, raters and error."""
+        averages = (self.predicted + self.truth) / 2
+        differences = self.predicted - self.truth
+        freedom = moments.degrees_of_freedom
+        subjects = 2 * divide(moments.product(averages, averages), freedom)
+        gap = moments.mean(self.predicted) - moments.mean(self.truth)
+        raters = moments.count * gap**2 / 2
+        error = divide(moments.product(differences, differences) / 2, freedom)
+        rater_share = 2 * (raters - error) / np.maximum(moments.count, 1)
+        return divide(subjects - error, subjects + error + rater_share)
 
 
 def agreement_scores(
-    said: Sequence[float | None], truth: Sequence[float | None], name: str
+    predicted: Sequence[float | None], truth: Sequence[float | None], name: str
 ) -> dict[str, Statistic]:
-    """Bias, limits of agreement, mean absolute error, Pearson and ICC of one measurement.
+    """Return bias, limits of agreement, mean absolute error, Pearson and ICC of a measurement.
 
     Args:
-        said: Predicted values, None where the answer holds none: undefined, and counted.
-        truth: True values.
-        name: Measurement with its unit, `lvef_percent`; the unit stays at the end of names that have it.
+        predicted: Predicted values, None where the answer holds none: undefined, and counted.
+        truth: True values, None where unknown.
+        name: Measurement with its unit, `lvef_percent`; the unit stays at the end of the names of
+            scores that have it.
     """
     base, unit = name.rsplit("_", 1)
-    pairs = list(zip(said, truth, strict=True))
-    differences = [None if s is None or t is None else s - t for s, t in pairs]
+    differences: list[float | None] = []
+    absolute: list[float | None] = []
+    for prediction, true_value in zip(predicted, truth, strict=True):
+        if prediction is None or true_value is None:
+            differences.append(None)
+            absolute.append(None)
+        else:
+            differences.append(prediction - true_value)
+            absolute.append(abs(prediction - true_value))
     return {
-        f"{base}_mae_{unit}": Mean([None if d is None else abs(d) for d in differences]),
+        f"{base}_mae_{unit}": Mean(absolute),
         f"{base}_bias_{unit}": Mean(differences),
-        f"{base}_lower_limit_{unit}": Agreement(said, truth, "lower_limit"),
-        f"{base}_upper_limit_{unit}": Agreement(said, truth, "upper_limit"),
-        f"{base}_pearson": Agreement(said, truth, "pearson"),
-        f"{base}_icc": Agreement(said, truth, "icc"),
+        f"{base}_lower_limit_{unit}": LimitOfAgreement(predicted, truth, -LIMIT),
+        f"{base}_upper_limit_{unit}": LimitOfAgreement(predicted, truth, LIMIT),
+        f"{base}_pearson": Pearson(predicted, truth),
+        f"{base}_icc": IntraclassCorrelation(predicted, truth),
     }

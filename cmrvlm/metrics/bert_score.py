@@ -1,4 +1,4 @@
-"""BERTScore from a model on this disk. It is off unless a path is given, and nothing is ever fetched."""
+"""BERTScore by a model on this disk. It is off unless a path is given, and nothing is fetched."""
 
 from __future__ import annotations
 
@@ -21,7 +21,11 @@ MAX_TOKENS = 512
 
 
 def check_bert_model(path: str, layers: int) -> None:
-    """Refuse a model that is not there before any answer is generated.
+    """Refuse a model that is missing or too shallow before any answer is generated.
+
+    Args:
+        path: Folder of a BERT model.
+        layers: Layer whose hidden states are compared.
 
     Raises:
         CmrvlmError: The folder holds no model, or it has fewer layers.
@@ -33,7 +37,8 @@ def check_bert_model(path: str, layers: int) -> None:
             field="bert_score.path",
             remedy="Give the folder of a BERT model, or null to leave BERTScore out.",
         )
-    depth = int(_loaded(path)[0].config.num_hidden_layers)
+    model, _ = _load(path)
+    depth = int(model.config.num_hidden_layers)
     if not 1 <= layers <= depth:
         raise CmrvlmError(
             f"the model has {depth} layers, layer {layers} was asked for",
@@ -44,12 +49,13 @@ def check_bert_model(path: str, layers: int) -> None:
 
 
 @lru_cache(maxsize=1)
-def _loaded(path: str) -> tuple[Any, Any]:
-    closed: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
+def _load(path: str) -> tuple[Any, Any]:
+    """Load model and tokenizer from a folder, without network access or foreign code."""
+    local: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
     check_no_adapter(path, "bert_score.path")
     try:
-        model = AutoModel.from_pretrained(path, attn_implementation="eager", **closed)
-        return model.eval(), AutoTokenizer.from_pretrained(path, **closed)
+        model = AutoModel.from_pretrained(path, attn_implementation="eager", **local)
+        return model.eval(), AutoTokenizer.from_pretrained(path, **local)
     except (OSError, ValueError) as error:
         raise CmrvlmError(
             f"the model cannot be loaded ({error})",
@@ -60,9 +66,15 @@ def _loaded(path: str) -> tuple[Any, Any]:
 
 
 @torch.no_grad()
-def _tokens(text: str, path: str, layers: int) -> Tensor:
-    """Unit vectors (tokens, width) of a text's tokens at a layer, special tokens left out."""
-    model, tokenizer = _loaded(path)
+def _token_vectors(text: str, path: str, layers: int) -> Tensor:
+    """Return the unit vectors (tokens, width) of a text at a layer, special tokens left out.
+
+    Args:
+        text: Text to embed, cut at `MAX_TOKENS`.
+        path: Folder of the model.
+        layers: Layer whose hidden states are taken.
+    """
+    model, tokenizer = _load(path)
     encoded = tokenizer(
         text,
         return_tensors="pt",
@@ -70,33 +82,47 @@ def _tokens(text: str, path: str, layers: int) -> Tensor:
         max_length=MAX_TOKENS,
         return_special_tokens_mask=True,
     )
-    special = encoded.pop("special_tokens_mask")[0].bool()
-    hidden = model(
+    is_special = encoded.pop("special_tokens_mask")[0].bool()
+    output = model(
         input_ids=encoded["input_ids"],
         attention_mask=encoded["attention_mask"],
         output_hidden_states=True,
     )
-    return normalize(hidden.hidden_states[layers][0][~special], dim=-1)
+    hidden = output.hidden_states[layers][0]  # (tokens, width)
+    return normalize(hidden[~is_special], dim=-1)
 
 
-def bert_f1(said: str, truth: str, path: str, layers: int) -> float:
-    """Harmonic mean of precision and recall by greedy cosine matching of tokens (Zhang et al., ICLR 2020).
+def bert_f1(predicted: str, truth: str, path: str, layers: int) -> float:
+    """Compute the harmonic mean of precision and recall by greedy cosine matching of tokens.
 
-    Without weights by rarity and without rescaling. A pair of texts is scored by itself: the implementation in
-    torchmetrics 1.9 mixes up pairs of different length. An empty text scores 0.
+    Zhang et al., ICLR 2020, without weights by rarity and without rescaling. Each pair of texts is
+    scored by itself: the implementation in torchmetrics 1.9 mixes up pairs of different length.
+
+    Args:
+        predicted: Generated text; an empty one scores 0.
+        truth: Reference text; an empty one scores 0.
+        path: Folder of the model.
+        layers: Layer whose hidden states are compared.
     """
-    if not said.strip() or not truth.strip():
+    if not predicted.strip() or not truth.strip():
         return 0.0
-    one, two = (_tokens(text, path, layers) for text in (said, truth))
-    alike = one @ two.T
-    precision, recall = float(alike.max(dim=1).values.mean()), float(alike.max(dim=0).values.mean())
+    predicted_vectors = _token_vectors(predicted, path, layers)
+    true_vectors = _token_vectors(truth, path, layers)
+    similarity = predicted_vectors @ true_vectors.T  # (predicted tokens, true tokens)
+    precision = float(similarity.max(dim=1).values.mean())
+    recall = float(similarity.max(dim=0).values.mean())
     return 2 * precision * recall / (precision + recall)
 
 
 def bert_scores(answers: Sequence[AnswerWithTruth], path: str, layers: int) -> dict[str, Statistic]:
-    """F1 of BERTScore of each answer against its reference."""
-    return {
-        "bert_score_f1": Mean(
-            [bert_f1(a.text, a.instruction.reference, path, layers) for a in answers]
-        )
-    }
+    """Return the mean BERTScore F1 of answers against their references.
+
+    Args:
+        answers: Answers to questions about text.
+        path: Folder of the model.
+        layers: Layer whose hidden states are compared.
+    """
+    values = [
+        bert_f1(answer.text, answer.instruction.reference, path, layers) for answer in answers
+    ]
+    return {"bert_score_f1": Mean(values)}

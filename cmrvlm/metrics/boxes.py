@@ -1,4 +1,4 @@
-"""Boxes around structures, in voxels: first and last index past it along (Z, H, W)."""
+"""Boxes around structures, in voxels along (Z, H, W), ends exclusive."""
 
 from __future__ import annotations
 
@@ -11,19 +11,32 @@ Box = tuple[int, int, int, int, int, int]
 
 
 def box_of(mask: NDArray[np.bool_]) -> Box | None:
-    """Smallest box (z0, h0, w0, z1, h1, w1) that holds a mask (Z, H, W), ends exclusive; None for an empty one."""
+    """Find the smallest box that holds a mask.
+
+    Args:
+        mask: (Z, H, W).
+
+    Returns:
+        (z0, h0, w0, z1, h1, w1), ends exclusive; None for an empty mask.
+    """
     if not mask.any():
         return None
-    edges = [
-        np.flatnonzero(mask.any(axis=tuple(a for a in range(3) if a != axis))) for axis in range(3)
-    ]
-    low = [int(edge[0]) for edge in edges]
-    high = [int(edge[-1]) + 1 for edge in edges]
-    return (low[0], low[1], low[2], high[0], high[1], high[2])
+    voxel_index = np.argwhere(mask)  # (N, 3)
+    z0, h0, w0 = voxel_index.min(axis=0).tolist()
+    z1, h1, w1 = (voxel_index.max(axis=0) + 1).tolist()
+    return z0, h0, w0, z1, h1, w1
 
 
-def box_iou(a: Box, b: Box) -> float:
-    """Volume of the intersection over volume of the union."""
-    overlap = math.prod(max(0, min(a[k + 3], b[k + 3]) - max(a[k], b[k])) for k in range(3))
-    volume_a, volume_b = (math.prod(box[k + 3] - box[k] for k in range(3)) for box in (a, b))
-    return overlap / (volume_a + volume_b - overlap)
+def box_iou(first: Box, second: Box) -> float:
+    """Return the volume of the intersection of two boxes over that of their union."""
+    low = np.maximum(first[:3], second[:3])
+    high = np.minimum(first[3:], second[3:])
+    overlap = math.prod(np.maximum(high - low, 0).tolist())
+    union = _volume(first) + _volume(second) - overlap
+    return overlap / union
+
+
+def _volume(box: Box) -> int:
+    """Return the number of voxels in a box."""
+    z0, h0, w0, z1, h1, w1 = box
+    return (z1 - z0) * (h1 - h0) * (w1 - w0)

@@ -1,7 +1,8 @@
-"""Overlap and distance of predicted and true structures, on the model's grid with its spacing in mm.
+"""Overlap and distance of predicted and true structures, on the model's grid with its spacing.
 
-Convention for empties: truth and prediction both empty is not defined (None, counted). One of them empty has a Dice of
-0 and no distance (None, counted): a large number in its place would be made up. Voxels with 255 are in neither.
+Where truth and prediction are both empty, the score is not defined (None, counted). Where one of
+them is empty, Dice is 0 and there is no distance (None, counted): a large number in its place would
+be made up. Voxels with 255 (not annotated) belong to neither.
 """
 
 from __future__ import annotations
@@ -20,18 +21,40 @@ from cmrvlm.metrics.statistic import Mean, Statistic
 from cmrvlm.study.vocabulary import NOT_ANNOTATED
 
 Mask = NDArray[np.bool_]
+Scores = dict[str, float | None]
+
+# Scores of a mask answer, in the order in which they are listed.
+MASK_SCORES = (
+    "dice",
+    "dice_ed",
+    "dice_es",
+    "hd95_mm",
+    "hd95_ed_mm",
+    "hd95_es_mm",
+    "asd_mm",
+    "asd_ed_mm",
+    "asd_es_mm",
+    "false_positive_slices",
+    "missed_slices",
+    "presence_sensitivity",
+    "presence_specificity",
+    "mask_share",
+)
 
 
 def dice(predicted: Mask, truth: Mask) -> float | None:
-    """2 |A and B| / (|A| + |B|); None when both are empty."""
+    """Return 2 |A and B| / (|A| + |B|) of two masks of one shape; None when both are empty."""
     total = int(predicted.sum(dtype=np.int64)) + int(truth.sum(dtype=np.int64))
-    return None if total == 0 else 2 * int((predicted & truth).sum(dtype=np.int64)) / total
+    if total == 0:
+        return None
+    overlap = int((predicted & truth).sum(dtype=np.int64))
+    return 2 * overlap / total
 
 
 def surface_distances_mm(
     predicted: Mask, truth: Mask, spacing_mm: Sequence[float]
 ) -> tuple[float, float] | None:
-    """95th percentile of the Hausdorff distance, and mean symmetric surface distance, in mm.
+    """Compute the distances between the surfaces of two masks.
 
     Surfaces are those of the whole stack; a single slice is measured in its plane.
 
@@ -41,101 +64,143 @@ def surface_distances_mm(
         spacing_mm: Along (Z, H, W).
 
     Returns:
-        None when either is empty.
+        95th percentile of the Hausdorff distance and mean symmetric surface distance in mm; None
+        when either mask is empty.
     """
     if not predicted.any() or not truth.any():
         return None
+    # Only the box around both, with a margin of one voxel, is measured: the distances are the same.
     box = box_of(predicted | truth)
     assert box is not None
     inside = tuple(slice(max(0, box[k] - 1), box[k + 3] + 1) for k in range(3))
-    a, b = (
-        torch.from_numpy(one[inside].astype(np.float32))[None, None] for one in (predicted, truth)
-    )
-    spacing = [float(v) for v in spacing_mm]
-    if a.shape[2] == 1:
-        a, b, spacing = a[:, :, 0], b[:, :, 0], spacing[1:]
+    first = torch.from_numpy(predicted[inside].astype(np.float32))[None, None]  # (1, 1, Z, H, W)
+    second = torch.from_numpy(truth[inside].astype(np.float32))[None, None]
+    spacing = [float(distance) for distance in spacing_mm]
+    if first.shape[2] == 1:
+        first = first[:, :, 0]  # (1, 1, H, W)
+        second = second[:, :, 0]
+        spacing = spacing[1:]
     settings = {"include_background": True, "spacing": spacing}
-    far = compute_hausdorff_distance(a, b, percentile=95, **settings)
-    mean = compute_average_surface_distance(a, b, symmetric=True, **settings)
-    return float(far), float(mean)
+    hausdorff = compute_hausdorff_distance(first, second, percentile=95, **settings)
+    mean = compute_average_surface_distance(first, second, symmetric=True, **settings)
+    return float(hausdorff), float(mean)
 
 
 def mask_scores(answers: Sequence[AnswerWithTruth]) -> dict[str, Statistic]:
-    """Dice over the frames asked, distances averaged over them, both by phase where known, and the share of masks.
+    """Return the scores of answers that outline a structure.
 
-    Slices in which only the prediction, or only the truth, has the structure are counted for each answer. Whether the
-    structure is there at all is a test with a sensitivity and a specificity. An answer that neither gives a mask nor
-    says that there is nothing is scored as an empty mask, and missed in `mask_share`.
+    Dice is over the frames of the question, distances are averaged over them, both also by phase
+    where known. Slices in which only the prediction, or only the truth, has the structure are
+    counted for each answer. Presence of the structure is a test with a sensitivity and a
+    specificity. An answer that neither gives a mask nor says that there is nothing is scored as an
+    empty mask, and missed in `mask_share`.
     """
-    counted = (
-        "false_positive_slices",
-        "missed_slices",
-        "presence_sensitivity",
-        "presence_specificity",
-    )
-    names = [
-        f"{kind}{phase}{unit}"
-        for kind, unit in (("dice", ""), ("hd95", "_mm"), ("asd", "_mm"))
-        for phase in ("", "_ed", "_es")
-    ]
-    columns: dict[str, list[float | None]] = {
-        name: [None] * len(answers) for name in (*names, *counted)
-    }
-    given: list[float | None] = [None] * len(answers)
-    for row, answer in enumerate(answers):
-        target = answer.instruction.region
-        if target is None or answer.truth_mask is None or answer.spacing_mm is None:
+    scores = [_scores_of_answer(answer) for answer in answers]
+    return {name: Mean([one.get(name) for one in scores]) for name in MASK_SCORES}
+
+
+def _scores_of_answer(answer: AnswerWithTruth) -> Scores:
+    """Return the defined scores of one answer by name."""
+    target = answer.instruction.region
+    if target is None or answer.truth_mask is None or answer.spacing_mm is None:
+        return {}
+    known = answer.truth_mask != NOT_ANNOTATED
+    truth = np.isin(answer.truth_mask, target.values) & known
+    predicted = np.zeros_like(truth)
+    if answer.mask is not None:
+        predicted = answer.mask & known
+
+    scores: Scores = {"dice": dice(predicted, truth), "mask_share": float(answer.mask is not None)}
+    if known.any():
+        scores |= _presence(predicted, truth)
+    predicted_slices = predicted.any(axis=(2, 3))  # (Z, F)
+    true_slices = truth.any(axis=(2, 3))  # (Z, F)
+    scores["false_positive_slices"] = float((predicted_slices & ~true_slices).sum())
+    scores["missed_slices"] = float((true_slices & ~predicted_slices).sum())
+    return scores | _scores_of_frames(predicted, truth, target.phases, answer.spacing_mm)
+
+
+def _presence(predicted: Mask, truth: Mask) -> Scores:
+    """Return 1 or 0 for masks (Z, F, H, W) that agree or not on whether a structure is there."""
+    correct = float(bool(predicted.any()) == bool(truth.any()))
+    if truth.any():
+        return {"presence_sensitivity": correct}
+    return {"presence_specificity": correct}
+
+
+def _scores_of_frames(
+    predicted: Mask,
+    truth: Mask,
+    phases: Sequence[str | None],
+    spacing_mm: tuple[float, float, float],
+) -> Scores:
+    """Return distances averaged over frames, and Dice and distances of those of a known phase.
+
+    Args:
+        predicted: (Z, F, H, W).
+        truth: (Z, F, H, W).
+        phases: Phase of each of the F frames, None where unknown.
+        spacing_mm: Along (Z, H, W).
+    """
+    scores: Scores = {}
+    distances_of_frames = []
+    for frame, phase in enumerate(phases):
+        distances = surface_distances_mm(predicted[:, frame], truth[:, frame], spacing_mm)
+        if distances is not None:
+            distances_of_frames.append(distances)
+        if phase is None:
             continue
-        known = answer.truth_mask != NOT_ANNOTATED
-        truth = np.isin(answer.truth_mask, target.values) & known
-        predicted = np.zeros_like(truth) if answer.mask is None else answer.mask & known
-        given[row] = float(answer.mask is not None)
-        columns["dice"][row] = dice(predicted, truth)
-        presence = "presence_sensitivity" if truth.any() else "presence_specificity"
-        columns[presence][row] = (
-            float(bool(predicted.any()) == bool(truth.any())) if known.any() else None
-        )
-        said, there = predicted.any(axis=(2, 3)), truth.any(axis=(2, 3))  # (Z, F)
-        columns["false_positive_slices"][row] = float((said & ~there).sum())
-        columns["missed_slices"][row] = float((there & ~said).sum())
-        far, near = [], []
-        for index, phase in enumerate(target.phases):
-            distances = surface_distances_mm(
-                predicted[:, index], truth[:, index], answer.spacing_mm
-            )
-            if distances:
-                far.append(distances[0])
-                near.append(distances[1])
-            if phase is not None:
-                columns[f"dice_{phase}"][row] = dice(predicted[:, index], truth[:, index])
-                columns[f"hd95_{phase}_mm"][row] = distances[0] if distances else None
-                columns[f"asd_{phase}_mm"][row] = distances[1] if distances else None
-        if len(far) == len(target.phases):
-            columns["hd95_mm"][row], columns["asd_mm"][row] = (
-                float(np.mean(far)),
-                float(np.mean(near)),
-            )
-    scores: dict[str, Statistic] = {name: Mean(values) for name, values in columns.items()}
-    return scores | {"mask_share": Mean(given)}
+        hausdorff, mean = distances or (None, None)
+        scores[f"dice_{phase}"] = dice(predicted[:, frame], truth[:, frame])
+        scores[f"hd95_{phase}_mm"] = hausdorff
+        scores[f"asd_{phase}_mm"] = mean
+    # A mean over some of the frames would hide those that have no distance.
+    if distances_of_frames and len(distances_of_frames) == len(phases):
+        all_hausdorff, all_means = zip(*distances_of_frames, strict=True)
+        scores["hd95_mm"] = float(np.mean(all_hausdorff))
+        scores["asd_mm"] = float(np.mean(all_means))
+    return scores
 
 
 def box_scores(answers: Sequence[AnswerWithTruth]) -> dict[str, Statistic]:
-    """Intersection over union of the boxes, the share of at least one half, and the share of answers with a box.
+    """Return intersection over union of boxes, the share of at least one half, and of a box given.
 
-    An answer without a box where there is a structure has an IoU of 0; where there is none it is not defined.
+    An answer without a box where there is a structure has an overlap of 0; where there is no
+    structure the overlap is not defined.
     """
-    overlaps: list[float | None] = []
-    given: list[float] = []
+    overlaps = []
+    at_least_half: list[float | None] = []
+    box_given = []
     for answer in answers:
-        target = answer.instruction.region
-        truth, known = None, None
-        if target is not None and answer.truth_mask is not None:
-            known = answer.truth_mask[:, 0] != NOT_ANNOTATED
-            truth = box_of(np.isin(answer.truth_mask, target.values)[:, 0])
-        said = None
-        if answer.mask is not None:
-            said = box_of(answer.mask[:, 0] if known is None else answer.mask[:, 0] & known)
-        given.append(float(said is not None))
-        overlaps.append(None if truth is None else 0.0 if said is None else box_iou(said, truth))
-    half = [None if one is None else float(one >= 0.5) for one in overlaps]
-    return {"iou": Mean(overlaps), "half_overlap_share": Mean(half), "box_share": Mean(given)}
+        overlap, has_box = _box_overlap(answer)
+        overlaps.append(overlap)
+        at_least_half.append(None if overlap is None else float(overlap >= 0.5))
+        box_given.append(float(has_box))
+    return {
+        "iou": Mean(overlaps),
+        "half_overlap_share": Mean(at_least_half),
+        "box_share": Mean(box_given),
+    }
+
+
+def _box_overlap(answer: AnswerWithTruth) -> tuple[float | None, bool]:
+    """Return the overlap of an answer's box with the true one, and whether the answer has a box."""
+    target = answer.instruction.region
+    predicted = None
+    if answer.mask is not None:
+        predicted = answer.mask[:, 0]  # (Z, H, W)
+    true_box = None
+    if target is not None and answer.truth_mask is not None:
+        truth = answer.truth_mask[:, 0]  # (Z, H, W)
+        true_box = box_of(np.isin(truth, target.values))
+        if predicted is not None:
+            predicted = predicted & (truth != NOT_ANNOTATED)
+
+    predicted_box = None
+    if predicted is not None:
+        predicted_box = box_of(predicted)
+    if true_box is None:
+        return None, predicted_box is not None
+    if predicted_box is None:
+        return 0.0, False
+    return box_iou(predicted_box, true_box), True

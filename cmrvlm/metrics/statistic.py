@@ -1,7 +1,8 @@
-"""Statistics over answers that take weights, so that one definition serves the value and its bootstrap.
+"""Statistics over answers that take weights, so that one definition gives value and bootstrap.
 
-A statistic is called with weights (B, N): how often each of the N answers counts in each of B resamples. All resamples
-are computed at once; weights of 1 give the value itself. What is not defined is NaN there and None in results.
+A statistic is called with weights (B, N): how often each of the N answers counts in each of B
+resamples. All resamples are computed at once; weights of 1 give the value itself. What is not
+defined is NaN inside and None in results.
 """
 
 from __future__ import annotations
@@ -9,29 +10,33 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from cmrvlm.errors import CmrvlmError
+
 Weights = NDArray[np.float64]
 Values = NDArray[np.float64]
+OptionalValues = Sequence[float | None] | NDArray[Any]
 
 
-def as_values(values: Sequence[float | None] | NDArray[Any]) -> Values:
-    """Values as float64 with NaN for None."""
-    return np.array([np.nan if v is None else v for v in values], dtype=np.float64)
+def as_values(values: OptionalValues) -> Values:
+    """Return (N,) values as float64 with NaN for None."""
+    # NumPy reads None as NaN.
+    return np.array(values, dtype=np.float64)
 
 
-def divide(top: Weights, bottom: Weights) -> Weights:
-    """Quotients, NaN where the denominator is 0."""
-    return np.divide(
-        top, bottom, out=np.full(np.broadcast(top, bottom).shape, np.nan), where=bottom != 0
-    )
+def divide(numerator: Weights, denominator: Weights) -> Weights:
+    """Divide two arrays of shapes that broadcast, such as (B,); NaN where the denominator is 0."""
+    shape = np.broadcast(numerator, denominator).shape
+    quotient = np.full(shape, np.nan)
+    return np.divide(numerator, denominator, out=quotient, where=denominator != 0)
 
 
 class Statistic(ABC):
-    """One metric over N answers.
+    """A metric over N answers.
 
     Attributes:
         size: N, the number of answers that weights are for.
@@ -44,131 +49,177 @@ class Statistic(ABC):
     undefined: int = 0
 
     def __call__(self, weights: Weights) -> Weights:
-        """Values (B,) for weights (B, N); NaN where undefined."""
+        """Return values (B,) for weights (B, N); NaN where undefined."""
         return self._values(weights)
 
     @abstractmethod
-    def _values(self, weights: Weights) -> Weights: ...
+    def _values(self, weights: Weights) -> Weights:
+        """Compute values (B,) for weights (B, N)."""
+
+    def _count(self, known: NDArray[np.bool_]) -> None:
+        """Count the answers whose value is known (N,), and the others as undefined."""
+        self.size = len(known)
+        self.n = int(known.sum())
+        self.undefined = self.size - self.n
 
     @property
     def value(self) -> float | None:
-        """The value itself; None when undefined."""
-        found = float(self(np.ones((1, self.size)))[0]) if self.size else math.nan
-        return None if math.isnan(found) else found
+        """Value over all answers, each counted once; None when undefined."""
+        if self.size == 0:
+            return None
+        once = np.ones((1, self.size))
+        value = float(self(once)[0])
+        if math.isnan(value):
+            return None
+        return value
 
 
 class Mean(Statistic):
-    """Mean of a value of each answer; answers whose value is None do not count and are counted as undefined."""
+    """Mean of a value of each answer.
 
-    def __init__(self, values: Sequence[float | None] | NDArray[Any]) -> None:
+    Args:
+        values: Value of each answer; None does not count and is counted as undefined.
+    """
+
+    def __init__(self, values: OptionalValues) -> None:
         self.values = as_values(values)
         self.known = ~np.isnan(self.values)
-        self.size = len(self.values)
-        self.n, self.undefined = int(self.known.sum()), int((~self.known).sum())
+        self._count(self.known)
 
     def _values(self, weights: Weights) -> Weights:
-        return divide(
-            weights[:, self.known] @ self.values[self.known], weights[:, self.known].sum(axis=1)
-        )
+        """Return the weighted means (B,) for weights (B, N)."""
+        known_weights = weights[:, self.known]
+        return divide(known_weights @ self.values[self.known], known_weights.sum(axis=1))
 
 
 class Among(Statistic):
-    """A statistic of some of the answers, such as those to one question; the others are neither counted nor undefined.
+    """A statistic of some of the answers, such as those to a certain question.
+
+    The other answers neither count nor are they undefined.
 
     Args:
         inner: Statistic of the chosen answers.
-        rows: Which answers those are.
+        rows: Indices of the chosen answers.
         size: Number of all answers.
     """
 
     def __init__(self, inner: Statistic, rows: Sequence[int], size: int) -> None:
-        self.inner, self.rows, self.size = inner, list(rows), size
-        self.n, self.undefined = inner.n, inner.undefined
+        self.inner = inner
+        self.rows = list(rows)
+        self.size = size
+        self.n = inner.n
+        self.undefined = inner.undefined
 
     def _values(self, weights: Weights) -> Weights:
+        """Return the inner values (B,) for weights (B, N) of all answers."""
         return self.inner(weights[:, self.rows])
 
 
-def per_answer(one: Statistic) -> Values:
-    """Value of each answer by itself, NaN where it has none; a mean has one, over all answers or among some."""
-    if isinstance(one, Among):
-        values = np.full(one.size, np.nan)
-        values[one.rows] = per_answer(one.inner)
+def per_answer(statistic: Statistic) -> Values:
+    """Return the value (N,) of each answer by itself, NaN where it has none.
+
+    Args:
+        statistic: Mean over all answers or among some.
+
+    Raises:
+        CmrvlmError: The statistic is no mean.
+    """
+    if isinstance(statistic, Among):
+        values = np.full(statistic.size, np.nan)
+        values[statistic.rows] = per_answer(statistic.inner)
         return values
-    assert isinstance(one, Mean)
-    return one.values
+    if not isinstance(statistic, Mean):
+        raise CmrvlmError(
+            f"{type(statistic).__name__} has no value for each answer",
+            remedy="Name a mean over answers as the task's primary score.",
+        )
+    return statistic.values
 
 
 class Ratio(Statistic):
-    """Sum of one value over the sum of another, such as 2 TP over 2 TP + FP + FN.
+    """Sum of a value over the sum of another, such as 2 TP over 2 TP + FP + FN.
 
     Args:
-        top: Value of each answer above the line.
-        bottom: Value of each answer below the line.
+        numerators: Value of each answer above the line.
+        denominators: Value of each answer below the line.
     """
 
     def __init__(
-        self, top: Sequence[float] | NDArray[Any], bottom: Sequence[float] | NDArray[Any]
+        self,
+        numerators: OptionalValues,
+        denominators: OptionalValues,
     ) -> None:
-        self.top, self.bottom = as_values(top), as_values(bottom)
-        self.size = self.n = len(self.top)
+        self.numerators = as_values(numerators)
+        self.denominators = as_values(denominators)
+        self.size = len(self.numerators)
+        self.n = self.size
 
     def _values(self, weights: Weights) -> Weights:
-        return divide(weights @ self.top, weights @ self.bottom)
+        """Return the ratios (B,) for weights (B, N)."""
+        return divide(weights @ self.numerators, weights @ self.denominators)
 
 
 class MeanOf(Statistic):
-    """Mean over the defined ones of several statistics of the same answers, such as classes.
+    """Mean over those of several statistics of the same answers that are defined.
 
     Args:
-        parts: The statistics.
+        members: The statistics, such as one for each class.
         extra_undefined: Classes that have no statistic at all.
     """
 
-    def __init__(self, parts: Sequence[Statistic], extra_undefined: int = 0) -> None:
-        self.parts = list(parts)
-        self.size = parts[0].size if parts else 0
-        self.n = max((part.n for part in parts), default=0)
-        self.undefined = sum(part.value is None for part in parts) + extra_undefined
+    def __init__(self, members: Sequence[Statistic], extra_undefined: int = 0) -> None:
+        self.members = list(members)
+        self.size = members[0].size if members else 0
+        self.n = max((member.n for member in members), default=0)
+        undefined_members = sum(member.value is None for member in members)
+        self.undefined = undefined_members + extra_undefined
 
     def _values(self, weights: Weights) -> Weights:
-        if not self.parts:
+        """Return the means (B,) for weights (B, N)."""
+        if not self.members:
             return np.full(len(weights), np.nan)
-        values = np.stack([part(weights) for part in self.parts])
+        values = np.stack([member(weights) for member in self.members])  # (members, B)
         known = ~np.isnan(values)
-        return divide(
-            np.where(known, values, 0.0).sum(axis=0), known.sum(axis=0).astype(np.float64)
-        )
+        total = np.where(known, values, 0.0).sum(axis=0)
+        count = known.sum(axis=0).astype(np.float64)
+        return divide(total, count)
 
 
 class Distribution(Statistic):
-    """What answers are spread over: entropy in bits, or the share of the most frequent one.
+    """Spread of answers over classes: entropy in bits, or the share of the most frequent class.
 
     Args:
         answers: Class or text of each answer, None where there is none.
-        kind: `entropy` or `top_share`.
+        measure: `entropy` or `top_share`.
     """
 
-    def __init__(self, answers: Sequence[str | None], kind: str) -> None:
-        names = sorted({one for one in answers if one is not None})
-        self.member = np.array(
-            [[one == name for name in names] for one in answers], dtype=np.float64
-        )
-        self.member = self.member.reshape(len(answers), len(names))
-        self.kind = kind
+    def __init__(
+        self, answers: Sequence[str | None], measure: Literal["entropy", "top_share"]
+    ) -> None:
+        classes = sorted({answer for answer in answers if answer is not None})
+        column_of = {name: column for column, name in enumerate(classes)}
+        self.member = np.zeros((len(answers), len(classes)))
+        for row, answer in enumerate(answers):
+            if answer is not None:
+                self.member[row, column_of[answer]] = 1.0
+        self.measure = measure
         self.size = len(answers)
-        self.n = sum(one is not None for one in answers)
-        self.undefined = len(answers) - self.n
+        self.n = sum(answer is not None for answer in answers)
+        self.undefined = self.size - self.n
 
     def _values(self, weights: Weights) -> Weights:
+        """Return entropies or shares (B,) for weights (B, N)."""
         counts = weights @ self.member  # (B, classes)
         if counts.shape[1] == 0:
             return np.full(len(weights), np.nan)
         shares = divide(counts, counts.sum(axis=1, keepdims=True))
-        if self.kind == "top_share":
+        if self.measure == "top_share":
             return np.asarray(shares.max(axis=1))
+        # 0 log 0 is 0.
         logs = np.log2(shares, out=np.zeros_like(shares), where=shares > 0)
-        return np.asarray(np.abs(-(shares * logs).sum(axis=1)))
+        entropy = -(shares * logs).sum(axis=1)
+        # An entropy of -0 becomes 0.
+        return np.asarray(np.abs(entropy))
 
 
 class Ranking(Statistic):
@@ -180,49 +231,62 @@ class Ranking(Statistic):
     """
 
     def __init__(self, truth: Sequence[bool | None], scores: Sequence[float | None]) -> None:
-        self.scores, self.truth = (
-            as_values(scores),
-            as_values([None if t is None else float(t) for t in truth]),
-        )
-        self.known = ~(np.isnan(self.scores) | np.isnan(self.truth))
-        self.size = len(self.truth)
-        self.n, self.undefined = int(self.known.sum()), int((~self.known).sum())
+        self.scores = as_values(scores)
+        self.truth = as_values(truth)
+        self.known = ~np.isnan(self.scores) & ~np.isnan(self.truth)
+        self._count(self.known)
 
 
 class Auroc(Ranking):
-    """Area under the ROC curve: share of (positive, negative) pairs in the right order, ties one half.
+    """Area under the ROC curve: share of (positive, negative) pairs in the right order.
 
-    Mann and Whitney, Ann Math Stat 1947; Hanley and McNeil, Radiology 1982.
+    Ties count one half. Mann and Whitney, Ann Math Stat 1947; Hanley and McNeil, Radiology 1982.
     """
 
     def _values(self, weights: Weights) -> Weights:
-        positive, negative = self.known & (self.truth == 1), self.known & (self.truth == 0)
-        high, low = self.scores[positive][:, None], self.scores[negative][None]
-        right = (high > low) + 0.5 * (high == low)  # (P, Q)
-        above, below = weights[:, positive], weights[:, negative]
-        return divide(((above @ right) * below).sum(axis=1), above.sum(axis=1) * below.sum(axis=1))
+        """Return the areas (B,) for weights (B, N)."""
+        positive = self.known & (self.truth == 1)
+        negative = self.known & (self.truth == 0)
+        positive_scores = self.scores[positive][:, None]
+        negative_scores = self.scores[negative][None]
+        tied = positive_scores == negative_scores
+        ordered = (positive_scores > negative_scores) + 0.5 * tied  # (P, Q)
+
+        positive_weights = weights[:, positive]
+        negative_weights = weights[:, negative]
+        ordered_pairs = ((positive_weights @ ordered) * negative_weights).sum(axis=1)
+        all_pairs = positive_weights.sum(axis=1) * negative_weights.sum(axis=1)
+        return divide(ordered_pairs, all_pairs)
 
 
 class AveragePrecision(Ranking):
-    """Area under the precision-recall curve as the sum of precision times gain in recall, as scikit-learn has it."""
+    """Area under the precision-recall curve: sum of precision times gain in recall.
+
+    The definition of scikit-learn's `average_precision_score`.
+    """
 
     def _values(self, weights: Weights) -> Weights:
+        """Return the areas (B,) for weights (B, N)."""
         order = np.argsort(-self.scores[self.known], kind="stable")
-        scores, truth = self.scores[self.known][order], self.truth[self.known][order]
-        if not len(scores):
+        scores = self.scores[self.known][order]
+        truth = self.truth[self.known][order]
+        if len(scores) == 0:
             return np.full(len(weights), np.nan)
+
         sorted_weights = weights[:, self.known][:, order]
-        last = np.append(
-            scores[1:] != scores[:-1], True
-        )  # thresholds between equal scores do not exist
-        hits = (sorted_weights * truth).cumsum(axis=1)[:, last]
-        seen = sorted_weights.cumsum(axis=1)[:, last]
-        precision = divide(hits, seen)
-        gain = np.diff(hits, axis=1, prepend=0.0)
-        total = hits[:, -1]
-        return divide(
-            np.nansum(precision * gain, axis=1), np.where(np.unique(truth).size < 2, 0.0, total)
-        )
+        # No threshold lies between equal scores: only the last of them is one.
+        last_of_equal = np.append(scores[1:] != scores[:-1], True)
+        true_positives = (sorted_weights * truth).cumsum(axis=1)[:, last_of_equal]
+        predicted_positives = sorted_weights.cumsum(axis=1)[:, last_of_equal]
+        precision = divide(true_positives, predicted_positives)
+        gain = np.diff(true_positives, axis=1, prepend=0.0)
+        area = np.nansum(precision * gain, axis=1)
+
+        positives = true_positives[:, -1]
+        if np.unique(truth).size < 2:
+            # Without negatives every order is right: undefined, as for the ROC curve.
+            positives = np.zeros_like(positives)
+        return divide(area, positives)
 
 
 class CalibrationError(Ranking):
@@ -231,8 +295,11 @@ class CalibrationError(Ranking):
     bins = 10
 
     def _values(self, weights: Weights) -> Weights:
-        index = np.clip((self.scores[self.known] * self.bins).astype(int), 0, self.bins - 1)
-        member = (index[:, None] == np.arange(self.bins)).astype(np.float64)  # (K, bins)
-        own = weights[:, self.known]
-        gap = (own * (self.scores - self.truth)[self.known]) @ member
-        return divide(np.abs(gap).sum(axis=1), own.sum(axis=1))
+        """Return the errors (B,) for weights (B, N)."""
+        scores = self.scores[self.known]
+        gaps = scores - self.truth[self.known]
+        bin_index = np.clip((scores * self.bins).astype(int), 0, self.bins - 1)
+        in_bin = (bin_index[:, None] == np.arange(self.bins)).astype(np.float64)  # (K, bins)
+        known_weights = weights[:, self.known]
+        gap_of_bin = (known_weights * gaps) @ in_bin  # (B, bins)
+        return divide(np.abs(gap_of_bin).sum(axis=1), known_weights.sum(axis=1))

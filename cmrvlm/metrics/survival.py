@@ -1,4 +1,4 @@
-"""Scores of risks under censoring."""
+"""Scores of predicted risks under censoring."""
 
 from __future__ import annotations
 
@@ -6,49 +6,66 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from cmrvlm.metrics.statistic import Mean, Statistic, Values, Weights, divide
+from cmrvlm.metrics.statistic import Mean, Statistic, Values, Weights, as_values, divide
 
 
 class Concordance(Statistic):
-    """Harrell's C-index: share of comparable pairs in which the earlier event has the higher risk, ties one half.
+    """Harrell's C-index: share of comparable pairs in which the earlier event has the higher risk.
 
-    A pair is comparable when the earlier of the two times is an event (Harrell et al., Stat Med 1996).
+    A pair is comparable when the earlier of the two times is an event; ties of the risk count one
+    half (Harrell et al., Stat Med 1996).
 
     Args:
         months: Time of each subject.
-        events: Whether it ended with an event.
+        events: True where it ended with an event, False where it was censored.
         risks: Risk, None where the model gave none.
     """
 
     def __init__(
         self, months: Sequence[float], events: Sequence[bool], risks: Sequence[float | None]
     ) -> None:
-        time, event = np.asarray(months, dtype=np.float64), np.asarray(events, dtype=bool)
-        risk = np.array([np.nan if r is None else r for r in risks], dtype=np.float64)
+        time = np.asarray(months, dtype=np.float64)
+        event = np.asarray(events, dtype=bool)
+        risk = as_values(risks)
         known = ~np.isnan(risk)
-        later = (time[:, None] < time[None]) | ((time[:, None] == time[None]) & ~event[None])
-        comparable = event[:, None] & later & known[:, None] & known[None]
-        right = (risk[:, None] > risk[None]) + 0.5 * (risk[:, None] == risk[None])
+
+        # Rows are the earlier subject of a pair, columns the later one.
+        tied_time = time[:, None] == time[None]
+        later = (time[:, None] < time[None]) | (tied_time & ~event[None])
+        both_known = known[:, None] & known[None]
+        comparable = event[:, None] & later & both_known
+        tied_risk = risk[:, None] == risk[None]
+        concordant = (risk[:, None] > risk[None]) + 0.5 * tied_risk
+
         self.comparable = comparable.astype(np.float64)
-        self.right = np.where(comparable, right, 0.0)
-        self.size = len(time)
-        self.n, self.undefined = int(known.sum()), int((~known).sum())
+        self.concordant = np.where(comparable, concordant, 0.0)
+        self._count(known)
 
     def _values(self, weights: Weights) -> Weights:
-        return divide(
-            ((weights @ self.right) * weights).sum(axis=1),
-            ((weights @ self.comparable) * weights).sum(axis=1),
-        )
+        """Return the C-indices (B,) for weights (B, N)."""
+        concordant = ((weights @ self.concordant) * weights).sum(axis=1)
+        comparable = ((weights @ self.comparable) * weights).sum(axis=1)
+        return divide(concordant, comparable)
 
 
-def censoring_survival(months: Values, events: Values, at: Values) -> Values:
-    """Kaplan-Meier estimate of the probability to be uncensored just before each of the times `at`."""
-    result = np.ones(len(at))
+def censoring_survival(months: Values, events: Values, query_months: Values) -> Values:
+    """Estimate the probability to be uncensored just before given times (Kaplan-Meier).
+
+    Args:
+        months: (N,) time of each subject.
+        events: (N,) 1 for an event, 0 for censoring.
+        query_months: (Q,) times to estimate for.
+
+    Returns:
+        (Q,) probabilities.
+    """
+    survival = np.ones(len(query_months))
     for time in np.unique(months[events == 0]):
-        at_risk = ((months > time) | ((months == time) & (events == 0))).sum()
-        censored = ((months == time) & (events == 0)).sum()
-        result = np.where(at > time, result * (1 - censored / at_risk), result)
-    return result
+        censored_now = (months == time) & (events == 0)
+        at_risk = ((months > time) | censored_now).sum()
+        remaining = 1 - censored_now.sum() / at_risk
+        survival = np.where(query_months > time, survival * remaining, survival)
+    return survival
 
 
 def brier_at(
@@ -57,27 +74,33 @@ def brier_at(
     risks: Sequence[float | None],
     horizon_months: float,
 ) -> Statistic:
-    """Brier score of the risk until a horizon, with inverse probability of censoring weights.
+    """Return the Brier score of the risk until a horizon, weighted for censoring.
 
-    Graf et al., Stat Med 1999. The censoring weights are those of the whole set in resamples too.
+    Inverse probability of censoring weights, Graf et al., Stat Med 1999. In resamples they are
+    those of the whole set too.
 
     Args:
         months: Time of each subject.
-        events: Whether it ended with an event.
+        events: True where it ended with an event, False where it was censored.
         risks: Probability of an event until the horizon, None where the model gave none.
         horizon_months: The horizon.
     """
-    time, event = np.asarray(months, dtype=np.float64), np.asarray(events, dtype=np.float64)
-    until = censoring_survival(time, event, time)
-    beyond = censoring_survival(time, event, np.array([horizon_months]))[0]
+    time = np.asarray(months, dtype=np.float64)
+    event = np.asarray(events, dtype=np.float64)
+    uncensored = censoring_survival(time, event, time)
+    uncensored_at_horizon = censoring_survival(time, event, np.array([horizon_months]))[0]
     values: list[float | None] = []
-    for row, risk in enumerate(risks):
+    for subject, risk in enumerate(risks):
+        beyond = time[subject] > horizon_months
         if risk is None:
             values.append(None)
-        elif time[row] <= horizon_months and event[row]:
-            values.append((1 - risk) ** 2 / until[row])
-        elif time[row] > horizon_months:
-            values.append(risk**2 / beyond if beyond > 0 else None)
+        elif beyond and uncensored_at_horizon > 0:
+            values.append(risk**2 / uncensored_at_horizon)
+        elif beyond:
+            values.append(None)
+        elif event[subject]:
+            values.append((1 - risk) ** 2 / uncensored[subject])
         else:
+            # Censored before the horizon: the others' weights stand for it.
             values.append(0.0)
     return Mean(values)

@@ -1,4 +1,4 @@
-"""Frames of a cine by cardiac phase."""
+"""Selection of cine frames by cardiac phase."""
 
 from __future__ import annotations
 
@@ -10,19 +10,31 @@ from cmrvlm.study.study import Series, Study
 from cmrvlm.transforms.step import Step
 
 
-def frames_to_keep(count: int, wanted: int, phases: dict[str, int]) -> list[int]:
-    """Indices of `wanted` of `count` frames, evenly over the cycle, with the known phases among them.
+def frames_to_keep(frame_count: int, limit: int, phases: dict[str, int]) -> list[int]:
+    """Select frames evenly over the cardiac cycle, the known phases among them.
 
-    A cine with no more frames than wanted keeps all. A known ED or ES frame takes the place of its nearest pick.
+    A known ED or ES frame replaces the selected frame that is nearest to it.
+
+    Args:
+        frame_count: Number of frames of the cine.
+        limit: Largest number of frames to keep.
+        phases: Frame index of `ed` and `es` where known.
+
+    Returns:
+        Ascending frame indices; all frames where there are no more than the limit.
     """
-    if count <= wanted:
-        return list(range(count))
-    picks = [round(i * count / wanted) for i in range(wanted)]
-    for frame in phases.values():
-        if frame not in picks:
-            free = [i for i, pick in enumerate(picks) if pick not in phases.values()]
-            picks[min(free, key=lambda i: abs(picks[i] - frame))] = frame
-    return sorted(set(picks))
+    if frame_count <= limit:
+        return list(range(frame_count))
+    selected = [round(i * frame_count / limit) for i in range(limit)]
+    phase_frames = list(phases.values())
+    for frame in phase_frames:
+        if frame in selected:
+            continue
+        replaceable = [i for i, index in enumerate(selected) if index not in phase_frames]
+        distances = [abs(selected[i] - frame) for i in replaceable]
+        nearest = replaceable[distances.index(min(distances))]
+        selected[nearest] = frame
+    return sorted(set(selected))
 
 
 class SampleFrames(Step):
@@ -36,18 +48,27 @@ class SampleFrames(Step):
         self.frames = frames
 
     def __call__(self, study: Study) -> Study:
-        """The study with fewer frames; phases, times and masks follow."""
-        return study.with_series({name: self._sample(one) for name, one in study.series.items()})
+        """Return the study with fewer frames; phases, times and masks follow."""
+        sampled = {name: self._sample(series) for name, series in study.series.items()}
+        return study.with_series(sampled)
 
     def _sample(self, series: Series) -> Series:
-        keep = frames_to_keep(series.image.shape[1], self.frames, dict(series.phases))
-        if len(keep) == series.image.shape[1]:
+        """Return the series with the selected frames."""
+        frame_count = series.image.shape[1]
+        kept = frames_to_keep(frame_count, self.frames, dict(series.phases))
+        if len(kept) == frame_count:
             return series
+
+        mask = series.mask
+        if mask is not None:
+            mask = np.ascontiguousarray(mask[:, kept])
         times = series.frame_times_ms
+        if times is not None:
+            times = tuple(times[frame] for frame in kept)
         return replace(
             series,
-            image=np.ascontiguousarray(series.image[:, keep]),
-            mask=None if series.mask is None else np.ascontiguousarray(series.mask[:, keep]),
-            frame_times_ms=None if times is None else tuple(times[t] for t in keep),
-            phases={phase: keep.index(frame) for phase, frame in series.phases.items()},
+            image=np.ascontiguousarray(series.image[:, kept]),
+            mask=mask,
+            frame_times_ms=times,
+            phases={phase: kept.index(frame) for phase, frame in series.phases.items()},
         )

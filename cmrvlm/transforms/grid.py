@@ -1,4 +1,4 @@
-"""Every series onto a stated grid: base-first slices, spacing in mm, a field of view about the heart."""
+"""Steps that bring series onto a stated grid: slice order, spacing and field of view."""
 
 from __future__ import annotations
 
@@ -15,25 +15,24 @@ from cmrvlm.transforms.geometry import resample_image, resample_mask, target_gri
 from cmrvlm.transforms.step import Step
 
 Center = Literal["image", "heart"]
+Triple = tuple[float, float, float]
 
 
 class BaseToApex(Step):
-    """Short-axis stacks with the basal slice first, decided by geometry, never by index alone.
+    """Order the slices of short-axis stacks from base to apex, decided by their affines.
 
-    Where the affine cannot decide, the order is left as it is.
+    Stacks whose affine cannot decide stay as they are.
     """
 
     stacks = ("sax", "lge")
 
     def __call__(self, study: Study) -> Study:
-        """Reverse the stacks that run from the apex to the base."""
-        series = {
-            name: flip_slices(one)
-            if name in self.stacks and runs_to_apex(one.affine) is False
-            else one
-            for name, one in study.series.items()
-        }
-        return study.with_series(series)
+        """Return the study with the stacks reversed that run from apex to base."""
+        ordered = dict(study.series)
+        for name, series in study.series.items():
+            if name in self.stacks and runs_to_apex(series.affine) is False:
+                ordered[name] = flip_slices(series)
+        return study.with_series(ordered)
 
 
 class ToGrid(Step):
@@ -56,70 +55,107 @@ class ToGrid(Step):
         self.center = center
 
     def __call__(self, study: Study) -> Study:
-        """The study on the new grids; masks move with their images."""
+        """Return the study on the new grids; masks move with their images."""
+        heart_world_mm = None
         cine = study.series.get("sax")
-        heart_ras = (
-            _world(cine, heart_center_voxel(cine.image))
-            if self.center == "heart" and cine
-            else None
+        if self.center == "heart" and cine is not None:
+            heart_world_mm = _world_position(cine, heart_center_voxel(cine.image))
+        resampled = {
+            name: self._resample(series, heart_world_mm) for name, series in study.series.items()
+        }
+        return study.with_series(resampled)
+
+    def _resample(self, series: Series, heart_world_mm: NDArray[np.float64] | None) -> Series:
+        """Return the series on its new grid.
+
+        Args:
+            series: Series on its own grid.
+            heart_world_mm: (4,) homogeneous position of the heart in the short-axis cine, or None.
+        """
+        slices, _, height, width = series.image.shape
+        spacing_z, spacing_h, spacing_w = series.spacing_mm
+        spacing = (
+            self.spacing_mm[0] or spacing_z,
+            self.spacing_mm[1] or spacing_h,
+            self.spacing_mm[2] or spacing_w,
         )
-        return study.with_series(
-            {name: self._move(one, heart_ras) for name, one in study.series.items()}
+        center = self._center_voxel(series, heart_world_mm)
+        affine, target_shape = target_grid(
+            series.affine, (slices, height, width), spacing, self.size, center
         )
 
-    def _move(self, series: Series, heart_ras: NDArray[np.float64] | None) -> Series:
-        shape = (series.image.shape[0], series.image.shape[2], series.image.shape[3])
-        own = series.spacing_mm
-        spacing = (
-            self.spacing_mm[0] or own[0],
-            self.spacing_mm[1] or own[1],
-            self.spacing_mm[2] or own[2],
-        )
-        middle = tuple((n - 1) / 2 for n in shape)
-        if self.center == "heart" and series.image.shape[1] > 1:
-            _, h, w = heart_center_voxel(series.image)
-            middle = (middle[0], h, w)
-        elif heart_ras is not None:
-            w, h, _ = (np.linalg.inv(series.affine) @ heart_ras)[:3]
-            middle = (middle[0], float(h), float(w))
-        affine, target = target_grid(
-            series.affine, shape, spacing, self.size, (middle[0], middle[1], middle[2])
-        )
-        if series.slice_places_mm is not None and (target[0] != shape[0] or spacing[0] != own[0]):
+        same_slices = target_shape[0] == slices
+        same_distance = spacing[0] == spacing_z
+        uneven = series.slice_places_mm is not None
+        if uneven and not (same_slices and same_distance):
             raise CmrvlmError(
                 "slices that are not equally far apart cannot be resampled along the stack",
                 field="transform.preprocessing.steps.grid.spacing_mm",
                 remedy="Keep the stack as it is: spacing_mm=[null,…] and size=[null,…].",
             )
+        mask = series.mask
+        if mask is not None:
+            mask = resample_mask(mask, series.affine, affine, target_shape)
+        levels = series.levels
+        if not same_slices:
+            levels = ()
         return replace(
             series,
-            image=resample_image(series.image, series.affine, affine, target),
+            image=resample_image(series.image, series.affine, affine, target_shape),
             affine=affine,
-            mask=None
-            if series.mask is None
-            else resample_mask(series.mask, series.affine, affine, target),
-            levels=series.levels if target[0] == shape[0] else (),
+            mask=mask,
+            levels=levels,
         )
 
+    def _center_voxel(self, series: Series, heart_world_mm: NDArray[np.float64] | None) -> Triple:
+        """Return the voxel index (z, h, w) of a series that its new grid is centred on.
 
-def heart_center_voxel(image: FloatArray) -> tuple[float, float, float]:
-    """Index (z, h, w) about which a cine (Z, T, H, W) moves: centroid of its strongest temporal deviations.
+        Args:
+            series: Series on its own grid.
+            heart_world_mm: (4,) homogeneous position of the heart in the short-axis cine, or None.
+        """
+        slices, frames, height, width = series.image.shape
+        z = (slices - 1) / 2
+        if self.center == "heart" and frames > 1:
+            _, h, w = heart_center_voxel(series.image)
+            return z, h, w
+        if heart_world_mm is not None:
+            # A still image shows no motion: the heart is where the cine has it.
+            heart_voxel = np.linalg.inv(series.affine) @ heart_world_mm
+            w, h, *_ = heart_voxel.tolist()
+            return z, h, w
+        return z, (height - 1) / 2, (width - 1) / 2
 
-    Only the upper 2 % of the temporal standard deviation counts, so that flow and noise at the border do not pull.
+
+def heart_center_voxel(image: FloatArray) -> Triple:
+    """Locate the heart of a cine as the centroid of its strongest temporal deviations.
+
+    Only the upper 2 % of the temporal standard deviation count, so that flow and noise at the
+    border do not pull.
+
+    Args:
+        image: (Z, T, H, W).
+
+    Returns:
+        Voxel index (z, h, w); the middle of an image in which nothing moves.
     """
     deviation = np.asarray(image, dtype=np.float32).std(axis=1)  # (Z, H, W)
-    strong = np.where(deviation >= np.quantile(deviation, 0.98), deviation, 0.0)
+    threshold = np.quantile(deviation, 0.98)
+    strong = np.where(deviation >= threshold, deviation, 0.0)
     total = float(strong.sum())
     if total == 0:
-        z, h, w = ((n - 1) / 2 for n in deviation.shape)
-        return z, h, w
-    z, h, w = (
-        float((strong.sum(axis=others) * np.arange(n)).sum() / total)
-        for n, others in zip(deviation.shape, ((1, 2), (0, 2), (0, 1)), strict=True)
-    )
+        slices, height, width = deviation.shape
+        return (slices - 1) / 2, (height - 1) / 2, (width - 1) / 2
+    centroid = []
+    for other_axes in ((1, 2), (0, 2), (0, 1)):
+        profile = strong.sum(axis=other_axes)
+        moment = (profile * np.arange(len(profile))).sum()
+        centroid.append(float(moment / total))
+    z, h, w = centroid
     return z, h, w
 
 
-def _world(series: Series, voxel: tuple[float, float, float]) -> NDArray[np.float64]:
+def _world_position(series: Series, voxel: Triple) -> NDArray[np.float64]:
+    """Return the homogeneous world position (4,) in mm of a voxel index (z, h, w)."""
     z, h, w = voxel
     return np.asarray(series.affine @ np.array([w, h, z, 1.0]))

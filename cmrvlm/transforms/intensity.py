@@ -1,4 +1,4 @@
-"""Grey values on a common scale."""
+"""Normalization of grey values."""
 
 from __future__ import annotations
 
@@ -19,13 +19,18 @@ class PercentileIntensity(Step):
     """
 
     def __init__(self, lower: float = 1.0, upper: float = 99.0) -> None:
-        self.lower, self.upper = lower, upper
+        self.lower = lower
+        self.upper = upper
 
     def __call__(self, study: Study) -> Study:
-        """The study with grey values in [0, 1]."""
-        return study.with_series({name: self._scale(one) for name, one in study.series.items()})
+        """Return the study with grey values in [0, 1]."""
+        scaled = {name: self._scale(series) for name, series in study.series.items()}
+        return study.with_series(scaled)
 
     def _scale(self, series: Series) -> Series:
+        """Return the series with its image scaled and clipped."""
         low, high = np.percentile(series.image, [self.lower, self.upper])
-        scaled = (series.image - low) / max(float(high - low), 1e-6)
+        # A constant image has no range to divide by.
+        value_range = max(float(high - low), 1e-6)
+        scaled = (series.image - low) / value_range
         return replace(series, image=np.clip(scaled, 0, 1).astype(np.float32))

@@ -1,4 +1,4 @@
-"""The fixed preprocessing of a run: the same steps in training, evaluation and prediction."""
+"""Fixed preprocessing of a run: the same steps in training, evaluation and prediction."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class Preprocessing:
     """Named steps from a native study to the model's grid, applied in order.
 
     Args:
-        steps: Name to step; a configuration replaces or drops a step by its name.
+        steps: Name to step; a configuration replaces or drops (None) a step by its name.
     """
 
     def __init__(self, steps: Mapping[str, Step | None]) -> None:
@@ -29,23 +29,36 @@ class Preprocessing:
     def spec(self) -> dict[str, object]:
         """Return the layout and each step's class and settings.
 
-        They are a part of the cache key, and a run's are compared with those that it is applied with.
+        They are a part of the cache key. Where a run is applied, its own are compared with them.
         """
-        steps = {
-            name: {
-                "class": type(step).__qualname__,
-                **{k: _plain(v) for k, v in vars(step).items()},
-            }
-            for name, step in self.steps.items()
-        }
-        return {"layout": LAYOUT, **steps}
+        spec: dict[str, object] = {"layout": LAYOUT}
+        for name, step in self.steps.items():
+            settings = {key: _as_lists(value) for key, value in vars(step).items()}
+            spec[name] = {"class": type(step).__qualname__, **settings}
+        return spec
 
-    def first_difference(self, made: Mapping[str, object]) -> tuple[str, object, object] | None:
-        """The first step by name in which a kept `spec` is another one, with kept and own settings; None for none."""
-        own = json.loads(json.dumps(self.spec()))
-        names = sorted(name for name in made.keys() | own.keys() if made.get(name) != own.get(name))
-        return (names[0], made.get(names[0]), own.get(names[0])) if names else None
+    def first_difference(
+        self, kept_spec: Mapping[str, object]
+    ) -> tuple[str, object, object] | None:
+        """Compare a spec that was kept with that of this preprocessing.
+
+        Args:
+            kept_spec: What `spec` returned, read from JSON.
+
+        Returns:
+            Name of the first differing step in alphabetical order, its kept settings and those
+            here (None where a side lacks the step); None where nothing differs.
+        """
+        # Through JSON, as the kept one: what it cannot tell apart is no difference.
+        spec = json.loads(json.dumps(self.spec()))
+        for name in sorted(kept_spec.keys() | spec.keys()):
+            if kept_spec.get(name) != spec.get(name):
+                return name, kept_spec.get(name), spec.get(name)
+        return None
 
 
-def _plain(value: object) -> object:
-    return [_plain(v) for v in value] if isinstance(value, (list, tuple)) else value
+def _as_lists(value: object) -> object:
+    """Turn tuples at any depth into lists, as JSON does."""
+    if isinstance(value, (list, tuple)):
+        return [_as_lists(item) for item in value]
+    return value

@@ -1,4 +1,4 @@
-"""What every step of the preprocessing is."""
+"""Interface of a preprocessing step."""
 
 from __future__ import annotations
 
@@ -8,7 +8,10 @@ from cmrvlm.study.study import Study
 
 
 class Step(ABC):
-    """One step from a native study to the model's grid. Subclasses keep their settings as plain attributes."""
+    """A deterministic step from a native study to the model's grid.
+
+    Subclasses keep their settings as plain attributes: `Preprocessing.spec` lists them.
+    """
 
     @abstractmethod
     def __call__(self, study: Study) -> Study:

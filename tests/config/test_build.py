@@ -138,6 +138,7 @@ SUBCLASSES = {
     "transform.preprocessing": "Preprocessing",
     "transform.preprocessing.steps.*": "Step",
     "transform.augmentation": "Augment",
+    "transform.augmentation.extra.*": "Artefact",
     "mix": "Mixture",
     "mix.tasks.*": "Task",
     "encoders.*": "Encoder",

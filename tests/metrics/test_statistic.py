@@ -5,8 +5,15 @@ import pytest
 from scipy.stats import entropy, pearsonr
 from sklearn.metrics import average_precision_score, f1_score, roc_auc_score
 from sksurv.metrics import brier_score, concordance_index_censored
+from torch import from_numpy
+from torchmetrics.functional.classification import binary_calibration_error
 
-from cmrvlm.metrics.agreement import Agreement, agreement_scores
+from cmrvlm.metrics.agreement import (
+    IntraclassCorrelation,
+    LimitOfAgreement,
+    Pearson,
+    agreement_scores,
+)
 from cmrvlm.metrics.classification import macro_f1
 from cmrvlm.metrics.statistic import (
     Auroc,
@@ -84,8 +91,9 @@ def test_icc_equals_the_analysis_of_variance(rng):
     rest = table - table.mean(axis=1, keepdims=True) - table.mean(axis=0) + grand
     error = (rest**2).sum() / ((N - 1) * (k - 1))
     expected = (rows - error) / (rows + (k - 1) * error + k * (columns - error) / N)
-    assert Agreement(list(table[:, 0]), list(table[:, 1]), "icc").value == pytest.approx(expected)
-    assert Agreement(list(x), list(x), "icc").value == pytest.approx(1.0)
+    icc = IntraclassCorrelation(list(table[:, 0]), list(table[:, 1]))
+    assert icc.value == pytest.approx(expected)
+    assert IntraclassCorrelation(list(x), list(x)).value == pytest.approx(1.0)
 
 
 def test_missing_pairs_are_undefined_and_counted():
@@ -100,6 +108,13 @@ def test_calibration_of_a_fair_and_of_a_boastful_model():
     assert CalibrationError(truth, [0.8] * 10).value == pytest.approx(0.0)
     assert CalibrationError(truth, [0.95] * 10).value == pytest.approx(0.15)
     assert CalibrationError(truth, [None] * 10).value is None
+
+
+def test_calibration_error_equals_torchmetrics(rng):
+    scores = rng.random(N)
+    truth = rng.random(N) < scores**2
+    expected = binary_calibration_error(from_numpy(scores), from_numpy(truth.astype(int)), 10)
+    assert CalibrationError(truth, scores).value == pytest.approx(float(expected), rel=1e-6)
 
 
 def survival(rng):
@@ -155,9 +170,9 @@ def statistics(rng):
             "precision": AveragePrecision(pick(truth), pick(scores)),
             "calibration": CalibrationError(pick(truth), pick(np.clip(scores, 0, 1))),
             "entropy": Distribution(pick(words), "entropy"),
-            "pearson": Agreement(pick(said), pick(values), "pearson"),
-            "icc": Agreement(pick(said), pick(values), "icc"),
-            "upper": Agreement(pick(said), pick(values), "upper_limit"),
+            "pearson": Pearson(pick(said), pick(values)),
+            "icc": IntraclassCorrelation(pick(said), pick(values)),
+            "upper": LimitOfAgreement(pick(said), pick(values), 1.96),
             "mean of": MeanOf([Auroc(pick(truth), pick(scores)), Auroc(pick(truth), pick(said))]),
             "concordance": Concordance(pick(months), pick(events), pick(risks)),
         }
