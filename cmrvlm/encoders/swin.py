@@ -1,6 +1,8 @@
-"""Hierarchical windowed-attention encoder shared by `swin4d` and `swin3d`: stem, stages, in-plane merging."""
+"""Hierarchical encoder with windowed attention: convolutional stem, stages, merging in plane."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -9,6 +11,7 @@ from torch.nn.functional import pad
 from cmrvlm.encoders.base import Encoded, Encoder
 from cmrvlm.encoders.stem import ConvStem
 from cmrvlm.encoders.window_attention import AttentionBlock, Window
+from cmrvlm.errors import CmrvlmError
 
 
 class SlicePosition(nn.Module):
@@ -53,44 +56,57 @@ class MergeInPlane(nn.Module):
         return self.reduce(self.norm(torch.cat(quarters, dim=-1)))
 
 
-class Swin(Encoder):
-    """Stem at stride 8, then stages of attention blocks with merging in plane between them.
+class SwinEncoder(Encoder):
+    """Convolutional stem at stride 8, then stages of windowed attention with merging in plane between them.
+
+    The windows decide what the encoder is for. A window within each frame followed by one along time serves a cine
+    stack (4D); one window over all axes serves a series with only three of them, such as a stack without time or a
+    cine of a single slice (3D).
 
     Args:
+        windows: Lengths along (Z, T, H, W) of the windows that each block attends over, one after the other; 0 is the
+            whole axis, and a window never exceeds its axis.
         stem_channels: Channels of the stem at strides 4 and 8; the last is the width of the first stage.
-        depths: Blocks in each stage; width doubles from one to the next.
+        depths: Blocks in each stage; width doubles from one stage to the next.
         heads: Attention heads in the first stage; they double too.
-        windows: Windows that each block attends over in turn, along (Z, T, H, W); 0 is the whole axis.
         spatial_grid: See `Encoder`.
         temporal_tokens: See `Encoder`.
         view_grid: See `Encoder`.
+
+    Raises:
+        CmrvlmError: There is no window, or one has not four lengths.
     """
 
     def __init__(
         self,
-        stem_channels: tuple[int, int],
-        depths: tuple[int, ...],
-        heads: int,
-        windows: tuple[Window, ...],
-        spatial_grid: tuple[int, int, int],
-        temporal_tokens: int,
+        windows: Sequence[Sequence[int]],
+        stem_channels: tuple[int, int] = (24, 48),
+        depths: tuple[int, ...] = (0, 2),
+        heads: int = 2,
+        spatial_grid: tuple[int, int, int] = (4, 3, 3),
+        temporal_tokens: int = 8,
         view_grid: tuple[int, int, int] = (2, 3, 3),
     ) -> None:
         super().__init__(spatial_grid, temporal_tokens, view_grid)
+        checked_windows = check_windows(windows)
         self.stem = ConvStem(tuple(stem_channels), (4, 2))
         width = stem_channels[-1]
         self.position = SlicePosition(width)
-        widths = [width * 2**i for i in range(len(depths))]
+        widths = [width * 2**stage for stage in range(len(depths))]
         self.merges = nn.ModuleList(MergeInPlane(w) for w in widths[:-1])
-        self.stages = nn.ModuleList(
-            nn.Sequential(
-                *(
-                    AttentionBlock(w, heads * 2**i, tuple(windows), shifted=bool(b % 2))
-                    for b in range(depth)
+        self.stages = nn.ModuleList()
+        for stage, depth in enumerate(depths):
+            blocks = [
+                AttentionBlock(
+                    widths[stage],
+                    heads * 2**stage,
+                    checked_windows,
+                    # Every second block shifts its windows, so that neighbouring windows exchange information.
+                    shifted=block % 2 == 1,
                 )
-            )
-            for i, (w, depth) in enumerate(zip(widths, depths, strict=True))
-        )
+                for block in range(depth)
+            ]
+            self.stages.append(nn.Sequential(*blocks))
         self.norms = nn.ModuleList(nn.LayerNorm(w) for w in widths)
         self.width = widths[-1]
         self.pyramid_channels = (1, *stem_channels[:-1], *widths)
@@ -108,61 +124,29 @@ class Swin(Encoder):
         return Encoded(grid=pyramid[-1], pyramid=pyramid)
 
 
-class Swin4D(Swin):
-    """Short-axis cine: each block attends over space within a frame, then over time at each place.
+def check_windows(windows: Sequence[Sequence[int]]) -> tuple[Window, ...]:
+    """Return the windows of a configuration as tuples.
 
     Args:
-        stem_channels: See `Swin`.
-        depths: See `Swin`.
-        heads: See `Swin`.
-        spatial_window: Lengths along (Z, H, W).
-        spatial_grid: See `Encoder`.
-        temporal_tokens: See `Encoder`.
-        view_grid: See `Encoder`.
+        windows: Lengths along (Z, T, H, W) of each window.
+
+    Raises:
+        CmrvlmError: There is no window, or one has not four lengths of 0 or more.
     """
-
-    def __init__(
-        self,
-        stem_channels: tuple[int, int] = (24, 48),
-        depths: tuple[int, ...] = (0, 2),
-        heads: int = 2,
-        spatial_window: tuple[int, int, int] = (2, 6, 6),
-        spatial_grid: tuple[int, int, int] = (4, 3, 3),
-        temporal_tokens: int = 8,
-        view_grid: tuple[int, int, int] = (2, 3, 3),
-    ) -> None:
-        z, h, w = spatial_window
-        windows: tuple[Window, ...] = ((z, 1, h, w), (1, 0, 1, 1))
-        super().__init__(
-            stem_channels, depths, heads, windows, spatial_grid, temporal_tokens, view_grid
+    checked: list[Window] = []
+    for window in windows:
+        if not isinstance(window, Sequence) or len(window) != 4 or min(window) < 0:
+            raise CmrvlmError(
+                f"{window} is no window",
+                field="windows",
+                remedy="Give each window four lengths, along (Z, T, H, W); 0 is the whole axis.",
+            )
+        z, t, h, w = window
+        checked.append((z, t, h, w))
+    if not checked:
+        raise CmrvlmError(
+            "there is no window to attend over",
+            field="windows",
+            remedy="Give at least one, such as [2, 1, 6, 6].",
         )
-
-
-class Swin3D(Swin):
-    """LGE stacks and four-chamber cines: one window over the three axes that the series has.
-
-    Args:
-        stem_channels: See `Swin`.
-        depths: See `Swin`.
-        heads: See `Swin`.
-        window: Lengths along (Z or T, H, W): Z for stacks without time, T for a single cine slice.
-        spatial_grid: See `Encoder`.
-        temporal_tokens: See `Encoder`.
-        view_grid: See `Encoder`.
-    """
-
-    def __init__(
-        self,
-        stem_channels: tuple[int, int] = (24, 48),
-        depths: tuple[int, ...] = (0, 2),
-        heads: int = 2,
-        window: tuple[int, int, int] = (4, 6, 6),
-        spatial_grid: tuple[int, int, int] = (4, 3, 3),
-        temporal_tokens: int = 0,
-        view_grid: tuple[int, int, int] = (2, 3, 3),
-    ) -> None:
-        depth, h, w = window
-        windows: tuple[Window, ...] = ((depth, depth, h, w),)
-        super().__init__(
-            stem_channels, depths, heads, windows, spatial_grid, temporal_tokens, view_grid
-        )
+    return tuple(checked)

@@ -3,7 +3,7 @@ import torch
 
 from cmrvlm.encoders import base
 from cmrvlm.encoders.conv import ConvEncoder
-from cmrvlm.encoders.swin import Swin3D, Swin4D
+from cmrvlm.encoders.swin import SwinEncoder
 from cmrvlm.encoders.unet import UnetEncoder
 from cmrvlm.encoders.window_attention import (
     WindowAttention,
@@ -16,10 +16,10 @@ from cmrvlm.errors import CmrvlmError
 
 SMALL = {"stem_channels": (8, 16), "depths": (2, 1), "heads": 2}
 ENCODERS = {
-    "swin4d": lambda: Swin4D(**SMALL, spatial_window=(2, 3, 3)),
-    "swin3d_stack": lambda: Swin3D(**SMALL, window=(2, 3, 3)),
-    "swin3d_cine": lambda: Swin3D(
-        **SMALL, window=(4, 3, 3), temporal_tokens=3, spatial_grid=(1, 3, 3)
+    "swin4d": lambda: SwinEncoder([(2, 1, 3, 3), (1, 0, 1, 1)], **SMALL),
+    "swin3d_stack": lambda: SwinEncoder([(2, 2, 3, 3)], **SMALL, temporal_tokens=0),
+    "swin3d_cine": lambda: SwinEncoder(
+        [(4, 4, 3, 3)], **SMALL, temporal_tokens=3, spatial_grid=(1, 3, 3)
     ),
     "conv": lambda: ConvEncoder((8, 16, 16)),
     "unet": lambda: UnetEncoder((8, 8, 16, 16, 16), norm="instance"),
@@ -188,3 +188,9 @@ def test_a_unet_normalises_as_its_configuration_says():
     }
     with pytest.raises(CmrvlmError, match="batch"):
         UnetEncoder(norm="batch")
+
+
+@pytest.mark.parametrize("windows", [[], [(2, 6, 6)], [2, 1, 6, 6], [(2, -1, 6, 6)]])
+def test_windows_without_four_lengths_are_refused(windows):
+    with pytest.raises(CmrvlmError, match=r"windows.*\[2, 1, 6, 6\]|windows.*four lengths"):
+        SwinEncoder(windows)
