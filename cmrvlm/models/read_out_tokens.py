@@ -15,7 +15,7 @@ _SURE, _LOGIT_NOISE, _MEASUREMENT_NOISE = (
 )  # what a good read-out says, and how far it is off
 
 
-def taught_outputs(name: str, target: Tensor) -> Tensor:
+def teacher_forced_outputs(name: str, target: Tensor) -> Tensor:
     """What a good read-out would say about studies whose truth is known, with the noise that it would have.
 
     Args:

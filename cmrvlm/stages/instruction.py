@@ -21,7 +21,7 @@ from cmrvlm.losses.segmentation import (
     soft_dice_loss,
 )
 from cmrvlm.models.features import Features
-from cmrvlm.models.read_out_tokens import taught_outputs
+from cmrvlm.models.read_out_tokens import teacher_forced_outputs
 from cmrvlm.models.vision_language_model import CMRVLM
 from cmrvlm.stages.base import Stage
 from cmrvlm.study.vocabulary import NOT_ANNOTATED
@@ -86,7 +86,7 @@ class InstructionStage(Stage):
         chosen = torch.rand(len(batch.study_ids)) < share
         return {
             name: torch.where(
-                chosen[:, None].to(target.device), taught_outputs(name, target), torch.nan
+                chosen[:, None].to(target.device), teacher_forced_outputs(name, target), torch.nan
             )
             for name, target in batch.targets.items()
         }
