@@ -48,7 +48,7 @@ def scale_weights(count: int) -> list[float]:
     return [2.0 ** (count - 1 - level) / (2**count - 1) for level in range(count)]
 
 
-def at_scales(target: Tensor, logits: Sequence[Tensor]) -> list[Tensor]:
+def targets_at_scales(target: Tensor, logits: Sequence[Tensor]) -> list[Tensor]:
     """The target (Z, F, H, W) on the grid of each of the logits (Z, F, H / s, W / s): the nearest voxel's value."""
     return [
         target

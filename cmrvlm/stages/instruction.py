@@ -14,11 +14,11 @@ from cmrvlm.instructions.rows import rows_of
 from cmrvlm.losses.classification import binary_sum, log_odds, regression_sum
 from cmrvlm.losses.reduction import Loss
 from cmrvlm.losses.segmentation import (
-    at_scales,
     box_profile_loss,
     mask_cross_entropy,
     scale_weights,
     soft_dice_loss,
+    targets_at_scales,
 )
 from cmrvlm.models.features import Features
 from cmrvlm.models.read_out_tokens import teacher_forced_outputs
@@ -109,7 +109,7 @@ class InstructionStage(Stage):
                 sums["box"] = sums["box"] + weight * box_profile_loss(scales[0][:, 0], wanted[:, 0])
                 continue
             for share, predicted, at in zip(
-                scale_weights(len(scales)), scales, at_scales(wanted, scales), strict=True
+                scale_weights(len(scales)), scales, targets_at_scales(wanted, scales), strict=True
             ):
                 sums["mask_dice"] = sums["mask_dice"] + weight * share * soft_dice_loss(
                     predicted[None], at[None]

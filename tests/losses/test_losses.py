@@ -8,11 +8,11 @@ from cmrvlm.losses.classification import binary_sum, log_odds, regression_sum
 from cmrvlm.losses.contrastive import InfoNce, SigLip, info_nce, sig_lip
 from cmrvlm.losses.language import IGNORE, answer_cross_entropy
 from cmrvlm.losses.segmentation import (
-    at_scales,
     box_profile_loss,
     mask_cross_entropy,
     scale_weights,
     soft_dice_loss,
+    targets_at_scales,
 )
 
 
@@ -63,7 +63,7 @@ def test_scales_weigh_one_together_and_keep_the_nearest_value():
     target = torch.full((2, 1, 8, 8), 0, dtype=torch.uint8)
     target[..., 4:, :] = 1
     target[..., :4, :4] = 255
-    fine, coarse = at_scales(target, [torch.zeros(2, 1, 8, 8), torch.zeros(2, 1, 4, 4)])
+    fine, coarse = targets_at_scales(target, [torch.zeros(2, 1, 8, 8), torch.zeros(2, 1, 4, 4)])
     assert torch.equal(fine, target)
     assert coarse.dtype == torch.uint8
     assert coarse[..., 2:, :].eq(1).all()
