@@ -121,7 +121,7 @@ class Encoder(nn.Module):
         return out.flatten(2).transpose(1, 2)
 
 
-def picture_by_picture(layer: Callable[[Tensor], Tensor], pictures: Tensor) -> Tensor:
+def apply_in_groups(layer: Callable[[Tensor], Tensor], pictures: Tensor) -> Tensor:
     """What a layer that never mixes pictures makes of (N, C, H, W), in groups where no gradient is wanted."""
     together = pictures_at_once(len(pictures), *pictures.shape[2:])
     if len(pictures) <= together:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from cmrvlm.encoders.base import frames_as_batch, frames_to_volume, picture_by_picture
+from cmrvlm.encoders.base import apply_in_groups, frames_as_batch, frames_to_volume
 
 
 def conv_block(in_channels: int, out_channels: int, stride: int = 1) -> nn.Sequential:
@@ -47,6 +47,6 @@ class ConvStem(nn.Module):
         pictures = frames_as_batch(images)
         maps = []
         for block in self.blocks:
-            pictures = picture_by_picture(block, pictures)
+            pictures = apply_in_groups(block, pictures)
             maps.append(frames_to_volume(pictures, n, z, t))
         return maps

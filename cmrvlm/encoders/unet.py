@@ -8,9 +8,9 @@ from torch import Tensor, nn
 from cmrvlm.encoders.base import (
     Encoded,
     Encoder,
+    apply_in_groups,
     frames_as_batch,
     frames_to_volume,
-    picture_by_picture,
 )
 from cmrvlm.encoders.mixing import SliceAndTimeMixing
 from cmrvlm.errors import CmrvlmError
@@ -64,7 +64,7 @@ class UnetEncoder(Encoder):
         n, _, z, t, _, _ = images.shape
         pictures, maps = frames_as_batch(images), []
         for block in self.blocks:
-            pictures = picture_by_picture(block, pictures)
+            pictures = apply_in_groups(block, pictures)
             maps.append(frames_to_volume(pictures, n, z, t))
         grid = self.mix(maps[-1])
         return Encoded(grid=grid, pyramid=[*maps[:-1], grid])
