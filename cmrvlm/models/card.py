@@ -10,7 +10,7 @@ from torch import nn
 
 
 @dataclass(frozen=True)
-class Part:
+class PartSize:
     """Parameters of one part.
 
     Attributes:
@@ -24,7 +24,7 @@ class Part:
     trained: int
 
 
-def parts(model: nn.Module) -> list[Part]:
+def part_sizes(model: nn.Module) -> list[PartSize]:
     """Parameters by part: encoders and projectors by sequence, the language model with additions and rows apart."""
     counts: dict[str, list[int]] = defaultdict(lambda: [0, 0])
     for key, parameter in model.named_parameters():
@@ -44,13 +44,13 @@ def parts(model: nn.Module) -> list[Part]:
         size = shape.numel() if shape is not None else parameter.numel()
         counts[name][0] += size
         counts[name][1] += size * parameter.requires_grad
-    return [Part(name, total, trained) for name, (total, trained) in counts.items()]
+    return [PartSize(name, total, trained) for name, (total, trained) in counts.items()]
 
 
-def card(model: nn.Module) -> Table:
-    """`parts` as a table with its sum."""
-    rows = parts(model)
-    rows.append(Part("all", sum(one.total for one in rows), sum(one.trained for one in rows)))
+def parameter_table(model: nn.Module) -> Table:
+    """`part_sizes` as a table with its sum."""
+    rows = part_sizes(model)
+    rows.append(PartSize("all", sum(one.total for one in rows), sum(one.trained for one in rows)))
     table = Table("part", "parameters", "trained", title="Model")
     for one in rows:
         table.add_row(one.name, f"{one.total:,}", f"{one.trained:,}", end_section=one is rows[-2])
