@@ -1,4 +1,4 @@
-"""Contrast of image and text embeddings."""
+"""Contrastive losses of image and text embeddings."""
 
 from __future__ import annotations
 
@@ -9,53 +9,63 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import log_softmax, logsigmoid, normalize
 
-_STEEPEST = 100.0  # most that a similarity is multiplied by, as in CLIP
+# Upper limit of the inverse temperature, as in CLIP.
+_MAX_SCALE = 100.0
 
 
 def info_nce(images: Tensor, texts: Tensor, scale: Tensor, same: Tensor) -> Tensor:
-    """Symmetric InfoNCE (van den Oord et al., 2018; Radford et al., CLIP, ICML 2021) with several positives.
+    """Compute the symmetric InfoNCE loss with several positives.
+
+    See van den Oord et al. (2018) and Radford et al. (CLIP, ICML 2021).
 
     Args:
-        images: (N, D).
-        texts: (N, D).
-        scale: Inverse temperature, scalar.
-        same: (N, N) true where text j also describes study i (identical texts are no negatives).
+        images: Image embeddings (N, D).
+        texts: Text embeddings (N, D); text i belongs to image i.
+        scale: Inverse temperature, a scalar.
+        same: True (N, N) where text j also describes study i: identical texts are no negatives.
 
     Returns:
-        Scalar; 0 for one pair, which has nothing to be told from.
+        Scalar; 0 for a single pair, which has no negatives.
     """
     with torch.autocast(images.device.type, enabled=False):
-        logits = (
-            scale.float() * normalize(images.float(), dim=-1) @ normalize(texts.float(), dim=-1).T
-        )
+        logits = _scaled_similarities(images, texts, scale)
         target = same.float() / same.sum(dim=1, keepdim=True)
-        rows = -(target * log_softmax(logits, dim=1)).sum(dim=1).mean()
-        columns = -(target.T * log_softmax(logits.T, dim=1)).sum(dim=1).mean()
-        # A target shared by several positives has an entropy of its own; without it the loss can reach 0.
-        floor = -(target * target.clamp(min=1e-12).log()).sum(dim=1).mean()
-        return (rows + columns) / 2 - floor
+        texts_of_image = -(target * log_softmax(logits, dim=1)).sum(dim=1).mean()
+        images_of_text = -(target.T * log_softmax(logits.T, dim=1)).sum(dim=1).mean()
+
+        # The loss never falls below the entropy of a target that several positives share: without
+        # it the loss can reach 0.
+        log_target = target.clamp(min=1e-12).log()
+        entropy = -(target * log_target).sum(dim=1).mean()
+        return (texts_of_image + images_of_text) / 2 - entropy
 
 
 def sig_lip(images: Tensor, texts: Tensor, scale: Tensor, bias: Tensor, same: Tensor) -> Tensor:
-    """Sigmoid loss over all pairs (Zhai et al., SigLIP, ICCV 2023) with several positives.
+    """Compute the sigmoid loss over all pairs with several positives.
+
+    See Zhai et al. (SigLIP, ICCV 2023).
 
     Args:
-        images: (N, D).
-        texts: (N, D).
-        scale: Inverse temperature, scalar.
-        bias: Added to each similarity, scalar.
-        same: (N, N) true where text j also describes study i.
+        images: Image embeddings (N, D).
+        texts: Text embeddings (N, D); text i belongs to image i.
+        scale: Inverse temperature, a scalar.
+        bias: Added to each similarity, a scalar.
+        same: True (N, N) where text j also describes study i.
 
     Returns:
-        Scalar: summed over the texts, averaged over the images.
+        Scalar, summed over the texts and averaged over the images.
     """
     with torch.autocast(images.device.type, enabled=False):
-        logits = (
-            scale.float() * normalize(images.float(), dim=-1) @ normalize(texts.float(), dim=-1).T
-            + bias.float()
-        )
+        logits = _scaled_similarities(images, texts, scale) + bias.float()
         signs = torch.where(same, 1.0, -1.0)
         return -logsigmoid(signs * logits).sum() / len(images)
+
+
+def _scaled_similarities(images: Tensor, texts: Tensor, scale: Tensor) -> Tensor:
+    """Compute cosine similarities (N, N) of embeddings (N, D) and (N, D), times a scalar."""
+    unit_images = normalize(images.float(), dim=-1)
+    unit_texts = normalize(texts.float(), dim=-1)
+    return scale.float() * unit_images @ unit_texts.T
 
 
 class ContrastiveLoss(nn.Module, ABC):
@@ -63,7 +73,13 @@ class ContrastiveLoss(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, images: Tensor, texts: Tensor, same: Tensor) -> Tensor:
-        """Return the loss of images (N, D) and texts (N, D); `same` (N, N) is true where they fit."""
+        """Compute the loss, a scalar.
+
+        Args:
+            images: Image embeddings (N, D).
+            texts: Text embeddings (N, D).
+            same: True (N, N) where text j describes study i.
+        """
 
 
 class InfoNce(ContrastiveLoss):
@@ -71,13 +87,13 @@ class InfoNce(ContrastiveLoss):
 
     def __init__(self) -> None:
         super().__init__()
-        self.log_scale = nn.Parameter(
-            torch.tensor(math.log(1 / 0.07))
-        )  # CLIP's initial temperature
+        # CLIP's initial temperature.
+        self.log_scale = nn.Parameter(torch.tensor(math.log(1 / 0.07)))
 
     def forward(self, images: Tensor, texts: Tensor, same: Tensor) -> Tensor:
-        """Loss of images (N, D) and texts (N, D)."""
-        return info_nce(images, texts, self.log_scale.exp().clamp(max=_STEEPEST), same)
+        """Compute the loss of images (N, D) and texts (N, D); see `ContrastiveLoss`."""
+        scale = self.log_scale.exp().clamp(max=_MAX_SCALE)
+        return info_nce(images, texts, scale, same)
 
 
 class SigLip(ContrastiveLoss):
@@ -85,9 +101,11 @@ class SigLip(ContrastiveLoss):
 
     def __init__(self) -> None:
         super().__init__()
-        self.log_scale = nn.Parameter(torch.tensor(math.log(10.0)))  # both as in the paper
+        # Both initial values are those of the paper.
+        self.log_scale = nn.Parameter(torch.tensor(math.log(10.0)))
         self.bias = nn.Parameter(torch.tensor(-10.0))
 
     def forward(self, images: Tensor, texts: Tensor, same: Tensor) -> Tensor:
-        """Loss of images (N, D) and texts (N, D)."""
-        return sig_lip(images, texts, self.log_scale.exp().clamp(max=_STEEPEST), self.bias, same)
+        """Compute the loss of images (N, D) and texts (N, D); see `ContrastiveLoss`."""
+        scale = self.log_scale.exp().clamp(max=_MAX_SCALE)
+        return sig_lip(images, texts, scale, self.bias, same)
