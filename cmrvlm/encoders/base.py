@@ -119,6 +119,7 @@ class Encoder(nn.Module):
         """
         width = grid.shape[1]
         pooled = grid.new_zeros(len(index), width, *self.view_grid)
+        # Frames and slices are pooled from volumes of different depths: one group after the other.
         is_frame = slices < 0
         is_slice = ~is_frame
 

@@ -39,5 +39,7 @@ class ConvEncoder(Encoder):
         maps = self.stem(images)
         n, _, z, t, _, _ = maps[-1].shape
         pictures = self.refine(frames_as_batch(maps[-1]))
-        grid = self.mix(frames_to_volume(pictures, n, z, t))  # (N, C, Z, T, h, w)
-        return Encoded(grid=grid, pyramid=[images, *maps[:-1], grid])
+        volume = frames_to_volume(pictures, n, z, t)  # (N, C, Z, T, h, w)
+        grid = self.mix(volume)
+        pyramid = [images, *maps[:-1], grid]
+        return Encoded(grid=grid, pyramid=pyramid)

@@ -30,6 +30,7 @@ class SliceAndTimeMixing(nn.Module):
         mixed = self.along_slices(stacks)
         x = x + rearrange(mixed, "(n t h w) c z -> n c z t h w", **lengths)
 
+        # A static series has no cycle to mix along.
         if t > 1:
             cycles = rearrange(x, "n c z t h w -> (n z h w) c t")
             mixed = torch.tanh(self.along_time(cycles))

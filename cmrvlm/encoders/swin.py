@@ -38,7 +38,8 @@ class SlicePosition(nn.Module):
 
         octaves = torch.arange(-1, self.frequencies - 1, device=x.device)
         phases = position[:, None] * torch.pi * 2.0**octaves  # (Z, f)
-        features = torch.cat([phases.sin(), phases.cos()], dim=-1)  # (Z, 2 f)
+        waves = [phases.sin(), phases.cos()]
+        features = torch.cat(waves, dim=-1)  # (Z, 2 f)
         features = features.to(x.dtype)
         embedding = rearrange(self.project(features), "z c -> 1 z 1 1 1 c")
         return x + embedding
@@ -112,6 +113,7 @@ class SwinEncoder(Encoder):
         self.stem = ConvStem(tuple(stem_channels), (4, 2))
         width = stem_channels[-1]
         self.position = SlicePosition(width)
+        # Width doubles where merging halves height and width.
         widths = [width * 2**stage for stage in range(len(depths))]
         self.merges = nn.ModuleList(MergeInPlane(w) for w in widths[:-1])
         self.stages = nn.ModuleList()
@@ -134,7 +136,8 @@ class SwinEncoder(Encoder):
     def forward(self, images: Tensor) -> Encoded:
         """Encode images (N, 1, Z, T, H, W)."""
         maps = self.stem(images)
-        x = self.position(rearrange(maps[-1], "n c z t h w -> n z t h w c"))
+        x = rearrange(maps[-1], "n c z t h w -> n z t h w c")
+        x = self.position(x)
         pyramid = [images, *maps[:-1]]
         for index, (stage, norm) in enumerate(zip(self.stages, self.norms, strict=True)):
             if index > 0:
@@ -145,7 +148,9 @@ class SwinEncoder(Encoder):
         return Encoded(grid=pyramid[-1], pyramid=pyramid)
 
 
-def check_windows(windows: Sequence[Sequence[int]]) -> tuple[Window, ...]:
+def check_windows(
+    windows: Sequence[Sequence[int]],
+) -> tuple[Window, ...]:
     """Return the windows of a configuration as tuples.
 
     Args:
@@ -157,6 +162,7 @@ def check_windows(windows: Sequence[Sequence[int]]) -> tuple[Window, ...]:
     checked: list[Window] = []
     for window in windows:
         if not isinstance(window, Sequence) or len(window) != 4 or min(window) < 0:
+            # A window that is a number is a list that lacks its outer brackets.
             raise CmrvlmError(
                 f"{window} is no window",
                 field="windows",

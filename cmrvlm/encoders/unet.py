@@ -82,5 +82,7 @@ class UnetEncoder(Encoder):
         for block in self.blocks:
             pictures = apply_in_groups(block, pictures)
             maps.append(frames_to_volume(pictures, n, z, t))
-        grid = self.mix(maps[-1])
-        return Encoded(grid=grid, pyramid=[*maps[:-1], grid])
+        coarsest = maps.pop()
+        grid = self.mix(coarsest)
+        pyramid = [*maps, grid]
+        return Encoded(grid=grid, pyramid=pyramid)

@@ -143,8 +143,8 @@ def window_mask(layout: WindowLayout) -> Tensor | None:
         # Four regions an axis: numbers to the base 4 tell all combinations apart.
         region = region * 4 + along_axis.view(view)
     features = rearrange(region, "z t h w -> 1 z t h w 1")
-    tokens = partition(features, layout.window).squeeze(-1)  # (windows, tokens)
-    return tokens[:, :, None] == tokens[:, None, :]
+    tokens = partition(features, layout.window)  # (windows, tokens, 1)
+    return tokens == tokens.transpose(1, 2)
 
 
 def _axis_regions(layout: WindowLayout, axis: int) -> Tensor:
@@ -161,13 +161,14 @@ def _axis_regions(layout: WindowLayout, axis: int) -> Tensor:
     index = torch.arange(padded)
     region = torch.zeros_like(index)
     if shift:
-        in_last_window = (index >= padded - length).long()
-        wrapped_around = (index >= padded - shift).long()
-        region = in_last_window + wrapped_around
+        # As in Swin: the last window holds its own positions and those from the other border.
+        in_last_window = index >= padded - length
+        wrapped_around = index >= padded - shift
+        region = in_last_window.long() + wrapped_around.long()
 
     position_before_shift = (index + shift) % padded
     is_padding = position_before_shift >= size
-    return torch.where(is_padding, torch.full_like(region, 3), region)
+    return region.masked_fill(is_padding, 3)
 
 
 @lru_cache(maxsize=64)
@@ -189,11 +190,13 @@ def relative_offsets(window: Window, frames: int) -> Tensor:
     offset = position[:, None] - position[None, :]  # (tokens, tokens, 4)
 
     space = offset[..., [0, 2, 3]]
-    log_space = torch.sign(space) * torch.log2(1 + space.abs()) / 3
+    magnitude = torch.log2(1 + space.abs())
+    log_space = torch.sign(space) * magnitude / 3
 
     time = offset[..., [_TIME_AXIS]]
     phase = 2 * math.pi * time / max(frames, 1)
-    return torch.cat([log_space, phase.sin(), phase.cos()], dim=-1)
+    features = [log_space, phase.sin(), phase.cos()]
+    return torch.cat(features, dim=-1)
 
 
 class WindowAttention(nn.Module):
@@ -206,7 +209,13 @@ class WindowAttention(nn.Module):
         shifted: Shift the windows by half their length along every axis that has more than one.
     """
 
-    def __init__(self, width: int, heads: int, window: Window, shifted: bool = False) -> None:
+    def __init__(
+        self,
+        width: int,
+        heads: int,
+        window: Window,
+        shifted: bool = False,
+    ) -> None:
         super().__init__()
         self.heads = heads
         self.window = window
@@ -243,7 +252,12 @@ class WindowAttention(nn.Module):
             out = out.roll(layout.shift, dims=_WINDOWED_AXES)
         return out[:, :z, :t, :h, :w]
 
-    def _attention_bias(self, layout: WindowLayout, batch_size: int, q: Tensor) -> Tensor:
+    def _attention_bias(
+        self,
+        layout: WindowLayout,
+        batch_size: int,
+        q: Tensor,
+    ) -> Tensor:
         """Return what is added to the attention logits: position bias, minus infinity if masked.
 
         Args:
@@ -274,7 +288,8 @@ def _pad_and_shift(x: Tensor, layout: WindowLayout) -> Tensor:
         # `pad` takes the axes from the last to the first: channels, then W, H, T and Z.
         x = pad(x, (0, 0, 0, w, 0, h, 0, t, 0, z))
     if any(layout.shift):
-        x = x.roll([-length for length in layout.shift], dims=_WINDOWED_AXES)
+        backwards = [-length for length in layout.shift]
+        x = x.roll(backwards, dims=_WINDOWED_AXES)
     return x
 
 
@@ -304,6 +319,7 @@ class AttentionBlock(nn.Module):
         self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in windows)
         hidden = int(width * ratio)
         last = nn.Linear(hidden, width)
+        # As in the attention: a block starts as the identity.
         nn.init.zeros_(last.weight)
         self.feed_forward = nn.Sequential(
             nn.LayerNorm(width),

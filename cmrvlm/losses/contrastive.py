@@ -13,7 +13,12 @@ from torch.nn.functional import log_softmax, logsigmoid, normalize
 _MAX_SCALE = 100.0
 
 
-def info_nce(images: Tensor, texts: Tensor, scale: Tensor, same: Tensor) -> Tensor:
+def info_nce(
+    images: Tensor,
+    texts: Tensor,
+    scale: Tensor,
+    same: Tensor,
+) -> Tensor:
     """Compute the symmetric InfoNCE loss with several positives.
 
     See van den Oord et al. (2018) and Radford et al. (CLIP, ICML 2021).
@@ -29,18 +34,25 @@ def info_nce(images: Tensor, texts: Tensor, scale: Tensor, same: Tensor) -> Tens
     """
     with torch.autocast(images.device.type, enabled=False):
         logits = _scaled_similarities(images, texts, scale)
-        target = same.float() / same.sum(dim=1, keepdim=True)
-        texts_of_image = -(target * log_softmax(logits, dim=1)).sum(dim=1).mean()
-        images_of_text = -(target.T * log_softmax(logits.T, dim=1)).sum(dim=1).mean()
+        positives = same.sum(dim=1, keepdim=True)
+        target = same.float() / positives
+        image_to_text = _cross_entropy(target, log_softmax(logits, dim=1))
+        text_to_image = _cross_entropy(target.T, log_softmax(logits.T, dim=1))
 
-        # The loss never falls below the entropy of a target that several positives share: without
-        # it the loss can reach 0.
+        # A target shared by several positives has an entropy, below which the cross-entropy
+        # cannot fall; without it the loss can reach 0.
         log_target = target.clamp(min=1e-12).log()
-        entropy = -(target * log_target).sum(dim=1).mean()
-        return (texts_of_image + images_of_text) / 2 - entropy
+        entropy = _cross_entropy(target, log_target)
+        return (image_to_text + text_to_image) / 2 - entropy
 
 
-def sig_lip(images: Tensor, texts: Tensor, scale: Tensor, bias: Tensor, same: Tensor) -> Tensor:
+def sig_lip(
+    images: Tensor,
+    texts: Tensor,
+    scale: Tensor,
+    bias: Tensor,
+    same: Tensor,
+) -> Tensor:
     """Compute the sigmoid loss over all pairs with several positives.
 
     See Zhai et al. (SigLIP, ICCV 2023).
@@ -58,7 +70,14 @@ def sig_lip(images: Tensor, texts: Tensor, scale: Tensor, bias: Tensor, same: Te
     with torch.autocast(images.device.type, enabled=False):
         logits = _scaled_similarities(images, texts, scale) + bias.float()
         signs = torch.where(same, 1.0, -1.0)
-        return -logsigmoid(signs * logits).sum() / len(images)
+        log_likelihoods = logsigmoid(signs * logits)
+        return -log_likelihoods.sum() / len(images)
+
+
+def _cross_entropy(target: Tensor, log_probabilities: Tensor) -> Tensor:
+    """Average the cross-entropies of N rows, both (N, N), to a scalar."""
+    losses = -(target * log_probabilities).sum(dim=1)
+    return losses.mean()
 
 
 def _scaled_similarities(images: Tensor, texts: Tensor, scale: Tensor) -> Tensor:
@@ -87,8 +106,9 @@ class InfoNce(ContrastiveLoss):
 
     def __init__(self) -> None:
         super().__init__()
-        # CLIP's initial temperature.
-        self.log_scale = nn.Parameter(torch.tensor(math.log(1 / 0.07)))
+        # CLIP's initial temperature is 0.07.
+        log_scale = math.log(1 / 0.07)
+        self.log_scale = nn.Parameter(torch.tensor(log_scale))
 
     def forward(self, images: Tensor, texts: Tensor, same: Tensor) -> Tensor:
         """Compute the loss of images (N, D) and texts (N, D); see `ContrastiveLoss`."""
@@ -102,7 +122,8 @@ class SigLip(ContrastiveLoss):
     def __init__(self) -> None:
         super().__init__()
         # Both initial values are those of the paper.
-        self.log_scale = nn.Parameter(torch.tensor(math.log(10.0)))
+        log_scale = math.log(10.0)
+        self.log_scale = nn.Parameter(torch.tensor(log_scale))
         self.bias = nn.Parameter(torch.tensor(-10.0))
 
     def forward(self, images: Tensor, texts: Tensor, same: Tensor) -> Tensor:

@@ -16,7 +16,10 @@ def several_processes() -> bool:
     return distributed.get_world_size() > 1
 
 
-def mean_over_processes(values: Mapping[str, float], device: torch.device) -> dict[str, float]:
+def mean_over_processes(
+    values: Mapping[str, float],
+    device: torch.device,
+) -> dict[str, float]:
     """Average named numbers over all processes.
 
     All processes must call it, with the same names.
@@ -33,7 +36,8 @@ def mean_over_processes(values: Mapping[str, float], device: torch.device) -> di
     sums = torch.tensor(numbers, dtype=torch.float64, device=device)
     distributed.all_reduce(sums)
     means = sums / distributed.get_world_size()
-    return dict(zip(names, means.tolist(), strict=True))
+    averaged = means.tolist()
+    return dict(zip(names, averaged, strict=True))
 
 
 def gather_rows(rows: Tensor) -> Tensor:
@@ -50,12 +54,15 @@ def gather_rows(rows: Tensor) -> Tensor:
     if not several_processes():
         return rows
     count = torch.tensor([len(rows)], device=rows.device)
-    counts = [torch.zeros_like(count) for _ in range(distributed.get_world_size())]
+    processes = distributed.get_world_size()
+    counts = [torch.zeros_like(count) for _ in range(processes)]
     distributed.all_gather(counts, count)
     sizes = [int(size) for size in counts]
 
     # Only tensors of one size can be gathered: shorter ones are padded, then cut again.
-    padding = rows.new_zeros(max(sizes) - len(rows), *rows.shape[1:])
+    lacking = max(sizes) - len(rows)
+    padding = rows.new_zeros(lacking, *rows.shape[1:])
     padded = torch.cat([rows, padding]).contiguous()
     gathered = all_gather(padded)  # type: ignore[no-untyped-call]
-    return torch.cat([part[:size] for part, size in zip(gathered, sizes, strict=True)])
+    unpadded = [process_rows[:size] for process_rows, size in zip(gathered, sizes, strict=True)]
+    return torch.cat(unpadded)

@@ -36,7 +36,8 @@ def soft_dice_loss(logits: Tensor, target: Tensor) -> Tensor:
 
         intersection = (probability * truth).sum(dim=1)
         total = probability.sum(dim=1) + truth.sum(dim=1)
-        dice = (2 * intersection + SMOOTH_VOXELS) / (total + SMOOTH_VOXELS)
+        numerator = 2 * intersection + SMOOTH_VOXELS
+        dice = numerator / (total + SMOOTH_VOXELS)
         return (1 - dice).mean()
 
 
@@ -53,8 +54,13 @@ def mask_cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
     with torch.autocast(logits.device.type, enabled=False):
         known = target != NOT_ANNOTATED
         truth = (target == 1).float()
-        losses = binary_cross_entropy_with_logits(logits.float(), truth, reduction="none")
-        return (losses * known).sum() / known.sum().clamp(min=1)
+        losses = binary_cross_entropy_with_logits(
+            logits.float(),
+            truth,
+            reduction="none",
+        )
+        annotated_voxels = known.sum().clamp(min=1)
+        return (losses * known).sum() / annotated_voxels
 
 
 def scale_weights(count: int) -> list[float]:
@@ -65,8 +71,10 @@ def scale_weights(count: int) -> list[float]:
     Args:
         count: Number of scales.
     """
+    # Powers of 2, the coarsest scale's being 1, and their sum.
+    powers = [2.0**level for level in reversed(range(count))]
     total = 2**count - 1
-    return [2.0 ** (count - 1 - level) / total for level in range(count)]
+    return [power / total for power in powers]
 
 
 def targets_at_scales(target: Tensor, logits: Sequence[Tensor]) -> list[Tensor]:
@@ -84,7 +92,11 @@ def targets_at_scales(target: Tensor, logits: Sequence[Tensor]) -> list[Tensor]:
         resampled = target
         if scale.shape != target.shape:
             size = scale.shape[-2:]
-            resampled = interpolate(target.float(), size=size, mode="nearest-exact")
+            resampled = interpolate(
+                target.float(),
+                size=size,
+                mode="nearest-exact",
+            )
         targets.append(resampled.to(target.dtype))
     return targets
 
@@ -109,7 +121,8 @@ def box_profile_loss(logits: Tensor, target: Tensor) -> Tensor:
     for others in ((1, 2), (0, 2), (0, 1)):
         profile = logits.amax(dim=others)
         truth = structure.amax(dim=others)
-        truth = truth.masked_fill(unknown.all(dim=others), NOT_ANNOTATED)
+        hidden = unknown.all(dim=others)
+        truth = truth.masked_fill(hidden, NOT_ANNOTATED)
         loss = loss + soft_dice_loss(profile[None], truth[None])
         loss = loss + mask_cross_entropy(profile, truth)
     return loss / 3

@@ -68,7 +68,10 @@ class DualEncoder(nn.Module):
         """Return (0, 0): the text tower takes no image tokens."""
         return 0, 0
 
-    def embed_images(self, media: Mapping[str, list[Media]]) -> dict[str, SeriesEmbeddings]:
+    def embed_images(
+        self,
+        media: Mapping[str, list[Media]],
+    ) -> dict[str, SeriesEmbeddings]:
         """Embed each series of a batch.
 
         Args:
@@ -109,12 +112,14 @@ class DualEncoder(nn.Module):
             Embeddings (R, width) from the last token of each text, and the hidden states (R, L, D)
             in float32.
         """
-        index = torch.arange(rows.ids.shape[1], device=rows.ids.device)
+        longest = rows.ids.shape[1]
+        index = torch.arange(longest, device=rows.ids.device)
         valid = index[None] < rows.lengths[:, None]
         # No prefix of images, and no prompt: every token sees those before it alone.
         no_tokens = torch.zeros_like(rows.lengths)
         layout = Layout.of_rows(valid, no_tokens, no_tokens)
-        hidden = self.llm.hidden(self.llm.embed(rows.ids), layout).float()
+        embeddings = self.llm.embed(rows.ids)
+        hidden = self.llm.hidden(embeddings, layout).float()
 
         row_index = torch.arange(len(hidden), device=hidden.device)
         last = hidden[row_index, rows.lengths - 1]  # (R, D)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from einops import rearrange
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
@@ -27,11 +28,17 @@ class LanguageQuery(nn.Module):
 
     def __init__(self, width: int, out: int) -> None:
         super().__init__()
-        self.mark = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, out))
+        self.mark = nn.Sequential(
+            nn.LayerNorm(width),
+            nn.Linear(width, out),
+        )
         projection = nn.Linear(width, out)
         with torch.no_grad():
             projection.weight.mul_(_WORDS_GAIN)
-        self.words = nn.Sequential(nn.LayerNorm(width), projection)
+        self.words = nn.Sequential(
+            nn.LayerNorm(width),
+            projection,
+        )
 
     def forward(self, marks: Tensor, words: Tensor) -> Tensor:
         """Compute the weights of M queries.
@@ -71,13 +78,14 @@ class MaskDecoder(nn.Module):
         scales: int = 1,
     ) -> None:
         super().__init__()
-        in_channels = tuple(pyramid_channels)
+        in_channels = list(pyramid_channels)
         self.detail: nn.Module | None = None
         if 2 not in pyramid_strides:
             # The pyramid has nothing between the images and stride 4: the decoder makes stride 2
             # itself, for the frames that it decodes.
-            self.detail = conv_block(pyramid_channels[0], channels[1], stride=2)
-            in_channels = (pyramid_channels[0], channels[1], *pyramid_channels[1:])
+            width = channels[1]
+            self.detail = conv_block(in_channels[0], width, stride=2)
+            in_channels.insert(1, width)
 
         levels = len(in_channels)
         coarsest = len(channels) - 1
@@ -86,14 +94,16 @@ class MaskDecoder(nn.Module):
         self.blocks = nn.ModuleList()
         for level in reversed(range(levels - 1)):
             joined = widths[level + 1] + in_channels[level]
-            self.blocks.append(conv_block(joined, widths[level]))
+            block = conv_block(joined, widths[level])
+            self.blocks.append(block)
 
         # One layer for each scale brings its features to the width of the queries.
         width = widths[0]
         self.pixel = nn.Conv2d(width, width, 1)
         self.coarse = nn.ModuleList()
         for level in range(1, min(scales, levels - 1)):
-            self.coarse.append(nn.Conv2d(widths[level], width, 1))
+            head = nn.Conv2d(widths[level], width, 1)
+            self.coarse.append(head)
         # A weight for each feature, and a bias.
         self.query = LanguageQuery(query_width, width + 1)
         self.box_query = LanguageQuery(query_width, width + 1)
@@ -116,8 +126,14 @@ class MaskDecoder(nn.Module):
         x = self.entry(coarsest)
         decoded = []
         for level, block in zip(reversed(levels), self.blocks, strict=True):
-            x = interpolate(x, size=level.shape[-2:], mode="bilinear", align_corners=False)
-            x = block(torch.cat([x, level.to(x.dtype)], dim=1))
+            upsampled = interpolate(
+                x,
+                size=level.shape[-2:],
+                mode="bilinear",
+                align_corners=False,
+            )
+            skip = level.to(upsampled.dtype)
+            x = block(torch.cat([upsampled, skip], dim=1))
             decoded.append(x)
 
         finest = decoded.pop()
@@ -158,11 +174,15 @@ class MaskDecoder(nn.Module):
         logits = []
         for group, features in enumerate(pixels):
             rows = (group_index == group).nonzero()[:, 0]
-            products = torch.einsum("mc,czfhw->mzfhw", weights[rows, :-1], features)
+            products = torch.einsum(
+                "mc,czfhw->mzfhw",
+                weights[rows, :-1],
+                features,
+            )
             queries.append(rows)
             logits.append(products)
 
         # Back to the order of the queries.
         order = torch.cat(queries).argsort()
-        bias = weights[:, -1, None, None, None, None]
+        bias = rearrange(weights[:, -1], "m -> m 1 1 1 1")
         return torch.cat(logits)[order] + bias

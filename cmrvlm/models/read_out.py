@@ -53,7 +53,8 @@ class ReadOut(nn.Module):
             self.outputs[output] = nn.Sequential(nn.GELU(), last)
             if output == "disease":
                 # Before training each class is as likely as any other.
-                nn.init.constant_(last.bias, -math.log(len(value_names) - 1))
+                log_odds = -math.log(len(value_names) - 1)
+                nn.init.constant_(last.bias, log_odds)
 
     def summarise(self, sequence: str, tokens: Tensor) -> Tensor:
         """Compute what whole series of a sequence add to the hidden layer.

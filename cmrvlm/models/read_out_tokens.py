@@ -52,21 +52,37 @@ class ReadOutTokens(nn.Module):
 
     def __init__(self, names: Mapping[str, Sequence[Sequence[int]]], width: int) -> None:
         super().__init__()
-        token_ids = [torch.tensor(ids) for value_names in names.values() for ids in value_names]
-        padded = nn.utils.rnn.pad_sequence(token_ids, batch_first=True, padding_value=-1)
+        self.sizes: dict[str, int] = {}
+        token_ids = []
+        for output, value_names in names.items():
+            self.sizes[output] = len(value_names)
+            token_ids += [torch.tensor(ids) for ids in value_names]
+
+        padded = nn.utils.rnn.pad_sequence(
+            token_ids,
+            batch_first=True,
+            padding_value=-1,
+        )
         is_token = (padded >= 0).float()
+        # Names follow from the tokenizer, so they are not stored with the weights.
         self.register_buffer("name_ids", padded.clamp(min=0), persistent=False)
         self.register_buffer("is_token", is_token[..., None], persistent=False)
-        self.sizes = {output: len(value_names) for output, value_names in names.items()}
-        self.labels = nn.Parameter(torch.randn(len(token_ids), width) * 0.02)
-        self.directions = nn.Parameter(torch.randn(len(names), width) * 0.02)
+
+        labels = torch.randn(len(token_ids), width) * 0.02
+        self.labels = nn.Parameter(labels)
+        directions = torch.randn(len(names), width) * 0.02
+        self.directions = nn.Parameter(directions)
 
     @property
     def count(self) -> int:
         """Number of tokens for each set of series."""
         return len(self.labels)
 
-    def forward(self, outputs: Mapping[str, Tensor], embed: Callable[[Tensor], Tensor]) -> Tensor:
+    def forward(
+        self,
+        outputs: Mapping[str, Tensor],
+        embed: Callable[[Tensor], Tensor],
+    ) -> Tensor:
         """Make the tokens of K sets of series.
 
         Args:
@@ -77,16 +93,19 @@ class ReadOutTokens(nn.Module):
             Tokens (K, count, width). No gradient flows back to the outputs: the next word does not
             change what is read.
         """
-        values = torch.cat([outputs[name].detach() for name in self.sizes], dim=1)
-        values = values.float().clamp(-_LIMIT, _LIMIT) / _LIMIT  # (K, count)
+        detached = [outputs[name].detach() for name in self.sizes]
+        values = torch.cat(detached, dim=1).float()
+        values = values.clamp(-_LIMIT, _LIMIT) / _LIMIT  # (K, count)
 
         embedded = embed(self.name_ids) * self.is_token  # (count, longest name, width)
         names = embedded.sum(dim=1) / self.is_token.sum(dim=1)  # (count, width)
 
-        repeats = torch.tensor(list(self.sizes.values()), device=values.device)
+        sizes = list(self.sizes.values())
+        repeats = torch.tensor(sizes, device=values.device)
         directions = self.directions.repeat_interleave(
             repeats,
             dim=0,
             output_size=self.count,
         )  # (count, width)
-        return (names + self.labels)[None] + values[..., None] * directions[None]
+        labelled = names + self.labels
+        return labelled[None] + values[..., None] * directions[None]
