@@ -140,9 +140,8 @@ def test_windows_do_not_see_padding_or_across_the_border(shifted):
 
 def test_shifted_windows_reach_over_the_unshifted_border():
     torch.manual_seed(0)
-    plain, shifted = (
-        randomise_zeros(WindowAttention(8, 2, (1, 1, 4, 4), shift)) for shift in (False, True)
-    )
+    plain = randomise_zeros(WindowAttention(8, 2, (1, 1, 4, 4), shifted=False))
+    shifted = randomise_zeros(WindowAttention(8, 2, (1, 1, 4, 4), shifted=True))
     x = torch.randn(1, 1, 1, 8, 8, 8)
     changed = x.clone()
     changed[..., 3, 3, :] += 5
