@@ -10,7 +10,7 @@ from typing import Any
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 
-from cmrvlm.config.moved import current_name
+from cmrvlm.config.moved import current_name, current_settings
 from cmrvlm.config.slots import allowed_in
 from cmrvlm.errors import CmrvlmError
 
@@ -104,6 +104,8 @@ def checked_targets(tree: Any, place: str = "config") -> Any:
             after the check.
     """
     if isinstance(tree, dict):
+        if "_target_" in tree:
+            tree = current_settings(tree)
         checked = {key: checked_targets(value, f"{place}.{key}") for key, value in tree.items()}
         if "_target_" in tree:
             checked["_target_"] = resolve_in_slot(str(tree["_target_"]), place)

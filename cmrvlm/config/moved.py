@@ -1,6 +1,9 @@
-"""Former names of modules, so that runs trained before a move can still be loaded."""
+"""Former names of modules and classes, so that runs trained before a change can still be loaded."""
 
 from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
 
 # Module that a `_target_` of a saved run may name, to the module that its objects are in now.
 MOVED_MODULES = {
@@ -16,7 +19,48 @@ MOVED_MODULES = {
 }
 
 
+def _settings_of_swin3d(former: Mapping[str, Any]) -> dict[str, Any]:
+    """Return one window over all axes, from `window` along (Z or T, H, W)."""
+    settings = dict(former)
+    first, *plane = settings.pop("window", (4, 6, 6))
+    settings["windows"] = [[first, first, *plane]]
+    settings.setdefault("temporal_tokens", 0)
+    return settings
+
+
+def _settings_of_swin4d(former: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a window within a frame and one along time, from `spatial_window` along (Z, H, W)."""
+    settings = dict(former)
+    first, *plane = settings.pop("spatial_window", (2, 6, 6))
+    settings["windows"] = [[first, 1, *plane], [1, 0, 1, 1]]
+    return settings
+
+
+# Class that a `_target_` of a saved run may name, to the class that replaced it and the
+# translation of its settings.
+REPLACED_CLASSES: dict[str, tuple[str, Callable[[Mapping[str, Any]], dict[str, Any]]]] = {
+    "cmrvlm.encoders.swin.Swin3D": ("cmrvlm.encoders.swin.SwinEncoder", _settings_of_swin3d),
+    "cmrvlm.encoders.swin.Swin4D": ("cmrvlm.encoders.swin.SwinEncoder", _settings_of_swin4d),
+}
+
+
 def current_name(target: str) -> str:
     """Return the dotted name under which the object of a `_target_` is found today."""
     module, _, name = target.rpartition(".")
     return f"{MOVED_MODULES.get(module, module)}.{name}"
+
+
+def current_settings(tree: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a saved mapping that holds a `_target_` as the class of today takes it.
+
+    Args:
+        tree: `_target_` and settings as a run saved them.
+
+    Returns:
+        The same, or the class that replaced the target with its translated settings.
+    """
+    target = str(tree["_target_"])
+    if target not in REPLACED_CLASSES:
+        return dict(tree)
+    name, translate = REPLACED_CLASSES[target]
+    return {**translate(tree), "_target_": name}

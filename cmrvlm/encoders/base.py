@@ -1,4 +1,4 @@
-"""What an encoder returns, and how views of a study become tokens."""
+"""Base class of the encoders, their output, and the pooling of features to tokens."""
 
 from __future__ import annotations
 
@@ -7,21 +7,26 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
+from einops import rearrange
 from torch import Tensor, nn
 from torch.nn.functional import adaptive_avg_pool1d, adaptive_avg_pool3d
 
-# Of pictures that are computed together where nothing is learned: more are no faster, and take more memory.
+# Lengths along (Z, h, w).
+TokenGrid = tuple[int, int, int]
+
+# Pixels of the pictures that are computed together in inference: more pictures are no faster, and
+# take more memory.
 PIXELS_AT_ONCE = 2**20
 
 
 @dataclass
 class Encoded:
-    """One batch of series, encoded.
+    """Features of a batch of N series.
 
     Attributes:
         grid: Final features (N, D, Z, T, h, w).
-        pyramid: Feature maps (N, C_i, Z, T, H / s_i, W / s_i), finest first, at the input's own resolution: the input
-            itself or features of it.
+        pyramid: Feature maps (N, C_i, Z, T, H / s_i, W / s_i), finest first. The first has the
+            resolution of the images: it is the images themselves or features of them.
     """
 
     grid: Tensor
@@ -31,8 +36,8 @@ class Encoded:
 class Encoder(nn.Module):
     """Base of all encoders: images (N, 1, Z, T, H, W) of any size to `Encoded`.
 
-    The tokens that the language model reads are pooled from `Encoded.grid` to fixed numbers, so that the prompt does
-    not depend on the image's size.
+    The tokens that the language model reads are pooled from `Encoded.grid` to fixed numbers, so
+    that the prompt does not depend on the size of the images.
 
     Args:
         spatial_grid: Tokens along (Z, h, w) of the time-averaged features.
@@ -42,7 +47,7 @@ class Encoder(nn.Module):
     Attributes:
         width: Channels of the final features.
         pyramid_channels: Channels of each level of the pyramid.
-        pyramid_strides: Stride in plane of each.
+        pyramid_strides: In-plane stride of each level of the pyramid.
     """
 
     width: int
@@ -51,18 +56,14 @@ class Encoder(nn.Module):
 
     def __init__(
         self,
-        spatial_grid: tuple[int, int, int],
+        spatial_grid: TokenGrid,
         temporal_tokens: int,
-        view_grid: tuple[int, int, int] = (2, 3, 3),
+        view_grid: TokenGrid = (2, 3, 3),
     ) -> None:
         super().__init__()
-        self.spatial_grid: tuple[int, int, int] = (
-            spatial_grid[0],
-            spatial_grid[1],
-            spatial_grid[2],
-        )
+        self.spatial_grid = _three_lengths(spatial_grid)
         self.temporal_tokens = temporal_tokens
-        self.view_grid: tuple[int, int, int] = (view_grid[0], view_grid[1], view_grid[2])
+        self.view_grid = _three_lengths(view_grid)
 
     @abstractmethod
     def forward(self, images: Tensor) -> Encoded:
@@ -76,71 +77,131 @@ class Encoder(nn.Module):
 
     @property
     def view_tokens(self) -> int:
-        """Number of tokens of one frame or one slice."""
+        """Number of tokens of a single frame or slice."""
         z, h, w = self.view_grid
         return z * h * w
 
     def tokens_of_series(self, grid: Tensor) -> Tensor:
-        """Spatial then temporal tokens of whole series: (N, D, Z, T, h, w) to (N, series_tokens, D)."""
-        spatial = adaptive_avg_pool3d(grid.mean(dim=3), self.spatial_grid).flatten(
-            2
-        )  # (N, D, z*h*w)
-        if self.temporal_tokens == 0:
-            return spatial.transpose(1, 2)
-        temporal = adaptive_avg_pool1d(grid.mean(dim=(2, 4, 5)), self.temporal_tokens)  # (N, D, t)
-        return torch.cat([spatial, temporal], dim=2).transpose(1, 2)
-
-    def tokens_of_views(
-        self, grid: Tensor, index: Tensor, frames: Tensor, slices: Tensor
-    ) -> Tensor:
-        """Tokens of single frames or slices.
+        """Pool whole series to their tokens, spatial ones before temporal ones.
 
         Args:
-            grid: (N, D, Z, T, h, w).
-            index: (M,) which series each view is of.
-            frames: (M,) frame, or -1 for the mean over time.
-            slices: (M,) slice, or -1 for all slices.
+            grid: Final features (N, D, Z, T, h, w).
 
         Returns:
-            (M, view_tokens, D).
+            Tokens (N, series_tokens, D).
         """
-        frame_like = slices < 0
-        out = grid.new_zeros(len(index), grid.shape[1], *self.view_grid)
-        if bool(frame_like.any()):
-            picked = grid[index[frame_like], :, :, frames[frame_like]]  # (m, D, Z, h, w)
-            out[frame_like] = adaptive_avg_pool3d(picked, self.view_grid).to(out.dtype)
-        if not bool(frame_like.all()):
-            rest = ~frame_like
-            still = frames[rest] < 0
-            picked = grid[index[rest], :, slices[rest]]  # (m, D, T, h, w)
-            one = picked[
-                torch.arange(len(picked), device=grid.device), :, frames[rest].clamp(min=0)
-            ]  # (m, D, h, w)
-            flat = torch.where(still[:, None, None, None], picked.mean(dim=2), one)
-            out[rest] = adaptive_avg_pool3d(flat[:, :, None], self.view_grid).to(out.dtype)
-        return out.flatten(2).transpose(1, 2)
+        time_average = grid.mean(dim=3)  # (N, D, Z, h, w)
+        spatial = adaptive_avg_pool3d(time_average, self.spatial_grid)
+        tokens = spatial.flatten(2)  # (N, D, z*h*w)
+        if self.temporal_tokens > 0:
+            space_average = grid.mean(dim=(2, 4, 5))  # (N, D, T)
+            temporal = adaptive_avg_pool1d(space_average, self.temporal_tokens)
+            tokens = torch.cat([tokens, temporal], dim=2)
+        return tokens.transpose(1, 2)
+
+    def tokens_of_views(
+        self,
+        grid: Tensor,
+        index: Tensor,
+        frames: Tensor,
+        slices: Tensor,
+    ) -> Tensor:
+        """Pool M single frames (all slices at one time) or single slices to their tokens.
+
+        Args:
+            grid: Final features (N, D, Z, T, h, w).
+            index: Series of each view (M,).
+            frames: Frame of each view (M,), or -1 for the mean over time of a slice.
+            slices: Slice of each view (M,), or -1 for all slices of a frame.
+
+        Returns:
+            Tokens (M, view_tokens, D).
+        """
+        width = grid.shape[1]
+        pooled = grid.new_zeros(len(index), width, *self.view_grid)
+        # Frames and slices are pooled from volumes of different depths: one group after the other.
+        is_frame = slices < 0
+        is_slice = ~is_frame
+
+        if bool(is_frame.any()):
+            volumes = grid[index[is_frame], :, :, frames[is_frame]]  # (m, D, Z, h, w)
+            values = adaptive_avg_pool3d(volumes, self.view_grid)
+            pooled[is_frame] = values.to(pooled.dtype)
+
+        if bool(is_slice.any()):
+            volumes = _slice_features(
+                grid,
+                index[is_slice],
+                frames[is_slice],
+                slices[is_slice],
+            )
+            values = adaptive_avg_pool3d(volumes, self.view_grid)
+            pooled[is_slice] = values.to(pooled.dtype)
+
+        return rearrange(pooled, "m d z h w -> m (z h w) d")
 
 
-def picture_by_picture(layer: Callable[[Tensor], Tensor], pictures: Tensor) -> Tensor:
-    """What a layer that never mixes pictures makes of (N, C, H, W), in groups where no gradient is wanted."""
-    together = pictures_at_once(len(pictures), *pictures.shape[2:])
-    if len(pictures) <= together:
+def _three_lengths(lengths: TokenGrid) -> TokenGrid:
+    """Return three lengths as a tuple: a configuration gives a list, which pooling refuses."""
+    z, h, w = lengths
+    return z, h, w
+
+
+def _slice_features(
+    grid: Tensor,
+    index: Tensor,
+    frames: Tensor,
+    slices: Tensor,
+) -> Tensor:
+    """Select single slices at one frame, or averaged over time.
+
+    Args:
+        grid: Final features (N, D, Z, T, h, w).
+        index: Series of each slice (M,).
+        frames: Frame of each slice (M,), or -1 for the mean over time.
+        slices: Position of each slice along Z (M,).
+
+    Returns:
+        Features (M, D, 1, h, w).
+    """
+    cines = grid[index, :, slices]  # (M, D, T, h, w)
+    rows = torch.arange(len(cines), device=grid.device)
+    single_frames = cines[rows, :, frames.clamp(min=0)]  # (M, D, h, w)
+    averaged = rearrange(frames < 0, "m -> m 1 1 1")
+    planes = torch.where(averaged, cines.mean(dim=2), single_frames)
+    return rearrange(planes, "m d h w -> m d 1 h w")
+
+
+def apply_in_groups(layer: Callable[[Tensor], Tensor], pictures: Tensor) -> Tensor:
+    """Apply a layer to pictures, in groups that fit into memory where no gradient is wanted.
+
+    Args:
+        layer: Layer that treats each picture independently of the others.
+        pictures: Pictures (N, C, H, W).
+
+    Returns:
+        Output of the layer for all N pictures, (N, C', H', W').
+    """
+    count, _, height, width = pictures.shape
+    group_size = pictures_at_once(count, height, width)
+    if count <= group_size:
         return layer(pictures)
-    return torch.cat([layer(group) for group in torch.split(pictures, together)])
+    groups = torch.split(pictures, group_size)
+    return torch.cat([layer(group) for group in groups])
 
 
 def pictures_at_once(count: int, height: int, width: int) -> int:
-    """How many of so many pictures are to be computed together: all of them where a gradient is wanted."""
-    return count if torch.is_grad_enabled() else max(1, PIXELS_AT_ONCE // (height * width))
+    """Return how many of `count` pictures to compute together: all where a gradient is wanted."""
+    if torch.is_grad_enabled():
+        return count
+    return max(1, PIXELS_AT_ONCE // (height * width))
 
 
 def frames_as_batch(images: Tensor) -> Tensor:
-    """(N, C, Z, T, H, W) to (N*Z*T, C, H, W): every frame of every slice is a picture."""
-    n, c, z, t, h, w = images.shape
-    return images.permute(0, 2, 3, 1, 4, 5).reshape(n * z * t, c, h, w)
+    """Reshape (N, C, Z, T, H, W) to (N*Z*T, C, H, W): each frame of each slice is a picture."""
+    return rearrange(images, "n c z t h w -> (n z t) c h w")
 
 
 def frames_to_volume(pictures: Tensor, n: int, z: int, t: int) -> Tensor:
-    """Inverse of `frames_as_batch`: (N*Z*T, C, H, W) to (N, C, Z, T, H, W)."""
-    _, c, h, w = pictures.shape
-    return pictures.reshape(n, z, t, c, h, w).permute(0, 3, 1, 2, 4, 5)
+    """Undo `frames_as_batch`: reshape (N*Z*T, C, H, W) to (N, C, Z, T, H, W)."""
+    return rearrange(pictures, "(n z t) c h w -> n c z t h w", n=n, z=z, t=t)

@@ -1,10 +1,10 @@
-"""Small convolutional encoder: the alternative in every slot."""
+"""Small convolutional encoder, for any sequence."""
 
 from __future__ import annotations
 
 from torch import Tensor
 
-from cmrvlm.encoders.base import Encoded, Encoder, frames_as_batch, frames_to_volume
+from cmrvlm.encoders.base import Encoded, Encoder, TokenGrid, frames_as_batch, frames_to_volume
 from cmrvlm.encoders.mixing import SliceAndTimeMixing
 from cmrvlm.encoders.stem import ConvStem, conv_block
 
@@ -22,9 +22,9 @@ class ConvEncoder(Encoder):
     def __init__(
         self,
         channels: tuple[int, int, int] = (24, 48, 96),
-        spatial_grid: tuple[int, int, int] = (4, 3, 3),
+        spatial_grid: TokenGrid = (4, 3, 3),
         temporal_tokens: int = 8,
-        view_grid: tuple[int, int, int] = (2, 3, 3),
+        view_grid: TokenGrid = (2, 3, 3),
     ) -> None:
         super().__init__(spatial_grid, temporal_tokens, view_grid)
         width = channels[-1]
@@ -38,6 +38,8 @@ class ConvEncoder(Encoder):
         """Encode images (N, 1, Z, T, H, W)."""
         maps = self.stem(images)
         n, _, z, t, _, _ = maps[-1].shape
-        x = frames_to_volume(self.refine(frames_as_batch(maps[-1])), n, z, t)  # (N, C, Z, T, h, w)
-        x = self.mix(x)
-        return Encoded(grid=x, pyramid=[images, *maps[:-1], x])
+        pictures = self.refine(frames_as_batch(maps[-1]))
+        volume = frames_to_volume(pictures, n, z, t)  # (N, C, Z, T, h, w)
+        grid = self.mix(volume)
+        pyramid = [images, *maps[:-1], grid]
+        return Encoded(grid=grid, pyramid=pyramid)

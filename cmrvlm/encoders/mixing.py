@@ -1,13 +1,14 @@
-"""Residual mixing along slices and along the cycle, for encoders that look at each picture by itself."""
+"""Residual mixing along slices and along the cycle, for encoders that work picture by picture."""
 
 from __future__ import annotations
 
 import torch
+from einops import rearrange
 from torch import Tensor, nn
 
 
 class SliceAndTimeMixing(nn.Module):
-    """One convolution along the slices and a circular one along the frames, each added to what came in.
+    """Residual convolution along the slices, then a circular one along the frames.
 
     Args:
         width: Channels.
@@ -16,17 +17,24 @@ class SliceAndTimeMixing(nn.Module):
     def __init__(self, width: int) -> None:
         super().__init__()
         self.along_slices = nn.Conv1d(width, width, 3, padding=1)
+        # The heart beats periodically: behind the last frame comes the first.
         self.along_time = nn.Conv1d(width, width, 3, padding=1, padding_mode="circular")
         self.norm = nn.LayerNorm(width)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, C, Z, T, h, w) to the same shape."""
-        n, c, z, t, h, w = x.shape
-        lines = x.permute(0, 3, 4, 5, 1, 2).reshape(-1, c, z)
-        x = x + self.along_slices(lines).reshape(n, t, h, w, c, z).permute(0, 4, 5, 1, 2, 3)
+        """Mix features (N, C, Z, T, h, w) and return the same shape."""
+        n, _, z, t, h, w = x.shape
+        lengths = {"n": n, "z": z, "t": t, "h": h, "w": w}
+
+        stacks = rearrange(x, "n c z t h w -> (n t h w) c z")
+        mixed = self.along_slices(stacks)
+        x = x + rearrange(mixed, "(n t h w) c z -> n c z t h w", **lengths)
+
+        # A static series has no cycle to mix along.
         if t > 1:
-            cycles = x.permute(0, 2, 4, 5, 1, 3).reshape(-1, c, t)
-            x = x + torch.tanh(self.along_time(cycles)).reshape(n, z, h, w, c, t).permute(
-                0, 4, 1, 5, 2, 3
-            )
-        return self.norm(x.permute(0, 2, 3, 4, 5, 1)).permute(0, 5, 1, 2, 3, 4)
+            cycles = rearrange(x, "n c z t h w -> (n z h w) c t")
+            mixed = torch.tanh(self.along_time(cycles))
+            x = x + rearrange(mixed, "(n z h w) c t -> n c z t h w", **lengths)
+
+        channels_last = rearrange(x, "n c z t h w -> n z t h w c")
+        return rearrange(self.norm(channels_last), "n z t h w c -> n c z t h w")

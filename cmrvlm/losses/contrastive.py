@@ -1,4 +1,4 @@
-"""Contrast of image and text embeddings."""
+"""Contrastive losses of image and text embeddings."""
 
 from __future__ import annotations
 
@@ -9,53 +9,82 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import log_softmax, logsigmoid, normalize
 
-_STEEPEST = 100.0  # most that a similarity is multiplied by, as in CLIP
+# Upper limit of the inverse temperature, as in CLIP.
+_MAX_SCALE = 100.0
 
 
-def info_nce(images: Tensor, texts: Tensor, scale: Tensor, same: Tensor) -> Tensor:
-    """Symmetric InfoNCE (van den Oord et al., 2018; Radford et al., CLIP, ICML 2021) with several positives.
+def info_nce(
+    images: Tensor,
+    texts: Tensor,
+    scale: Tensor,
+    same: Tensor,
+) -> Tensor:
+    """Compute the symmetric InfoNCE loss with several positives.
 
-    Args:
-        images: (N, D).
-        texts: (N, D).
-        scale: Inverse temperature, scalar.
-        same: (N, N) true where text j also describes study i (identical texts are no negatives).
-
-    Returns:
-        Scalar; 0 for one pair, which has nothing to be told from.
-    """
-    with torch.autocast(images.device.type, enabled=False):
-        logits = (
-            scale.float() * normalize(images.float(), dim=-1) @ normalize(texts.float(), dim=-1).T
-        )
-        target = same.float() / same.sum(dim=1, keepdim=True)
-        rows = -(target * log_softmax(logits, dim=1)).sum(dim=1).mean()
-        columns = -(target.T * log_softmax(logits.T, dim=1)).sum(dim=1).mean()
-        # A target shared by several positives has an entropy of its own; without it the loss can reach 0.
-        floor = -(target * target.clamp(min=1e-12).log()).sum(dim=1).mean()
-        return (rows + columns) / 2 - floor
-
-
-def sig_lip(images: Tensor, texts: Tensor, scale: Tensor, bias: Tensor, same: Tensor) -> Tensor:
-    """Sigmoid loss over all pairs (Zhai et al., SigLIP, ICCV 2023) with several positives.
+    See van den Oord et al. (2018) and Radford et al. (CLIP, ICML 2021).
 
     Args:
-        images: (N, D).
-        texts: (N, D).
-        scale: Inverse temperature, scalar.
-        bias: Added to each similarity, scalar.
-        same: (N, N) true where text j also describes study i.
+        images: Image embeddings (N, D).
+        texts: Text embeddings (N, D); text i belongs to image i.
+        scale: Inverse temperature, a scalar.
+        same: True (N, N) where text j also describes study i: identical texts are no negatives.
 
     Returns:
-        Scalar: summed over the texts, averaged over the images.
+        Scalar; 0 for a single pair, which has no negatives.
     """
     with torch.autocast(images.device.type, enabled=False):
-        logits = (
-            scale.float() * normalize(images.float(), dim=-1) @ normalize(texts.float(), dim=-1).T
-            + bias.float()
-        )
+        logits = _scaled_similarities(images, texts, scale)
+        positives = same.sum(dim=1, keepdim=True)
+        target = same.float() / positives
+        image_to_text = _cross_entropy(target, log_softmax(logits, dim=1))
+        text_to_image = _cross_entropy(target.T, log_softmax(logits.T, dim=1))
+
+        # A target shared by several positives has an entropy, below which the cross-entropy
+        # cannot fall; without it the loss can reach 0.
+        log_target = target.clamp(min=1e-12).log()
+        entropy = _cross_entropy(target, log_target)
+        return (image_to_text + text_to_image) / 2 - entropy
+
+
+def sig_lip(
+    images: Tensor,
+    texts: Tensor,
+    scale: Tensor,
+    bias: Tensor,
+    same: Tensor,
+) -> Tensor:
+    """Compute the sigmoid loss over all pairs with several positives.
+
+    See Zhai et al. (SigLIP, ICCV 2023).
+
+    Args:
+        images: Image embeddings (N, D).
+        texts: Text embeddings (N, D); text i belongs to image i.
+        scale: Inverse temperature, a scalar.
+        bias: Added to each similarity, a scalar.
+        same: True (N, N) where text j also describes study i.
+
+    Returns:
+        Scalar, summed over the texts and averaged over the images.
+    """
+    with torch.autocast(images.device.type, enabled=False):
+        logits = _scaled_similarities(images, texts, scale) + bias.float()
         signs = torch.where(same, 1.0, -1.0)
-        return -logsigmoid(signs * logits).sum() / len(images)
+        log_likelihoods = logsigmoid(signs * logits)
+        return -log_likelihoods.sum() / len(images)
+
+
+def _cross_entropy(target: Tensor, log_probabilities: Tensor) -> Tensor:
+    """Average the cross-entropies of N rows, both (N, N), to a scalar."""
+    losses = -(target * log_probabilities).sum(dim=1)
+    return losses.mean()
+
+
+def _scaled_similarities(images: Tensor, texts: Tensor, scale: Tensor) -> Tensor:
+    """Compute cosine similarities (N, N) of embeddings (N, D) and (N, D), times a scalar."""
+    unit_images = normalize(images.float(), dim=-1)
+    unit_texts = normalize(texts.float(), dim=-1)
+    return scale.float() * unit_images @ unit_texts.T
 
 
 class ContrastiveLoss(nn.Module, ABC):
@@ -63,7 +92,13 @@ class ContrastiveLoss(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, images: Tensor, texts: Tensor, same: Tensor) -> Tensor:
-        """Return the loss of images (N, D) and texts (N, D); `same` (N, N) is true where they fit."""
+        """Compute the loss, a scalar.
+
+        Args:
+            images: Image embeddings (N, D).
+            texts: Text embeddings (N, D).
+            same: True (N, N) where text j describes study i.
+        """
 
 
 class InfoNce(ContrastiveLoss):
@@ -71,13 +106,14 @@ class InfoNce(ContrastiveLoss):
 
     def __init__(self) -> None:
         super().__init__()
-        self.log_scale = nn.Parameter(
-            torch.tensor(math.log(1 / 0.07))
-        )  # CLIP's initial temperature
+        # CLIP's initial temperature is 0.07.
+        log_scale = math.log(1 / 0.07)
+        self.log_scale = nn.Parameter(torch.tensor(log_scale))
 
     def forward(self, images: Tensor, texts: Tensor, same: Tensor) -> Tensor:
-        """Loss of images (N, D) and texts (N, D)."""
-        return info_nce(images, texts, self.log_scale.exp().clamp(max=_STEEPEST), same)
+        """Compute the loss of images (N, D) and texts (N, D); see `ContrastiveLoss`."""
+        scale = self.log_scale.exp().clamp(max=_MAX_SCALE)
+        return info_nce(images, texts, scale, same)
 
 
 class SigLip(ContrastiveLoss):
@@ -85,9 +121,12 @@ class SigLip(ContrastiveLoss):
 
     def __init__(self) -> None:
         super().__init__()
-        self.log_scale = nn.Parameter(torch.tensor(math.log(10.0)))  # both as in the paper
+        # Both initial values are those of the paper.
+        log_scale = math.log(10.0)
+        self.log_scale = nn.Parameter(torch.tensor(log_scale))
         self.bias = nn.Parameter(torch.tensor(-10.0))
 
     def forward(self, images: Tensor, texts: Tensor, same: Tensor) -> Tensor:
-        """Loss of images (N, D) and texts (N, D)."""
-        return sig_lip(images, texts, self.log_scale.exp().clamp(max=_STEEPEST), self.bias, same)
+        """Compute the loss of images (N, D) and texts (N, D); see `ContrastiveLoss`."""
+        scale = self.log_scale.exp().clamp(max=_MAX_SCALE)
+        return sig_lip(images, texts, scale, self.bias, same)

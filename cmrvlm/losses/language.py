@@ -5,17 +5,25 @@ from __future__ import annotations
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
+# Label of tokens that are no part of an answer.
 IGNORE = -100
 
 
 def answer_cross_entropy(logits: Tensor, labels: Tensor, weights: Tensor) -> Tensor:
-    """Weighted cross-entropy summed over the answer tokens of the batch.
+    """Sum the weighted cross-entropies of the answer tokens of a batch.
 
     Args:
-        logits: (K, V) predictions at the positions before the answer tokens.
-        labels: (K,) answer tokens, `IGNORE` elsewhere.
-        weights: (K,) of the tokens.
+        logits: Predictions (K, V) at the positions before the answer tokens.
+        labels: Answer tokens (K,), `IGNORE` elsewhere.
+        weights: Weights (K,) of the tokens.
+
+    Returns:
+        Scalar.
     """
-    return (
-        weights * cross_entropy(logits.float(), labels, ignore_index=IGNORE, reduction="none")
-    ).sum()
+    losses = cross_entropy(
+        logits.float(),
+        labels,
+        ignore_index=IGNORE,
+        reduction="none",
+    )
+    return (weights * losses).sum()

@@ -1,4 +1,4 @@
-"""Losses as sums with what they are over, so that accumulated batches can be normalised as one."""
+"""Losses as sums with their normalisers, so that accumulated batches can be averaged as one."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ class Loss(NamedTuple):
 
     Attributes:
         total: Sum, a scalar.
-        over: What it is divided by: a name in `cmrvlm.instructions.batch.Batch.counts`, so that a window of accumulated
-            batches counts each token or study once, however they are spread over the batches; empty for a loss that is
-            a mean of its batch already.
+        normaliser: Name of the count in `cmrvlm.instructions.batch.Batch.counts` that divides the
+            sum, so that a window of accumulated batches counts each token or study once, however
+            they are spread over the batches; empty for a loss that is a batch mean already.
     """
 
     total: Tensor
-    over: str = ""
+    normaliser: str = ""

@@ -1,4 +1,4 @@
-"""Losses of mask logits, in float32 outside autocast; voxels with target 255 count for nothing."""
+"""Losses of mask logits, in float32 outside autocast; voxels with target 255 are ignored."""
 
 from __future__ import annotations
 
@@ -11,68 +11,118 @@ from torch.nn.functional import binary_cross_entropy_with_logits, interpolate
 from cmrvlm.study.vocabulary import NOT_ANNOTATED
 
 SMOOTH_VOXELS = 1.0
-_NO_SHADOW = -30.0  # a logit that no voxel beside it loses against
+# Logit of ignored voxels in a projection: the maximum along a line never falls on them.
+_LOWEST_LOGIT = -30.0
 
 
 def soft_dice_loss(logits: Tensor, target: Tensor) -> Tensor:
-    """Mean over masks of 1 - (2 |AB| + s) / (|A| + |B| + s) with soft A.
+    """Average 1 - (2 |AB| + s) / (|A| + |B| + s) with soft A over masks.
 
-    The smoothing term stands above and below, so that a right empty prediction costs nothing (Milletari et al., V-Net,
-    3DV 2016, with the term of later practice).
+    The smoothing term s stands above and below, so that a correct empty prediction costs nothing
+    (Milletari et al., V-Net, 3DV 2016, with the term of later practice).
 
     Args:
-        logits: (M, ...) any trailing shape.
-        target: Same shape, 0, 1 or 255 (ignored).
+        logits: Logits (M, ...) of M masks, any trailing shape.
+        target: Same shape: 0, 1 or 255 (ignored).
+
+    Returns:
+        Scalar.
     """
     with torch.autocast(logits.device.type, enabled=False):
         known = target != NOT_ANNOTATED
-        probability = (torch.sigmoid(logits.float()) * known).flatten(1)
-        truth = ((target == 1) & known).float().flatten(1)
-        both = (probability * truth).sum(dim=1)
+        probability = torch.sigmoid(logits.float()) * known
+        probability = probability.flatten(1)
+        truth = (target == 1).float().flatten(1)
+
+        intersection = (probability * truth).sum(dim=1)
         total = probability.sum(dim=1) + truth.sum(dim=1)
-        return (1 - (2 * both + SMOOTH_VOXELS) / (total + SMOOTH_VOXELS)).mean()
+        numerator = 2 * intersection + SMOOTH_VOXELS
+        dice = numerator / (total + SMOOTH_VOXELS)
+        return (1 - dice).mean()
 
 
 def mask_cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
-    """Binary cross-entropy over the annotated voxels; 0 when there are none."""
+    """Average binary cross-entropies over the annotated voxels.
+
+    Args:
+        logits: Logits of any shape, such as (Z, F, H, W).
+        target: Same shape: 0, 1 or 255 (ignored).
+
+    Returns:
+        Scalar; 0 without annotated voxels.
+    """
     with torch.autocast(logits.device.type, enabled=False):
         known = target != NOT_ANNOTATED
-        loss = binary_cross_entropy_with_logits(
-            logits.float(), (target == 1).float(), reduction="none"
+        truth = (target == 1).float()
+        losses = binary_cross_entropy_with_logits(
+            logits.float(),
+            truth,
+            reduction="none",
         )
-        return (loss * known).sum() / known.sum().clamp(min=1)
+        annotated_voxels = known.sum().clamp(min=1)
+        return (losses * known).sum() / annotated_voxels
 
 
 def scale_weights(count: int) -> list[float]:
-    """Weight of each scale of deep supervision, each half of the finer one's, together 1 (as in nnU-Net)."""
-    return [2.0 ** (count - 1 - level) / (2**count - 1) for level in range(count)]
+    """Return the weights of the scales of deep supervision, finest first, as in nnU-Net.
+
+    Each is half of the weight of the next finer scale; their sum is 1.
+
+    Args:
+        count: Number of scales.
+    """
+    # Powers of 2, the coarsest scale's being 1, and their sum.
+    powers = [2.0**level for level in reversed(range(count))]
+    total = 2**count - 1
+    return [power / total for power in powers]
 
 
-def at_scales(target: Tensor, logits: Sequence[Tensor]) -> list[Tensor]:
-    """The target (Z, F, H, W) on the grid of each of the logits (Z, F, H / s, W / s): the nearest voxel's value."""
-    return [
-        target
-        if one.shape == target.shape
-        else interpolate(target.float(), size=one.shape[-2:], mode="nearest-exact").to(target.dtype)
-        for one in logits
-    ]
+def targets_at_scales(target: Tensor, logits: Sequence[Tensor]) -> list[Tensor]:
+    """Resample a target to the grid of the logits at each scale, by the nearest voxel.
+
+    Args:
+        target: Mask (Z, F, H, W).
+        logits: Logits (Z, F, H / s, W / s) at each scale.
+
+    Returns:
+        Masks of the shapes of the logits and the type of the target.
+    """
+    targets = []
+    for scale in logits:
+        resampled = target
+        if scale.shape != target.shape:
+            size = scale.shape[-2:]
+            resampled = interpolate(
+                target.float(),
+                size=size,
+                mode="nearest-exact",
+            )
+        targets.append(resampled.to(target.dtype))
+    return targets
 
 
 def box_profile_loss(logits: Tensor, target: Tensor) -> Tensor:
-    """Soft Dice and cross-entropy of the shadows that a map and a structure cast on each axis.
+    """Compare the projections of a map and of a structure onto each axis.
 
-    The extents of the shadows are the box (Tian et al., BoxInst, CVPR 2021, use the same projection).
+    The extents of the projections, maxima over the two other axes, are the box (Tian et al.,
+    BoxInst, CVPR 2021). The loss is soft Dice and cross-entropy, averaged over the axes.
 
     Args:
-        logits: (Z, H, W).
-        target: Same shape, 0, 1 or 255 (ignored).
+        logits: Logits (Z, H, W).
+        target: Same shape: 0, 1 or 255 (ignored).
+
+    Returns:
+        Scalar.
     """
-    structure, unknown = (target == 1).to(target.dtype), target == NOT_ANNOTATED
-    logits = logits.masked_fill(unknown, _NO_SHADOW)
+    unknown = target == NOT_ANNOTATED
+    structure = (target == 1).to(target.dtype)
+    logits = logits.masked_fill(unknown, _LOWEST_LOGIT)
     loss = logits.new_zeros((), dtype=torch.float32)
-    for axis in range(3):
-        others = tuple(a for a in range(3) if a != axis)
-        cast, wanted = logits.amax(dim=others), structure.amax(dim=others)
-        wanted = wanted.masked_fill(unknown.all(dim=others), NOT_ANNOTATED)
-        loss = loss + soft_dice_loss(cast[None], wanted[None]) + mask_cross_entropy(cast, wanted)
+    for others in ((1, 2), (0, 2), (0, 1)):
+        profile = logits.amax(dim=others)
+        truth = structure.amax(dim=others)
+        hidden = unknown.all(dim=others)
+        truth = truth.masked_fill(hidden, NOT_ANNOTATED)
+        loss = loss + soft_dice_loss(profile[None], truth[None])
+        loss = loss + mask_cross_entropy(profile, truth)
     return loss / 3

@@ -1,22 +1,25 @@
-"""What a model is made of and what of it is trained."""
+"""Sizes of the parts of a model, and how much of each is trained."""
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter
 from dataclasses import dataclass
 
 from rich.table import Table
 from torch import nn
 
+# Parts that exist once for each sequence.
+_PARTS_BY_SEQUENCE = ("encoders", "projectors", "mask_head")
+
 
 @dataclass(frozen=True)
-class Part:
-    """Parameters of one part.
+class PartSize:
+    """Number of parameters of one part.
 
     Attributes:
         name: For example `encoders.sax`, `llm`, or `llm, additions`.
-        total: Number of values; those of quantized weights are counted as they were before.
-        trained: Of these, how many are trained.
+        total: Number of values; quantized weights count as before their quantization.
+        trained: Number of those that are trained.
     """
 
     name: str
@@ -24,34 +27,55 @@ class Part:
     trained: int
 
 
-def parts(model: nn.Module) -> list[Part]:
-    """Parameters by part: encoders and projectors by sequence, the language model with additions and rows apart."""
-    counts: dict[str, list[int]] = defaultdict(lambda: [0, 0])
+def part_sizes(model: nn.Module) -> list[PartSize]:
+    """Count the parameters of each part of a model.
+
+    Encoders and projectors are counted by sequence, adapters and token embeddings that were added
+    to the language model apart from its own weights.
+    """
+    total: Counter[str] = Counter()
+    trained: Counter[str] = Counter()
     for key, parameter in model.named_parameters():
-        names = key.split(".")
-        if names[0] == "llm":
-            own = names[1] in ("rows", "out_rows")
-            name = "llm, own tokens" if own else "llm, additions" if "lora_" in key else "llm"
-        else:
-            name = (
-                ".".join(names[:2])
-                if names[0] in ("encoders", "projectors", "mask_head")
-                else names[0]
-            )
-        shape = getattr(
-            getattr(parameter, "quant_state", None), "shape", None
-        )  # four bits lie two in a byte
-        size = shape.numel() if shape is not None else parameter.numel()
-        counts[name][0] += size
-        counts[name][1] += size * parameter.requires_grad
-    return [Part(name, total, trained) for name, (total, trained) in counts.items()]
+        part = _part_of(key)
+        values = _count_values(parameter)
+        total[part] += values
+        if parameter.requires_grad:
+            trained[part] += values
+    return [PartSize(part, total[part], trained[part]) for part in total]
 
 
-def card(model: nn.Module) -> Table:
-    """`parts` as a table with its sum."""
-    rows = parts(model)
-    rows.append(Part("all", sum(one.total for one in rows), sum(one.trained for one in rows)))
+def _part_of(key: str) -> str:
+    """Return the part that a parameter belongs to, by its dotted name in the model."""
+    names = key.split(".")
+    if names[0] == "llm":
+        if names[1] in ("rows", "out_rows"):
+            return "llm, own tokens"
+        if "lora_" in key:
+            return "llm, additions"
+        return "llm"
+    if names[0] in _PARTS_BY_SEQUENCE:
+        return ".".join(names[:2])
+    return names[0]
+
+
+def _count_values(parameter: nn.Parameter) -> int:
+    """Return the number of values of a parameter."""
+    # Quantized weights of four bits lie two in a byte: bitsandbytes keeps their shape beside them.
+    quantization = getattr(parameter, "quant_state", None)
+    shape = getattr(quantization, "shape", None)
+    if shape is None:
+        shape = parameter.shape
+    return shape.numel()
+
+
+def parameter_table(model: nn.Module) -> Table:
+    """Return `part_sizes` as a table with its sum."""
+    sizes = part_sizes(model)
     table = Table("part", "parameters", "trained", title="Model")
-    for one in rows:
-        table.add_row(one.name, f"{one.total:,}", f"{one.trained:,}", end_section=one is rows[-2])
+    for size in sizes:
+        table.add_row(size.name, f"{size.total:,}", f"{size.trained:,}")
+    table.add_section()
+    total = sum(size.total for size in sizes)
+    trained = sum(size.trained for size in sizes)
+    table.add_row("all", f"{total:,}", f"{trained:,}")
     return table

@@ -6,9 +6,11 @@ import torch
 
 from cmrvlm.errors import CmrvlmError
 
+# Name of a mixed precision to the type that autocast computes in.
 MIXED = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
 _SINGLE = ("32", "32-true")
-_ALSO = {"bf16": "bf16-mixed", "16": "16-mixed", "None": "32-true"}  # as Lightning takes them
+# Short names, as Lightning takes them.
+_SYNONYMS = {"bf16": "bf16-mixed", "16": "16-mixed", "None": "32-true"}
 
 
 def check_precision(precision: str | int | None) -> str:
@@ -20,12 +22,13 @@ def check_precision(precision: str | int | None) -> str:
     Raises:
         CmrvlmError: It is another one.
     """
-    name = _ALSO.get(str(precision), str(precision))
+    name = _SYNONYMS.get(str(precision), str(precision))
     if name not in (*_SINGLE, *MIXED):
         raise CmrvlmError(
             f"precision '{name}' is not supported",
             field="trainer.precision",
-            remedy=f"Use 32-true, {' or '.join(MIXED)}; the language model's own weights follow llm.network.dtype.",
+            remedy=f"Use 32-true, {' or '.join(MIXED)}; "
+            "the language model's own weights follow llm.network.dtype.",
         )
     return name
 
@@ -37,4 +40,8 @@ def autocast_of(precision: str, device: torch.device) -> torch.autocast:
         precision: A name that `check_precision` returned.
         device: Where the model is.
     """
-    return torch.autocast(device.type, dtype=MIXED.get(precision), enabled=precision in MIXED)
+    return torch.autocast(
+        device.type,
+        dtype=MIXED.get(precision),
+        enabled=precision in MIXED,
+    )

@@ -1,4 +1,4 @@
-"""Numbers and classes read from the encoders' tokens of whatever sequences are shown."""
+"""Read-out head: classes and numbers from the encoders' tokens of the shown sequences."""
 
 from __future__ import annotations
 
@@ -13,17 +13,19 @@ from cmrvlm.models.read_out_tokens import ReadOutTokens
 
 
 class ReadOut(nn.Module):
-    """Several outputs over one hidden layer: the sum of what each shown sequence says.
+    """Several outputs over one hidden layer, to which each shown sequence adds its share.
 
-    Each sequence has its own linear layer over all its tokens, so a token counts by its place; what is not shown adds
-    nothing. The head reads the encoders and not the language model's tokens: those are shaped by the next word, and
-    their gradients drown those of the diagnosis. What it has read of all shown sequences together is told to the
-    language model as tokens, so that words, classes and numbers come from the same evidence.
+    Each sequence has a linear layer of its own over all its tokens, so the position of a token
+    matters; a sequence that is not shown adds nothing. The head reads the encoders and not the
+    language model's tokens: those are shaped by the next word, and their gradients drown those of
+    the diagnosis. Its outputs for all shown sequences together are given to the language model as
+    tokens, so that words, classes and numbers come from the same evidence.
 
     Args:
         counts: Sequence to the number of tokens of a whole series.
         widths: Sequence to the width of its tokens.
-        names: Output (`cmrvlm.instructions.read_outs.READ_OUTS`) to the token ids of the name of each of its values.
+        names: Output (`cmrvlm.instructions.read_outs.READ_OUTS`) to the token ids of the name of
+            each of its values.
         token_width: Width of the language model.
         hidden: Width of the hidden layer.
     """
@@ -37,34 +39,45 @@ class ReadOut(nn.Module):
         hidden: int = 256,
     ) -> None:
         super().__init__()
-        self.read = nn.ModuleDict(
-            {
-                name: nn.Sequential(
-                    nn.LayerNorm(widths[name]),
-                    nn.Flatten(1),
-                    nn.Linear(count * widths[name], hidden),
-                )
-                for name, count in counts.items()
-            }
-        )
+        self.read = nn.ModuleDict()
+        for sequence, count in counts.items():
+            width = widths[sequence]
+            self.read[sequence] = nn.Sequential(
+                nn.LayerNorm(width),
+                nn.Flatten(1),
+                nn.Linear(count * width, hidden),
+            )
         self.tell = ReadOutTokens(names, token_width)
-        self.outputs = nn.ModuleDict(
-            {
-                name: nn.Sequential(nn.GELU(), nn.Linear(hidden, len(own)))
-                for name, own in names.items()
-            }
-        )
-        for name, output in self.outputs.items():
-            if READ_OUTS[name].one_of_many:
-                bias = output[-1].bias  # type: ignore[index]
-                nn.init.constant_(bias, -math.log(len(names[name]) - 1))
+        self.outputs = nn.ModuleDict()
+        for output, value_names in names.items():
+            last = nn.Linear(hidden, len(value_names))
+            self.outputs[output] = nn.Sequential(nn.GELU(), last)
+            if READ_OUTS[output].one_of_many:
+                # Before training each class is as likely as any other.
+                log_odds = -math.log(len(value_names) - 1)
+                nn.init.constant_(last.bias, log_odds)
 
     def summarise(self, sequence: str, tokens: Tensor) -> Tensor:
-        """What whole series say: tokens (N, count, width) to (N, hidden)."""
+        """Compute what whole series of a sequence add to the hidden layer.
+
+        Args:
+            sequence: Name of the sequence.
+            tokens: Tokens (N, count, width) of the encoder.
+
+        Returns:
+            Summaries (N, hidden).
+        """
         summary: Tensor = self.read[sequence](tokens)
         return summary
 
     def forward(self, summaries: list[Tensor]) -> dict[str, Tensor]:
-        """Outputs (K, size) by name from the summed summaries (hidden,) of each of K sets of series."""
-        stacked = torch.stack(summaries)
+        """Compute the outputs of K sets of series.
+
+        Args:
+            summaries: Sum of the summaries (hidden,) of the series of each set.
+
+        Returns:
+            Output to values (K, size).
+        """
+        stacked = torch.stack(summaries)  # (K, hidden)
         return {name: output(stacked) for name, output in self.outputs.items()}

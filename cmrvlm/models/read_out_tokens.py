@@ -1,4 +1,4 @@
-"""What was read of the shown series, as tokens for the language model."""
+"""Outputs of the read-out as tokens for the language model."""
 
 from __future__ import annotations
 
@@ -9,70 +9,105 @@ from torch import Tensor, nn
 
 from cmrvlm.instructions.read_outs import READ_OUTS
 
-_LIMIT = 4.0  # logits and standardised measurements beyond it are told as it
-_SURE, _LOGIT_NOISE, _MEASUREMENT_NOISE = (
-    3.0,
-    1.0,
-    0.15,
-)  # what a good read-out says, and how far it is off
+# Largest logit or standardised measurement that a token expresses.
+_LIMIT = 4.0
+# Logit that a good read-out gives for a true label, and the standard deviation of its errors.
+_CONFIDENT_LOGIT = 3.0
+_LOGIT_NOISE = 1.0
+_MEASUREMENT_NOISE = 0.15
 
 
-def taught_outputs(name: str, target: Tensor) -> Tensor:
-    """What a good read-out would say about studies whose truth is known, with the noise that it would have.
+def teacher_forced_outputs(name: str, target: Tensor) -> Tensor:
+    """Draw the outputs that a good read-out would give for studies whose truth is known.
 
     Args:
-        name: Output.
-        target: (B, size) of `cmrvlm.instructions.read_outs.study_targets`; what is NaN stays it.
+        name: Output, such as `disease` or `measurements`.
+        target: Truth (B, size) of `cmrvlm.instructions.read_outs.study_targets`.
+
+    Returns:
+        Noisy logits or standardised measurements (B, size), NaN where the truth is NaN.
     """
-    noise = torch.randn(target.shape).to(
-        target.device
-    )  # drawn on the CPU: the same on every device
-    if READ_OUTS[name].is_probability:
-        return (2 * target - 1) * _SURE + _LOGIT_NOISE * noise
-    return target + _MEASUREMENT_NOISE * noise
+    # Drawn on the CPU: the same on every device.
+    noise = torch.randn(target.shape).to(target.device)
+    if not READ_OUTS[name].is_probability:
+        return target + _MEASUREMENT_NOISE * noise
+    signs = 2 * target - 1
+    return signs * _CONFIDENT_LOGIT + _LOGIT_NOISE * noise
 
 
 class ReadOutTokens(nn.Module):
-    """A token for each value of the read-out: the name of what it is about, and how much of it there is.
+    """A token for each value of the read-out, made of the value's name and its size.
 
-    The name is the mean of the language model's own embeddings of its words, so that a question that names a finding
-    finds its token by the words alone; the value moves the token along one direction for each output, so that "present"
-    looks alike for all findings. One token for a whole output was read too poorly: words stayed at what a model that
-    sees nothing says while the same values, as classes, were right.
+    The name is the mean of the language model's own embeddings of its words, so that a question
+    that names a finding can attend to its token by the words alone. The value moves the token along
+    one direction for each output, so that "present" looks alike for all findings. One token for a
+    whole output was read too poorly: answers were no better than without images, while the same
+    values, as classes, were right.
 
     Args:
         names: Output to the token ids of the name of each of its values.
         width: Width of the language model.
     """
 
-    ids: Tensor
-    there: Tensor
+    name_ids: Tensor
+    is_token: Tensor
 
     def __init__(self, names: Mapping[str, Sequence[Sequence[int]]], width: int) -> None:
         super().__init__()
-        rows = [torch.tensor(own) for output in names.values() for own in output]
-        padded = nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=-1)
-        self.register_buffer("ids", padded.clamp(min=0), persistent=False)
-        self.register_buffer("there", (padded >= 0).float()[..., None], persistent=False)
-        self.sizes = {name: len(output) for name, output in names.items()}
-        self.labels = nn.Parameter(torch.randn(len(rows), width) * 0.02)
-        self.directions = nn.Parameter(torch.randn(len(names), width) * 0.02)
+        self.sizes: dict[str, int] = {}
+        token_ids = []
+        for output, value_names in names.items():
+            self.sizes[output] = len(value_names)
+            token_ids += [torch.tensor(ids) for ids in value_names]
+
+        padded = nn.utils.rnn.pad_sequence(
+            token_ids,
+            batch_first=True,
+            padding_value=-1,
+        )
+        is_token = (padded >= 0).float()
+        # Names follow from the tokenizer, so they are not stored with the weights.
+        self.register_buffer("name_ids", padded.clamp(min=0), persistent=False)
+        self.register_buffer("is_token", is_token[..., None], persistent=False)
+
+        labels = torch.randn(len(token_ids), width) * 0.02
+        self.labels = nn.Parameter(labels)
+        directions = torch.randn(len(names), width) * 0.02
+        self.directions = nn.Parameter(directions)
 
     @property
     def count(self) -> int:
-        """Tokens for each set of series."""
+        """Number of tokens for each set of series."""
         return len(self.labels)
 
-    def forward(self, outputs: Mapping[str, Tensor], embed: Callable[[Tensor], Tensor]) -> Tensor:
-        """Tokens (K, count, width) from outputs (K, size) by name; the next word does not change what is read.
+    def forward(
+        self,
+        outputs: Mapping[str, Tensor],
+        embed: Callable[[Tensor], Tensor],
+    ) -> Tensor:
+        """Make the tokens of K sets of series.
 
         Args:
-            outputs: Logits, and standardised measurements.
+            outputs: Output to logits or standardised measurements (K, size).
             embed: Token ids to the language model's embeddings.
+
+        Returns:
+            Tokens (K, count, width). No gradient flows back to the outputs: the next word does not
+            change what is read.
         """
-        values = torch.cat([outputs[name].detach() for name in self.sizes], dim=1)
-        values = values.float().clamp(-_LIMIT, _LIMIT) / _LIMIT
-        names = (embed(self.ids) * self.there).sum(dim=1) / self.there.sum(dim=1)
-        repeats = torch.tensor(list(self.sizes.values()), device=values.device)
-        directions = self.directions.repeat_interleave(repeats, dim=0, output_size=self.count)
-        return (names + self.labels)[None] + values[..., None] * directions[None]
+        detached = [outputs[name].detach() for name in self.sizes]
+        values = torch.cat(detached, dim=1).float()
+        values = values.clamp(-_LIMIT, _LIMIT) / _LIMIT  # (K, count)
+
+        embedded = embed(self.name_ids) * self.is_token  # (count, longest name, width)
+        names = embedded.sum(dim=1) / self.is_token.sum(dim=1)  # (count, width)
+
+        sizes = list(self.sizes.values())
+        repeats = torch.tensor(sizes, device=values.device)
+        directions = self.directions.repeat_interleave(
+            repeats,
+            dim=0,
+            output_size=self.count,
+        )  # (count, width)
+        labelled = names + self.labels
+        return labelled[None] + values[..., None] * directions[None]

@@ -101,7 +101,7 @@ class Stage(LightningModule):
         over = batch.normalisers or batch.counts()
         over = mean_over_processes(over, batch.owners.device) if together else over
         return {
-            name: loss.total / max(over[loss.over], 1e-6) if loss.over else loss.total
+            name: loss.total / max(over[loss.normaliser], 1e-6) if loss.normaliser else loss.total
             for name, loss in self.losses(batch).items()
         }
 

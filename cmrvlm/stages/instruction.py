@@ -14,14 +14,14 @@ from cmrvlm.instructions.read_outs import READ_OUTS
 from cmrvlm.losses.classification import binary_sum, log_odds, regression_sum
 from cmrvlm.losses.reduction import Loss
 from cmrvlm.losses.segmentation import (
-    at_scales,
     box_profile_loss,
     mask_cross_entropy,
     scale_weights,
     soft_dice_loss,
+    targets_at_scales,
 )
 from cmrvlm.models.features import Features
-from cmrvlm.models.read_out_tokens import taught_outputs
+from cmrvlm.models.read_out_tokens import teacher_forced_outputs
 from cmrvlm.models.vision_language_model import VisionLanguageModel
 from cmrvlm.stages.base import Stage
 from cmrvlm.study.vocabulary import NOT_ANNOTATED
@@ -89,7 +89,7 @@ class InstructionStage(Stage):
         told = {}
         for name, target in batch.targets.items():
             is_chosen = chosen[:, None].to(target.device)
-            told[name] = torch.where(is_chosen, taught_outputs(name, target), torch.nan)
+            told[name] = torch.where(is_chosen, teacher_forced_outputs(name, target), torch.nan)
         return told
 
     def _pixel_losses(self, logits: Mapping[int, list[Tensor]], batch: Batch) -> dict[str, Loss]:
@@ -113,7 +113,7 @@ class InstructionStage(Stage):
                 sums["box"] = sums["box"] + weight * box_loss
                 continue
             shares = scale_weights(len(scales))
-            targets = at_scales(target, scales)
+            targets = targets_at_scales(target, scales)
             for share, predicted, scaled in zip(shares, scales, targets, strict=True):
                 dice = soft_dice_loss(predicted[None], scaled[None])
                 cross_entropy = mask_cross_entropy(predicted, scaled)

@@ -16,7 +16,7 @@ from cmrvlm.config.build import build
 from cmrvlm.config.command import Config
 from cmrvlm.errors import CmrvlmError
 from cmrvlm.language_model.finite import check_weights
-from cmrvlm.models.card import card
+from cmrvlm.models.card import parameter_table
 from cmrvlm.models.vision_language_model import VisionLanguageModel
 from cmrvlm.runs.checkpoint_files import CheckpointFiles
 from cmrvlm.runs.handover import hand_over, moved_table
@@ -166,7 +166,7 @@ def _trainer(config: Config, folder: Path) -> Trainer:
 
 
 def _describe(model: Any, data: Any) -> None:
-    Console().print(card(model))
+    Console().print(parameter_table(model))
     if isinstance(model, VisionLanguageModel) and model.llm.source is not None:
         log.info(foretold(model, next(iter(data.train_dataloader()))))
     log.info(

@@ -3,7 +3,7 @@ import torch
 
 from cmrvlm.encoders import base
 from cmrvlm.encoders.conv import ConvEncoder
-from cmrvlm.encoders.swin import Swin3D, Swin4D
+from cmrvlm.encoders.swin import SwinEncoder
 from cmrvlm.encoders.unet import UnetEncoder
 from cmrvlm.encoders.window_attention import (
     WindowAttention,
@@ -16,10 +16,10 @@ from cmrvlm.errors import CmrvlmError
 
 SMALL = {"stem_channels": (8, 16), "depths": (2, 1), "heads": 2}
 ENCODERS = {
-    "swin4d": lambda: Swin4D(**SMALL, spatial_window=(2, 3, 3)),
-    "swin3d_stack": lambda: Swin3D(**SMALL, window=(2, 3, 3)),
-    "swin3d_cine": lambda: Swin3D(
-        **SMALL, window=(4, 3, 3), temporal_tokens=3, spatial_grid=(1, 3, 3)
+    "swin4d": lambda: SwinEncoder([(2, 1, 3, 3), (1, 0, 1, 1)], **SMALL),
+    "swin3d_stack": lambda: SwinEncoder([(2, 2, 3, 3)], **SMALL, temporal_tokens=0),
+    "swin3d_cine": lambda: SwinEncoder(
+        [(4, 4, 3, 3)], **SMALL, temporal_tokens=3, spatial_grid=(1, 3, 3)
     ),
     "conv": lambda: ConvEncoder((8, 16, 16)),
     "unet": lambda: UnetEncoder((8, 8, 16, 16, 16), norm="instance"),
@@ -28,8 +28,8 @@ ENCODERS = {
 SIZES = [(4, 5, 48, 48), (1, 7, 40, 56), (3, 1, 33, 47), (6, 2, 64, 64)]
 
 
-def awake(module):
-    """The module with weights that begin at zero drawn at random, as after some training."""
+def randomise_zeros(module):
+    """Draw the weights that are initialised to zero at random, as after some training."""
     for parameter in module.parameters():
         if not parameter.any():
             torch.nn.init.normal_(parameter, std=0.1)
@@ -39,7 +39,7 @@ def awake(module):
 @pytest.fixture(params=ENCODERS)
 def encoder(request):
     torch.manual_seed(0)
-    return awake(ENCODERS[request.param]())
+    return randomise_zeros(ENCODERS[request.param]())
 
 
 @pytest.mark.parametrize("size", SIZES)
@@ -47,22 +47,23 @@ def encoder(request):
 def test_batch_of_two_equals_two_of_one(encoder, size):
     images = torch.rand(2, 1, *size)
     both = encoder(images)
+    both_tokens = encoder.tokens_of_series(both.grid)
     for index in range(2):
-        alone = encoder(images[index : index + 1])
-        for together, single in zip(both.pyramid, alone.pyramid, strict=True):
-            assert (together[index] - single[0]).abs().max() <= 1e-5
-        assert (
-            encoder.tokens_of_series(both.grid)[index] - encoder.tokens_of_series(alone.grid)[0]
-        ).abs().max() <= 1e-5
+        single = encoder(images[index : index + 1])
+        single_tokens = encoder.tokens_of_series(single.grid)
+        for both_level, single_level in zip(both.pyramid, single.pyramid, strict=True):
+            assert (both_level[index] - single_level[0]).abs().max() <= 1e-5
+        assert (both_tokens[index] - single_tokens[0]).abs().max() <= 1e-5
 
 
 @torch.no_grad()
-def test_pictures_in_groups_are_pictures_all_at_once(encoder, monkeypatch):
+def test_pictures_in_groups_give_the_features_of_all_at_once(encoder, monkeypatch):
     images = torch.rand(2, 1, 4, 5, 48, 48)
-    whole = encoder(images)
+    at_once = encoder(images)
     monkeypatch.setattr(base, "PIXELS_AT_ONCE", 7 * 48 * 48)
-    for together, in_groups in zip(whole.pyramid, encoder(images).pyramid, strict=True):
-        assert (together - in_groups).abs().max() <= 1e-5
+    in_groups = encoder(images)
+    for level, grouped_level in zip(at_once.pyramid, in_groups.pyramid, strict=True):
+        assert (level - grouped_level).abs().max() <= 1e-5
 
 
 @pytest.mark.parametrize("size", SIZES)
@@ -80,41 +81,42 @@ def test_pyramid_and_tokens_have_the_promised_shapes(encoder, size):
 
 @torch.no_grad()
 def test_views_are_pooled_from_their_own_frame_or_slice(encoder):
-    out = encoder(torch.rand(2, 1, 4, 3, 48, 48)).grid
-    index, frames, slices = (torch.tensor(v) for v in ([1, 0, 1, 0], [2, -1, -1, 1], [-1, 3, 0, 2]))
-    tokens = encoder.tokens_of_views(out, index, frames, slices)
+    grid = encoder(torch.rand(2, 1, 4, 3, 48, 48)).grid
+    index = torch.tensor([1, 0, 1, 0])
+    frames = torch.tensor([2, -1, -1, 1])
+    slices = torch.tensor([-1, 3, 0, 2])
+    tokens = encoder.tokens_of_views(grid, index, frames, slices)
     assert tokens.shape == (4, encoder.view_tokens, encoder.width)
     expected = [
-        out[1, :, :, 2].mean((1, 2, 3)),
-        out[0, :, 3].mean((1, 2, 3)),
-        out[1, :, 0].mean((1, 2, 3)),
-        out[0, :, 2, 1].mean((1, 2)),
+        grid[1, :, :, 2].mean((1, 2, 3)),
+        grid[0, :, 3].mean((1, 2, 3)),
+        grid[1, :, 0].mean((1, 2, 3)),
+        grid[0, :, 2, 1].mean((1, 2)),
     ]
-    for one, mean in zip(tokens, expected, strict=True):
+    for view_tokens, mean in zip(tokens, expected, strict=True):
         # Adaptive pooling of 3 x 3 onto 3 x 3 keeps every value, so means agree where sizes divide.
-        assert (one.mean(dim=0) - mean).abs().max() < 0.2
+        assert (view_tokens.mean(dim=0) - mean).abs().max() < 0.2
     assert not torch.allclose(tokens[0], tokens[2])
 
 
 @pytest.mark.parametrize("name", ["swin4d", "conv"])
 @torch.no_grad()
-def test_turning_the_cine_turns_the_features(name):
+def test_rolling_the_cine_in_time_rolls_the_features(name):
     torch.manual_seed(0)
-    encoder = awake(ENCODERS[name]())
+    encoder = randomise_zeros(ENCODERS[name]())
     images = torch.rand(1, 1, 2, 6, 48, 48)
-    turned = encoder(images.roll(2, dims=3)).grid
-    assert (encoder(images).grid.roll(2, dims=3) - turned).abs().max() < 1e-5
+    grid = encoder(images).grid
+    rolled = encoder(images.roll(2, dims=3)).grid
+    assert (grid.roll(2, dims=3) - rolled).abs().max() < 1e-5
 
 
 @torch.no_grad()
 def test_attention_over_one_window_is_plain_attention():
     torch.manual_seed(0)
-    layer = awake(WindowAttention(8, 2, (0, 0, 0, 0)))
+    layer = randomise_zeros(WindowAttention(8, 2, (0, 0, 0, 0)))
     x = torch.randn(1, 2, 3, 4, 5, 8)
-    q, k, v = (
-        part.view(120, 2, 4).transpose(0, 1)
-        for part in layer.qkv(x.reshape(120, 8)).chunk(3, dim=-1)
-    )
+    qkv = layer.qkv(x.reshape(120, 8)).chunk(3, dim=-1)
+    q, k, v = (projected.view(120, 2, 4).transpose(0, 1) for projected in qkv)
     bias = layer.bias(relative_offsets((2, 3, 4, 5), 3)).permute(2, 0, 1)
     weights = (q @ k.transpose(1, 2) / 2 + bias).softmax(dim=-1)
     expected = layer.out((weights @ v).transpose(0, 1).reshape(120, 8))
@@ -124,9 +126,9 @@ def test_attention_over_one_window_is_plain_attention():
 @pytest.mark.parametrize("shifted", [False, True])
 @torch.no_grad()
 def test_windows_do_not_see_padding_or_across_the_border(shifted):
-    """A change at one corner must not reach the far corner within one layer, and padding must not change anything."""
+    """A change at one corner does not reach the far borders within one layer."""
     torch.manual_seed(0)
-    layer = awake(WindowAttention(8, 2, (1, 1, 4, 4), shifted))
+    layer = randomise_zeros(WindowAttention(8, 2, (1, 1, 4, 4), shifted))
     x = torch.randn(1, 1, 1, 7, 10, 8)
     changed = x.clone()
     changed[..., 0, 0, :] += 5
@@ -138,7 +140,8 @@ def test_windows_do_not_see_padding_or_across_the_border(shifted):
 
 def test_shifted_windows_reach_over_the_unshifted_border():
     torch.manual_seed(0)
-    plain, shifted = (awake(WindowAttention(8, 2, (1, 1, 4, 4), shift)) for shift in (False, True))
+    plain = randomise_zeros(WindowAttention(8, 2, (1, 1, 4, 4), shifted=False))
+    shifted = randomise_zeros(WindowAttention(8, 2, (1, 1, 4, 4), shifted=True))
     x = torch.randn(1, 1, 1, 8, 8, 8)
     changed = x.clone()
     changed[..., 3, 3, :] += 5
@@ -152,39 +155,41 @@ def test_windows_fit_any_axis():
     assert fit_window((5, 1, 7, 13), (2, 4, 6, 6)) == (2, 1, 4, 5)
 
 
-def test_partition_is_undone():
+def test_unpartition_undoes_partition():
     x = torch.randn(2, 4, 2, 6, 6, 3)
-    assert torch.equal(unpartition(partition(x, (2, 1, 3, 3)), (2, 1, 3, 3), (4, 2, 6, 6)), x)
+    window = (2, 1, 3, 3)
+    windows = partition(x, window)
+    assert windows.shape == (2 * 2 * 2 * 2 * 2, 2 * 3 * 3, 3)
+    assert torch.equal(unpartition(windows, window, (4, 2, 6, 6)), x)
 
 
 def test_gradients_reach_every_weight(encoder):
     out = encoder(torch.rand(2, 1, 4, 3, 40, 40))
-    (
-        encoder.tokens_of_series(out.grid).square().mean()
-        + sum(p.square().mean() for p in out.pyramid[1:])
-    ).backward()
-    silent = [
-        name
-        for name, p in encoder.named_parameters()
-        if p.grad is None or not p.grad.abs().sum() > 0
-    ]
-    assert not silent
+    loss = encoder.tokens_of_series(out.grid).square().mean()
+    for level in out.pyramid[1:]:
+        loss = loss + level.square().mean()
+    loss.backward()
+    for name, parameter in encoder.named_parameters():
+        assert parameter.grad is not None, name
+        assert parameter.grad.abs().sum() > 0, name
+
+
+def norms_of(module):
+    return {type(layer) for layer in module.modules() if "Norm" in type(layer).__name__}
 
 
 def test_a_unet_normalises_as_its_configuration_says():
-    """Runs from before there was a choice do not say, and have groups."""
-    kinds = {
-        norm: {
-            type(one)
-            for one in UnetEncoder((8, 8, 16, 16, 16), **own).modules()
-            if "Norm" in type(one).__name__
-        }
-        for norm, own in (("group", {}), ("instance", {"norm": "instance"}))
-    }
-    layer_norm = torch.nn.LayerNorm  # of the mixing
-    assert kinds == {
-        "group": {torch.nn.GroupNorm, layer_norm},
-        "instance": {torch.nn.InstanceNorm2d, layer_norm},
-    }
+    # The layer norm is that of the mixing.
+    default = UnetEncoder((8, 8, 16, 16, 16))
+    instance = UnetEncoder((8, 8, 16, 16, 16), norm="instance")
+    assert norms_of(instance) == {torch.nn.InstanceNorm2d, torch.nn.LayerNorm}
+    # Runs from before there was a choice do not say, and have groups.
+    assert norms_of(default) == {torch.nn.GroupNorm, torch.nn.LayerNorm}
     with pytest.raises(CmrvlmError, match="batch"):
         UnetEncoder(norm="batch")
+
+
+@pytest.mark.parametrize("windows", [[], [(2, 6, 6)], [2, 1, 6, 6], [(2, -1, 6, 6)]])
+def test_windows_without_four_lengths_are_refused(windows):
+    with pytest.raises(CmrvlmError, match=r"windows.*\[2, 1, 6, 6\]|windows.*four lengths"):
+        SwinEncoder(windows)

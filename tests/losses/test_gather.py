@@ -1,45 +1,67 @@
 """Two processes contrast with each other's pairs as one process does with all of them."""
 
+from dataclasses import dataclass
+
 import torch
-from torch import distributed, multiprocessing
+from torch import Tensor, distributed, multiprocessing
 
 from cmrvlm.losses.contrastive import info_nce
 from cmrvlm.losses.gather import gather_rows
 
-SHARES = (slice(0, 2), slice(2, 5))  # of five pairs
+# Pairs of each process, of five.
+SHARES = (slice(0, 2), slice(2, 5))
 
 
-def pairs():
+@dataclass
+class Pairs:
+    """Embeddings of images and texts, with a code that is equal for equal texts."""
+
+    images: Tensor
+    texts: Tensor
+    codes: Tensor
+
+
+def draw_pairs(share=slice(None)):
     torch.manual_seed(0)
-    return torch.randn(5, 4), torch.randn(5, 4), torch.tensor([1, 2, 3, 1, 4])
+    images = torch.randn(5, 4)
+    texts = torch.randn(5, 4)
+    codes = torch.tensor([1, 2, 3, 1, 4])
+    return Pairs(images[share].clone().requires_grad_(), texts[share].clone(), codes[share].clone())
 
 
-def loss_of(images, texts, codes):
+def gathered_loss(pairs):
+    images = gather_rows(pairs.images)
+    texts = gather_rows(pairs.texts)
+    codes = gather_rows(pairs.codes)
     return info_nce(images, texts, torch.tensor(5.0), codes[:, None] == codes[None])
 
 
-def work(rank, path, found):
+def work(rank, path, results):
     distributed.init_process_group("gloo", init_method=f"file://{path}", rank=rank, world_size=2)
-    images, texts, codes = (one[SHARES[rank]].clone() for one in pairs())
-    images.requires_grad_(True)
-    nothing = gather_rows(torch.zeros(0 if rank else 2, 3))
-    loss = loss_of(gather_rows(images), gather_rows(texts), gather_rows(codes))
+    pairs = draw_pairs(SHARES[rank])
+    # The second process has no rows.
+    rows = gather_rows(torch.zeros(0 if rank else 2, 3))
+    loss = gathered_loss(pairs)
     loss.backward()
-    found[rank] = (float(loss), images.grad.tolist(), list(nothing.shape))
+    results[rank] = {
+        "loss": float(loss),
+        "gradient": pairs.images.grad.tolist(),
+        "shape": list(rows.shape),
+    }
     distributed.destroy_process_group()
 
 
 def test_loss_and_gradients_of_two_processes_are_those_of_one(tmp_path):
-    images, texts, codes = pairs()
-    images.requires_grad_(True)
-    loss = loss_of(gather_rows(images), gather_rows(texts), gather_rows(codes))
+    pairs = draw_pairs()
+    loss = gathered_loss(pairs)
     loss.backward()
     with multiprocessing.Manager() as manager:
-        found = manager.dict()
-        multiprocessing.spawn(work, args=(tmp_path / "meet", found), nprocs=2)
+        results = manager.dict()
+        multiprocessing.spawn(work, args=(tmp_path / "meet", results), nprocs=2)
         for rank, share in enumerate(SHARES):
-            own, gradient, shape = found[rank]
-            assert abs(own - float(loss)) < 1e-6
-            assert shape == [2, 3]
+            result = results[rank]
+            assert abs(result["loss"] - float(loss)) < 1e-6
+            assert result["shape"] == [2, 3]
             # Each process has the whole loss: summed back over both, averaged by DDP.
-            assert (torch.tensor(gradient) / 2 - images.grad[share]).abs().max() < 1e-6
+            gradient = torch.tensor(result["gradient"]) / 2
+            assert (gradient - pairs.images.grad[share]).abs().max() < 1e-6

@@ -8,11 +8,11 @@ from cmrvlm.losses.classification import binary_sum, log_odds, regression_sum
 from cmrvlm.losses.contrastive import InfoNce, SigLip, info_nce, sig_lip
 from cmrvlm.losses.language import IGNORE, answer_cross_entropy
 from cmrvlm.losses.segmentation import (
-    at_scales,
     box_profile_loss,
     mask_cross_entropy,
     scale_weights,
     soft_dice_loss,
+    targets_at_scales,
 )
 
 
@@ -20,13 +20,12 @@ def test_dice_equals_monai_where_both_are_defined():
     torch.manual_seed(0)
     logits = torch.randn(3, 4, 2, 16, 16)
     target = torch.randint(0, 2, logits.shape)
-    theirs = DiceLoss(sigmoid=True, smooth_nr=1.0, smooth_dr=1.0)(
-        logits.flatten(1)[:, None], target.flatten(1)[:, None].float()
-    )
-    assert soft_dice_loss(logits, target).item() == pytest.approx(theirs.item(), abs=1e-6)
+    reference = DiceLoss(sigmoid=True, smooth_nr=1.0, smooth_dr=1.0)
+    expected = reference(logits.flatten(1)[:, None], target.flatten(1)[:, None].float())
+    assert soft_dice_loss(logits, target).item() == pytest.approx(expected.item(), abs=1e-6)
 
 
-def test_right_empty_prediction_costs_nothing():
+def test_correct_empty_prediction_costs_nothing():
     logits = torch.full((1, 4, 1, 64, 64), -20.0)
     target = torch.zeros_like(logits, dtype=torch.uint8)
     assert soft_dice_loss(logits, target) < 0.01
@@ -42,12 +41,10 @@ def test_bf16_is_summed_in_float32():
     assert half.item() == pytest.approx(soft_dice_loss(logits, target).item(), abs=1e-3)
 
 
-def test_unannotated_voxels_count_for_nothing():
+def test_unannotated_voxels_are_ignored():
     torch.manual_seed(0)
-    logits, target = (
-        torch.randn(1, 2, 1, 8, 8),
-        torch.randint(0, 2, (1, 2, 1, 8, 8)).to(torch.uint8),
-    )
+    logits = torch.randn(1, 2, 1, 8, 8)
+    target = torch.randint(0, 2, logits.shape).to(torch.uint8)
     hidden = torch.cat([target, torch.full_like(target, 255)], dim=1)
     both = torch.cat([logits, torch.randn_like(logits) * 10], dim=1)
     assert torch.allclose(soft_dice_loss(both, hidden), soft_dice_loss(logits, target))
@@ -57,13 +54,16 @@ def test_unannotated_voxels_count_for_nothing():
     assert soft_dice_loss(logits, nothing) == 0
 
 
-def test_scales_weigh_one_together_and_keep_the_nearest_value():
+def test_scale_weights_add_up_to_one():
     assert scale_weights(1) == [1.0]
     assert scale_weights(3) == pytest.approx([4 / 7, 2 / 7, 1 / 7])
+
+
+def test_targets_at_scales_take_the_nearest_value():
     target = torch.full((2, 1, 8, 8), 0, dtype=torch.uint8)
     target[..., 4:, :] = 1
     target[..., :4, :4] = 255
-    fine, coarse = at_scales(target, [torch.zeros(2, 1, 8, 8), torch.zeros(2, 1, 4, 4)])
+    fine, coarse = targets_at_scales(target, [torch.zeros(2, 1, 8, 8), torch.zeros(2, 1, 4, 4)])
     assert torch.equal(fine, target)
     assert coarse.dtype == torch.uint8
     assert coarse[..., 2:, :].eq(1).all()
@@ -74,9 +74,8 @@ def test_scales_weigh_one_together_and_keep_the_nearest_value():
 def test_contrast_of_unrelated_pairs_is_log_n():
     images = torch.eye(4)
     texts = torch.ones(4, 4)
-    assert info_nce(
-        images, texts, torch.tensor(5.0), torch.eye(4, dtype=torch.bool)
-    ).item() == pytest.approx(math.log(4))
+    loss = info_nce(images, texts, torch.tensor(5.0), torch.eye(4, dtype=torch.bool))
+    assert loss.item() == pytest.approx(math.log(4))
 
 
 def test_contrast_of_matching_pairs_goes_to_zero():
@@ -84,26 +83,27 @@ def test_contrast_of_matching_pairs_goes_to_zero():
     assert info_nce(x, x, torch.tensor(100.0), torch.eye(6, dtype=torch.bool)) < 1e-4
 
 
-def test_sigmoid_contrast_by_hand_and_with_several_positives():
+def test_sigmoid_contrast_equals_its_formula():
     x = torch.eye(2)
-    scale, bias = torch.tensor(2.0), torch.tensor(-1.0)
-    expected = (
-        2 * (math.log1p(math.exp(-1)) + math.log1p(math.exp(-1))) / 2
-    )  # logits 1 on the diagonal, -1 beside it
-    assert sig_lip(x, x, scale, bias, torch.eye(2, dtype=torch.bool)).item() == pytest.approx(
-        expected
-    )
+    loss = sig_lip(x, x, torch.tensor(2.0), torch.tensor(-1.0), torch.eye(2, dtype=torch.bool))
+    # Logits are 1 on the diagonal and -1 beside it.
+    assert loss.item() == pytest.approx(2 * math.log1p(math.exp(-1)))
+
+
+def test_sigmoid_contrast_takes_several_positives():
     same = torch.tensor([[1, 1, 0], [1, 1, 0], [0, 0, 1]], dtype=torch.bool)
     points = torch.tensor([[1.0, 0], [1.0, 0], [0, 1.0]])
-    far = torch.tensor(100.0), torch.tensor(-50.0)
-    assert sig_lip(points, points, *far, same) < 1e-4
-    assert sig_lip(points, points, *far, torch.eye(3, dtype=torch.bool)) > 1
+    scale = torch.tensor(100.0)
+    bias = torch.tensor(-50.0)
+    assert sig_lip(points, points, scale, bias, same) < 1e-4
+    assert sig_lip(points, points, scale, bias, torch.eye(3, dtype=torch.bool)) > 1
 
 
 @pytest.mark.parametrize("loss", [InfoNce, SigLip])
 def test_contrast_pulls_pairs_together(loss):
     torch.manual_seed(0)
-    contrast, texts = loss(), torch.nn.functional.normalize(torch.randn(6, 8), dim=-1)
+    contrast = loss()
+    texts = torch.nn.functional.normalize(torch.randn(6, 8), dim=-1)
     images = torch.randn(6, 8, requires_grad=True)
     optimizer = torch.optim.Adam([images, *contrast.parameters()], lr=0.05)
     for _ in range(200):
@@ -129,10 +129,8 @@ def test_language_loss_is_the_sum_over_answer_tokens():
     weights = torch.tensor([2.0, 9.0, 0.5, 9.0, 0.0])
     assert answer_cross_entropy(logits, labels, weights).item() == pytest.approx(2.5 * math.log(10))
     assert answer_cross_entropy(logits, torch.full((5,), IGNORE), once) == 0
-    assert (
-        answer_cross_entropy(torch.zeros(0, 10), torch.zeros(0, dtype=torch.long), torch.zeros(0))
-        == 0
-    )
+    no_labels = torch.zeros(0, dtype=torch.long)
+    assert answer_cross_entropy(torch.zeros(0, 10), no_labels, torch.zeros(0)) == 0
 
 
 def test_binary_loss_sums_classes_and_leaves_unknown_ones_out():
@@ -148,7 +146,7 @@ def test_binary_loss_sums_classes_and_leaves_unknown_ones_out():
 
 
 def test_logit_adjustment_makes_the_prior_cost_nothing():
-    """With the log odds of the shares added, a model that says nothing (0) is as good as one that says the shares."""
+    """Logits of 0 with the log odds of the shares added cost what the shares themselves cost."""
     shares = torch.tensor([0.1, 0.5, float("nan")])
     target = torch.tensor([[1.0, 0.0, 1.0]])
     adjusted = binary_sum(torch.zeros(1, 3), target, log_odds(shares))
@@ -161,16 +159,24 @@ def test_regression_counts_known_values_alone():
     assert regression_sum(torch.zeros(1, 2), torch.full((1, 2), float("nan"))) == 0
 
 
-def test_box_loss_sees_extents_and_nothing_inside():
+def test_box_loss_depends_on_extents_alone():
     target = torch.zeros(4, 12, 12, dtype=torch.uint8)
     target[1:3, 3:8, 2:9] = 1
     box = target.float() * 40 - 20
     hollow = box.clone()
-    hollow[1:3, 4:7, 3:8] = -20  # extents stay
+    # Extents stay.
+    hollow[1:3, 4:7, 3:8] = -20
     assert box_profile_loss(box, target) < 0.01
     assert box_profile_loss(hollow, target) < 0.01
-    outside, seen = target.clone(), box.clone()
-    outside[:, :4], seen[:, :4] = 255, 20.0  # what is drawn where nothing is known
-    assert box_profile_loss(seen, outside) < 0.01 < box_profile_loss(seen, target)
     shifted = box.roll(3, dims=2)
     assert box_profile_loss(shifted, target) > 1
+
+
+def test_box_loss_ignores_what_is_not_annotated():
+    target = torch.zeros(4, 12, 12, dtype=torch.uint8)
+    target[1:3, 3:8, 2:9] = 1
+    partly_known = target.clone()
+    partly_known[:, :4] = 255
+    logits = target.float() * 40 - 20
+    logits[:, :4] = 20.0
+    assert box_profile_loss(logits, partly_known) < 0.01 < box_profile_loss(logits, target)

@@ -77,8 +77,7 @@ def test_report_needs_its_sections_and_the_right_disease():
 
 def test_truncated_report_has_no_last_section_and_keeps_its_text():
     truth = "Structure: x. LGE: y. Impression: myocarditis."
-    cut = answer("Structure: x. LGE: y. Impression: myocarditis", "MYOC", truth)
-    cut.truncated = True
+    cut = answer("Structure: x. LGE: y. Impression: myocarditis", "MYOC", truth, truncated=True)
     scores = report_scores([cut], ("structure", "lge", "impression"))
     assert scores["sections_present"].value == scores["disease_accuracy"].value == 0
     assert scores["truncated_share"].value == 1

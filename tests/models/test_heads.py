@@ -1,6 +1,9 @@
+import math
+from dataclasses import dataclass
+
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from cmrvlm.models.mask_decoder import MaskDecoder
 from cmrvlm.models.projector import MLPProjector, ResamplingProjector
@@ -8,81 +11,113 @@ from cmrvlm.models.read_out import ReadOut
 from cmrvlm.models.read_out_tokens import ReadOutTokens
 
 
-def names_of(sizes):
-    """Made-up token ids for the names of so many values."""
+def made_up_names(sizes):
+    """Return token ids of two words for the name of each value of each output."""
     return {name: [[index, index + 1] for index in range(size)] for name, size in sizes.items()}
 
 
 @torch.no_grad()
-def test_read_out_adds_what_each_shown_sequence_says():
+def test_read_out_adds_the_summaries_of_shown_sequences():
     torch.manual_seed(0)
     sizes = {"disease": 5, "measurements": 3}
     head = ReadOut(
-        {"sax": 6, "lge": 4}, {"sax": 8, "lge": 5}, names_of(sizes), token_width=12, hidden=16
+        {"sax": 6, "lge": 4}, {"sax": 8, "lge": 5}, made_up_names(sizes), token_width=12, hidden=16
     ).eval()
-    sax, lge = (
-        head.summarise("sax", torch.randn(3, 6, 8)),
-        head.summarise("lge", torch.randn(3, 4, 5)),
-    )
-    both = head([sax[0] + lge[0], sax[1], lge[2]])
+    sax = head.summarise("sax", torch.randn(3, 6, 8))
+    lge = head.summarise("lge", torch.randn(3, 4, 5))
+    outputs = head([sax[0] + lge[0], sax[1], lge[2]])
+    sax_alone = head([sax[0], sax[1]])
     for name, size in sizes.items():
-        assert both[name].shape == (3, size)
-        assert (head([sax[1]])[name][0] - both[name][1]).abs().max() < 1e-6
-        assert (both[name][0] - head([sax[0]])[name][0]).abs().max() > 1e-4
+        assert outputs[name].shape == (3, size)
+        assert (sax_alone[name][1] - outputs[name][1]).abs().max() < 1e-6
+        assert (sax_alone[name][0] - outputs[name][0]).abs().max() > 1e-4
 
 
 def test_untrained_read_out_expects_one_class_of_many():
-    head = ReadOut({"sax": 2}, {"sax": 4}, names_of({"disease": 16}), token_width=12)
-    assert torch.sigmoid(head([torch.zeros(256)])["disease"]).mean().item() == pytest.approx(
-        1 / 16, abs=0.01
-    )
+    head = ReadOut({"sax": 2}, {"sax": 4}, made_up_names({"disease": 16}), token_width=12)
+    probabilities = torch.sigmoid(head([torch.zeros(256)])["disease"])
+    assert probabilities.mean().item() == pytest.approx(1 / 16, abs=0.01)
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("kind", [MLPProjector, ResamplingProjector])
-def test_projectors_give_the_tokens_they_promise(kind):
+@pytest.mark.parametrize("projector_class", [MLPProjector, ResamplingProjector])
+def test_projectors_give_the_promised_tokens(projector_class):
     torch.manual_seed(0)
-    projector = kind(in_width=8, out_width=12, counts=(6, 4))
+    projector = projector_class(in_width=8, out_width=12, counts=(6, 4))
     for view, count in enumerate((6, 4)):
         tokens = torch.randn(3, count, 8)
         out = projector(tokens, view=bool(view))
         assert out.shape == (3, projector.out_counts[view], 12)
-        assert (projector(tokens[1:2], view=bool(view))[0] - out[1]).abs().max() < 1e-5
-        assert (
-            projector(tokens.flip(1), view=bool(view)) - out
-        ).abs().max() > 1e-4  # places matter
+        single = projector(tokens[1:2], view=bool(view))
+        assert (single[0] - out[1]).abs().max() < 1e-5
+        # The position of a token matters.
+        reversed_tokens = projector(tokens.flip(1), view=bool(view))
+        assert (reversed_tokens - out).abs().max() > 1e-4
 
 
-@torch.no_grad()
-def test_mask_decoder_reaches_full_resolution_at_any_size():
+CHANNELS = (1, 4, 6, 8)
+STRIDES = (1, 4, 8, 16)
+MASK = torch.tensor([False, False])
+
+
+@dataclass
+class Decoding:
+    """A mask decoder, a random pyramid of two frames of two series, and its pixel features."""
+
+    decoder: MaskDecoder
+    pyramid: list[Tensor]
+    pixels: Tensor
+
+
+@pytest.fixture(params=[(48, 48), (33, 50)], ids=str)
+def decoding(request):
     torch.manual_seed(0)
-    decoder = MaskDecoder((1, 4, 6, 8), (1, 4, 8, 16), 12, channels=(4, 6)).eval()
-    for height, width in ((48, 48), (33, 50)):
-        sizes = [(height, width)] + [(-(-height // s), -(-width // s)) for s in (4, 8, 16)]
-        pyramid = [
-            torch.randn(2, c, 3, 2, *size) for c, size in zip((1, 4, 6, 8), sizes, strict=True)
-        ]
-        (pixels,) = decoder.pixels(pyramid)
-        said = torch.randn(2, 12), torch.randn(2, 12)
-        logits = decoder(pixels, torch.arange(2), *said, torch.tensor([False, False]))
-        assert logits.shape == (2, 3, 2, height, width)
-        mixed = decoder(pixels, torch.arange(2), *said, torch.tensor([False, True]))
-        assert torch.equal(mixed[0], logits[0])
-        assert not torch.equal(mixed[1], logits[1])
-        which, marks, words = torch.tensor([1, 0, 1]), torch.randn(3, 12), torch.randn(3, 12)
-        together = decoder(pixels, which, marks, words, torch.tensor([False, True, False]))
-        for row, picture in enumerate(which.tolist()):
-            own = slice(row, row + 1)
-            one = decoder(
-                pixels[picture : picture + 1],
-                torch.tensor([0]),
-                marks[own],
-                words[own],
-                torch.tensor([row == 1]),
-            )
-            assert (one[0] - together[row]).abs().max() < 1e-5
-        (alone,) = decoder.pixels([level[1:, :, :, 1:] for level in pyramid])
-        assert (alone[0, :, :, 0] - pixels[1, :, :, 1]).abs().max() < 1e-5
+    decoder = MaskDecoder(CHANNELS, STRIDES, 12, channels=(4, 6)).eval().requires_grad_(False)
+    height, width = request.param
+    pyramid = []
+    for channels, stride in zip(CHANNELS, STRIDES, strict=True):
+        size = (math.ceil(height / stride), math.ceil(width / stride))
+        pyramid.append(torch.randn(2, channels, 3, 2, *size))
+    (pixels,) = decoder.pixels(pyramid)
+    return Decoding(decoder, pyramid, pixels)
+
+
+def test_mask_decoder_reaches_full_resolution_at_any_size(decoding):
+    height, width = decoding.pyramid[0].shape[-2:]
+    marks, words = torch.randn(2, 12), torch.randn(2, 12)
+    logits = decoding.decoder(decoding.pixels, torch.arange(2), marks, words, MASK)
+    assert logits.shape == (2, 3, 2, height, width)
+
+
+def test_boxes_have_a_query_of_their_own(decoding):
+    marks, words = torch.randn(2, 12), torch.randn(2, 12)
+    masks = decoding.decoder(decoding.pixels, torch.arange(2), marks, words, MASK)
+    as_box = torch.tensor([False, True])
+    mixed = decoding.decoder(decoding.pixels, torch.arange(2), marks, words, as_box)
+    assert torch.equal(mixed[0], masks[0])
+    assert not torch.equal(mixed[1], masks[1])
+
+
+def test_each_query_is_answered_as_if_alone(decoding):
+    group_index = torch.tensor([1, 0, 1])
+    marks, words = torch.randn(3, 12), torch.randn(3, 12)
+    as_box = torch.tensor([False, True, False])
+    together = decoding.decoder(decoding.pixels, group_index, marks, words, as_box)
+    for row, group in enumerate(group_index.tolist()):
+        query = slice(row, row + 1)
+        single = decoding.decoder(
+            decoding.pixels[group : group + 1],
+            torch.tensor([0]),
+            marks[query],
+            words[query],
+            as_box[query],
+        )
+        assert (single[0] - together[row]).abs().max() < 1e-5
+
+
+def test_each_frame_is_decoded_as_if_alone(decoding):
+    (single,) = decoding.decoder.pixels([level[1:, :, :, 1:] for level in decoding.pyramid])
+    assert (single[0, :, :, 0] - decoding.pixels[1, :, :, 1]).abs().max() < 1e-5
 
 
 def test_coarser_scales_are_decoded_in_training_alone():
@@ -90,37 +125,37 @@ def test_coarser_scales_are_decoded_in_training_alone():
     decoder = MaskDecoder((4, 4, 6, 8), (1, 2, 4, 8), 12, channels=(4, 6), scales=3)
     assert decoder.detail is None
     pyramid = [
-        torch.randn(2, c, 3, 1, 32 // s, 48 // s)
-        for c, s in zip((4, 4, 6, 8), (1, 2, 4, 8), strict=True)
+        torch.randn(2, channels, 3, 1, 32 // stride, 48 // stride)
+        for channels, stride in zip((4, 4, 6, 8), (1, 2, 4, 8), strict=True)
     ]
-    features = decoder.pixels(pyramid)
-    assert [one.shape for one in features] == [(2, 4, 3, 1, 32 // s, 48 // s) for s in (1, 2, 4)]
-    said = torch.randn(2, 12), torch.randn(2, 12)
-    sum(
-        decoder(one, torch.arange(2), *said, torch.tensor([False, False])).sum() for one in features
-    ).backward()
+    scales = decoder.pixels(pyramid)
+    shapes = [pixels.shape for pixels in scales]
+    assert shapes == [(2, 4, 3, 1, 32 // stride, 48 // stride) for stride in (1, 2, 4)]
+    marks, words = torch.randn(2, 12), torch.randn(2, 12)
+    logits = [decoder(pixels, torch.arange(2), marks, words, MASK) for pixels in scales]
+    sum(scale.sum() for scale in logits).backward()
     assert all(p.grad is not None for head in decoder.coarse for p in head.parameters())
     assert len(decoder.eval().pixels(pyramid)) == 1
 
 
-def test_what_is_read_is_told_and_the_words_do_not_change_it():
+def test_no_gradient_flows_from_read_out_tokens_to_the_read_out():
     torch.manual_seed(0)
     embed = nn.Embedding(30, 12)
     head = ReadOut(
-        {"sax": 2}, {"sax": 4}, names_of({"disease": 16, "measurements": 3}), token_width=12
+        {"sax": 2}, {"sax": 4}, made_up_names({"disease": 16, "measurements": 3}), token_width=12
     )
     outputs = head([torch.randn(256), torch.randn(256)])
-    told = head.tell(outputs, embed)
-    assert told.shape == (2, 19, 12)
-    told.sum().backward()
+    tokens = head.tell(outputs, embed)
+    assert tokens.shape == (2, 19, 12)
+    tokens.sum().backward()
     assert all(p.grad is None for p in [*head.outputs.parameters(), *head.read.parameters()])
     assert all(p.grad is not None for p in [*head.tell.parameters(), *embed.parameters()])
-    far = head.tell({name: value * 1e6 for name, value in outputs.items()}, embed)
-    assert torch.isfinite(far).all()
+    extreme = {name: value * 1e6 for name, value in outputs.items()}
+    assert torch.isfinite(head.tell(extreme, embed)).all()
 
 
 @torch.no_grad()
-def test_a_token_holds_the_name_of_its_value_and_moves_with_it():
+def test_read_out_tokens_hold_the_name_and_move_with_the_value():
     torch.manual_seed(0)
     embed = nn.Embedding(30, 12)
     tell = ReadOutTokens({"findings": [[3], [4, 5, 6]], "measurements": [[7, 8]]}, 12)

@@ -1,4 +1,4 @@
-"""A language model kept in bfloat16 is trained, sampled, evaluated and applied, in one precision throughout."""
+"""A language model in bfloat16 is trained, sampled, evaluated and applied in one precision."""
 
 import json
 
@@ -8,6 +8,7 @@ from safetensors.torch import load_file
 
 from cmrvlm.errors import CmrvlmError
 from cmrvlm.evaluation.evaluate import evaluate
+from cmrvlm.models.precision import check_precision
 from cmrvlm.models.vision_language_model import VisionLanguageModel
 from cmrvlm.predict import predict
 from cmrvlm.runs.run_folder import load_run
@@ -19,7 +20,7 @@ from tests.language_model.test_pretrained import FAMILIES, published_tokenizer
 
 @pytest.fixture(scope="session")
 def in_bfloat16(tmp_path_factory):
-    """Family to a folder that save_pretrained wrote in bfloat16."""
+    """Save a tiny network of each family in bfloat16; return family to folder."""
     folders = {}
     for family in ("qwen3", "minicpm3"):
         torch.manual_seed(1)
@@ -51,8 +52,8 @@ def overrides(base, adapter, precision, cache, run):
         ("qwen3", "lora", "32"),
         ("qwen3", "full", "bf16-mixed"),
         *(
-            pytest.param(*one, marks=pytest.mark.slow)
-            for one in (
+            pytest.param(*case, marks=pytest.mark.slow)
+            for case in (
                 ("qwen3", "full", "32"),
                 ("qwen3", "lora", "bf16-mixed"),
                 ("minicpm3", "dora", "32"),
@@ -71,15 +72,14 @@ def test_a_model_in_bfloat16_goes_from_training_to_prediction(
         for path in run.glob("samples/*.jsonl")
         for line in path.read_text().splitlines()
     ]
-    assert any("SEG" in one["target"] for one in samples)
+    assert any("SEG" in sample["target"] for sample in samples)
     model = load_run(run).model
     assert next(model.llm.network.parameters()).dtype == torch.bfloat16
-    # What is added to the network is trained, and kept with all its digits.
-    kept = load_file(run / "model.safetensors")
-    assert {one.dtype for key, one in kept.items() if ".network." not in key or "lora_" in key} == {
-        torch.float32
-    }
-    found = evaluate(
+    # What is added to the network is trained, and saved in full precision.
+    weights = load_file(run / "model.safetensors")
+    added = [key for key in weights if ".network." not in key or "lora_" in key]
+    assert {weights[key].dtype for key in added} == {torch.float32}
+    metrics = evaluate(
         composed(
             f"run={run}",
             f"out={run / 'evaluation'}",
@@ -89,8 +89,8 @@ def test_a_model_in_bfloat16_goes_from_training_to_prediction(
             name="evaluate",
         )
     )
-    assert found["failures"] == {}
-    assert found["tasks"]["segment_lv"]["dice"]["n"] > 0
+    assert metrics["failures"] == {}
+    assert metrics["tasks"]["segment_lv"]["dice"]["n"] > 0
     write_study(source.load(source.study_ids()[3]), tmp_path / "exam")
     result = predict(
         composed(
@@ -105,19 +105,21 @@ def test_a_model_in_bfloat16_goes_from_training_to_prediction(
     assert (tmp_path / "out" / "sax_mask.nii.gz").is_file()
 
 
-def test_a_run_in_mixed_precision_answers_in_it(in_bfloat16, cache, tmp_path, source, monkeypatch):
-    """What the encoders compute when samples are written, and later in prediction, is what training computed."""
-    kinds = []
+def test_a_run_in_mixed_precision_answers_in_mixed_precision(
+    in_bfloat16, cache, tmp_path, source, monkeypatch
+):
+    """Encoders compute for samples and in prediction in the precision of the training."""
+    modes = []
+    precisions = set()
     encode = VisionLanguageModel.encode
 
-    def noted(self, media):
+    def recording_encode(self, media):
         features = encode(self, media)
-        kinds.append(
-            (self.training, torch.is_autocast_enabled("cpu"), torch.get_autocast_dtype("cpu"))
-        )
+        modes.append(self.training)
+        precisions.add((torch.is_autocast_enabled("cpu"), torch.get_autocast_dtype("cpu")))
         return features
 
-    monkeypatch.setattr(VisionLanguageModel, "encode", noted)
+    monkeypatch.setattr(VisionLanguageModel, "encode", recording_encode)
     run = tmp_path / "run"
     train(composed(*overrides(in_bfloat16["qwen3"], "lora", "bf16-mixed", cache, run)), run)
     write_study(source.load(source.study_ids()[3]), tmp_path / "exam")
@@ -130,13 +132,11 @@ def test_a_run_in_mixed_precision_answers_in_it(in_bfloat16, cache, tmp_path, so
             name="predict",
         )
     )
-    assert {training for training, *_ in kinds} == {True, False}
-    assert {(enabled, dtype) for _, enabled, dtype in kinds} == {(True, torch.bfloat16)}
+    assert set(modes) == {True, False}
+    assert precisions == {(True, torch.bfloat16)}
 
 
-def test_precisions_that_cannot_be_trained_in_are_refused_before_anything_is_made(
-    small_config, tmp_path
-):
+def test_unsupported_precisions_are_refused_before_anything_is_made(small_config, tmp_path):
     for name in ("bf16-true", "16-true", "64-true", "fp8"):
         with pytest.raises(CmrvlmError, match=rf"trainer\.precision.*'{name}'.*bf16-mixed"):
             train(small_config("+experiment=stage3", f"trainer.precision={name}"), tmp_path / "run")
@@ -144,9 +144,8 @@ def test_precisions_that_cannot_be_trained_in_are_refused_before_anything_is_mad
 
 
 @pytest.mark.parametrize(
-    ("given", "meant"), [("bf16", "bf16-mixed"), ("16", "16-mixed"), (None, "32-true"), (32, "32")]
+    ("precision", "expected"),
+    [("bf16", "bf16-mixed"), ("16", "16-mixed"), (None, "32-true"), (32, "32")],
 )
-def test_precisions_are_taken_as_lightning_takes_them(given, meant):
-    from cmrvlm.models.precision import check_precision
-
-    assert check_precision(given) == meant
+def test_precisions_are_taken_as_lightning_takes_them(precision, expected):
+    assert check_precision(precision) == expected
