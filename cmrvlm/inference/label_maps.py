@@ -12,6 +12,7 @@ from scipy import ndimage
 
 from cmrvlm.errors import CmrvlmError
 from cmrvlm.quantification.ventricles import NEIGHBOURS, phases_of_masks
+from cmrvlm.study.structures import LAYERS, STRUCTURE_TABLE, chain_of
 from cmrvlm.study.study import Series, Study
 from cmrvlm.study.vocabulary import NOT_ANNOTATED, STRUCTURES
 from cmrvlm.tasks.base import Answer
@@ -35,9 +36,8 @@ def with_empty_masks(study: Study) -> Study:
 def label_map(answers: Sequence[Answer], sequence: str) -> NDArray[np.uint8] | None:
     """Predicted structures (Z, T, H, W) of a sequence in canonical values, None when none was answered.
 
-    Where structures overlap, the cavity goes before the wall, the wall before the right ventricle and that before the
-    atria; a scar is drawn into the wall, and the zone without reflow into the scar, and where those were asked for,
-    nowhere else.
+    Where structures overlap, the higher layer of `cmrvlm.study.structures` remains. A structure that is part of another
+    one is limited to it where that one was asked for: scar to the myocardium, no-reflow to the scar.
     """
     found = {}
     for answer in answers:
@@ -46,13 +46,13 @@ def label_map(answers: Sequence[Answer], sequence: str) -> NDArray[np.uint8] | N
             found[target.structure] = answer.mask
     if not found:
         return None
-    for inner, outer in (("scar", "myo"), ("no_reflow", "scar")):
-        if inner in found and outer in found:
-            found[inner] = found[inner] & found[outer]
     result = np.zeros(next(iter(found.values())).shape, dtype=np.uint8)
-    for structure in ("la", "ra", "rv", "myo", "scar", "no_reflow", "lv"):
-        if structure in found:
-            result[found[structure]] = STRUCTURES[structure]
+    for structure in LAYERS:
+        if structure.name not in found:
+            continue
+        if structure.within in found:
+            found[structure.name] = found[structure.name] & found[structure.within]
+        result[found[structure.name]] = structure.value
     return result
 
 
@@ -83,16 +83,17 @@ def coded(labels: NDArray[np.uint8], values: Mapping[str, int] | None) -> NDArra
 
     Args:
         labels: Canonical values; 255 (not annotated) stays.
-        values: Structure to value; None keeps the canonical ones. Without a value of their own scar and no-reflow have
-            that of the wall, and other structures become background.
+        values: Structure to value; None keeps the canonical ones. A structure without a value has that of the structure
+            that it is part of, as a scar that of the wall, and is background where there is none.
     """
     if values is None:
         return labels
     table = np.zeros(NOT_ANNOTATED + 1, dtype=np.uint8)
     table[NOT_ANNOTATED] = NOT_ANNOTATED
-    scar = values.get("scar", values.get("myo", 0))
-    for name, value in ({"scar": scar, "no_reflow": scar} | dict(values)).items():
-        table[STRUCTURES[name]] = value
+    for name in STRUCTURE_TABLE:
+        given = [values[outer] for outer in chain_of(name) if outer in values]
+        table[STRUCTURES[name]] = given[0] if given else 0
+    table[STRUCTURES["background"]] = values.get("background", 0)
     return table[labels]
 
 

@@ -40,6 +40,7 @@ from cmrvlm.study.drawing import COLORS, overlay, save
 from cmrvlm.study.files import image_files, read_study, write_mask
 from cmrvlm.study.measurements import MEASUREMENTS
 from cmrvlm.study.orientation import LAYOUT, is_oriented
+from cmrvlm.study.structures import STRUCTURE_TABLE
 from cmrvlm.study.study import Series, Study
 from cmrvlm.study.vocabulary import (
     DISEASES,
@@ -53,7 +54,7 @@ from cmrvlm.study.vocabulary import (
 from cmrvlm.tasks.base import Answer, Case, Instruction, whole_views
 from cmrvlm.tasks.diagnosis import DiseaseTask
 from cmrvlm.tasks.reporting import ReportTask
-from cmrvlm.tasks.segmentation import SHOWN_BY, SegmentTask, said_absent, structures_asked
+from cmrvlm.tasks.segmentation import SegmentTask, said_absent, structures_asked
 
 log = logging.getLogger(__name__)
 
@@ -336,7 +337,7 @@ def _texts(
         said |= {
             mask.structure: text
             for mask, text in masks
-            if mask.sequence == SHOWN_BY[mask.structure]
+            if mask.sequence == STRUCTURE_TABLE[mask.structure].usual_sequence
         }
         language = by_task["report"].instruction.language
         asked = [

@@ -19,6 +19,7 @@ from scipy import ndimage
 
 from cmrvlm.quantification.ventricles import WALL
 from cmrvlm.study.orientation import runs_to_apex
+from cmrvlm.study.structures import STRUCTURE_VALUES
 from cmrvlm.study.study import Series
 from cmrvlm.study.vocabulary import LEVELS, STRUCTURES
 
@@ -48,7 +49,7 @@ NAMES = {
     16: ("apical lateral", "心尖段侧壁"),
 }
 _ENCLOSED = 0.95  # of the cavity
-SCAR = tuple(STRUCTURES[name] for name in ("scar", "no_reflow"))
+SCAR = STRUCTURE_VALUES["scar"]
 
 
 @dataclass(frozen=True)

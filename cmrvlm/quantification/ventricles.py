@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from cmrvlm.study.measurements import FEWEST_SLICES
+from cmrvlm.study.structures import STRUCTURE_VALUES
 from cmrvlm.study.study import Series
 from cmrvlm.study.vocabulary import NOT_ANNOTATED, STRUCTURES
 
@@ -29,7 +30,7 @@ _ITSELF = np.pad(np.ones((1, 1), dtype=bool), 1)
 NEIGHBOURS = np.stack(
     [_ITSELF, np.ones((3, 3), dtype=bool), _ITSELF]
 )  # of a voxel, in its slice and across it
-WALL = tuple(STRUCTURES[name] for name in ("myo", "scar", "no_reflow"))  # scar is myocardium too
+WALL = STRUCTURE_VALUES["myo"]
 FloatArray = NDArray[np.float64]
 
 

@@ -13,18 +13,11 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from cmrvlm.instructions.batch import Batch
+from cmrvlm.study.structures import STRUCTURE_TABLE
 from cmrvlm.study.vocabulary import NOT_ANNOTATED
 from cmrvlm.tasks.base import Answer
 
-COLORS = {
-    "lv": "#e6194b",
-    "myo": "#3cb44b",
-    "rv": "#4363d8",
-    "scar": "#ffe119",
-    "no_reflow": "#911eb4",
-    "la": "#f58231",
-    "ra": "#42d4f4",
-}
+COLORS = {name: structure.color for name, structure in STRUCTURE_TABLE.items()}
 
 
 def save(figure: Figure, path: Path, dpi: int = 110, *, vector: bool = False) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from cmrvlm.study.structures import STRUCTURE_TABLE
+
 LANGUAGES = ("en", "zh")
 SEQUENCES = ("sax", "lax_4ch", "lge")
 CINE = ("sax", "lax_4ch")  # of these, those with frames
@@ -11,15 +13,9 @@ PHASES = ("ed", "es")
 LEVELS = ("basal", "mid", "apical")
 REPORT_SECTIONS = ("structure", "function", "lge", "other", "impression")
 
-STRUCTURES = {
-    "background": 0,
-    "lv": 1,
-    "myo": 2,
-    "rv": 3,
-    "scar": 4,
-    "no_reflow": 5,
-    "la": 6,
-    "ra": 7,
+# Structure to its value in masks.
+STRUCTURES = {"background": 0} | {
+    name: structure.value for name, structure in STRUCTURE_TABLE.items()
 }
 NOT_ANNOTATED = 255
 
@@ -69,70 +65,7 @@ LEVEL_TERMS = _table(
     Term("apical", "apical", "心尖部", ("apex",)),
 )
 STRUCTURE_TERMS = _table(
-    Term(
-        "lv",
-        "left ventricular blood pool",
-        "左心室腔",
-        (
-            "left ventricular cavity",
-            "LV cavity",
-            "LV blood pool",
-            "blood pool",
-            "left ventricle",
-            "LV",
-            "左心室血池",
-            "血池",
-            "左室腔",
-            "左心室",
-            "左室",
-        ),
-    ),
-    Term(
-        "myo",
-        "left ventricular myocardium",
-        "左心室心肌",
-        (
-            "LV myocardium",
-            "LV wall",
-            "left ventricular wall",
-            "myocardium",
-            "左心室壁",
-            "左室心肌",
-            "左室壁",
-            "心肌",
-        ),
-    ),
-    Term(
-        "rv",
-        "right ventricular cavity",
-        "右心室腔",
-        (
-            "right ventricle",
-            "RV",
-            "RV cavity",
-            "right ventricular blood pool",
-            "RV blood pool",
-            "右心室",
-            "右心室血池",
-            "右室腔",
-            "右室血池",
-            "右室",
-        ),
-    ),
-    Term(
-        "scar",
-        "myocardial scar",
-        "心肌瘢痕",
-        ("scar", "infarct scar", "LV scar", "瘢痕", "梗死瘢痕"),
-    ),
-    Term(
-        "no_reflow",
-        "no-reflow zone",
-        "无复流区",
-        ("no-reflow", "microvascular obstruction", "MVO", "微血管阻塞", "微循环阻塞"),
-    ),
-    Term("la", "left atrium", "左心房", ("LA", "left atrial cavity", "左房")),
-    Term("ra", "right atrium", "右心房", ("RA", "right atrial cavity", "右房")),
+    *(Term(one.name, one.en, one.zh, one.synonyms) for one in STRUCTURE_TABLE.values())
 )
 DISEASES = _table(
     Term("DCM", "dilated cardiomyopathy", "扩张型心肌病", ("DCM",)),

@@ -16,31 +16,10 @@ from cmrvlm.instructions.tokens import DETECT, SEGMENT
 from cmrvlm.metrics.segmentation import box_scores, mask_scores
 from cmrvlm.metrics.statistic import Statistic
 from cmrvlm.reports.reader import any_of, terms_named
+from cmrvlm.study.structures import STRUCTURE_TABLE, STRUCTURE_VALUES
 from cmrvlm.study.study import Study
-from cmrvlm.study.vocabulary import SEQUENCE_TERMS, STRUCTURE_TERMS, STRUCTURES
+from cmrvlm.study.vocabulary import SEQUENCE_TERMS, STRUCTURE_TERMS
 from cmrvlm.tasks.base import Answer, Case, Instruction, MaskTarget, Task, whole_views
-
-# What counts as the structure: the myocardium includes its scar, and the scar its core without reflow.
-STRUCTURE_VALUES = {
-    "lv": (STRUCTURES["lv"],),
-    "myo": (STRUCTURES["myo"], STRUCTURES["scar"], STRUCTURES["no_reflow"]),
-    "rv": (STRUCTURES["rv"],),
-    "scar": (STRUCTURES["scar"], STRUCTURES["no_reflow"]),
-    "no_reflow": (STRUCTURES["no_reflow"],),
-    "la": (STRUCTURES["la"],),
-    "ra": (STRUCTURES["ra"],),
-}
-# Where each is asked for.
-SHOWN_BY = {
-    "lv": "sax",
-    "myo": "sax",
-    "rv": "sax",
-    "scar": "lge",
-    "no_reflow": "lge",
-    "la": "lax_4ch",
-    "ra": "lax_4ch",
-}
-MAY_BE_ABSENT = ("scar", "no_reflow")
 
 
 def _named(*structures: str) -> str:
@@ -102,7 +81,7 @@ class SegmentTask(Task):
     Questions name the structure in the words that people use; the answer has one name for each.
 
     Args:
-        structure: `lv`, `myo`, `rv`, `scar`, `no_reflow`, `la` or `ra`.
+        structure: Name from `cmrvlm.study.structures.STRUCTURE_TABLE`, such as `lv`.
         sequence: Series to segment; None for the one that the structure is usually drawn on. For another one the
             question says which, and the task has its name too.
     """
@@ -131,14 +110,17 @@ class SegmentTask(Task):
     answers = {"en": f"The {{name}} is {SEGMENT}.", "zh": f"{{name}}在{SEGMENT}。"}
 
     def __init__(self, structure: str, sequence: str | None = None) -> None:
-        if structure not in STRUCTURE_VALUES:
+        if structure not in STRUCTURE_TABLE:
             raise CmrvlmError(
                 f"unknown structure '{structure}'",
                 field="structure",
-                remedy=f"Known: {', '.join(STRUCTURE_VALUES)}.",
+                remedy=f"Known: {', '.join(STRUCTURE_TABLE)}.",
             )
-        self.structure, self.sequence = structure, sequence or SHOWN_BY[structure]
-        self.elsewhere = self.sequence != SHOWN_BY[structure]
+        usual_sequence = STRUCTURE_TABLE[structure].usual_sequence
+        self.structure = structure
+        self.sequence = sequence or usual_sequence
+        self.elsewhere = self.sequence != usual_sequence
+        self.may_be_absent = STRUCTURE_TABLE[structure].may_be_absent
         self.name = (
             f"segment_{structure}_{self.sequence}" if self.elsewhere else f"segment_{structure}"
         )
@@ -188,7 +170,7 @@ class SegmentTask(Task):
             self.structure in study.series[self.sequence].drawn
             or study.labels.findings.get("lv_lge") is False
         )
-        return self._there(study, frames) or (self.structure in MAY_BE_ABSENT and known)
+        return self._there(study, frames) or (self.may_be_absent and known)
 
     def fields(self, study: Study, case: Case, language: str) -> Mapping[str, str]:
         """The structure's name, and the series where it is not the usual one."""
@@ -227,11 +209,7 @@ class SegmentTask(Task):
     def allowed(self, study: Study, case: Case, language: str) -> tuple[str, ...]:
         """That sentence and no other; both where the structure may be absent."""
         there = self.answers[language].format(**self.fields(study, case, language))
-        return (
-            (there, said_absent(self.structure, language))
-            if self.structure in MAY_BE_ABSENT
-            else (there,)
-        )
+        return (there, said_absent(self.structure, language)) if self.may_be_absent else (there,)
 
     def score(self, answers: Sequence[Answer]) -> dict[str, Statistic]:
         """Dice and distances over the frames asked, and by phase where the phase is known."""
@@ -263,12 +241,12 @@ class DetectTask(Task):
     def __init__(
         self, structures: Sequence[str] = ("lv", "myo", "rv"), sequence: str = "sax"
     ) -> None:
-        unknown = set(structures) - set(STRUCTURE_VALUES)
+        unknown = set(structures) - set(STRUCTURE_TABLE)
         if unknown:
             raise CmrvlmError(
                 f"unknown structures {sorted(unknown)}",
                 field="structures",
-                remedy=f"Known: {', '.join(STRUCTURE_VALUES)}.",
+                remedy=f"Known: {', '.join(STRUCTURE_TABLE)}.",
             )
         self.structures, self.sequence = tuple(structures), sequence
 
