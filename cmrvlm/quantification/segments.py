@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from cmrvlm.quantification.ventricles import WALL
-from cmrvlm.study.orientation import runs_to_apex
+from cmrvlm.study.orientation import levels_run_to_apex, runs_to_apex
 from cmrvlm.study.structures import STRUCTURE_VALUES
 from cmrvlm.study.study import Series
 from cmrvlm.study.vocabulary import LEVELS, STRUCTURES
@@ -181,11 +181,14 @@ def _to_apex(series: Series, levels: list[str | None]) -> FloatArray:
     """
     columns, rows, slices = series.affine[:3, :3].T
     forward = runs_to_apex(series.affine)
-    known = [LEVELS.index(level) for level in levels if level is not None]
-    if forward is not None and known and known[0] != known[-1]:
-        forward = known[0] < known[-1]
-    way = -np.cross(columns, rows) if forward is None else slices if forward else -slices
-    return np.asarray(way / np.linalg.norm(way))
+    if forward is None:
+        direction = -np.cross(columns, rows)
+    else:
+        by_levels = levels_run_to_apex(levels)
+        if by_levels is not None:
+            forward = by_levels
+        direction = slices if forward else -slices
+    return np.asarray(direction / np.linalg.norm(direction))
 
 
 def septum_direction(series: Series, frame: int) -> FloatArray | None:

@@ -8,6 +8,7 @@ brought back. Only whole axes are moved, so no grey value changes.
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -16,6 +17,7 @@ from nibabel.orientations import apply_orientation, inv_ornt_aff
 from numpy.typing import NDArray
 
 from cmrvlm.study.study import Series, Study
+from cmrvlm.study.vocabulary import LEVELS
 
 # Directions in a heart in its usual place, in RAS axes: the apex points to the left, forward and down, and the lateral
 # wall lies to the left of the septum and behind it.
@@ -52,9 +54,26 @@ def is_oriented(affine: NDArray[np.float64]) -> bool:
     return bool(units.max(axis=0).min() < _ALONG_WORLD_AXIS)
 
 
+def points_to_apex(direction_ras: NDArray[np.float64]) -> bool:
+    """Return whether a direction (3,) in RAS axes points from base to apex rather than from apex to base."""
+    return bool(direction_ras @ BASE_TO_APEX_RAS >= 0)
+
+
 def runs_to_apex(affine: NDArray[np.float64]) -> bool | None:
     """Return whether the third axis of an affine (4, 4) points from base to apex; None where it has no orientation."""
-    return bool(affine[:3, 2] @ BASE_TO_APEX_RAS >= 0) if is_oriented(affine) else None
+    return points_to_apex(affine[:3, 2]) if is_oriented(affine) else None
+
+
+def levels_run_to_apex(levels: Sequence[str | None]) -> bool | None:
+    """Return whether the levels of slices go from base to apex; None where they do not differ.
+
+    Args:
+        levels: `basal`, `mid`, `apical` or None for each slice.
+    """
+    known = [LEVELS.index(level) for level in levels if level is not None]
+    if not known or known[0] == known[-1]:
+        return None
+    return known[0] < known[-1]
 
 
 def orientation_of(

@@ -10,13 +10,12 @@ from typing import Literal
 import numpy as np
 
 from cmrvlm.errors import CmrvlmError
+from cmrvlm.study.orientation import points_to_apex
 from data_modules.dicom.scan import TIME_KEYS, Image, Vector
 
 _SAME_DIRECTION = 0.01  # rad; breath holds are planned alike, scanners round to six digits
 _SAME_PLACE_MM = 0.1
-_APEXWARD = np.array(
-    [0.6, -0.5, -0.6]
-)  # LPS: the apex lies to the left, to the front and below the base
+LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0])
 Keep = Literal["later", "first"]
 
 
@@ -142,7 +141,7 @@ def _one_stack(group: Sequence[Image], other: Sequence[Image]) -> bool:
 
 def _stack(images: Sequence[Image], keep: Keep) -> Stack:
     normal = images[0].normal
-    direction = 1.0 if normal @ _APEXWARD >= 0 else -1.0
+    direction = 1.0 if points_to_apex(LPS_TO_RAS @ normal) else -1.0
     order = sorted(images, key=lambda image: direction * _place(image, normal))
     slices: list[list[Image]] = []
     for image in order:

@@ -14,9 +14,7 @@ from pydicom.pixels.utils import pixel_array
 from cmrvlm.errors import CmrvlmError
 from cmrvlm.study.study import Series
 from data_modules.dicom.scan import Image
-from data_modules.dicom.stacks import Stack
-
-_LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0])
+from data_modules.dicom.stacks import LPS_TO_RAS, Stack
 
 
 def frame_index(count: int, wanted: int) -> list[int]:
@@ -114,7 +112,7 @@ def affine_of(stack: Stack, spacing_mm: Sequence[float] | None = None) -> NDArra
     affine[:3, 1] = first.column * in_plane[0]
     affine[:3, 2] = step
     affine[:3, 3] = 0.0 if first.position_mm is None else first.position_mm
-    affine[:3] = _LPS_TO_RAS @ affine[:3]
+    affine[:3] = LPS_TO_RAS @ affine[:3]
     return affine
 
 

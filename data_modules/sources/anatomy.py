@@ -16,10 +16,10 @@ from cmrvlm.quantification.segments import level_of_slices
 from cmrvlm.quantification.ventricles import quantify
 from cmrvlm.study.files import read_image
 from cmrvlm.study.measurements import MEASUREMENTS
-from cmrvlm.study.orientation import flip_slices
+from cmrvlm.study.orientation import flip_slices, levels_run_to_apex
 from cmrvlm.study.structures import STRUCTURE_VALUES
 from cmrvlm.study.study import Series
-from cmrvlm.study.vocabulary import LEVELS, NOT_ANNOTATED, STRUCTURES
+from cmrvlm.study.vocabulary import NOT_ANNOTATED, STRUCTURES
 
 _LEFT_VENTRICLE = (*STRUCTURE_VALUES["lv"], *STRUCTURE_VALUES["myo"])
 _FEWEST_FOR_AXIS, _DISPLACED_MM = 4, 5.0
@@ -214,9 +214,8 @@ def base_first(series: Series) -> Series:
     """Basal slice first, decided by the mask: the ventricles are wider at the base; levels are thirds of the wall."""
     frame = series.phases.get("ed", 0)
     levels = level_of_slices(replace(series, levels=()), frame)
-    known = [LEVELS.index(level) for level in levels if level is not None]
     series = replace(series, levels=tuple(levels))
-    return flip_slices(series) if known and known[0] > known[-1] else series
+    return flip_slices(series) if levels_run_to_apex(levels) is False else series
 
 
 def enclosed_share(mask: NDArray[np.uint8], structure: str) -> float | None:
