@@ -17,7 +17,7 @@ FloatArray = NDArray[np.floating]
 MaskArray = NDArray[np.uint8]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Series:
     """One image series.
 

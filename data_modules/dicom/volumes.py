@@ -45,7 +45,10 @@ def series_of(stack: Stack, spacing_mm: Sequence[float] | None = None) -> Series
     )
     places = tuple(stack.heights_mm().tolist()) if stack.irregular else None
     return Series(
-        image, affine_of(stack, spacing_mm), frame_times_ms(stack), slice_places_mm=places
+        image=image,
+        affine=affine_of(stack, spacing_mm),
+        frame_times_ms=frame_times_ms(stack),
+        slice_places_mm=places,
     )  # (Z, T, H, W)
 
 

@@ -78,7 +78,9 @@ def test_volumes_of_ellipsoids_do_not_depend_on_how_they_are_cut(spacing, turn, 
         mask[:, frame][np.linalg.norm((place - aside) / right[phase], axis=-1) < 1] = RV
         mask[:, frame][np.linalg.norm(place / (np.array(cavity[phase]) + wall), axis=-1) < 1] = MYO
         mask[:, frame][np.linalg.norm(place / cavity[phase], axis=-1) < 1] = LV
-    found = quantify(Series(np.zeros(mask.shape, np.float32), affine, mask=mask)).values
+    found = quantify(
+        Series(image=np.zeros(mask.shape, np.float32), affine=affine, mask=mask)
+    ).values
 
     def ml(half_axes_mm):
         return 4 / 3 * np.pi * np.prod(half_axes_mm) / 1000
@@ -132,7 +134,9 @@ def ring(inner, outer, shape=(3, 1, 80, 80), spacing=(1.25, 1.25, 8.0), rotate=0
     flat[radius < inner] = LV
     mask = np.broadcast_to(flat, (z, t, h, w)).copy()
     levels = ("basal", "mid", "apical") if z == 3 else ()
-    series = Series(np.zeros(shape, np.float32), affine, mask=mask, levels=levels, phases={"ed": 0})
+    series = Series(
+        image=np.zeros(shape, np.float32), affine=affine, mask=mask, levels=levels, phases={"ed": 0}
+    )
     return series, np.rad2deg(np.arctan2(y, x)) % 360
 
 
@@ -596,7 +600,8 @@ def test_contours_lie_where_the_masks_are(tmp_path):
     mask[0, 0, 6:14, 30:42] = LV
     mask[0, 1, 34:44, 4:16] = LV
     contour_cine(
-        Series(np.zeros(mask.shape, np.float32), np.eye(4), mask=mask), tmp_path / "cine.gif"
+        Series(image=np.zeros(mask.shape, np.float32), affine=np.eye(4), mask=mask),
+        tmp_path / "cine.gif",
     )
     with Image.open(tmp_path / "cine.gif") as animation:
         for frame, place in ((0, (9.5, 35.5)), (1, (38.5, 9.5))):

@@ -50,7 +50,9 @@ def test_reversed_stack_equals_the_clean_one(study):
 
 
 def test_unoriented_affine_is_left_alone():
-    series = Series(np.random.default_rng(0).random((4, 1, 5, 5)), np.diag([-1.0, -1, 10, 1]))
+    series = Series(
+        image=np.random.default_rng(0).random((4, 1, 5, 5)), affine=np.diag([-1.0, -1, 10, 1])
+    )
     assert BaseToApex()(Study("a", "a", {"sax": series})).series["sax"] is series
 
 
@@ -87,7 +89,7 @@ def test_heart_centre_also_serves_lge(study):
 def test_percentiles_become_zero_and_one():
     image = np.linspace(-50, 950, 1001, dtype=np.float32).reshape(1, 1, 1, -1)
     one = (
-        PercentileIntensity(10, 90)(Study("a", "a", {"sax": Series(image, np.eye(4))}))
+        PercentileIntensity(10, 90)(Study("a", "a", {"sax": Series(image=image, affine=np.eye(4))}))
         .series["sax"]
         .image
     )
@@ -99,7 +101,7 @@ def test_percentiles_become_zero_and_one():
 def test_constant_image_does_not_divide_by_zero():
     image = np.full((1, 1, 4, 4), 7.0, np.float32)
     one = (
-        PercentileIntensity()(Study("a", "a", {"sax": Series(image, np.eye(4))}))
+        PercentileIntensity()(Study("a", "a", {"sax": Series(image=image, affine=np.eye(4))}))
         .series["sax"]
         .image
     )

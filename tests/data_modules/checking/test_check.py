@@ -82,7 +82,7 @@ def test_each_fault_of_images_and_masks_is_found(study):
     assert (WARNING, "irregular") in kinds(with_sax(study, slice_places_mm=places))
     turned = {"ed": sax.phases["es"], "es": sax.phases["ed"]}
     assert (ERROR, "phases") in kinds(with_sax(study, phases=turned))
-    single = Series(image[:1], sax.affine, None, mask[:1], sax.phases)
+    single = Series(image=image[:1], affine=sax.affine, mask=mask[:1], phases=sax.phases)
     assert (WARNING, "few_slices") in kinds(study.with_series({"sax": single}))
 
 
