@@ -15,7 +15,7 @@ from PIL import Image
 
 from cmrvlm.quantification.segments import CENTRES
 from cmrvlm.quantification.ventricles import Quantities
-from cmrvlm.study.drawing import COLORS, outline, save
+from cmrvlm.study.drawing import COLORS, outline, save, show_grey
 from cmrvlm.study.study import Series
 from cmrvlm.study.vocabulary import STRUCTURES
 
@@ -119,14 +119,10 @@ def _drawn(series: Series, frame: int, slices: Sequence[int]) -> Image.Image:
     canvas = FigureCanvasAgg(figure)
     for axis, index in zip(figure.subplots(1, len(slices), squeeze=False)[0], slices, strict=True):
         assert series.mask is not None
-        picture = np.asarray(
-            series.image[index], dtype=np.float32
-        )  # (T, H, W): all frames under one window
-        axis.imshow(
-            picture[frame], cmap="gray", vmin=0, vmax=max(1e-6, float(np.quantile(picture, 0.995)))
-        )
+        # All frames are shown under one window, so that the cine does not flicker.
+        frames = np.asarray(series.image[index], dtype=np.float32)  # (T, H, W)
+        show_grey(axis, frames[frame], windowed=frames)
         outline(axis, {name: series.mask[index, frame] == STRUCTURES[name] for name in COLORS})
-        axis.axis("off")
     figure.subplots_adjust(0, 0, 1, 1, 0.02, 0)
     canvas.draw()
     return Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
