@@ -25,7 +25,7 @@ from cmrvlm.instructions.batch import Batch
 from cmrvlm.instructions.collate import Collator
 from cmrvlm.language_model.decoding import Decode
 from cmrvlm.models.vision_language_model import CMRVLM
-from cmrvlm.study.measurements import has_quotes
+from cmrvlm.reports.numbers import has_quotes
 from cmrvlm.study.study import Study
 from cmrvlm.tasks.base import Answer, Instruction, Task
 

@@ -12,8 +12,9 @@ from matplotlib.figure import Figure
 from cmrvlm.evaluation.results import Tree
 from cmrvlm.metrics.agreement import LIMIT
 from cmrvlm.metrics.statistic import CalibrationError
+from cmrvlm.reports.numbers import numbers_stated
 from cmrvlm.study.drawing import save
-from cmrvlm.study.measurements import MEASUREMENTS, numbers_stated
+from cmrvlm.study.measurements import MEASUREMENTS
 from cmrvlm.study.vocabulary import DISEASES, FINDINGS
 from cmrvlm.tasks.base import Answer
 from cmrvlm.tasks.quantification import QUANTITIES

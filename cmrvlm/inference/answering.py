@@ -20,8 +20,9 @@ from cmrvlm.language_model.decoding import Decode
 from cmrvlm.models.features import Features
 from cmrvlm.models.precision import autocast_of
 from cmrvlm.models.vision_language_model import CMRVLM
+from cmrvlm.reports.numbers import fill_quotes
 from cmrvlm.reports.writer import CUT, all_headings
-from cmrvlm.study.measurements import FEWEST_SLICES, MACE_RISK, fill_quotes
+from cmrvlm.study.measurements import FEWEST_SLICES, MACE_RISK
 from cmrvlm.tasks.base import Answer, Instruction
 from cmrvlm.tasks.segmentation import said_absent
 

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 
-from cmrvlm.study.measurements import MEASUREMENTS, NumberWriter, plain_number
+from cmrvlm.reports.numbers import NumberWriter, plain_number
+from cmrvlm.study.measurements import MEASUREMENTS
 from cmrvlm.study.study import StudyLabels
 from cmrvlm.study.vocabulary import (
     CINE,

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from cmrvlm.study.vocabulary import CINE
@@ -121,8 +120,6 @@ READ_OUT = tuple(
     name for name in MEASUREMENTS if name not in DERIVED
 )  # order of the regression's outputs
 MACE_RISK = "mace_risk_percent"
-QUOTABLE = (*MEASUREMENTS, MACE_RISK)
-_QUOTE = re.compile("<(" + "|".join(QUOTABLE) + ")>")
 
 
 def with_derived(values: Mapping[str, float]) -> dict[str, float]:
@@ -139,48 +136,3 @@ def known_numbers(values: Mapping[str, float | None]) -> dict[str, float]:
     return {
         name: value for name, value in values.items() if value is not None and not math.isnan(value)
     }
-
-
-def quote(name: str) -> str:
-    """The mark that stands in a text for a number that a head reads out."""
-    return f"<{name}>"
-
-
-def has_quotes(text: str) -> bool:
-    """Whether a text has marks for numbers."""
-    return bool(_QUOTE.search(text))
-
-
-def fill_quotes(text: str, values: Mapping[str, float], language: str) -> str:
-    """The text with whole numbers for its marks; a value that is not there is written as unknown."""
-
-    def number(match: re.Match[str]) -> str:
-        value = values.get(match[1])
-        return ("未知" if language == "zh" else "unknown") if value is None else f"{value:.0f}"
-
-    return _QUOTE.sub(number, text)
-
-
-NumberWriter = Callable[[str, float], str]
-
-
-def plain_number(name: str, value: float) -> str:
-    """A measured value as a whole number."""
-    return f"{value:.0f}"
-
-
-def quoted_number(name: str, value: float) -> str:
-    """The mark of a value in place of it."""
-    return quote(name)
-
-
-def numbers_stated(text: str) -> dict[str, float]:
-    """Measurements read back from a text in either language: a name, then a number with its unit in the same clause."""
-    found = {}
-    for name, one in MEASUREMENTS.items():
-        labels = "|".join(re.escape(label) for label in (one.en, one.zh, *one.synonyms))
-        pattern = rf"(?<![A-Za-z])(?:{labels})[^;；。,，\d]{{0,40}}?(-?\d+(?:\.\d+)?)\s*{re.escape(one.unit)}"
-        match = re.search(pattern, text)
-        if match:
-            found[name] = float(match[1])
-    return found

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cmrvlm.metrics.statistic import Statistic
-from cmrvlm.study.measurements import fill_quotes
+from cmrvlm.reports.numbers import fill_quotes
 from cmrvlm.study.study import Study, UserQuestion
 
 

@@ -9,7 +9,8 @@ import numpy as np
 from cmrvlm.instructions.targets import SURVIVAL_EDGES_MONTHS, risk_of
 from cmrvlm.metrics.statistic import Statistic
 from cmrvlm.metrics.survival import Concordance, brier_at
-from cmrvlm.study.measurements import MACE_RISK, quote
+from cmrvlm.reports.numbers import quote
+from cmrvlm.study.measurements import MACE_RISK
 from cmrvlm.study.study import Study
 from cmrvlm.tasks.base import Answer, Case, Task, whole_views
 

@@ -6,7 +6,8 @@ from collections.abc import Collection, Mapping, Sequence
 
 from cmrvlm.metrics.agreement import agreement_scores
 from cmrvlm.metrics.statistic import Among, Statistic
-from cmrvlm.study.measurements import MEASUREMENTS, numbers_stated, quote
+from cmrvlm.reports.numbers import numbers_stated, quote
+from cmrvlm.study.measurements import MEASUREMENTS
 from cmrvlm.study.study import Study
 from cmrvlm.study.vocabulary import Term
 from cmrvlm.tasks.base import Answer, Case, Task, whole_views

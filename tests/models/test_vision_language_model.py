@@ -5,7 +5,7 @@ from cmrvlm.errors import CmrvlmError
 from cmrvlm.inference.answering import answer_batch
 from cmrvlm.instructions.rows import rows_of, split_by_length
 from cmrvlm.instructions.targets import TARGET_SIZES, measurements_of
-from cmrvlm.study.measurements import numbers_stated
+from cmrvlm.reports.numbers import numbers_stated
 from cmrvlm.tasks.base import Case, Instruction, View
 
 
