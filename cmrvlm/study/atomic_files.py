@@ -14,7 +14,7 @@ _PART = ".part"
 
 
 @contextmanager
-def written_beside(path: Path) -> Iterator[Path]:
+def atomic_write(path: Path) -> Iterator[Path]:
     """Give a file beside another one to write into, and rename it once it is whole.
 
     It lies in the same folder, so that renaming is one step of the file system: whoever is killed, or finds the disk
@@ -31,7 +31,7 @@ def written_beside(path: Path) -> Iterator[Path]:
 
 
 def clear_leftovers(folder: Path) -> None:
-    """Remove what `written_beside` left in a folder when its process was killed; nobody may write there meanwhile."""
+    """Remove what `atomic_write` left in a folder when its process was killed; nobody may write there meanwhile."""
     for path in folder.glob(f".*{_PART}"):
         path.unlink(missing_ok=True)
 
@@ -54,5 +54,5 @@ def json_text(content: Any, indent: int | None = None) -> str:
 
 def write_json(path: Path, content: Any) -> None:
     """Write plain data as JSON: beside the file, and renamed once it is whole."""
-    with written_beside(path) as temporary:
+    with atomic_write(path) as temporary:
         temporary.write_text(json_text(content, indent=1), encoding="utf-8")
