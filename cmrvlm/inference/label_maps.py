@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from cmrvlm.errors import CmrvlmError
-from cmrvlm.quantification.ventricles import NEIGHBOURS, phases_of_masks
+from cmrvlm.quantification.volumes import NEIGHBOURS, phases_of_masks
 from cmrvlm.study.structures import LAYERS, STRUCTURE_TABLE, chain_of
 from cmrvlm.study.study import Series, Study
 from cmrvlm.study.vocabulary import NOT_ANNOTATED, STRUCTURES

@@ -30,8 +30,8 @@ from cmrvlm.inference.label_maps import (
     with_empty_masks,
 )
 from cmrvlm.quantification.segments import septum_direction
-from cmrvlm.quantification.summary import PICTURES, of_scar, of_ventricles
-from cmrvlm.quantification.ventricles import phases_of_masks
+from cmrvlm.quantification.summary import PICTURES, summarize_scar, summarize_ventricles
+from cmrvlm.quantification.volumes import phases_of_masks
 from cmrvlm.reports.reader import terms_named
 from cmrvlm.reports.writer import not_assessed, split_sections
 from cmrvlm.runs.run_folder import TrainedRun, load_run
@@ -172,7 +172,7 @@ def predict(config: Config) -> dict[str, Any]:
             for sequence, one in measured.items()
         }
     if "sax" in measured:
-        result["from_masks"] = of_ventricles(
+        result["from_masks"] = summarize_ventricles(
             measured["sax"],
             native.labels.demographics,
             out,
@@ -194,7 +194,7 @@ def predict(config: Config) -> dict[str, Any]:
                 cine, result["from_masks"]["frames"].get("ed", cine.known_frames()[0])
             )
         )
-        result["from_lge_masks"] = of_scar(measured["lge"], asked, out, septum)
+        result["from_lge_masks"] = summarize_scar(measured["lge"], asked, out, septum)
     write_json(out / "prediction.json", result)
     return result
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from cmrvlm.errors import CmrvlmError
 from cmrvlm.instructions.collate import Collator
-from cmrvlm.quantification.ventricles import why_no_volume
+from cmrvlm.quantification.volumes import why_no_volume
 from cmrvlm.study.measurements import FEWEST_SLICES
 from cmrvlm.study.study import Series, Study
 from cmrvlm.study.vocabulary import CINE, DISEASES, FINDINGS, LANGUAGES, SEQUENCES, STRUCTURES
