@@ -1,4 +1,4 @@
-"""NIfTI files: images and masks of one series, and a folder of them for the exchange of studies."""
+"""NIfTI files: image and mask of a series, and folders of them for the exchange of studies."""
 
 from __future__ import annotations
 
@@ -31,6 +31,10 @@ log = logging.getLogger(__name__)
 def read_image(path: Path, sequence: str) -> tuple[np.ndarray, np.ndarray]:
     """Read a NIfTI file as `read_nifti` does, and bring it to the one layout of its sequence.
 
+    Args:
+        path: NIfTI file.
+        sequence: Sequence of the series.
+
     Returns:
         Array (Z, T, H, W) and affine; as they are stored where the affine has no orientation.
     """
@@ -38,7 +42,10 @@ def read_image(path: Path, sequence: str) -> tuple[np.ndarray, np.ndarray]:
 
 
 def read_nifti(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Array (Z, T, H, W) and affine of a 3D or 4D NIfTI file with axes (x, y, z[, t]).
+    """Read a 3D or 4D NIfTI file with axes (x, y, z) or (x, y, z, t).
+
+    Returns:
+        Array (Z, T, H, W) in the order of the file, and affine (4, 4).
 
     Raises:
         CmrvlmError: The file is missing, is not NIfTI, has other than three or four axes, or holds a value that is not
@@ -66,20 +73,19 @@ def read_nifti(path: Path) -> tuple[np.ndarray, np.ndarray]:
             field="datatype",
             remedy="Convert the file.",
         )
-    if not np.isfinite(
-        data.astype(np.float32)
-    ).all():  # what is too large for float32 would become infinite
+    # Values that are too large for float32 would become infinite later.
+    if not np.isfinite(data.astype(np.float32)).all():
         raise CmrvlmError(
             "a voxel holds NaN or infinity",
             file=path,
             remedy="Write the file again without it, or leave it out.",
         )
-    four = data[..., None] if data.ndim == 3 else data  # (x, y, z, t)
-    return np.ascontiguousarray(four.transpose(2, 3, 1, 0)), _true_affine(image, path)
+    volumes = data[..., None] if data.ndim == 3 else data  # (x, y, z, t)
+    return np.ascontiguousarray(volumes.transpose(2, 3, 1, 0)), _true_affine(image, path)
 
 
 def _true_affine(image: Any, path: Path) -> NDArray[np.float64]:
-    """The affine, with the header's spacing where the affine has none.
+    """Return the affine (4, 4) of a NIfTI image, with the header's spacing where the affine has none.
 
     Original ACDC files hold an affine of unit spacing and the true spacing in `pixdim` alone.
 
@@ -114,14 +120,21 @@ def _true_affine(image: Any, path: Path) -> NDArray[np.float64]:
 
 
 def write_nifti(path: Path, array: np.ndarray, affine: np.ndarray) -> None:
-    """Write (Z, T, H, W) as a NIfTI file with axes (x, y, z, t), or (x, y, z) when T is 1."""
+    """Write an array as a NIfTI file with axes (x, y, z, t), or (x, y, z) when T is 1.
+
+    Args:
+        path: File to write.
+        array: (Z, T, H, W).
+        affine: (4, 4), voxel index (w, h, z) to RAS in mm.
+    """
     data = array.transpose(3, 2, 0, 1)  # (x, y, z, t)
     image = nib.Nifti1Image(data[..., 0] if data.shape[3] == 1 else data, affine)
     image.header.set_xyzt_units("mm", "msec")
     nib.save(image, path)
 
 
-_PLACE = (
+# Fields of a NIfTI header that say where its voxels lie.
+_GEOMETRY_FIELDS = (
     "pixdim",
     "xyzt_units",
     "qform_code",
@@ -138,26 +151,24 @@ _PLACE = (
 )
 
 
-def write_mask(path: Path, labels: NDArray[np.uint8], image: Path, sequence: str) -> None:
-    """Write a mask as a NIfTI file with the axes, their order and the place of an image's file, as its header says.
+def write_mask(path: Path, label_map: NDArray[np.uint8], image: Path, sequence: str) -> None:
+    """Write a mask as a NIfTI file with the axes and the geometry of an image's file.
 
-    The rest of the header is left behind: it may name the patient.
+    Of that file's header nothing else is kept: it may name the patient.
 
     Args:
-        path: The file to write.
-        labels: (Z, T, H, W) in the layout of `read_image`.
-        image: The image's file.
-        sequence: What it shows.
+        path: File to write.
+        label_map: (Z, T, H, W) in the layout of `read_image`.
+        image: File of the image.
+        sequence: Sequence of the image.
     """
-    like = nib.load(image)
-    shape = (*like.shape, 1)[:3]  # type: ignore[attr-defined]
+    source: Any = nib.load(image)
     header = nib.Nifti1Header()
-    for name in _PLACE:
-        header[name] = like.header[name]  # type: ignore[attr-defined]
-    stored = from_layout(
-        labels, _true_affine(like, image), (shape[0], shape[1], shape[2]), sequence
-    )  # (x, y, z, t)
-    data = stored.reshape(like.shape)  # type: ignore[attr-defined]
+    for name in _GEOMETRY_FIELDS:
+        header[name] = source.header[name]
+    x, y, z = (*source.shape, 1)[:3]
+    stored = from_layout(label_map, _true_affine(source, image), (x, y, z), sequence)
+    data = stored.reshape(source.shape)  # (x, y, z, t), without t where the image has three axes
     nib.save(nib.Nifti1Image(data, None, header, dtype=np.uint8), path)
 
 
@@ -172,7 +183,11 @@ def write_study(study: Study, folder: Path) -> None:
 
 
 def image_files(path: Path, sequence: str = "sax") -> dict[str, Path]:
-    """The files that `read_study` reads, by sequence.
+    """Return sequence to NIfTI file, as `read_study` reads them.
+
+    Args:
+        path: Folder of a study, or one file.
+        sequence: Sequence of a single file.
 
     Raises:
         CmrvlmError: A folder holds none.
@@ -180,14 +195,14 @@ def image_files(path: Path, sequence: str = "sax") -> dict[str, Path]:
     if not path.is_dir():
         return {sequence: path}
     files = {name: path / f"{name}{end}" for end in (".nii", ".nii.gz") for name in SEQUENCES}
-    found = {name: file for name, file in files.items() if file.is_file()}
-    if not found:
+    present = {name: file for name, file in files.items() if file.is_file()}
+    if not present:
         raise CmrvlmError(
             "no sax.nii.gz, lax_4ch.nii.gz or lge.nii.gz here",
             file=path,
             remedy="Name the series so, or give one NIfTI file.",
         )
-    return found
+    return present
 
 
 def read_study(path: Path, sequence: str = "sax") -> Study:
@@ -195,12 +210,12 @@ def read_study(path: Path, sequence: str = "sax") -> Study:
 
     Series are brought to the one layout of `cmrvlm.study.orientation`, in whatever order files store their axes.
 
-    From a `study.json` beside them come times, places of slices, and what is known of the patient's body; nothing that
+    From a `study.json` beside them come frame times, positions of slices and the patient's demographics; nothing that
     the model is to find out.
 
     Args:
-        path: The folder, or a file that is then taken as `sequence`.
-        sequence: What a single file shows.
+        path: Folder of a study, or one file.
+        sequence: Sequence of a single file.
 
     Raises:
         CmrvlmError: Nothing readable is there.

@@ -1,4 +1,4 @@
-"""Measurements of a study: what they are called, their unit, which sequences show them, and which a head reads out."""
+"""Table of measurements: names, units, sequences that show them, and which of them a head reads out."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from cmrvlm.study.vocabulary import CINE
 
 @dataclass(frozen=True)
 class Measurement:
-    """One number that reports state.
+    """A number that reports state.
 
     Attributes:
         en: Name in English reports.
         zh: Name in Chinese reports.
         unit: Unit as written.
-        finding: Finding of `cmrvlm.study.vocabulary.FINDINGS` that judges it.
+        finding: Finding of `cmrvlm.study.vocabulary.FINDINGS` that says whether it is abnormal.
         sequences: Sequences of which any shows it.
-        typical: Centre of its usual values; only scales the regression, no range follows from it.
-        spread: Half width of its usual values; only scales the regression.
+        typical: Centre of the usual values; it only scales the regression and is no normal value.
+        spread: Half width of the usual values; it only scales the regression.
         synonyms: Other names that are read back from texts.
     """
 
@@ -34,7 +34,7 @@ class Measurement:
     synonyms: tuple[str, ...] = ()
 
     def name(self, language: str) -> str:
-        """The name in `language` (`en` or `zh`)."""
+        """Return the name in `language` (`en` or `zh`)."""
         return self.zh if language == "zh" else self.en
 
 
@@ -111,19 +111,18 @@ MEASUREMENTS: dict[str, Measurement] = {
         ("right ventricular end-systolic volume",),
     ),
 }
-FEWEST_SLICES = (
-    3  # of a short-axis stack for a volume: one or two slices do not say how long the ventricle is
-)
+# Least number of short-axis slices for a volume: one or two do not show how long the ventricle is.
+FEWEST_SLICES = 3
 NEEDS_STACK = tuple(name for name in MEASUREMENTS if name.endswith(("_ml", "ef_percent")))
+# End-systolic volume to the end-diastolic volume and the ejection fraction that it follows from.
 DERIVED = {"lvesv_ml": ("lvedv_ml", "lvef_percent"), "rvesv_ml": ("rvedv_ml", "rvef_percent")}
-READ_OUT = tuple(
-    name for name in MEASUREMENTS if name not in DERIVED
-)  # order of the regression's outputs
+# Measurements that a head reads out, in the order of its outputs.
+READ_OUT = tuple(name for name in MEASUREMENTS if name not in DERIVED)
 MACE_RISK = "mace_risk_percent"
 
 
 def with_derived(values: Mapping[str, float]) -> dict[str, float]:
-    """Read-out values with the end-systolic volumes that follow from them: ESV = EDV (1 - EF / 100)."""
+    """Return read-out values with the end-systolic volumes that follow: ESV = EDV (1 - EF / 100)."""
     result = dict(values)
     for name, (volume, fraction) in DERIVED.items():
         if volume in values and fraction in values:

@@ -10,7 +10,7 @@ women); they are cut-offs, not percentiles of a cohort.
 
 from __future__ import annotations
 
-# measurement: {sex: (lower, upper)}; None is no limit on that side
+# Measurement to sex to lower and upper limit; None where there is no limit.
 NORMAL_RANGES: dict[str, dict[str, tuple[float | None, float | None]]] = {
     "lvedv_ml": {"m": (106.0, 214.0), "f": (86.0, 178.0)},
     "lvesv_ml": {"m": (26.0, 82.0), "f": (22.0, 66.0)},
@@ -28,7 +28,7 @@ _LOWER_IS_ABNORMAL = ("lvef_percent", "rvef_percent")
 
 
 def outside_normal(measurement: str, value: float, sex: str) -> bool:
-    """Whether a value is abnormal: too low for ejection fractions, too high for everything else.
+    """Return whether a value is abnormal: too low for ejection fractions, too high for everything else.
 
     Raises:
         KeyError: No range is known for the measurement or sex.

@@ -1,4 +1,4 @@
-"""Canonical names and ids: sequences, structures, phases, levels, diseases, findings, in both languages."""
+"""Canonical names and codes of sequences, structures, phases, levels, diseases and findings, in both languages."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from cmrvlm.study.structures import STRUCTURE_TABLE
 
 LANGUAGES = ("en", "zh")
 SEQUENCES = ("sax", "lax_4ch", "lge")
-CINE = ("sax", "lax_4ch")  # of these, those with frames
+# Sequences with frames over the cardiac cycle.
+CINE = ("sax", "lax_4ch")
 PHASES = ("ed", "es")
 LEVELS = ("basal", "mid", "apical")
 REPORT_SECTIONS = ("structure", "function", "lge", "other", "impression")
@@ -37,11 +38,12 @@ class Term:
     synonyms: tuple[str, ...] = ()
 
     def name(self, language: str) -> str:
-        """The name in `language` (`en` or `zh`)."""
+        """Return the name in `language` (`en` or `zh`)."""
         return self.zh if language == "zh" else self.en
 
 
 def _table(*terms: Term) -> dict[str, Term]:
+    """Return a table of terms by code."""
     return {term.code: term for term in terms}
 
 
@@ -110,7 +112,7 @@ FINDINGS = _table(
     Term("pericardial_effusion", "pericardial effusion", "心包积液"),
     Term("pleural_effusion", "pleural effusion", "胸腔积液"),
 )
-# Sequences of which any shows the finding; it is only asked about when one of them is shown.
+# Finding to the sequences that show it; it is only asked about when one of them is shown.
 FINDING_SEQUENCES: dict[str, tuple[str, ...]] = {
     "lvedd": CINE,
     "la_diameter": ("lax_4ch",),
@@ -153,14 +155,14 @@ MOTION_PATTERNS = _table(
     Term("apical_ballooning", "apical ballooning", "心尖部球形扩张"),
     Term("dyssynchrony", "septal dyssynchrony", "室间隔运动不同步"),
 )
-EF_GRADES = (
-    _table(  # grades of Lang et al., JASE 2015;28:1-39, without their sex difference of two points
-        Term("normal", "normal ejection fraction", "射血分数正常"),
-        Term("mild", "mildly reduced ejection fraction", "射血分数轻度减低"),
-        Term("moderate", "moderately reduced ejection fraction", "射血分数中度减低"),
-        Term("severe", "severely reduced ejection fraction", "射血分数重度减低"),
-    )
+# Grades of Lang et al., JASE 2015;28:1-39, without their sex difference of two points.
+EF_GRADES = _table(
+    Term("normal", "normal ejection fraction", "射血分数正常"),
+    Term("mild", "mildly reduced ejection fraction", "射血分数轻度减低"),
+    Term("moderate", "moderately reduced ejection fraction", "射血分数中度减低"),
+    Term("severe", "severely reduced ejection fraction", "射血分数重度减低"),
 )
+# Lowest ejection fraction of each grade.
 EF_GRADE_LIMITS_PERCENT = {"normal": 52.0, "mild": 41.0, "moderate": 30.0, "severe": float("-inf")}
 OTHER_PATTERNS = _table(
     Term("mass", "intracardiac mass", "心腔内占位"),
