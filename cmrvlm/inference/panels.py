@@ -67,7 +67,7 @@ def mask_panel(
 
 
 def _columns_of(answered: Sequence[tuple[Batch, Sequence[Answer]]]) -> list[_Column]:
-    """Return the columns in the order of the answers, those about boxes and those without a truth left out."""
+    """Return the columns of all answers about masks that have a truth, in their order."""
     columns: dict[tuple[int, int, int], _Column] = {}
     for number, (batch, answers) in enumerate(answered):
         for row, answer in enumerate(answers):
@@ -89,7 +89,7 @@ def _target_of(answer: Answer) -> MaskTarget:
 
 
 def _predicted_masks(answers: Mapping[str, Answer]) -> dict[str, NDArray[np.bool_]]:
-    """Return structure to predicted mask (Z, F, H, W), without structures for which the answer holds no mask."""
+    """Return structure to predicted mask (Z, F, H, W), where the answer holds one."""
     return {name: answer.mask for name, answer in answers.items() if answer.mask is not None}
 
 

@@ -1,4 +1,4 @@
-"""Figures of measurements: volume curves, the bull's eye of segments, and the cine with the contours of its masks."""
+"""Figures of measurements: volume curves, bull's eye of segments, cine with contours."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def volume_curves(quantities: Quantities, times_ms: Sequence[float] | None, path
 def bulls_eye(
     values: Mapping[int, float], path: Path, label: str, limits: tuple[float, float]
 ) -> None:
-    """Draw the segments around the axis: base outside, anterior on top, septum left, white without a value.
+    """Draw the segments as a bull's eye: base outside, anterior on top, septum left.
 
     Args:
         values: AHA segment to value.
@@ -69,7 +69,8 @@ def bulls_eye(
     for level, (inner, outer) in _RINGS.items():
         width = 2 * np.pi / len(CENTRES[level])
         for segment, degrees in CENTRES[level].items():
-            # Angles of segments start at the septum, which lies left on the page, and go to the inferior wall.
+            # Angles of segments start at the septum, which lies left on the page, and go to the
+            # inferior wall.
             angle = np.pi + np.deg2rad(degrees)
             value = values.get(segment)
             axis.bar(
@@ -97,7 +98,7 @@ def bulls_eye(
 
 
 def contour_cine(series: Series, path: Path) -> None:
-    """Write the cine with the outlines of its masks as an animation, slices from base to apex side by side.
+    """Write the cine with contours of its masks as an animation, slices side by side.
 
     Args:
         series: Series with masks; frames without any are left out.

@@ -1,4 +1,4 @@
-"""Scar on late enhancement: its mass and its share of the wall, from masks in which it was looked for."""
+"""Scar on late enhancement: mass and share of the wall, from masks."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ def quantify_scar(series: Series) -> Quantities:
     """Compute the mass of the scar, no-reflow included, and its share of the left ventricular wall.
 
     Args:
-        series: Late enhancement with masks in which scar was looked for: a wall without scar has a share of 0.
+        series: Late enhancement with masks in which scar was looked for: a wall without scar has a
+            share of 0.
     """
     problem = why_no_volume(series, WALL, 0)
     if problem is not None:

@@ -1,11 +1,13 @@
 """Left ventricle in AHA segments: sectors about its axis, thickness of its wall, and scar in it.
 
-Seventeen-segment model of Cerqueira et al., Circulation 2002;105:539, without the apex itself (17), which short-axis
-slices do not show: six segments each at the base and the middle, four at the apex. A slice belongs to a level by its
-position among the slices that show the wall: thirds from base to apex.
+Seventeen-segment model of Cerqueira et al., Circulation 2002;105:539, without the apex itself (17),
+which short-axis slices do not show: six segments each at the base and the middle, four at the apex.
+A slice belongs to a level by its position among the slices that show the wall: thirds from base to
+apex.
 
-Anterior and inferior are told apart by the scanner's orientation. Files that have lost it, such as those of ACDC, are
-taken to show their pictures as a scanner does, seen from the apex: with the septum left, anterior is on top.
+Anterior and inferior are told apart by the scanner's orientation. Files that have lost it, such as
+those of ACDC, are taken to show their pictures as a scanner does, seen from the apex: with the
+septum left, anterior is on top.
 """
 
 from __future__ import annotations
@@ -25,7 +27,8 @@ from cmrvlm.study.vocabulary import LEVELS, STRUCTURES
 FloatArray = NDArray[np.float64]
 LV = STRUCTURES["lv"]
 RV = STRUCTURES["rv"]
-# Level to segment to its centre in degrees, from the direction of the right ventricle towards the inferior wall.
+# Level to segment to its centre in degrees, from the direction of the right ventricle towards the
+# inferior wall.
 CENTRES = {
     "basal": {2: 330, 3: 30, 4: 90, 5: 150, 6: 210, 1: 270},
     "mid": {8: 330, 9: 30, 10: 90, 11: 150, 12: 210, 7: 270},
@@ -92,7 +95,11 @@ class Sector:
 
     @property
     def thickness_mm(self) -> float:
-        """Thickness of the wall: the difference of the radii of two circles, with the area of the wall and without."""
+        """Thickness of the wall in mm.
+
+        It is the difference of the radii of two circles: whose sectors have the area of cavity and
+        wall, and that of the cavity alone.
+        """
         return self._radius_mm(self.cavity_mm2 + self.wall_mm2) - self.radius_mm
 
     def _area_mm2(self, values: tuple[int, ...]) -> float:
@@ -107,8 +114,9 @@ class Sector:
 def level_of_slices(series: Series, frame: int) -> list[str | None]:
     """Return `basal`, `mid`, `apical` or None for each slice of a series with masks.
 
-    These are the levels that the series states, else thirds of the slices that show the wall. The base is the end at
-    which the ventricles are wider. Fewer than three slices with a wall have no levels.
+    These are the levels that the series states, else thirds of the slices that show the wall. The
+    base is the end at which the ventricles are wider. Fewer than three slices with a wall have no
+    levels.
     """
     if series.levels:
         return list(series.levels)
@@ -132,16 +140,19 @@ def sectors(
 ) -> Iterator[Sector]:
     """Yield the sectors of the segments in each slice whose cavity is surrounded by the wall.
 
-    Angles are measured in world coordinates about the centre of the left ventricle, from the direction of the right
-    ventricle. Both are taken from the reference frame, so that a segment is the same piece of wall at end-diastole and
-    at end-systole. Slices without both ventricles take the direction of the nearest slice that shows both, else that
-    of another series of the study; there is no sector where neither is known.
+    Angles are measured in world coordinates about the centre of the left ventricle, from the
+    direction of the right ventricle. Both are taken from the reference frame, so that a segment is
+    the same piece of wall at end-diastole and at end-systole. Slices without both ventricles take
+    the direction of the nearest slice that shows both, else that of another series of the study;
+    there is no sector where neither is known.
 
     Args:
-        series: Series with masks; slices go from base to apex in the direction of the affine or against it.
+        series: Series with masks; slices go from base to apex in the direction of the affine or
+            against it.
         frame: Frame whose areas are measured.
         reference: Frame whose angles are used; None for the same frame.
-        septum: (3,) world direction from the left ventricle to the right one, for a series that shows no right one.
+        septum: (3,) world direction from the left ventricle to the right one, for a series that
+            shows no right one.
     """
     mask = mask_of(series)
     angle_frame = frame if reference is None else reference
@@ -178,7 +189,7 @@ def _areas_mm2(values: NDArray[np.uint8], pixel_mm2: float) -> dict[int, float]:
 
 
 def _is_closed(plane: NDArray[np.uint8]) -> bool:
-    """Return whether the wall surrounds the cavity in a slice (H, W); specks of the cavity outside do not count.
+    """Return whether the wall surrounds the cavity in a slice (H, W), specks of it left aside.
 
     It does not at the outflow tract.
     """
@@ -188,15 +199,16 @@ def _is_closed(plane: NDArray[np.uint8]) -> bool:
 
 
 def _plane_to_world(series: Series, pixels: NDArray[np.intp]) -> FloatArray:
-    """Convert pixel positions (N, 2) in a slice to world coordinates (N, 3) in mm, up to a shift."""
+    """Convert pixel positions (N, 2) in a slice to world mm (N, 3), up to a shift."""
     return np.asarray(pixels @ series.affine[:3, [1, 0]].T)
 
 
 def _base_to_apex(series: Series, levels: list[str | None]) -> FloatArray:
     """Return the unit vector (3,) from base to apex in world coordinates.
 
-    It runs along the slices, in the direction that their levels tell, else the affine. Without a scanner's orientation
-    neither tells a left hand from a right one; pictures are then taken to be seen from the apex.
+    It runs along the slices, in the direction that their levels tell, else the affine. Without a
+    scanner's orientation neither tells a left hand from a right one; pictures are then taken to be
+    seen from the apex.
     """
     columns, rows, slices = series.affine[:3, :3].T
     forward = runs_to_apex(series.affine)
@@ -216,7 +228,7 @@ def _unit(vector: FloatArray) -> FloatArray:
 
 
 def septum_direction(series: Series, frame: int) -> FloatArray | None:
-    """Return the mean unit vector (3,) from the left ventricle to the right one in world coordinates.
+    """Return the mean world direction (3,) from the left ventricle to the right one.
 
     None where no slice shows both ventricles.
     """
@@ -236,11 +248,12 @@ def _septal_directions(
     Args:
         series: Series with masks.
         frame: Index of the frame.
-        elsewhere: (3,) direction in another series of the study; its part in the plane of the slices is used where no
-            slice shows both ventricles.
+        elsewhere: (3,) direction in another series of the study; its part in the plane of the
+            slices is used where no slice shows both ventricles.
 
     Returns:
-        Z directions. A slice that does not show both ventricles has that of the nearest slice that does.
+        Z directions. A slice that does not show both ventricles has that of the nearest slice that
+        does.
     """
     masks = mask_of(series)[:, frame]
     known: dict[int, FloatArray] = {}
@@ -263,13 +276,13 @@ def _septal_directions(
 
 
 def thickness_mm(series: Series, frame: int, reference: int | None = None) -> dict[int, float]:
-    """Return segment to thickness of its wall, the mean over slices; segments that no slice shows are absent."""
+    """Return segment to wall thickness, the mean over the slices that show it."""
     pairs = [(sector.segment, sector.thickness_mm) for sector in sectors(series, frame, reference)]
     return _mean_by_segment(pairs)
 
 
 def thickening_percent(series: Series, ed: int, es: int) -> dict[int, float]:
-    """Return segment to systolic thickening of its wall in %, over the slices that show it in both frames."""
+    """Return segment to wall thickening in %, over the slices that show it in both frames."""
     diastolic = _thickness_by_sector(series, ed, reference=ed)
     systolic = _thickness_by_sector(series, es, reference=ed)
     both = sorted(diastolic.keys() & systolic.keys())
@@ -295,7 +308,9 @@ def _thickness_by_sector(
 def transmurality_percent(
     series: Series, frame: int = 0, septum: FloatArray | None = None
 ) -> dict[int, float]:
-    """Return segment to the share of its wall that is scar, by area (as in Kim et al., N Engl J Med 2000;343:1445).
+    """Return segment to the share of its wall area that is scar, in %.
+
+    As in Kim et al., N Engl J Med 2000;343:1445.
 
     Args:
         series: Series with masks.

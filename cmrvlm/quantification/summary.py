@@ -1,4 +1,4 @@
-"""Summary of the masks of one study for `prediction.json`: rounded numbers, reasons for missing ones, pictures."""
+"""Summary of the masks of a study: rounded numbers, reasons for missing ones, pictures."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def summarize_ventricles(
     *,
     find_phases: bool = True,
 ) -> dict[str, Any]:
-    """Summarize volumes, ejection fraction and wall thickness of predicted masks on the native grid.
+    """Summarize volumes, ejection fraction and wall thickness of masks on the native grid.
 
     Pictures of them are written beside.
 
@@ -53,9 +53,10 @@ def summarize_ventricles(
         find_phases: See `quantify`.
 
     Returns:
-        Name with unit to value, by AHA segment for the wall. `frames` holds the frames taken for `ed` and `es`, how
-        many frames have masks (`seen`) and how many there are (`of`); `volume_curves_ml` the volume in each frame,
-        null where it cannot be counted; `not_computable` the reasons for what is missing.
+        Name with unit to value, by AHA segment for the wall. `frames` holds the frames taken for
+        `ed` and `es`, how many frames have masks (`seen`) and how many there are (`of`);
+        `volume_curves_ml` the volume in each frame, null where it cannot be counted;
+        `not_computable` the reasons for what is missing.
     """
     height_cm = _number(demographics, "height_cm")
     weight_kg = _number(demographics, "weight_kg")
@@ -111,8 +112,8 @@ def _wall_by_segment(
 ) -> tuple[dict[str, dict[int, float]], dict[str, str]]:
     """Measure thickness and thickening of the wall by segment.
 
-    A wall whose volume cannot be counted, because a slice is missing or it runs out of view, has no segments either:
-    thirds of the slices that are seen would not be thirds of the heart.
+    A wall whose volume cannot be counted, because a slice is missing or it runs out of view, has no
+    segments either: thirds of the slices that are seen would not be thirds of the heart.
 
     Returns:
         Name to AHA segment to value, and name to the reason why values are missing.
@@ -151,7 +152,8 @@ def _why_no_segments(
         reason: Why single segments are missing.
 
     Returns:
-        `<name>.<segment>` to reason for each segment that is missing, or the name alone where all are.
+        `<name>.<segment>` to reason for each segment that is missing, or the name alone where all
+        are.
     """
     if not values:
         return {name: _NO_SEGMENTS}
@@ -164,13 +166,15 @@ def summarize_scar(
     out: Path,
     septum: NDArray[np.float64] | None = None,
 ) -> dict[str, Any]:
-    """Summarize mass and share of the scar of predicted masks on late enhancement, with a picture of its segments.
+    """Summarize mass and share of the scar in masks on late enhancement.
 
     Args:
         series: Late enhancement with masks.
-        structures: Structures that the model was asked for; without both wall and scar there is no number.
+        structures: Structures that the model was asked for; without both wall and scar there is no
+            number.
         out: Folder of the picture.
-        septum: (3,) world direction from the left ventricle to the right one in the short-axis cine.
+        septum: (3,) world direction from the left ventricle to the right one in the short-axis
+            cine.
 
     Returns:
         Name with unit to value; `not_computable` holds the reasons for what is missing.

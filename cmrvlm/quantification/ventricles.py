@@ -1,7 +1,7 @@
-"""Volumes of the ventricles over the cycle, ejection fraction, rates and mass, from short-axis masks.
+"""Volumes, ejection fraction, rates and mass of the ventricles from short-axis masks.
 
-How volumes are counted says `cmrvlm.quantification.volumes`. A value that cannot be computed is absent, and the reason
-is given.
+How volumes are counted says `cmrvlm.quantification.volumes`. A value that cannot be computed is
+absent, and the reason is given.
 """
 
 from __future__ import annotations
@@ -54,17 +54,18 @@ def quantify(
     *,
     find_phases: bool = True,
 ) -> Quantities:
-    """Compute volumes, ejection fractions, rates and mass of the ventricles from the masks of a short-axis series.
+    """Compute volumes, ejection fractions, rates and mass of the ventricles from masks.
 
-    ED and ES are those of the series where they are known, else the frames with the largest and the smallest left
-    ventricle; if its volume cannot be counted in these frames, there is none.
+    ED and ES are those of the series where they are known, else the frames with the largest and the
+    smallest left ventricle; if its volume cannot be counted in these frames, there is none.
 
     Args:
         series: Short-axis cine with masks.
         height_cm: Height of the patient, for values indexed to body surface area.
         weight_kg: Weight of the patient.
-        find_phases: Whether to find ED and ES among the frames with masks. False where these frames are not spread
-            over the cycle, so that the largest and the smallest volume need not be those of ED and ES.
+        find_phases: Whether to find ED and ES among the frames with masks. False where these frames
+            are not spread over the cycle, so that the largest and the smallest volume need not be
+            those of ED and ES.
     """
     frames = range(series.image.shape[1])
     problems: dict[str, list[str | None]] = {}
@@ -189,10 +190,10 @@ def _rates(
 
 
 def rates_ml_per_s(curve_ml: FloatArray, times_ms: tuple[float, ...]) -> dict[str, float]:
-    """Compute peak ejection and peak filling rate: the steepest fall and rise of a ventricle's volume.
+    """Compute peak ejection and filling rate: the steepest fall and rise of the volume.
 
-    The slope at a frame is that between its neighbours. There is no slope from the last frame to the first: a cine
-    that was gated prospectively ends before the cycle does.
+    The slope at a frame is that between its neighbours. There is no slope from the last frame to
+    the first: a cine that was gated prospectively ends before the cycle does.
 
     Args:
         curve_ml: (T,) volume in every frame.

@@ -1,11 +1,12 @@
 """Volume of structures in each frame of a series with masks, and the reasons why there is none.
 
-Volumes are sums of discs: the voxels of a structure are counted in each slice and multiplied by the volume of that
-slice's voxel. Slices count as they are annotated: a basal slice whose mask shows a ventricle belongs to it, the apex
-ends with the last annotated slice, and papillary muscles belong to the structure that the mask gives them.
+Volumes are sums of discs: the voxels of a structure are counted in each slice and multiplied by the
+volume of that slice's voxel. Slices count as they are annotated: a basal slice whose mask shows a
+ventricle belongs to it, the apex ends with the last annotated slice, and papillary muscles belong
+to the structure that the mask gives them.
 
-A slightly larger gap between slices is counted with the slices beside it. There is no volume where a slice is missing
-or a structure runs into voxels that are not annotated. Nothing is interpolated.
+A slightly larger gap between slices is counted with the slices beside it. There is no volume where
+a slice is missing or a structure runs into voxels that are not annotated. Nothing is interpolated.
 """
 
 from __future__ import annotations
@@ -24,9 +25,11 @@ from cmrvlm.study.vocabulary import NOT_ANNOTATED, STRUCTURES
 
 WALL = STRUCTURE_VALUES["myo"]
 SCAR = STRUCTURE_VALUES["scar"]
-# Times the usual distance of slices: twice as far is a missing slice, half as far again an uneven stack.
+# Times the usual distance of slices: twice as far is a missing slice, half as far again an uneven
+# stack.
 _SLICE_MISSING = 1.75
-# Neighbours of a voxel, (3, 3, 3) along (Z, H, W): the eight in its slice and the two across slices.
+# Neighbours of a voxel, (3, 3, 3) along (Z, H, W): the eight in its slice and the two across
+# slices.
 _VOXEL = np.pad(np.ones((1, 1), dtype=bool), 1)
 NEIGHBOURS = np.stack([_VOXEL, np.ones((3, 3), dtype=bool), _VOXEL])
 FloatArray = NDArray[np.float64]
@@ -77,7 +80,7 @@ def phases_of(curve_ml: FloatArray) -> dict[str, int]:
 
 
 def phases_of_masks(series: Series) -> dict[str, int]:
-    """Return `phases_of` the left ventricle in the masks of a series, whatever phases the series states."""
+    """Return `phases_of` the left ventricle in the masks, whatever phases the series states."""
     return phases_of(volume_curve_ml(series, (STRUCTURES["lv"],)))
 
 
@@ -178,7 +181,7 @@ def _incomplete(mask: NDArray[np.uint8], structures: tuple[int, ...], shown: int
 
 
 def _not_annotated_beside(mask: NDArray[np.uint8], structures: tuple[int, ...]) -> str | None:
-    """Return where a structure of a frame reaches voxels or slices that are not annotated, else None.
+    """Return where a structure reaches voxels or slices that are not annotated, else None.
 
     Args:
         mask: (Z, H, W) mask of the frame, with the structure in it.

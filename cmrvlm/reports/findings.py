@@ -19,7 +19,8 @@ _DENIAL = re.compile(
 _DENIED_AFTER = re.compile(
     r"(?<!\w)(?:absent|not seen|not present|excluded)(?!\w)|未见|阴性", re.IGNORECASE
 )
-# Words that end a denial which runs through a list: "no thrombus, effusion or aneurysm, but late enhancement".
+# Words that end a denial which runs through a list: "no thrombus, effusion or aneurysm, but late
+# enhancement".
 _AFFIRMATION = re.compile(
     r"(?<!\w)(?:but|however|yet|with|shows?|there (?:is|are)|is|are)(?!\w)|但|可见|伴|提示|\d",
     re.IGNORECASE,
@@ -27,7 +28,8 @@ _AFFIRMATION = re.compile(
 _NOT_NORMAL = re.compile(r"(?<!\w)not normal(?!\w)|不正常", re.IGNORECASE)
 _NORMAL = re.compile(r"(?<!\w)(?:normal|preserved|unremarkable)(?!\w)|正常|不大", re.IGNORECASE)
 _ABNORMAL = re.compile(
-    r"(?<!\w)(?:abnormal(?:ity|ities)?|reduced|decreased|impaired|increased|elevated|dilated|enlarged|thickened)(?!\w)"
+    r"(?<!\w)(?:abnormal(?:ity|ities)?|reduced|decreased|impaired|increased|elevated|dilated|"
+    r"enlarged|thickened)(?!\w)"
     r"|减低|降低|下降|增大|扩大|扩张|增厚|升高|异常",
     re.IGNORECASE,
 )
@@ -89,9 +91,10 @@ _JUDGED = {
 def findings_stated(text: str) -> dict[str, bool]:
     """Read the findings that a report or caption states, in either language.
 
-    A measured finding is stated when its measurement is judged beside it ("LVEF 35 % (reduced)"); any other when it is
-    named. A denial holds for the rest of its sentence, through a list too, until something is affirmed. Where
-    sentences disagree, present wins: reports deny in general and name in particular.
+    A measured finding is stated when its measurement is judged beside it ("LVEF 35 % (reduced)");
+    any other when it is named. A denial holds for the rest of its sentence, through a list too,
+    until something is affirmed. Where sentences disagree, present wins: reports deny in general and
+    name in particular.
 
     Returns:
         Finding to abnormal (True) or denied (False); findings that are not stated are absent.

@@ -25,7 +25,7 @@ def has_quotes(text: str) -> bool:
 
 
 def fill_quotes(text: str, values: Mapping[str, float], language: str) -> str:
-    """Return the text with whole numbers for its marks; a value that is missing is written as unknown."""
+    """Return the text with whole numbers for its marks, and "unknown" for missing ones."""
 
     def number(match: re.Match[str]) -> str:
         value = values.get(match[1])

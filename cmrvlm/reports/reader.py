@@ -27,7 +27,8 @@ def any_of(names: tuple[str, ...]) -> re.Pattern[str]:
 def terms_named(text: str, terms: Mapping[str, Term]) -> list[str]:
     """Return the codes of the terms that a text names, in the order of `terms`.
 
-    Longer names are looked for first and taken out of the text, so that a name inside another one is not counted.
+    Longer names are looked for first and taken out of the text, so that a name inside another one
+    is not counted.
     """
     code_of_name = [
         (name, code) for code, term in terms.items() for name in (term.en, term.zh, *term.synonyms)

@@ -1,6 +1,7 @@
-"""Reports and captions written from labels, in English and Chinese, and sections read back from a report.
+"""Reports and captions written from labels in both languages, and sections read back.
 
-A value that is unknown, or that the shown sequences cannot give, is left out; it is never written as normal.
+A value that is unknown, or that the shown sequences cannot give, is left out; it is never written
+as normal.
 """
 
 from __future__ import annotations
@@ -91,7 +92,7 @@ class _Phrases:
         return phrases
 
     def _judgement(self, measurement: str, finding: str) -> str:
-        """Return a bracket that says whether a measurement is normal, empty where that is unknown."""
+        """Return in brackets whether a measurement is normal, empty where unknown."""
         abnormal = self.labels.findings.get(finding)
         if abnormal is None:
             return ""
@@ -107,7 +108,7 @@ class _Phrases:
         return [MOTION_PATTERNS[pattern].name(self.language)] if pattern else []
 
     def enhancement(self) -> list[str]:
-        """Return the pattern of late enhancement and the findings beside it, as far as they are known."""
+        """Return the pattern of late enhancement and the findings beside it, where known."""
         phrases = []
         if self.labels.patterns.get("lge_pattern"):
             phrases.append(self._lge_pattern())
@@ -126,7 +127,7 @@ class _Phrases:
         return _in_language(self.language, f"{pattern} of the {region}", f"{region}{pattern}")
 
     def other_findings(self) -> list[str]:
-        """Return the other findings that are present; where all are known to be absent, that they are."""
+        """Return the other findings that are present, or that there are none."""
         phrases = []
         known = False
         for code, english, chinese in _OTHER:
@@ -167,8 +168,8 @@ def write_report(
         number: Function that writes numbers.
 
     Returns:
-        Section (`cmrvlm.study.vocabulary.REPORT_SECTIONS`) to text. A section about which nothing is known says so; the
-        impression is absent when the disease is unknown.
+        Section (`cmrvlm.study.vocabulary.REPORT_SECTIONS`) to text. A section about which nothing
+        is known says so; the impression is absent when the disease is unknown.
     """
     study = _Phrases(labels, shown, language, number)
     function = study.measured(_FUNCTION)
@@ -231,13 +232,13 @@ def headings(language: str, sections: Collection[str] = tuple(SECTION_NAMES)) ->
 
 
 def all_headings() -> list[str]:
-    """Return everything that is read as the heading of a section, in any language and with either colon."""
+    """Return all texts that are read as headings, in any language and with either colon."""
     names = [name for both in SECTION_NAMES.values() for name in both]
     return [f"{name}{colon}" for name in names for colon in _COLONS]
 
 
 def join_sections(sections: Mapping[str, str], language: str) -> str:
-    """Return one text from the sections of a report, each behind its heading, in the fixed order."""
+    """Join the sections of a report, each behind its heading, in the fixed order."""
     gap = _in_language(language, " ", "")
     ordered = [section for section in SECTION_NAMES if section in sections]
     texts = [
@@ -250,8 +251,9 @@ def join_sections(sections: Mapping[str, str], language: str) -> str:
 def split_sections(text: str, *, truncated: bool = False) -> dict[str, str]:
     """Read the sections of a report in either language.
 
-    A section whose heading is missing is absent, and so is one whose heading occurs twice: which of the two holds
-    cannot be known. Of a truncated text the last section is absent too, and so is one that was closed before it was
+    A section whose heading is missing is absent, and so is one whose heading occurs twice: which of
+    the two holds cannot be known. Of a truncated text the last section is absent too, and so is one
+    that was closed before it was
     finished: half a section is never taken for a whole one.
 
     Args:

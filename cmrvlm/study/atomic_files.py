@@ -1,4 +1,4 @@
-"""Files that are either complete or absent, and JSON without NaN, which the standard does not know."""
+"""Files that are complete or absent, never half written, and JSON without NaN."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ _PART = ".part"
 def atomic_write(path: Path) -> Iterator[Path]:
     """Yield a temporary file in the same folder to write into, and rename it to `path` at the end.
 
-    Renaming within a folder is one step of the file system: whoever is killed or finds the disk full leaves the former
-    file as it was.
+    Renaming within a folder is one step of the file system: whoever is killed or finds the disk
+    full leaves the former file as it was.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}{_PART}")
     try:
@@ -32,7 +32,7 @@ def atomic_write(path: Path) -> Iterator[Path]:
 
 
 def clear_leftovers(folder: Path) -> None:
-    """Remove temporary files of processes that were killed; nobody may write into the folder meanwhile."""
+    """Remove temporary files of killed processes; nobody may write into the folder meanwhile."""
     for path in folder.glob(f".*{_PART}"):
         path.unlink(missing_ok=True)
 
@@ -49,7 +49,7 @@ def finite(content: Any) -> Any:
 
 
 def json_text(content: Any, indent: int | None = None) -> str:
-    """Encode plain data as JSON, with null for numbers that are not finite and letters of all languages readable."""
+    """Encode plain data as JSON, with null for non-finite numbers and letters unescaped."""
     return json.dumps(finite(content), indent=indent, ensure_ascii=False, allow_nan=False)
 
 

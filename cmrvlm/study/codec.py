@@ -1,7 +1,8 @@
 """JSON and array codec of studies: the one description of `study.json`, wherever a study is stored.
 
-The study cache, the shards, the exchange folder of NIfTI files and the readers in `data_modules` all use it. The cache
-and the shards keep arrays as `.npy` files beside `study.json`, the exchange folder keeps them as NIfTI files.
+The study cache, the shards, the exchange folder of NIfTI files and the readers in `data_modules`
+all use it. The cache and the shards keep arrays as `.npy` files beside `study.json`, the exchange
+folder keeps them as NIfTI files.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ def labels_from_json(data: Mapping[str, Any]) -> StudyLabels:
 
 
 def demographics_from_json(labels: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the known demographics in the labels of a `study.json`, without those that are null."""
+    """Return the known demographics in the labels of a `study.json`, without null values."""
     demographics = labels.get("demographics", {})
     return {name: value for name, value in demographics.items() if value is not None}
 
@@ -88,10 +89,10 @@ def series_from_json(data: Mapping[str, Any]) -> dict[str, Any]:
 def series_in_layout(
     data: Mapping[str, Any], stored_affine: NDArray[np.float64], sequence: str
 ) -> dict[str, Any]:
-    """Return the keyword arguments of `series_from_json` with slices in the order of the one layout.
+    """Return the keyword arguments of `series_from_json` with slices in layout order.
 
-    `study.json` lists slices in the order of the affine that it states, which may be another than that of the image's
-    file by now: a tool may have reordered the file's axes.
+    `study.json` lists slices in the order of the affine that it states, which may be another than
+    that of the image's file by now: a tool may have reordered the file's axes.
 
     Args:
         data: The part of `study.json` about a series.
@@ -128,8 +129,8 @@ def study_files(study: Study) -> dict[str, bytes]:
     """Encode a preprocessed study as files.
 
     Returns:
-        File name to content: `<sequence>.npy` with the image (Z, T, H, W) in half precision, `<sequence>_mask.npy`
-        where there is a mask, and `study.json`.
+        File name to content: `<sequence>.npy` with the image (Z, T, H, W) in half precision,
+        `<sequence>_mask.npy` where there is a mask, and `study.json`.
 
     Raises:
         CmrvlmError: A grey value is too large for half precision.
@@ -184,7 +185,7 @@ def load_arrays(folder: Path) -> Study:
 
 
 def _study_from_json(meta: Mapping[str, Any], load_array: Callable[[str], NDArray[Any]]) -> Study:
-    """Build a study from the content of `study.json` and a function that loads an array by its file name."""
+    """Build a study from its `study.json` and a function that loads an array by file name."""
     series = {}
     for name, data in meta["series"].items():
         series[name] = Series(
@@ -208,6 +209,6 @@ def read_optional_meta(folder: Path) -> dict[str, Any]:
 
 
 def series_meta(meta: Mapping[str, Any], image: Path) -> dict[str, Any]:
-    """Return the part of a `study.json` about the series in one NIfTI file, empty when it has none."""
+    """Return the part of a `study.json` about the series in a NIfTI file, empty without one."""
     name = image.name.removesuffix(".gz").removesuffix(".nii")
     return dict(meta.get("series", {}).get(name, {}))

@@ -38,7 +38,8 @@ def show_grey(
     Args:
         axis: Axes to draw on.
         picture: (H, W) grey values from 0.
-        windowed: Grey values of any shape that set the brightest grey; None for those of the picture.
+        windowed: Grey values of any shape that set the brightest grey; None for those of the
+            picture.
     """
     values = picture if windowed is None else windowed
     # An image without any signal has no range to show.

@@ -48,8 +48,8 @@ def read_nifti(path: Path) -> tuple[np.ndarray, np.ndarray]:
         Array (Z, T, H, W) in the order of the file, and affine (4, 4).
 
     Raises:
-        CmrvlmError: The file is missing, is not NIfTI, has other than three or four axes, or holds a value that is not
-            finite.
+        CmrvlmError: The file is missing, is not NIfTI, has other than three or four axes, or holds
+            a value that is not finite.
     """
     if not path.is_file():
         raise CmrvlmError(
@@ -85,7 +85,7 @@ def read_nifti(path: Path) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _true_affine(image: Any, path: Path) -> NDArray[np.float64]:
-    """Return the affine (4, 4) of a NIfTI image, with the header's spacing where the affine has none.
+    """Return the affine (4, 4) of an image, with the header's spacing where it has none.
 
     Original ACDC files hold an affine of unit spacing and the true spacing in `pixdim` alone.
 
@@ -173,7 +173,7 @@ def write_mask(path: Path, label_map: NDArray[np.uint8], image: Path, sequence: 
 
 
 def write_study(study: Study, folder: Path) -> None:
-    """Write a study for exchange: `<sequence>.nii.gz`, `<sequence>_mask.nii.gz` where known, and `study.json`."""
+    """Write `<sequence>.nii.gz`, `<sequence>_mask.nii.gz` where known, and `study.json`."""
     folder.mkdir(parents=True, exist_ok=True)
     for name, series in study.series.items():
         write_nifti(folder / f"{name}.nii.gz", series.image.astype(np.float32), series.affine)
@@ -206,12 +206,13 @@ def image_files(path: Path, sequence: str = "sax") -> dict[str, Path]:
 
 
 def read_study(path: Path, sequence: str = "sax") -> Study:
-    """Read a study folder with `sax.nii.gz`, `lax_4ch.nii.gz`, `lge.nii.gz` (any of them), or one NIfTI file.
+    """Read one NIfTI file, or a folder with any of `sax`, `lax_4ch` and `lge` as `.nii.gz`.
 
-    Series are brought to the one layout of `cmrvlm.study.orientation`, in whatever order files store their axes.
+    Series are brought to the one layout of `cmrvlm.study.orientation`, in whatever order files
+    store their axes.
 
-    From a `study.json` beside them come frame times, positions of slices and the patient's demographics; nothing that
-    the model is to find out.
+    From a `study.json` beside them come frame times, positions of slices and the patient's
+    demographics; nothing that the model is to find out.
 
     Args:
         path: Folder of a study, or one file.

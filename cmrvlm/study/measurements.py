@@ -1,4 +1,4 @@
-"""Table of measurements: names, units, sequences that show them, and which of them a head reads out."""
+"""Table of measurements: names, units, sequences that show them, and which a head reads out."""
 
 from __future__ import annotations
 
@@ -122,7 +122,7 @@ MACE_RISK = "mace_risk_percent"
 
 
 def with_derived(values: Mapping[str, float]) -> dict[str, float]:
-    """Return read-out values with the end-systolic volumes that follow: ESV = EDV (1 - EF / 100)."""
+    """Add the end-systolic volumes that follow from read-out values: ESV = EDV (1 - EF / 100)."""
     result = dict(values)
     for name, (volume, fraction) in DERIVED.items():
         if volume in values and fraction in values:
@@ -131,7 +131,7 @@ def with_derived(values: Mapping[str, float]) -> dict[str, float]:
 
 
 def known_numbers(values: Mapping[str, float | None]) -> dict[str, float]:
-    """Return the numbers that are known: tables write unknown ones as NaN, and JSON files as null."""
+    """Return the known numbers: tables write unknown ones as NaN, and JSON files as null."""
     return {
         name: value for name, value in values.items() if value is not None and not math.isnan(value)
     }

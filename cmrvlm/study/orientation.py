@@ -1,8 +1,9 @@
 """The one layout of rows, columns and slices that every series is brought to, and the inverse.
 
-The same heart is stored in many orders: scanners, converters and viewers transpose and reverse axes and change the
-affine to match. Images are brought to one layout by their affine when they are read, and masks that are written for
-them are brought back to the order of their file. Only whole axes are moved, so no grey value changes.
+The same heart is stored in many orders: scanners, converters and viewers transpose and reverse axes
+and change the affine to match. Images are brought to one layout by their affine when they are read,
+and masks that are written for them are brought back to the order of their file. Only whole axes are
+moved, so no grey value changes.
 """
 
 from __future__ import annotations
@@ -18,12 +19,15 @@ from numpy.typing import NDArray
 from cmrvlm.study.study import Series, Study
 from cmrvlm.study.vocabulary import LEVELS
 
-# Directions in a heart in its usual place, in RAS axes: the apex points to the left, forward and down, and the lateral
-# wall lies to the left of the septum and behind it.
+# Directions in a heart in its usual place, in RAS axes: the apex points to the left, forward and
+# down, and the lateral wall lies to the left of the septum and behind it.
 BASE_TO_APEX_RAS = np.array([-0.66, 0.55, -0.51])
 SEPTUM_TO_LATERAL_RAS = np.array([-0.6, -0.78, -0.05])
 # As `preprocessing.json` of a run states it.
-LAYOUT = "slices base to apex; columns septum to lateral wall; rows anterior to inferior, in lax_4ch apex to base"
+LAYOUT = (
+    "slices base to apex; columns septum to lateral wall; "
+    "rows anterior to inferior, in lax_4ch apex to base"
+)
 # Cosine with a world axis from which an axis counts as lying along it.
 _ALONG_WORLD_AXIS = 0.999
 # Times the next smaller spacing from which an axis counts as that of the slices.
@@ -33,7 +37,7 @@ Orientation = NDArray[np.float64]
 
 
 def _directions(sequence: str) -> NDArray[np.float64]:
-    """Return the RAS unit vectors (3, 3) along which columns, rows and slices of the layout run, one a row."""
+    """Return RAS unit vectors (3, 3) along the layout's columns, rows and slices, one a row."""
     apex = BASE_TO_APEX_RAS / np.linalg.norm(BASE_TO_APEX_RAS)
     lateral = SEPTUM_TO_LATERAL_RAS - apex * (SEPTUM_TO_LATERAL_RAS @ apex)
     lateral /= np.linalg.norm(lateral)
@@ -46,7 +50,8 @@ def _directions(sequence: str) -> NDArray[np.float64]:
 def is_oriented(affine: NDArray[np.float64]) -> bool:
     """Return whether an affine has a scanner's orientation.
 
-    Where all axes lie along world axes, as in ACDC, the orientation was lost: planes of a heart never do.
+    Where all axes lie along world axes, as in ACDC, the orientation was lost: planes of a heart
+    never do.
 
     Args:
         affine: (4, 4), voxel index to RAS in mm.
@@ -56,12 +61,12 @@ def is_oriented(affine: NDArray[np.float64]) -> bool:
 
 
 def points_to_apex(direction_ras: NDArray[np.float64]) -> bool:
-    """Return whether a direction (3,) in RAS axes points from base to apex rather than from apex to base."""
+    """Return whether a direction (3,) in RAS axes points from base to apex."""
     return bool(direction_ras @ BASE_TO_APEX_RAS >= 0)
 
 
 def runs_to_apex(affine: NDArray[np.float64]) -> bool | None:
-    """Return whether the third axis of an affine (4, 4) points from base to apex; None where it has no orientation."""
+    """Return whether slices of an affine (4, 4) go from base to apex; None without orientation."""
     return points_to_apex(affine[:3, 2]) if is_oriented(affine) else None
 
 
@@ -88,8 +93,9 @@ def orientation_of(
         sequence: `sax`, `lax_4ch` or `lge`.
 
     Returns:
-        (3, 2) as in `nibabel.orientations`: new position of each stored axis, and -1 where it is reversed. None where
-        the affine has no orientation, so that the volume stays as it is stored.
+        (3, 2) as in `nibabel.orientations`: new position of each stored axis, and -1 where it is
+        reversed. None where the affine has no orientation, so that the volume stays as it is
+        stored.
     """
     if not is_oriented(affine):
         return None
@@ -115,7 +121,7 @@ def orientation_of(
 def _slice_axis(
     shape: tuple[int, int, int], lengths: NDArray[np.float64], along: NDArray[np.float64]
 ) -> int:
-    """Return the stored axis of the slices: that of one voxel, else the coarsest, else the nearest to the layout's.
+    """Return the stored axis of the slices: of one voxel, else coarsest, else as the layout's.
 
     Args:
         shape: Voxels along the stored axes.
@@ -178,12 +184,12 @@ def from_layout(
 
 
 def reverses_slices(affine: NDArray[np.float64], sequence: str) -> bool:
-    """Return whether `to_layout` reverses slices that lie along the third axis of an affine (4, 4)."""
+    """Return whether `to_layout` reverses slices along the third axis of an affine (4, 4)."""
     return is_oriented(affine) and float(affine[:3, 2] @ _directions(sequence)[2]) < 0
 
 
 def flip_slices(series: Series) -> Series:
-    """Return the series with its slices, mask and levels in reverse order and the affine that belongs to it."""
+    """Return the series with its slices in reverse order and the affine that belongs to it."""
     affine = series.affine.copy()
     # The last slice becomes the first, so the origin moves to it.
     affine[:3, 3] += affine[:3, 2] * (series.image.shape[0] - 1)
@@ -206,7 +212,7 @@ def reversed_places(places: tuple[float, ...] | None) -> tuple[float, ...] | Non
 
 
 def study_to_layout(study: Study) -> Study:
-    """Return a study whose series, stored slice by slice, are in the one layout, with masks and levels."""
+    """Return a study whose series, stored slice by slice, are in the one layout."""
     moved = {name: _series_to_layout(series, name) for name, series in study.series.items()}
     return study.with_series(moved)
 

@@ -1,6 +1,7 @@
-"""The one table of structures that masks can show: values, names, colours, and how they lie in each other.
+"""The one table of structures in masks: values, names, colours, and which is part of which.
 
-A structure is added here, and by a `conf/task` file that asks for it; everything else is derived from the table.
+A structure is added here, and by a `conf/task` file that asks for it; everything else is derived
+from the table.
 """
 
 from __future__ import annotations
@@ -20,9 +21,10 @@ class Structure:
         synonyms: Other names, either language, that mean the same.
         sequences: Sequences that it is drawn on, first the one that usually shows it.
         color: Colour in figures, as `#rrggbb`.
-        layer: Drawing order of predicted masks: where structures overlap, the highest layer remains.
-        within: Structure that this one is a part of. Its voxels count as that structure too, and a predicted one is
-            limited to it.
+        layer: Drawing order of predicted masks: where structures overlap, the highest layer
+            remains.
+        within: Structure that this one is a part of. Its voxels count as that structure too, and a
+            predicted one is limited to it.
         may_be_absent: A heart may lack it, so that "there is none" is an answer.
     """
 
@@ -157,7 +159,7 @@ LAYERS = tuple(sorted(_STRUCTURES, key=lambda structure: structure.layer))
 
 
 def chain_of(name: str) -> list[str]:
-    """Return a structure and those that it lies within, from the inside out, such as `no_reflow`, `scar`, `myo`."""
+    """Return a structure and those around it, such as `no_reflow`, `scar`, `myo`."""
     chain = []
     outer: str | None = name
     while outer is not None:
@@ -171,5 +173,6 @@ def _values_of(name: str) -> tuple[int, ...]:
     return tuple(part.value for part in _STRUCTURES if name in chain_of(part.name))
 
 
-# Mask values that count as a structure: the myocardium includes its scar, and the scar its core without reflow.
+# Mask values that count as a structure: the myocardium includes its scar, and the scar its core
+# without reflow.
 STRUCTURE_VALUES = {name: _values_of(name) for name in STRUCTURE_TABLE}

@@ -24,17 +24,19 @@ class Series:
 
     Attributes:
         image: Grey values, axes (Z, T, H, W); one slice is Z=1, no time is T=1.
-        affine: (4, 4), maps voxel index (w, h, z, 1) to RAS world coordinates in mm, as a NIfTI affine does for
-            an array with axes (x, y, z) = (w, h, z).
+        affine: (4, 4), maps voxel index (w, h, z, 1) to RAS world coordinates in mm, as a NIfTI
+            affine does for an array with axes (x, y, z) = (w, h, z).
         frame_times_ms: Time of each of the T frames after the trigger in ms; None when unknown.
-        mask: Canonical structure values (`cmrvlm.study.vocabulary.STRUCTURES`, 255 not annotated) on the same grid;
-            None without a mask.
+        mask: Canonical structure values (`cmrvlm.study.vocabulary.STRUCTURES`, 255 not annotated)
+            on the same grid; None without a mask.
         phases: Frame index of `ed` and `es` where known.
         levels: `basal`, `mid`, `apical` or None for each of the Z slices; empty when unknown.
-        slice_places_mm: Position of each of the Z slices along the stack, ascending, where they are not equally
-            spaced; the affine then holds their mean distance. None where they are equally spaced.
-        drawn: Structures that were looked for when the mask was drawn: one that the mask does not show is absent from
-            the heart. Structures that are not listed may be there although the mask does not show them.
+        slice_places_mm: Position of each of the Z slices along the stack, ascending, where they are
+            not equally spaced; the affine then holds their mean distance. None where they are
+            equally spaced.
+        drawn: Structures that were looked for when the mask was drawn: one that the mask does not
+            show is absent from the heart. Structures that are not listed may be there although the
+            mask does not show them.
     """
 
     image: FloatArray
@@ -87,7 +89,7 @@ class Series:
                 )
 
     def _check_slices_and_frames(self) -> None:
-        """Refuse levels, times and positions that do not belong to the slices and frames of the image."""
+        """Refuse levels, times and positions that do not fit the slices and frames."""
         slices = self.image.shape[0]
         frames = self.image.shape[1]
         times = self.frame_times_ms
@@ -125,7 +127,8 @@ class Series:
     def slice_volumes_ml(self) -> NDArray[np.float64]:
         """Volume of a voxel in each slice in ml, (Z,).
 
-        A slice reaches half way to its neighbours; the first and the last reach as far outwards as inwards.
+        A slice reaches half way to its neighbours; the first and the last reach as far outwards as
+        inwards.
         """
         count = self.image.shape[0]
         if self.slice_places_mm is None or count < 2:
@@ -135,7 +138,7 @@ class Series:
         return np.asarray(heights_mm * self.voxel_volume_ml / self.spacing_mm[0])
 
     def known_frames(self) -> tuple[int, ...]:
-        """Return the frames in which at least one voxel is annotated (not 255), if only as background."""
+        """Return the frames with at least one annotated voxel, if only of background."""
         if self.mask is None:
             return ()
         annotated = (self.mask != NOT_ANNOTATED).any(axis=(0, 2, 3))  # (T,)
@@ -190,15 +193,16 @@ class StudyLabels:
 
     Attributes:
         diseases: Codes from `cmrvlm.study.vocabulary.DISEASES`; None when unknown.
-        findings: Code from `cmrvlm.study.vocabulary.FINDINGS` to abnormal (True), normal (False) or not stated (None).
+        findings: Code from `cmrvlm.study.vocabulary.FINDINGS` to abnormal (True), normal (False) or
+            not stated (None).
         measurements: Name with unit (`lvedv_ml`, `lvef_percent`, ...) to value.
         patterns: Descriptions as codes, for example `lge_pattern: subendocardial`.
         report: Language to section to text.
         captions: Language to sequence to text.
         boxes_mm: Structure to (min corner, max corner) in world mm at ED: x0, y0, z0, x1, y1, z1.
         demographics: `age_years`, `sex` (`m`, `f`), `height_cm`, `weight_kg` where known.
-        follow_up: `months` of follow-up and `event` (1 a major adverse cardiac event at its end, 0 none); empty when
-            unknown.
+        follow_up: `months` of follow-up and `event` (1 a major adverse cardiac event at its end, 0
+            none); empty when unknown.
         questions: Questions that come with the data.
     """
 
@@ -226,7 +230,7 @@ class StudyLabels:
 
 @dataclass(frozen=True)
 class Study:
-    """One patient visit: up to three series, keyed by sequence. An absent sequence is absent from the mapping.
+    """A patient visit: up to three series by sequence. Absent sequences are not in the mapping.
 
     Attributes:
         study_id: Unique id of the visit.
@@ -251,7 +255,8 @@ def check_images(study: Study) -> None:
     """Refuse images that show nothing.
 
     Raises:
-        CmrvlmError: An image has NaN or infinity in it, or the same grey value everywhere; study and series are named.
+        CmrvlmError: An image has NaN or infinity in it, or the same grey value everywhere; study
+            and series are named.
     """
     for name, series in study.series.items():
         # NaN and infinity anywhere in the image show in its minimum or maximum.

@@ -1,4 +1,4 @@
-"""Canonical names and codes of sequences, structures, phases, levels, diseases and findings, in both languages."""
+"""Names of sequences, structures, phases, levels, diseases and findings in both languages."""
 
 from __future__ import annotations
 
@@ -29,7 +29,8 @@ class Term:
         code: The name used in code, configs and files.
         en: English name.
         zh: Chinese name.
-        synonyms: Other names, either language, that mean the same; read by answer parsing and leak checks.
+        synonyms: Other names, either language, that mean the same; read by answer parsing and leak
+            checks.
     """
 
     code: str
