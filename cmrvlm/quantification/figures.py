@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib import colormaps
@@ -38,14 +39,18 @@ def volume_curves(quantities: Quantities, times_ms: Sequence[float] | None, path
     """
     figure = Figure(figsize=(5, 3), layout="constrained")
     axis = figure.subplots()
+    positions: Sequence[float]
+    if times_ms is None:
+        positions = range(len(quantities.curves_ml["lv"]))
+        axis.set_xlabel("frame")
+    else:
+        positions = times_ms
+        axis.set_xlabel("time after the trigger (ms)")
     for cavity, curve in quantities.curves_ml.items():
-        x = np.arange(len(curve)) if times_ms is None else np.asarray(times_ms)
-        axis.plot(x, curve, marker=".", color=COLORS[cavity], label=cavity.upper())
+        axis.plot(positions, curve, marker=".", color=COLORS[cavity], label=cavity.upper())
     for phase, frame in quantities.phases.items():
-        position = frame if times_ms is None else times_ms[frame]
-        axis.axvline(position, color="grey", linestyle=":")
-        axis.annotate(phase.upper(), (position, axis.get_ylim()[1]), fontsize=8)
-    axis.set_xlabel("frame" if times_ms is None else "time after the trigger (ms)")
+        axis.axvline(positions[frame], color="grey", linestyle=":")
+        axis.annotate(phase.upper(), (positions[frame], axis.get_ylim()[1]), fontsize=8)
     axis.set_ylabel("volume (ml)")
     axis.legend()
     save(figure, path)
@@ -72,20 +77,24 @@ def bulls_eye(
             # Angles of segments start at the septum, which lies left on the page, and go to the
             # inferior wall.
             angle = np.pi + np.deg2rad(degrees)
-            value = values.get(segment)
+            face_color: Any = "white"
+            text = f"{segment}"
+            if segment in values:
+                face_color = colors(scale(values[segment]))
+                text = f"{segment}\n{values[segment]:.0f}"
             axis.bar(
                 angle,
                 outer - inner,
                 width,
                 bottom=inner,
-                color="white" if value is None else colors(scale(value)),
+                color=face_color,
                 edgecolor="black",
                 linewidth=0.8,
             )
             axis.text(
                 angle,
                 (inner + outer) / 2,
-                f"{segment}" if value is None else f"{segment}\n{value:.0f}",
+                text,
                 ha="center",
                 va="center",
                 fontsize=7,

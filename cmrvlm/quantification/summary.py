@@ -128,8 +128,9 @@ def _wall_by_segment(
 
     reason = problems["ed"] or problems["es"] or ""
     reasons = {name: reason for name in _WALL_VALUES if name not in values}
+    why_segment_missing = {"wall_thickening_percent": _NOT_BOTH}
     for name, by_segment in values.items():
-        missing = _NOT_BOTH if name == "wall_thickening_percent" else _NO_SEGMENT
+        missing = why_segment_missing.get(name, _NO_SEGMENT)
         reasons |= _why_no_segments(name, by_segment, missing)
     return values, reasons
 

@@ -125,7 +125,10 @@ def _volumes_and_ef(
     reasons: dict[str, str] = {}
     for phase in PHASES:
         name = f"{cavity}{phase}v_ml"
-        problem = _why_no_phase(series, phase) if phase not in phases else problems[phases[phase]]
+        if phase not in phases:
+            reasons[name] = _why_no_phase(series, phase)
+            continue
+        problem = problems[phases[phase]]
         if problem is None:
             values[name] = float(curve_ml[phases[phase]])
         else:

@@ -104,7 +104,7 @@ def why_no_volumes(
     unannotated = _unannotated(series)
     # Slices that show the structure in any frame: at end-systole they may be fewer.
     shown = np.flatnonzero(np.isin(mask, structures).any(axis=(1, 2, 3)))
-    missing = _slice_missing(series, shown) if len(shown) >= FEWEST_SLICES else None
+    missing = _slice_missing(series, shown)
     for frame in frames:
         in_frame = mask[:, frame]
         yield (
@@ -131,7 +131,7 @@ def _slice_missing(series: Series, shown: NDArray[np.intp]) -> str | None:
         series: Series with the places of its slices.
         shown: (N,) indices of slices that show the structure, ascending.
     """
-    if series.slice_places_mm is None:
+    if series.slice_places_mm is None or len(shown) < FEWEST_SLICES:
         return None
     gaps = np.diff(series.slice_places_mm)
     first = max(0, int(shown[0]) - 1)

@@ -105,7 +105,9 @@ class _Phrases:
     def motion(self) -> list[str]:
         """Return the wall motion, where it is known."""
         pattern = self.labels.patterns.get("motion_pattern")
-        return [MOTION_PATTERNS[pattern].name(self.language)] if pattern else []
+        if not pattern:
+            return []
+        return [MOTION_PATTERNS[pattern].name(self.language)]
 
     def enhancement(self) -> list[str]:
         """Return the pattern of late enhancement and the findings beside it, where known."""
@@ -172,19 +174,21 @@ def write_report(
         is known says so; the impression is absent when the disease is unknown.
     """
     study = _Phrases(labels, shown, language, number)
-    function = study.measured(_FUNCTION)
-    if _is_shown(CINE, shown):
-        function += study.motion()
     phrases = {
         "structure": study.measured(_STRUCTURE),
-        "function": function,
-        "lge": study.enhancement() if "lge" in shown else [],
+        "function": study.measured(_FUNCTION),
+        "lge": [],
         "other": study.other_findings(),
     }
-    sections = {
-        section: study.sentence(words) if words else not_assessed(language)
-        for section, words in phrases.items()
-    }
+    if _is_shown(CINE, shown):
+        phrases["function"] += study.motion()
+    if "lge" in shown:
+        phrases["lge"] = study.enhancement()
+
+    sections = dict.fromkeys(phrases, not_assessed(language))
+    for section, words in phrases.items():
+        if words:
+            sections[section] = study.sentence(words)
     if labels.diseases is not None:
         names = [DISEASES[code].name(language) for code in DISEASES if code in labels.diseases]
         sections["impression"] = study.sentence(names)
@@ -228,7 +232,9 @@ def headings(language: str, sections: Collection[str] = tuple(SECTION_NAMES)) ->
     for section, (english, chinese) in SECTION_NAMES.items():
         if section in sections:
             texts.append(_in_language(language, f" {english}:", f"{chinese}："))
-    return [texts[0].lstrip(), *texts[1:]] if texts else []
+    if texts:
+        texts[0] = texts[0].lstrip()
+    return texts
 
 
 def all_headings() -> list[str]:
@@ -272,10 +278,11 @@ def split_sections(text: str, *, truncated: bool = False) -> dict[str, str]:
         if len(places) > 1:
             repeated.add(section)
     starts.sort()
+    # A section ends where the next heading begins.
+    ends = [*(start for start, _, _ in starts[1:]), len(text)]
 
     sections: dict[str, str] = {}
-    for index, (_, begin, section) in enumerate(starts):
-        end = starts[index + 1][0] if index + 1 < len(starts) else len(text)
+    for (_, begin, section), end in zip(starts, ends, strict=False):
         sections[section] = text[begin:end].strip()
     if truncated and sections:
         sections.popitem()

@@ -162,7 +162,7 @@ def test_segments_lie_where_the_guideline_draws_them(to_apex):
 
 @pytest.mark.parametrize("levels", [("basal", "mid", "apical"), ("apical", "mid", "basal"), ()])
 @pytest.mark.parametrize("signs", [(1, 1, 1), (-1, -1, 1), (-1, -1, -1), (1, 1, -1)])
-def test_pictures_that_lost_their_orientation_are_taken_as_a_scanner_shows_them(levels, signs):
+def test_pictures_without_orientation_are_read_as_a_scanner_shows_them(levels, signs):
     """Septum left, anterior on top, whatever the order of the slices and the made-up axes."""
     series, degrees = ring(18, 27)
     lost = replace(series, levels=levels, affine=series.affine @ np.diag([*signs, 1.0]))
@@ -407,7 +407,7 @@ def test_a_wall_that_lost_a_slice_has_no_segments(lost, reason, tmp_path):
     }
 
 
-def test_a_wall_that_lost_a_slice_at_end_systole_has_segments_at_end_diastole(tmp_path):
+def test_a_slice_lost_at_end_systole_leaves_segments_at_end_diastole(tmp_path):
     series = cine()
     mask = series.mask.copy()
     mask[3, 1] = 0
