@@ -19,7 +19,7 @@ from cmrvlm.instructions.question import Region
 from cmrvlm.instructions.tokens import SEGMENT
 from cmrvlm.metrics.segmentation import dice
 from cmrvlm.predict import predict
-from cmrvlm.quantification.summary import of_scar, of_ventricles
+from cmrvlm.quantification.summary import summarize_scar, summarize_ventricles
 from cmrvlm.quantification.ventricles import quantify
 from cmrvlm.runs.run_folder import load_run
 from cmrvlm.stages.training import train
@@ -96,7 +96,7 @@ def test_no_volume_is_told_of_a_single_slice(run, study_folder, tmp_path):
 def test_masks_are_measured_and_drawn(source, tmp_path):
     study = source.load(source.study_ids()[5])
     cine = replace(study.series["sax"], phases={})
-    result = of_ventricles(cine, {"height_cm": 180.0, "weight_kg": 80.0}, tmp_path)
+    result = summarize_ventricles(cine, {"height_cm": 180.0, "weight_kg": 80.0}, tmp_path)
     assert result["lvef_percent"] == pytest.approx(
         study.labels.measurements["lvef_percent"], abs=12
     )
@@ -125,15 +125,15 @@ def test_masks_are_measured_and_drawn(source, tmp_path):
     }
     alone = replace(cine, image=cine.image[2:3], mask=cine.mask[2:3], levels=())
     late = study.series["lge"]
-    scar = of_scar(late, ("myo", "scar"), tmp_path / "scar")
+    scar = summarize_scar(late, ("myo", "scar"), tmp_path / "scar")
     share = np.isin(late.mask, (4, 5)).sum() / np.isin(late.mask, (2, 4, 5)).sum()
     assert scar["scar_share_percent"] == pytest.approx(100 * share, abs=0.1)
     assert (tmp_path / "scar" / "scar.png").is_file()
     for asked in (("myo",), ("scar",), ("lv", "no_reflow")):
-        untold = of_scar(late, asked, tmp_path / "untold")
+        untold = summarize_scar(late, asked, tmp_path / "untold")
         assert set(untold) == {"not_computable"}
         assert "scar_mass_g" in untold["not_computable"]
-    untold = of_ventricles(alone, {}, tmp_path / "alone")
+    untold = summarize_ventricles(alone, {}, tmp_path / "alone")
     assert "1 slices" in untold["not_computable"]["lvef_percent"]
     assert set(untold["volume_curves_ml"]["lv"]) == {None}
     # No curve, for there is no volume.

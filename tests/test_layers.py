@@ -39,7 +39,6 @@ TOO_LONG = {
     "vision_language_model.py",
     "pretrained.py",
     "memory.py",
-    "files.py",
 }
 
 

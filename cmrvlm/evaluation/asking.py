@@ -20,14 +20,14 @@ from cmrvlm.errors import CmrvlmError
 from cmrvlm.evaluation.conditions import Condition, askable, blackened, with_images_of
 from cmrvlm.inference.answering import answer_batch
 from cmrvlm.inference.mask_reading import MaskReading
+from cmrvlm.inference.panels import mask_panel
 from cmrvlm.instructions.answer import AnswerWithTruth
 from cmrvlm.instructions.batch import Batch
 from cmrvlm.instructions.collate import Collator
 from cmrvlm.instructions.instruction import Instruction
 from cmrvlm.language_model.decoding import Decode
 from cmrvlm.models.vision_language_model import VisionLanguageModel
-from cmrvlm.study.drawing import mask_panel
-from cmrvlm.study.measurements import has_quotes
+from cmrvlm.reports.numbers import has_quotes
 from cmrvlm.study.study import Study
 from cmrvlm.tasks.base import Task
 

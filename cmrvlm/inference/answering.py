@@ -23,8 +23,8 @@ from cmrvlm.language_model.decoding import Decode
 from cmrvlm.models.features import Features, ReadRows
 from cmrvlm.models.precision import autocast_of
 from cmrvlm.models.vision_language_model import VisionLanguageModel
+from cmrvlm.reports.numbers import fill_quotes
 from cmrvlm.reports.writer import CUT, all_headings
-from cmrvlm.study.measurements import fill_quotes
 
 
 def device_of(name: str) -> torch.device:

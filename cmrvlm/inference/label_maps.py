@@ -12,21 +12,20 @@ from scipy import ndimage
 
 from cmrvlm.errors import CmrvlmError
 from cmrvlm.instructions.answer import Answer
-from cmrvlm.quantification.ventricles import NEIGHBOURS, phases_of_masks
+from cmrvlm.quantification.volumes import NEIGHBOURS, phases_of_masks
+from cmrvlm.study.structures import LAYERS, STRUCTURE_TABLE, chain_of
 from cmrvlm.study.study import Series, Study
 from cmrvlm.study.vocabulary import NOT_ANNOTATED, STRUCTURES
 from cmrvlm.transforms.frames import frames_to_keep
 from cmrvlm.transforms.geometry import resample_mask
 
-_DRAWING_ORDER = ("la", "ra", "rv", "myo", "scar", "no_reflow", "lv")
-
 
 def label_map(answers: Iterable[Answer], sequence: str) -> NDArray[np.uint8] | None:
     """Return predicted structures (Z, T, H, W) of a sequence, None when no answer has a mask on it.
 
-    Where structures overlap, the cavity goes before the wall, the wall before the right ventricle and that
-    before the atria. A scar is drawn into the wall and the zone without reflow into the scar; where those
-    were asked for, nowhere else.
+    Where structures overlap, the higher layer of `cmrvlm.study.structures` remains. A structure that is
+    part of another one is limited to it where that one was asked for: scar to the myocardium, no-reflow to
+    the scar.
 
     Args:
         answers: Answers about one study.
@@ -39,13 +38,13 @@ def label_map(answers: Iterable[Answer], sequence: str) -> NDArray[np.uint8] | N
             masks[region.structure] = answer.mask
     if not masks:
         return None
-    for inner, outer in (("scar", "myo"), ("no_reflow", "scar")):
-        if inner in masks and outer in masks:
-            masks[inner] = masks[inner] & masks[outer]
     labels = np.zeros(next(iter(masks.values())).shape, dtype=np.uint8)
-    for structure in _DRAWING_ORDER:
-        if structure in masks:
-            labels[masks[structure]] = STRUCTURES[structure]
+    for structure in LAYERS:
+        if structure.name not in masks:
+            continue
+        if structure.within in masks:
+            masks[structure.name] = masks[structure.name] & masks[structure.within]
+        labels[masks[structure.name]] = structure.value
     return labels
 
 
@@ -82,8 +81,8 @@ def recoded(labels: NDArray[np.uint8], values: Mapping[str, int] | None) -> NDAr
 
     Args:
         labels: (Z, T, H, W) canonical values; 255 (not annotated) stays.
-        values: Structure to value; None keeps the canonical ones. Without a value of their own scar and no-reflow have
-            that of the wall, and other structures become background.
+        values: Structure to value; None keeps the canonical ones. A structure without a value has that of
+            the structure that it is part of, as a scar that of the wall, and is background without one.
 
     Returns:
         (Z, T, H, W).
@@ -92,10 +91,10 @@ def recoded(labels: NDArray[np.uint8], values: Mapping[str, int] | None) -> NDAr
         return labels
     table = np.zeros(NOT_ANNOTATED + 1, dtype=np.uint8)
     table[NOT_ANNOTATED] = NOT_ANNOTATED
-    scar = values.get("scar", values.get("myo", 0))
-    coding = {"scar": scar, "no_reflow": scar} | dict(values)
-    for name, value in coding.items():
-        table[STRUCTURES[name]] = value
+    for name in STRUCTURE_TABLE:
+        given = [values[outer] for outer in chain_of(name) if outer in values]
+        table[STRUCTURES[name]] = given[0] if given else 0
+    table[STRUCTURES["background"]] = values.get("background", 0)
     return table[labels]
 
 

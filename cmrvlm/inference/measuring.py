@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from cmrvlm.quantification.segments import septum_direction
-from cmrvlm.quantification.summary import of_scar, of_ventricles
+from cmrvlm.quantification.summary import summarize_scar, summarize_ventricles
 from cmrvlm.study.study import Series
 
 
@@ -46,12 +46,12 @@ def measure_masks(
     from_lge_masks: Mapping[str, Any] = {}
     cine = series.get("sax")
     if cine is not None:
-        from_masks = of_ventricles(cine, person, out, find_phases=find_phases)
+        from_masks = summarize_ventricles(cine, person, out, find_phases=find_phases)
     if "lge" in series:
         septum = None
         if cine is not None:
             # The cine shows the right ventricle, by which segments are numbered; late enhancement need not.
             frame = from_masks["frames"].get("ed", cine.known_frames()[0])
             septum = septum_direction(cine, frame)
-        from_lge_masks = of_scar(series["lge"], lge_structures, out, septum)
+        from_lge_masks = summarize_scar(series["lge"], lge_structures, out, septum)
     return MaskMeasurements(from_masks, from_lge_masks)

@@ -13,9 +13,9 @@ from cmrvlm.instructions.read_outs import Vector, quoted_values
 from cmrvlm.reports.reader import terms_named
 from cmrvlm.reports.writer import not_assessed, split_sections
 from cmrvlm.study.measurements import MEASUREMENTS
+from cmrvlm.study.structures import STRUCTURE_TABLE
 from cmrvlm.study.vocabulary import DISEASES, SEQUENCE_TERMS, STRUCTURE_TERMS
 from cmrvlm.tasks.mask_requests import structures_asked
-from cmrvlm.tasks.segmentation import SHOWN_BY
 
 LabelMaps = Mapping[str, NDArray[np.uint8]]
 
@@ -69,11 +69,12 @@ def structure_sentences(
         region = answer.question.region
         if region is None or (named and region.sequence not in named):
             continue
-        is_usual = region.sequence == SHOWN_BY[region.structure]
+        is_usual = region.sequence == STRUCTURE_TABLE[region.structure].usual_sequence
         earlier = chosen.get(region.structure)
         earlier_region = None if earlier is None else earlier.question.region
         was_usual = (
-            earlier_region is not None and earlier_region.sequence == SHOWN_BY[region.structure]
+            earlier_region is not None
+            and earlier_region.sequence == STRUCTURE_TABLE[region.structure].usual_sequence
         )
         if is_usual or not was_usual:
             chosen[region.structure] = answer

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 from cmrvlm.instructions.question import Question
-from cmrvlm.study.measurements import fill_quotes
+from cmrvlm.reports.numbers import fill_quotes
 from cmrvlm.study.study import UserQuestion
 
 

@@ -1,6 +1,6 @@
 """Special tokens: places that images fill, requests to the heads, and marks of numbers that a head reads out."""
 
-from cmrvlm.study.measurements import QUOTABLE, quote
+from cmrvlm.reports.numbers import QUOTABLE, quote
 
 IMAGE = "<IMG>"
 SEGMENT = "<SEG>"

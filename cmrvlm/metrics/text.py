@@ -19,8 +19,8 @@ from cmrvlm.metrics.agreement import agreement_scores
 from cmrvlm.metrics.classification import named_exactly
 from cmrvlm.metrics.statistic import Among, Mean, Ratio, Statistic
 from cmrvlm.reports.findings import findings_stated
+from cmrvlm.reports.numbers import numbers_stated
 from cmrvlm.reports.writer import CUT, split_sections
-from cmrvlm.study.measurements import numbers_stated
 from cmrvlm.study.vocabulary import DISEASES
 
 BLEU_TOKENIZERS = {"en": "13a", "zh": "zh"}

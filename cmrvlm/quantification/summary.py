@@ -1,4 +1,4 @@
-"""What is told of the masks of one study: rounded numbers, reasons where there are none, and pictures."""
+"""Summary of the masks of a study: rounded numbers, reasons for missing ones, pictures."""
 
 from __future__ import annotations
 
@@ -12,148 +12,192 @@ from numpy.typing import NDArray
 from cmrvlm.quantification.figures import bulls_eye, contour_cine, volume_curves
 from cmrvlm.quantification.scar import SCAR_VALUES, quantify_scar
 from cmrvlm.quantification.segments import (
-    NAMES,
+    SEGMENT_NAMES,
     thickening_percent,
     thickness_mm,
     transmurality_percent,
 )
-from cmrvlm.quantification.ventricles import WALL, quantify, why_no_volume
+from cmrvlm.quantification.ventricles import Quantities, quantify
+from cmrvlm.quantification.volumes import WALL, why_no_volume
 from cmrvlm.study.study import Series
+from cmrvlm.study.vocabulary import PHASES
 
 PICTURES = ("volumes.png", "contours.webp", "wall_thickness.png", "scar.png")
+_WALL_VALUES = ("wall_thickness_mm", "wall_thickness_es_mm", "wall_thickening_percent")
+_SCAR_BY_SEGMENT = "scar_by_segment_percent"
 _NOT_ASKED = "the model was not asked for both wall and scar on late enhancement"
-_OF_WALL = ("wall_thickness_mm", "wall_thickness_es_mm", "wall_thickening_percent")
 _NO_PHASES = "no frame is known to be ed, or none es"
-_NO_SEGMENTS = "no slice at a known level has a closed wall at the time, or none shows where the right ventricle lies"
+_NO_SEGMENTS = (
+    "no slice at a known level has a closed wall at the time, "
+    "or none shows where the right ventricle lies"
+)
 _NO_SEGMENT = "no slice shows it with a closed wall"
 _NOT_BOTH = "no slice shows it with a closed wall both at ed and at es"
 
 
-def of_ventricles(
+def summarize_ventricles(
     series: Series,
-    person: Mapping[str, float | str],
+    demographics: Mapping[str, float | str],
     out: Path | None = None,
     *,
     find_phases: bool = True,
 ) -> dict[str, Any]:
-    """Volumes, ejection fraction and wall thickness of predicted masks on the native grid, with their pictures.
+    """Summarize volumes, ejection fraction and wall thickness of masks on the native grid.
 
-    `frames` tells the frames taken for `ed` and `es`, and among how many of how many they were looked for;
-    `volume_curves_ml` the volume in each frame, null where it cannot be counted.
+    Pictures of them are written beside.
 
     Args:
         series: Short-axis cine with the masks.
-        person: `height_cm` and `weight_kg`, where known.
+        demographics: `height_cm` and `weight_kg`, where known.
         out: Folder of the pictures; None draws none.
         find_phases: See `quantify`.
+
+    Returns:
+        Name with unit to value, by AHA segment for the wall. `frames` holds the frames taken for
+        `ed` and `es`, how many frames have masks (`seen`) and how many there are (`of`);
+        `volume_curves_ml` the volume in each frame, null where it cannot be counted;
+        `not_computable` the reasons for what is missing.
     """
-    height, weight = (
-        float(person[name]) if name in person else None for name in ("height_cm", "weight_kg")
-    )
-    found = quantify(series, height, weight, find_phases=find_phases)
-    result: dict[str, Any] = {name: round(value, 1) for name, value in found.values.items()}
-    result["not_computable"] = dict(found.not_computable)
+    height_cm = _number(demographics, "height_cm")
+    weight_kg = _number(demographics, "weight_kg")
+    quantities = quantify(series, height_cm, weight_kg, find_phases=find_phases)
+    by_segment, wall_reasons = _wall_by_segment(series, quantities.phases)
+
+    result: dict[str, Any] = _rounded(quantities)
+    result["not_computable"] = {**quantities.not_computable, **wall_reasons}
     result["frames"] = {
-        **found.phases,
+        **quantities.phases,
         "seen": len(series.known_frames()),
         "of": series.image.shape[1],
     }
-    by_segment, reasons = _of_wall(series, found.phases)
-    result["not_computable"] |= reasons
-    result |= {
-        name: {str(segment): round(value, 1) for segment, value in own.items()}
-        for name, own in by_segment.items()
-        if own
-    }
+    for name, values in by_segment.items():
+        if values:
+            result[name] = {str(segment): round(value, 1) for segment, value in values.items()}
     if not series.annotated_frames():
         return result
-    result["volume_curves_ml"] = {
-        cavity: [None if np.isnan(volume) else round(float(volume), 1) for volume in curve]
-        for cavity, curve in found.curves_ml.items()
-    }
+
     times = series.frame_times_ms
+    result["volume_curves_ml"] = {
+        cavity: [_rounded_volume(volume) for volume in curve]
+        for cavity, curve in quantities.curves_ml.items()
+    }
     result["frame_times_ms"] = None if times is None else list(times)
     if out is None:
         return result
-    if any(not np.isnan(curve).all() for curve in found.curves_ml.values()):
-        volume_curves(found, times, out / "volumes.png")
+    if any(not np.isnan(curve).all() for curve in quantities.curves_ml.values()):
+        volume_curves(quantities, times, out / "volumes.png")
     contour_cine(series, out / "contours.webp")
-    thick = by_segment.get("wall_thickness_mm")
-    if thick:
-        bulls_eye(thick, out / "wall_thickness.png", "end-diastolic wall thickness (mm)", (4, 16))
+    thickness = by_segment.get("wall_thickness_mm")
+    if thickness:
+        label = "end-diastolic wall thickness (mm)"
+        bulls_eye(thickness, out / "wall_thickness.png", label, (4, 16))
     return result
 
 
-def _of_wall(
+def _number(demographics: Mapping[str, float | str], name: str) -> float | None:
+    """Return a number among the demographics, None where it is unknown."""
+    return float(demographics[name]) if name in demographics else None
+
+
+def _rounded(quantities: Quantities) -> dict[str, Any]:
+    """Return the values of quantities to one decimal place."""
+    return {name: round(value, 1) for name, value in quantities.values.items()}
+
+
+def _rounded_volume(volume_ml: np.floating) -> float | None:
+    """Return a volume to one decimal place, None for NaN."""
+    return None if np.isnan(volume_ml) else round(float(volume_ml), 1)
+
+
+def _wall_by_segment(
     series: Series, phases: Mapping[str, int]
 ) -> tuple[dict[str, dict[int, float]], dict[str, str]]:
-    """Thickness and thickening of the wall by name and AHA segment, and why there are none.
+    """Measure thickness and thickening of the wall by segment.
 
-    A wall that cannot be counted, because a slice of it is missing or it runs out of view, has no segments either:
-    what is seen of them is not all of them, and thirds of it are not thirds of the heart.
+    A wall whose volume cannot be counted, because a slice is missing or it runs out of view, has no
+    segments either: thirds of the slices that are seen would not be thirds of the heart.
+
+    Returns:
+        Name to AHA segment to value, and name to the reason why values are missing.
     """
-    problems = {
-        phase: why_no_volume(series, WALL, phases[phase]) if phase in phases else _NO_PHASES
-        for phase in ("ed", "es")
-    }
+    problems = {phase: _why_no_wall(series, phases, phase) for phase in PHASES}
     values: dict[str, dict[int, float]] = {}
     if problems["ed"] is None:
         values["wall_thickness_mm"] = thickness_mm(series, phases["ed"])
     if problems["ed"] is None and problems["es"] is None:
         values["wall_thickness_es_mm"] = thickness_mm(series, phases["es"], phases["ed"])
         values["wall_thickening_percent"] = thickening_percent(series, phases["ed"], phases["es"])
-    reasons = {
-        name: problems["ed"] or problems["es"] or "" for name in _OF_WALL if name not in values
-    }
-    for name, own in values.items():
-        reasons |= _why_no_segments(
-            name, own, _NOT_BOTH if name == "wall_thickening_percent" else _NO_SEGMENT
-        )
+
+    reason = problems["ed"] or problems["es"] or ""
+    reasons = {name: reason for name in _WALL_VALUES if name not in values}
+    why_segment_missing = {"wall_thickening_percent": _NOT_BOTH}
+    for name, by_segment in values.items():
+        missing = why_segment_missing.get(name, _NO_SEGMENT)
+        reasons |= _why_no_segments(name, by_segment, missing)
     return values, reasons
+
+
+def _why_no_wall(series: Series, phases: Mapping[str, int], phase: str) -> str | None:
+    """Return why the wall cannot be measured at a phase, else None."""
+    if phase not in phases:
+        return _NO_PHASES
+    return why_no_volume(series, WALL, phases[phase])
 
 
 def _why_no_segments(
     name: str, values: Mapping[int, float], reason: str = _NO_SEGMENT
 ) -> dict[str, str]:
-    """A reason under the name where no segment has a value, else under `<name>.<segment>` for those without one."""
+    """Return the reasons for missing segments.
+
+    Args:
+        name: Name of the value.
+        values: AHA segment to value.
+        reason: Why single segments are missing.
+
+    Returns:
+        `<name>.<segment>` to reason for each segment that is missing, or the name alone where all
+        are.
+    """
     if not values:
         return {name: _NO_SEGMENTS}
-    return {f"{name}.{segment}": reason for segment in NAMES if segment not in values}
+    return {f"{name}.{segment}": reason for segment in SEGMENT_NAMES if segment not in values}
 
 
-def of_scar(
+def summarize_scar(
     series: Series,
-    asked: Collection[str],
+    structures: Collection[str],
     out: Path | None = None,
     septum: NDArray[np.float64] | None = None,
 ) -> dict[str, Any]:
-    """Mass and share of the scar of predicted masks on late enhancement, by segment where it can be told.
+    """Summarize mass and share of the scar in masks on late enhancement.
 
     Args:
         series: Late enhancement with masks.
-        asked: Structures that were looked for; without both wall and scar there is no number.
+        structures: Structures that the model was asked for; without both wall and scar there is no
+            number.
         out: Folder of the picture; None draws none.
-        septum: World direction from the left ventricle to the right one by the short axis.
+        septum: (3,) world direction from the left ventricle to the right one in the short-axis
+            cine.
+
+    Returns:
+        Name with unit to value; `not_computable` holds the reasons for what is missing.
     """
-    if not {"myo", "scar"} <= set(asked):
-        return {
-            "not_computable": dict.fromkeys((*SCAR_VALUES, "scar_by_segment_percent"), _NOT_ASKED)
-        }
-    found = quantify_scar(series)
-    result: dict[str, Any] = {name: round(value, 1) for name, value in found.values.items()}
-    result["not_computable"] = dict(found.not_computable)
-    if not found.values:
-        result["not_computable"]["scar_by_segment_percent"] = found.not_computable[
-            "scar_share_percent"
-        ]
+    if not {"myo", "scar"} <= set(structures):
+        return {"not_computable": dict.fromkeys((*SCAR_VALUES, _SCAR_BY_SEGMENT), _NOT_ASKED)}
+    quantities = quantify_scar(series)
+    result: dict[str, Any] = _rounded(quantities)
+    result["not_computable"] = dict(quantities.not_computable)
+    if not quantities.values:
+        reason = quantities.not_computable["scar_share_percent"]
+        result["not_computable"][_SCAR_BY_SEGMENT] = reason
         return result
+
     by_segment = transmurality_percent(series, septum=septum)
-    result["not_computable"] |= _why_no_segments("scar_by_segment_percent", by_segment)
-    if not by_segment:
-        return result
-    result["scar_by_segment_percent"] = {
-        str(segment): round(value) for segment, value in by_segment.items()
-    }
-    if out is not None:
-        bulls_eye(by_segment, out / "scar.png", "share of the wall that is scar (%)", (0, 100))
+    result["not_computable"] |= _why_no_segments(_SCAR_BY_SEGMENT, by_segment)
+    if by_segment:
+        result[_SCAR_BY_SEGMENT] = {
+            str(segment): round(value) for segment, value in by_segment.items()
+        }
+        if out is not None:
+            bulls_eye(by_segment, out / "scar.png", "share of the wall that is scar (%)", (0, 100))
     return result

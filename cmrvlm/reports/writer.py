@@ -1,13 +1,16 @@
-"""Reports and captions written from what is known: labels in, sentences in English and Chinese out.
+"""Reports and captions written from labels in both languages, and sections read back.
 
-A value that is unknown, or that the shown sequences cannot give, is left out; it is never written as normal.
+A value that is unknown, or that the shown sequences cannot give, is left out; it is never written
+as normal.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 
-from cmrvlm.study.measurements import MEASUREMENTS, NumberWriter, plain_number
+from cmrvlm.reports.numbers import NumberWriter, plain_number
+from cmrvlm.study.measurements import MEASUREMENTS
 from cmrvlm.study.study import StudyLabels
 from cmrvlm.study.vocabulary import (
     CINE,
@@ -19,6 +22,7 @@ from cmrvlm.study.vocabulary import (
     WALL_REGIONS,
 )
 
+# Section to its English and Chinese name.
 SECTION_NAMES = {
     "structure": ("Structure", "结构"),
     "function": ("Function", "功能"),
@@ -26,10 +30,16 @@ SECTION_NAMES = {
     "other": ("Other", "其他"),
     "impression": ("Impression", "结论"),
 }
-CUT = "…"  # ends a section that was not finished
+# Ends a section that was cut off before it was finished.
+CUT = "…"
+_COLONS = (":", "：")
 _STRUCTURE = ("lvedd_mm", "wall_thickness_mm", "rvedd_mm", "la_diameter_mm", "ra_diameter_mm")
 _FUNCTION = ("lvef_percent", "lvedv_ml", "lvesv_ml", "rvef_percent", "rvedv_ml")
-# finding, English and Chinese name
+# Findings of the sections "lge" and "other" with their English and Chinese names.
+_ENHANCEMENT = (
+    ("rv_lge", "RV enhancement", "右心室强化"),
+    ("pericardial_enhancement", "pericardial enhancement", "心包强化"),
+)
 _OTHER = (
     ("mitral_regurgitation", "mitral regurgitation", "二尖瓣反流"),
     ("tricuspid_regurgitation", "tricuspid regurgitation", "三尖瓣反流"),
@@ -42,198 +52,255 @@ _OTHER = (
 )
 
 
-def _shown(needs: Collection[str], shown: Collection[str]) -> bool:
-    return any(sequence in shown for sequence in needs)
+def _is_shown(sequences: Collection[str], shown: Collection[str]) -> bool:
+    """Return whether any of the sequences is shown."""
+    return any(sequence in shown for sequence in sequences)
 
 
-def _judged(abnormal: bool | None, language: str, low: bool) -> str:
-    if abnormal is None:
-        return ""
-    if not abnormal:
-        return " (normal)" if language == "en" else "(正常)"
-    if language == "en":
-        return " (reduced)" if low else " (increased)"
-    return "(减低)" if low else "(增大)"
+def _in_language(language: str, english: str, chinese: str) -> str:
+    """Return one of two words for the same by language (`en` or `zh`)."""
+    return english if language == "en" else chinese
 
 
-def _measured(
-    names: Collection[str],
-    labels: StudyLabels,
-    shown: Collection[str],
-    language: str,
-    number: NumberWriter,
-) -> list[str]:
-    parts = []
-    for name in names:
-        one, value = MEASUREMENTS[name], labels.measurements.get(name)
-        if value is None or not _shown(one.sequences, shown):
-            continue
-        judged = _judged(
-            labels.findings.get(one.finding), language, low=name.endswith("ef_percent")
-        )
-        parts.append(f"{one.name(language)} {number(name, value)} {one.unit}{judged}")
-    return parts
+@dataclass(frozen=True)
+class _Phrases:
+    """Phrases about one study, from which its report and captions are built.
 
+    Attributes:
+        labels: Labels of the study.
+        shown: Sequences that the text may rely on.
+        language: `en` or `zh`.
+        number: Function that writes numbers.
+    """
 
-def _pattern(labels: StudyLabels, language: str) -> str:
-    pattern = LGE_PATTERNS[labels.patterns["lge_pattern"]].name(language)
-    region = labels.patterns.get("lge_region", "")
-    if not region:
-        return pattern
-    where = WALL_REGIONS[region].name(language)
-    return f"{where}{pattern}" if language == "zh" else f"{pattern} of the {where}"
+    labels: StudyLabels
+    shown: Collection[str]
+    language: str
+    number: NumberWriter
 
+    def measured(self, names: Collection[str]) -> list[str]:
+        """Return the measurements that are known and shown, each with its unit and judgement."""
+        phrases = []
+        for name in names:
+            measurement = MEASUREMENTS[name]
+            value = self.labels.measurements.get(name)
+            if value is None or not _is_shown(measurement.sequences, self.shown):
+                continue
+            written = f"{self.number(name, value)} {measurement.unit}"
+            judgement = self._judgement(name, measurement.finding)
+            phrases.append(f"{measurement.name(self.language)} {written}{judgement}")
+        return phrases
 
-def _lge_parts(labels: StudyLabels, language: str) -> list[str]:
-    parts = [_pattern(labels, language)] if labels.patterns.get("lge_pattern") else []
-    extra = (
-        ("rv_lge", "RV enhancement", "右心室强化"),
-        ("pericardial_enhancement", "pericardial enhancement", "心包强化"),
-    )
-    parts += [
-        english if language == "en" else chinese
-        for code, english, chinese in extra
-        if labels.findings.get(code)
-    ]
-    return parts
+    def _judgement(self, measurement: str, finding: str) -> str:
+        """Return in brackets whether a measurement is normal, empty where unknown."""
+        abnormal = self.labels.findings.get(finding)
+        if abnormal is None:
+            return ""
+        if not abnormal:
+            return _in_language(self.language, " (normal)", "(正常)")
+        if measurement.endswith("ef_percent"):
+            return _in_language(self.language, " (reduced)", "(减低)")
+        return _in_language(self.language, " (increased)", "(增大)")
 
+    def motion(self) -> list[str]:
+        """Return the wall motion, where it is known."""
+        pattern = self.labels.patterns.get("motion_pattern")
+        if not pattern:
+            return []
+        return [MOTION_PATTERNS[pattern].name(self.language)]
 
-def _present(labels: StudyLabels, shown: Collection[str], language: str) -> list[str]:
-    known = [
-        row
-        for row in _OTHER
-        if labels.findings.get(row[0]) is not None and _shown(FINDING_SEQUENCES[row[0]], shown)
-    ]
-    found = [
-        english if language == "en" else chinese
-        for code, english, chinese in known
-        if labels.findings[code]
-    ]
-    extra = labels.patterns.get("other_pattern")
-    if extra and _shown(CINE, shown):
-        found.append(OTHER_PATTERNS[extra].name(language))
-    if found or not known:
-        return found
-    return ["no further abnormality" if language == "en" else "未见其他异常"]
+    def enhancement(self) -> list[str]:
+        """Return the pattern of late enhancement and the findings beside it, where known."""
+        phrases = []
+        if self.labels.patterns.get("lge_pattern"):
+            phrases.append(self._lge_pattern())
+        for code, english, chinese in _ENHANCEMENT:
+            if self.labels.findings.get(code):
+                phrases.append(_in_language(self.language, english, chinese))
+        return phrases
+
+    def _lge_pattern(self) -> str:
+        """Return the pattern of late enhancement with its region."""
+        pattern = LGE_PATTERNS[self.labels.patterns["lge_pattern"]].name(self.language)
+        code = self.labels.patterns.get("lge_region", "")
+        if not code:
+            return pattern
+        region = WALL_REGIONS[code].name(self.language)
+        return _in_language(self.language, f"{pattern} of the {region}", f"{region}{pattern}")
+
+    def other_findings(self) -> list[str]:
+        """Return the other findings that are present, or that there are none."""
+        phrases = []
+        known = False
+        for code, english, chinese in _OTHER:
+            abnormal = self.labels.findings.get(code)
+            if abnormal is None or not _is_shown(FINDING_SEQUENCES[code], self.shown):
+                continue
+            known = True
+            if abnormal:
+                phrases.append(_in_language(self.language, english, chinese))
+        pattern = self.labels.patterns.get("other_pattern")
+        if pattern and _is_shown(CINE, self.shown):
+            phrases.append(OTHER_PATTERNS[pattern].name(self.language))
+        if known and not phrases:
+            phrases.append(_in_language(self.language, "no further abnormality", "未见其他异常"))
+        return phrases
+
+    def sentence(self, phrases: Collection[str]) -> str:
+        """Return phrases as one sentence."""
+        separator = _in_language(self.language, "; ", "；")
+        full_stop = _in_language(self.language, ".", "。")
+        return separator.join(phrases) + full_stop
 
 
 def not_assessed(language: str) -> str:
-    """What a section says about which nothing is known."""
-    return "not assessed." if language == "en" else "未评估。"
+    """Return the text of a section about which nothing is known."""
+    return _in_language(language, "not assessed.", "未评估。")
 
 
 def write_report(
     labels: StudyLabels, shown: Collection[str], language: str, number: NumberWriter = plain_number
 ) -> dict[str, str]:
-    """Sections of a report in `language` about the `shown` sequences, with numbers as `number` writes them.
+    """Write the sections of a report.
+
+    Args:
+        labels: Labels of the study.
+        shown: Sequences that the report may rely on.
+        language: `en` or `zh`.
+        number: Function that writes numbers.
 
     Returns:
-        Section (`cmrvlm.study.vocabulary.REPORT_SECTIONS`) to text. A section about which nothing is known says so; the
-        impression is absent when the disease is unknown.
+        Section (`cmrvlm.study.vocabulary.REPORT_SECTIONS`) to text. A section about which nothing
+        is known says so; the impression is absent when the disease is unknown.
     """
-    joint, stop = ("; ", ".") if language == "en" else ("；", "。")
-    structure = _measured(_STRUCTURE, labels, shown, language, number)
-    function = _measured(_FUNCTION, labels, shown, language, number)
-    motion = labels.patterns.get("motion_pattern")
-    if motion and _shown(CINE, shown):
-        function.append(MOTION_PATTERNS[motion].name(language))
-    parts = {
-        "structure": structure,
-        "function": function,
-        "lge": _lge_parts(labels, language) if "lge" in shown else [],
-        "other": _present(labels, shown, language),
+    study = _Phrases(labels, shown, language, number)
+    phrases = {
+        "structure": study.measured(_STRUCTURE),
+        "function": study.measured(_FUNCTION),
+        "lge": [],
+        "other": study.other_findings(),
     }
-    sections = {
-        name: joint.join(part) + stop if part else not_assessed(language)
-        for name, part in parts.items()
-    }
+    if _is_shown(CINE, shown):
+        phrases["function"] += study.motion()
+    if "lge" in shown:
+        phrases["lge"] = study.enhancement()
+
+    sections = dict.fromkeys(phrases, not_assessed(language))
+    for section, words in phrases.items():
+        if words:
+            sections[section] = study.sentence(words)
     if labels.diseases is not None:
         names = [DISEASES[code].name(language) for code in DISEASES if code in labels.diseases]
-        sections["impression"] = joint.join(names) + stop
+        sections["impression"] = study.sentence(names)
     return sections
 
 
 def write_captions(
     labels: StudyLabels, shown: Collection[str], language: str, number: NumberWriter = plain_number
 ) -> dict[str, str]:
-    """One sentence about each shown sequence on which something is known."""
-    joint, stop = ("; ", ".") if language == "en" else ("；", "。")
+    """Write one sentence about each shown sequence about which something is known.
+
+    Args:
+        labels: Labels of the study.
+        shown: Sequences to caption.
+        language: `en` or `zh`.
+        number: Function that writes numbers.
+
+    Returns:
+        Sequence to caption.
+    """
     captions = {}
     for sequence in shown:
-        alone = (sequence,)
-        rows = {
-            "sax": _measured((*_STRUCTURE[:3], *_FUNCTION[:1]), labels, alone, language, number),
-            "lax_4ch": _measured(_STRUCTURE[3:], labels, alone, language, number),
-            "lge": _lge_parts(labels, language),
-        }[sequence]
-        motion = labels.patterns.get("motion_pattern")
-        if sequence == "sax" and motion:
-            rows.append(MOTION_PATTERNS[motion].name(language))
-        if sequence == "lax_4ch":
-            rows += _present(labels, alone, language)
-        if rows:
-            captions[sequence] = joint.join(rows) + stop
+        study = _Phrases(labels, (sequence,), language, number)
+        if sequence == "sax":
+            phrases = study.measured((*_STRUCTURE[:3], *_FUNCTION[:1])) + study.motion()
+        elif sequence == "lax_4ch":
+            phrases = study.measured(_STRUCTURE[3:]) + study.other_findings()
+        else:
+            phrases = study.enhancement()
+        if phrases:
+            captions[sequence] = study.sentence(phrases)
     return captions
 
 
 def headings(language: str, sections: Collection[str] = tuple(SECTION_NAMES)) -> list[str]:
-    """Names of sections as they stand in a report, each with its colon and what sets it apart, in the fixed order."""
-    position = 1 if language == "zh" else 0
-    colon, gap = ("：", "") if language == "zh" else (":", " ")
-    found = [
-        f"{gap}{names[position]}{colon}" for key, names in SECTION_NAMES.items() if key in sections
-    ]
-    return [one.lstrip() if place == 0 else one for place, one in enumerate(found)]
+    """Return the headings of sections as they stand in a report, in the fixed order.
+
+    Each has its colon, and all but the first the space that separates it from the section before.
+    """
+    texts = []
+    for section, (english, chinese) in SECTION_NAMES.items():
+        if section in sections:
+            texts.append(_in_language(language, f" {english}:", f"{chinese}："))
+    if texts:
+        texts[0] = texts[0].lstrip()
+    return texts
 
 
 def all_headings() -> list[str]:
-    """Everything that is read as the name of a section, in any language and with either colon."""
-    return [
-        f"{name}{colon}"
-        for names in SECTION_NAMES.values()
-        for name in names
-        for colon in (":", "：")
-    ]
+    """Return all texts that are read as headings, in any language and with either colon."""
+    names = [name for both in SECTION_NAMES.values() for name in both]
+    return [f"{name}{colon}" for name in names for colon in _COLONS]
 
 
 def join_sections(sections: Mapping[str, str], language: str) -> str:
-    """One text from a report's sections, each behind its name, in the fixed order."""
-    gap = "" if language == "zh" else " "
-    own = [key for key in SECTION_NAMES if key in sections]
-    return "".join(
-        f"{heading}{gap}{sections[key]}"
-        for heading, key in zip(headings(language, own), own, strict=True)
-    )
+    """Join the sections of a report, each behind its heading, in the fixed order."""
+    gap = _in_language(language, " ", "")
+    ordered = [section for section in SECTION_NAMES if section in sections]
+    texts = [
+        f"{heading}{gap}{sections[section]}"
+        for section, heading in zip(ordered, headings(language, ordered), strict=True)
+    ]
+    return "".join(texts)
 
 
 def split_sections(text: str, *, truncated: bool = False) -> dict[str, str]:
-    """Sections read back from a report in either language.
+    """Read the sections of a report in either language.
 
-    A section whose name is not there is absent, and so is one whose name is there twice: which of the two holds cannot
-    be known. Of a truncated text the last section is absent too, and so is one that was closed before it was finished:
-    half a section is never taken for a whole one.
+    A section whose heading is missing is absent, and so is one whose heading occurs twice: which of
+    the two holds cannot be known. Of a truncated text the last section is absent too, and so is one
+    that was closed before it was
+    finished: half a section is never taken for a whole one.
+
+    Args:
+        text: Text of the report.
+        truncated: Whether the text was cut off at its end.
+
+    Returns:
+        Section to text, in the order of the report.
     """
     starts = []
-    twice = {
-        key
-        for key, names in SECTION_NAMES.items()
-        if sum(text.count(name + colon) for name, colon in zip(names, (":", "："), strict=True)) > 1
-    }
-    for key, names in SECTION_NAMES.items():
-        for name, colon in zip(names, (":", "："), strict=True):
-            at = text.find(name + colon)
-            if at >= 0:
-                starts.append((at, at + len(name + colon), key))
-                break
+    repeated = set()
+    for section in SECTION_NAMES:
+        places = _places_of_heading(text, section)
+        if places:
+            starts.append((*places[0], section))
+        if len(places) > 1:
+            repeated.add(section)
     starts.sort()
-    ends = [start[0] for start in starts[1:]] + [len(text)] * bool(starts)
-    sections = {
-        key: text[begin:end].strip() for (_, begin, key), end in zip(starts, ends, strict=True)
-    }
+    # A section ends where the next heading begins.
+    ends = [*(start for start, _, _ in starts[1:]), len(text)]
+
+    sections: dict[str, str] = {}
+    for (_, begin, section), end in zip(starts, ends, strict=False):
+        sections[section] = text[begin:end].strip()
     if truncated and sections:
         sections.popitem()
     return {
-        key: section
-        for key, section in sections.items()
-        if key not in twice and not section.endswith(CUT)
+        section: content
+        for section, content in sections.items()
+        if section not in repeated and not content.endswith(CUT)
     }
+
+
+def _places_of_heading(text: str, section: str) -> list[tuple[int, int]]:
+    """Return begin and end of each heading of a section in a text, those in English first."""
+    places = []
+    for name, colon in zip(SECTION_NAMES[section], _COLONS, strict=True):
+        heading = f"{name}{colon}"
+        begin = text.find(heading)
+        while begin >= 0:
+            end = begin + len(heading)
+            places.append((begin, end))
+            begin = text.find(heading, end)
+    return places

@@ -12,7 +12,7 @@ import torch
 from lightning.fabric.plugins import TorchCheckpointIO
 
 from cmrvlm.errors import CmrvlmError
-from cmrvlm.study.atomic_files import written_beside
+from cmrvlm.study.atomic_files import atomic_write
 
 MEGABYTE = 1_000_000
 
@@ -40,7 +40,7 @@ class CheckpointFiles(TorchCheckpointIO):
         file = Path(path)
         try:
             file.parent.mkdir(parents=True, exist_ok=True)
-            with written_beside(file) as temporary:
+            with atomic_write(file) as temporary:
                 torch.save(checkpoint, temporary)
         except (
             OSError,

@@ -24,7 +24,7 @@ from cmrvlm.language_model.tokenizer import load_tokenizer
 from cmrvlm.models.vision_language_model import VisionLanguageModel
 from cmrvlm.runs.run_claim import WEIGHTS
 from cmrvlm.runs.wiring import build_collator, build_model
-from cmrvlm.study.atomic_files import write_json, written_beside
+from cmrvlm.study.atomic_files import atomic_write, write_json
 from cmrvlm.study.orientation import LAYOUT
 from cmrvlm.study.vocabulary import DISEASES, FINDINGS, STRUCTURES
 from cmrvlm.tasks.mixture import Mixture
@@ -77,7 +77,7 @@ def save_run(
         weights = {
             key: value.detach().cpu().contiguous() for key, value in own_weights(model).items()
         }
-        with written_beside(run / WEIGHTS) as temporary:
+        with atomic_write(run / WEIGHTS) as temporary:
             save_file(weights, temporary)
     tokenizer.save_pretrained(run / TOKENIZER)
     llm = getattr(model, "llm", None)

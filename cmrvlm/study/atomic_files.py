@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all, and JSON as every reader takes it: NaN is no JSON."""
+"""Files that are complete or absent, never half written, and JSON without NaN."""
 
 from __future__ import annotations
 
@@ -14,15 +14,16 @@ _PART = ".part"
 
 
 @contextmanager
-def written_beside(path: Path) -> Iterator[Path]:
-    """Give a file beside another one to write into, and rename it once it is whole.
+def atomic_write(path: Path) -> Iterator[Path]:
+    """Yield a temporary file in the same folder to write into, and rename it to `path` at the end.
 
-    It lies in the same folder, so that renaming is one step of the file system: whoever is killed, or finds the disk
-    full, leaves what was there before.
+    Renaming within a folder is one step of the file system: whoever is killed or finds the disk
+    full leaves the former file as it was.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}{_PART}")
     try:
         yield temporary
+        # The content must be on the disk before the name is, or a power cut leaves an empty file.
         with temporary.open("rb+") as file:
             os.fsync(file.fileno())
         os.replace(temporary, path)
@@ -31,7 +32,7 @@ def written_beside(path: Path) -> Iterator[Path]:
 
 
 def clear_leftovers(folder: Path) -> None:
-    """Remove what `written_beside` left in a folder when its process was killed; nobody may write there meanwhile."""
+    """Remove temporary files of killed processes; nobody may write into the folder meanwhile."""
     for path in folder.glob(f".*{_PART}"):
         path.unlink(missing_ok=True)
 
@@ -48,11 +49,11 @@ def finite(content: Any) -> Any:
 
 
 def json_text(content: Any, indent: int | None = None) -> str:
-    """Return plain data as JSON, with null for what is not finite; letters of all languages stay readable."""
+    """Encode plain data as JSON, with null for non-finite numbers and letters unescaped."""
     return json.dumps(finite(content), indent=indent, ensure_ascii=False, allow_nan=False)
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Write plain data as JSON: beside the file, and renamed once it is whole."""
-    with written_beside(path) as temporary:
+    """Write plain data as JSON, by `atomic_write`."""
+    with atomic_write(path) as temporary:
         temporary.write_text(json_text(content, indent=1), encoding="utf-8")

@@ -1,8 +1,11 @@
-"""Pictures: masks over images. Figures hold no names, only ids that the data module gives."""
+"""Primitives of figures: grey images, coloured structures over them, and files.
+
+Figures hold no names of patients, only ids that the data module gives.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -12,19 +15,10 @@ from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from cmrvlm.instructions.answer import AnswerWithTruth as Answer
-from cmrvlm.instructions.batch import Batch
-from cmrvlm.study.vocabulary import NOT_ANNOTATED
+from cmrvlm.study.structures import STRUCTURE_TABLE
 
-COLORS = {
-    "lv": "#e6194b",
-    "myo": "#3cb44b",
-    "rv": "#4363d8",
-    "scar": "#ffe119",
-    "no_reflow": "#911eb4",
-    "la": "#f58231",
-    "ra": "#42d4f4",
-}
+COLORS = {name: structure.color for name, structure in STRUCTURE_TABLE.items()}
+_BRIGHTEST = 0.995  # quantile of the grey values that is shown white
 
 
 def save(figure: Figure, path: Path, dpi: int = 110, *, vector: bool = False) -> None:
@@ -36,81 +30,49 @@ def save(figure: Figure, path: Path, dpi: int = 110, *, vector: bool = False) ->
         figure.savefig(path.with_suffix(".svg"), bbox_inches="tight", metadata={"Date": None})
 
 
-def overlay(
-    axis: Axes, picture: NDArray[np.floating], masks: dict[str, NDArray[np.bool_]], title: str = ""
+def show_grey(
+    axis: Axes, picture: NDArray[np.floating], windowed: NDArray[np.floating] | None = None
 ) -> None:
-    """Draw a grey picture (H, W) with outlined, half transparent structures."""
-    axis.imshow(picture, cmap="gray", vmin=0, vmax=max(1e-6, float(np.quantile(picture, 0.995))))
-    for name, mask in masks.items():
-        if mask.any():
-            axis.imshow(
-                np.ma.masked_where(~mask, np.ones_like(mask, dtype=float)),
-                cmap=ListedColormap([COLORS[name]]),
-                alpha=0.3,
-                interpolation="none",
-            )
-    outline(axis, masks)
-    axis.set_title(title, fontsize=7)
+    """Draw a grey picture without axes.
+
+    Args:
+        axis: Axes to draw on.
+        picture: (H, W) grey values from 0.
+        windowed: Grey values of any shape that set the brightest grey; None for those of the
+            picture.
+    """
+    values = picture if windowed is None else windowed
+    # An image without any signal has no range to show.
+    brightest = max(1e-6, float(np.quantile(values, _BRIGHTEST)))
+    axis.imshow(picture, cmap="gray", vmin=0, vmax=brightest)
     axis.axis("off")
 
 
+def overlay(
+    axis: Axes,
+    picture: NDArray[np.floating],
+    masks: Mapping[str, NDArray[np.bool_]],
+    title: str = "",
+) -> None:
+    """Draw a grey picture with outlined, half transparent structures.
+
+    Args:
+        axis: Axes to draw on.
+        picture: (H, W) grey values from 0.
+        masks: Structure to its mask (H, W).
+        title: Text above the picture.
+    """
+    show_grey(axis, picture)
+    for name, mask in masks.items():
+        if mask.any():
+            area = np.ma.masked_where(~mask, np.ones_like(mask, dtype=float))
+            axis.imshow(area, cmap=ListedColormap([COLORS[name]]), alpha=0.3, interpolation="none")
+    outline(axis, masks)
+    axis.set_title(title, fontsize=7)
+
+
 def outline(axis: Axes, masks: Mapping[str, NDArray[np.bool_]]) -> None:
-    """Draw the contours of structures (H, W)."""
+    """Draw the contours of structures, given as name to mask (H, W)."""
     for name, mask in masks.items():
         if mask.any():
             axis.contour(mask, levels=[0.5], colors=COLORS[name], linewidths=0.9)
-
-
-def mask_panel(
-    asked: Sequence[tuple[Batch, Sequence[Answer]]], path: Path, columns: int = 8
-) -> None:
-    """Predicted above true structures on the middle slice of the asked frames, one column for each study and frame.
-
-    Args:
-        asked: Batches with the answers to them.
-        path: Where the picture goes; nothing is written when no answer is about a mask.
-        columns: Most columns.
-    """
-    found: dict[tuple[int, int, int], dict[str, Answer]] = {}
-    for number, (batch, answers) in enumerate(asked):
-        for row, answer in enumerate(answers):
-            target = answer.instruction.region
-            if target is None or target.as_box or answer.truth_mask is None:
-                continue
-            for index in range(len(target.frames)):
-                found.setdefault((number, int(batch.owners[row]), index), {})[target.structure] = (
-                    answer
-                )
-    shown = list(found.items())[:columns]
-    if not shown:
-        return
-    figure = Figure(figsize=(1.9 * len(shown), 4.2))
-    axes = figure.subplots(2, len(shown), squeeze=False)
-    for column, ((number, owner, index), structures) in enumerate(shown):
-        first = next(iter(structures.values()))
-        target = first.instruction.region
-        assert target is not None
-        assert first.truth_mask is not None
-        middle = first.truth_mask.shape[0] // 2
-        picture = _picture(asked[number][0], owner, target.sequence)[middle, target.frames[index]]
-        said = {name: a.mask[middle, index] for name, a in structures.items() if a.mask is not None}
-        truth = {name: _truth(a)[middle, index] for name, a in structures.items()}
-        phase = (target.phases[index] or "").upper()
-        overlay(axes[0, column], picture, said, f"{first.instruction.study_id} {phase}")
-        overlay(axes[1, column], picture, truth, "truth")
-    save(figure, path)
-
-
-def _truth(answer: Answer) -> NDArray[np.bool_]:
-    target = answer.instruction.region
-    assert target is not None
-    assert answer.truth_mask is not None
-    return np.isin(answer.truth_mask, target.values) & (answer.truth_mask != NOT_ANNOTATED)
-
-
-def _picture(batch: Batch, owner: int, sequence: str) -> NDArray[np.floating]:
-    for stack in batch.media.get(sequence, []):
-        where = (stack.owners == owner).nonzero()
-        if len(where):
-            return stack.images[int(where[0])][0].float().cpu().numpy()  # (Z, T, H, W)
-    raise KeyError(f"study {owner} of the batch has no {sequence}")

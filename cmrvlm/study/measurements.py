@@ -1,10 +1,9 @@
-"""Measurements of a study: what they are called, their unit, which sequences show them, and which a head reads out."""
+"""Table of measurements: names, units, sequences that show them, and which a head reads out."""
 
 from __future__ import annotations
 
 import math
-import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from cmrvlm.study.vocabulary import CINE
@@ -12,16 +11,16 @@ from cmrvlm.study.vocabulary import CINE
 
 @dataclass(frozen=True)
 class Measurement:
-    """One number that reports state.
+    """A number that reports state.
 
     Attributes:
         en: Name in English reports.
         zh: Name in Chinese reports.
         unit: Unit as written.
-        finding: Finding of `cmrvlm.study.vocabulary.FINDINGS` that judges it.
+        finding: Finding of `cmrvlm.study.vocabulary.FINDINGS` that says whether it is abnormal.
         sequences: Sequences of which any shows it.
-        typical: Centre of its usual values; only scales the regression, no range follows from it.
-        spread: Half width of its usual values; only scales the regression.
+        typical: Centre of the usual values; it only scales the regression and is no normal value.
+        spread: Half width of the usual values; it only scales the regression.
         synonyms: Other names that are read back from texts.
     """
 
@@ -35,7 +34,7 @@ class Measurement:
     synonyms: tuple[str, ...] = ()
 
     def name(self, language: str) -> str:
-        """The name in `language` (`en` or `zh`)."""
+        """Return the name in `language` (`en` or `zh`)."""
         return self.zh if language == "zh" else self.en
 
 
@@ -112,21 +111,18 @@ MEASUREMENTS: dict[str, Measurement] = {
         ("right ventricular end-systolic volume",),
     ),
 }
-FEWEST_SLICES = (
-    3  # of a short-axis stack for a volume: one or two slices do not say how long the ventricle is
-)
+# Least number of short-axis slices for a volume: one or two do not show how long the ventricle is.
+FEWEST_SLICES = 3
 NEEDS_STACK = tuple(name for name in MEASUREMENTS if name.endswith(("_ml", "ef_percent")))
+# End-systolic volume to the end-diastolic volume and the ejection fraction that it follows from.
 DERIVED = {"lvesv_ml": ("lvedv_ml", "lvef_percent"), "rvesv_ml": ("rvedv_ml", "rvef_percent")}
-READ_OUT = tuple(
-    name for name in MEASUREMENTS if name not in DERIVED
-)  # order of the regression's outputs
+# Measurements that a head reads out, in the order of its outputs.
+READ_OUT = tuple(name for name in MEASUREMENTS if name not in DERIVED)
 MACE_RISK = "mace_risk_percent"
-QUOTABLE = (*MEASUREMENTS, MACE_RISK)
-_QUOTE = re.compile("<(" + "|".join(QUOTABLE) + ")>")
 
 
 def with_derived(values: Mapping[str, float]) -> dict[str, float]:
-    """Read-out values with the end-systolic volumes that follow from them: ESV = EDV (1 - EF / 100)."""
+    """Add the end-systolic volumes that follow from read-out values: ESV = EDV (1 - EF / 100)."""
     result = dict(values)
     for name, (volume, fraction) in DERIVED.items():
         if volume in values and fraction in values:
@@ -135,52 +131,7 @@ def with_derived(values: Mapping[str, float]) -> dict[str, float]:
 
 
 def known_numbers(values: Mapping[str, float | None]) -> dict[str, float]:
-    """Return the numbers that are known: tables write unknown ones as NaN, and JSON files as null."""
+    """Return the known numbers: tables write unknown ones as NaN, and JSON files as null."""
     return {
         name: value for name, value in values.items() if value is not None and not math.isnan(value)
     }
-
-
-def quote(name: str) -> str:
-    """The mark that stands in a text for a number that a head reads out."""
-    return f"<{name}>"
-
-
-def has_quotes(text: str) -> bool:
-    """Whether a text has marks for numbers."""
-    return bool(_QUOTE.search(text))
-
-
-def fill_quotes(text: str, values: Mapping[str, float], language: str) -> str:
-    """The text with whole numbers for its marks; a value that is not there is written as unknown."""
-
-    def number(match: re.Match[str]) -> str:
-        value = values.get(match[1])
-        return ("未知" if language == "zh" else "unknown") if value is None else f"{value:.0f}"
-
-    return _QUOTE.sub(number, text)
-
-
-NumberWriter = Callable[[str, float], str]
-
-
-def plain_number(name: str, value: float) -> str:
-    """A measured value as a whole number."""
-    return f"{value:.0f}"
-
-
-def quoted_number(name: str, value: float) -> str:
-    """The mark of a value in place of it."""
-    return quote(name)
-
-
-def numbers_stated(text: str) -> dict[str, float]:
-    """Measurements read back from a text in either language: a name, then a number with its unit in the same clause."""
-    found = {}
-    for name, one in MEASUREMENTS.items():
-        labels = "|".join(re.escape(label) for label in (one.en, one.zh, *one.synonyms))
-        pattern = rf"(?<![A-Za-z])(?:{labels})[^;；。,，\d]{{0,40}}?(-?\d+(?:\.\d+)?)\s*{re.escape(one.unit)}"
-        match = re.search(pattern, text)
-        if match:
-            found[name] = float(match[1])
-    return found

@@ -1,16 +1,17 @@
 """Normal ranges of adult cardiac measurements by sex.
 
-Volumes and ejection fractions: Kawel-Boehm et al., Normal values for cardiovascular magnetic resonance in adults and
-children, JCMR 2015;17:29, bSSFP in adults; the limits are mean +- 2 SD as published. Its 2020 update (JCMR 2020;22:87)
-pools more studies and the 2025 update adds to it; replace the table below to use those, nothing else depends on the
-numbers. The left ventricular limits were checked against quotations of the paper, the right ventricular ones were not.
-Diameters and wall thickness are the conventional upper limits of clinical reading (wall: > 12 mm in men and > 11 mm in
-women); they are cut-offs, not percentiles of a cohort.
+Volumes and ejection fractions: Kawel-Boehm et al., Normal values for cardiovascular magnetic
+resonance in adults and children, JCMR 2015;17:29, bSSFP in adults; the limits are mean +- 2 SD as
+published. Its 2020 update (JCMR 2020;22:87) pools more studies and the 2025 update adds to it;
+replace the table below to use those, nothing else depends on the numbers. The left ventricular
+limits were checked against quotations of the paper, the right ventricular ones were not. Diameters
+and wall thickness are the conventional upper limits of clinical reading (wall: > 12 mm in men and >
+11 mm in women); they are cut-offs, not percentiles of a cohort.
 """
 
 from __future__ import annotations
 
-# measurement: {sex: (lower, upper)}; None is no limit on that side
+# Measurement to sex to lower and upper limit; None where there is no limit.
 NORMAL_RANGES: dict[str, dict[str, tuple[float | None, float | None]]] = {
     "lvedv_ml": {"m": (106.0, 214.0), "f": (86.0, 178.0)},
     "lvesv_ml": {"m": (26.0, 82.0), "f": (22.0, 66.0)},
@@ -28,7 +29,7 @@ _LOWER_IS_ABNORMAL = ("lvef_percent", "rvef_percent")
 
 
 def outside_normal(measurement: str, value: float, sex: str) -> bool:
-    """Whether a value is abnormal: too low for ejection fractions, too high for everything else.
+    """Return whether a value is abnormal: too low for ejection fractions, else too high.
 
     Raises:
         KeyError: No range is known for the measurement or sex.

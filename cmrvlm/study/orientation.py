@@ -1,13 +1,14 @@
-"""One layout of rows, columns and slices for every series, whatever order a file stores them in, and the way back.
+"""The one layout of rows, columns and slices that every series is brought to, and the inverse.
 
-The same heart is stored in many orders: scanners, converters and viewers transpose and reverse axes and change the
-affine to match. Images are brought to one layout by their affine when they are read, and what is written about them is
-brought back. Only whole axes are moved, so no grey value changes.
+The same heart is stored in many orders: scanners, converters and viewers transpose and reverse axes
+and change the affine to match. Images are brought to one layout by their affine when they are read,
+and masks that are written for them are brought back to the order of their file. Only whole axes are
+moved, so no grey value changes.
 """
 
 from __future__ import annotations
 
-import itertools
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -16,21 +17,27 @@ from nibabel.orientations import apply_orientation, inv_ornt_aff
 from numpy.typing import NDArray
 
 from cmrvlm.study.study import Series, Study
+from cmrvlm.study.vocabulary import LEVELS
 
-# Directions in a heart in its usual place, in RAS axes: the apex points to the left, forward and down, and the lateral
-# wall lies to the left of the septum and behind it.
+# Directions in a heart in its usual place, in RAS axes: the apex points to the left, forward and
+# down, and the lateral wall lies to the left of the septum and behind it.
 BASE_TO_APEX_RAS = np.array([-0.66, 0.55, -0.51])
 SEPTUM_TO_LATERAL_RAS = np.array([-0.6, -0.78, -0.05])
-# As a run's `preprocessing.json` states it.
-LAYOUT = "slices base to apex; columns septum to lateral wall; rows anterior to inferior, in lax_4ch apex to base"
+# As `preprocessing.json` of a run states it.
+LAYOUT = (
+    "slices base to apex; columns septum to lateral wall; "
+    "rows anterior to inferior, in lax_4ch apex to base"
+)
+# Cosine with a world axis from which an axis counts as lying along it.
 _ALONG_WORLD_AXIS = 0.999
+# Times the next smaller spacing from which an axis counts as that of the slices.
 _CLEARLY_THICKER = 1.05
 
 Orientation = NDArray[np.float64]
 
 
 def _directions(sequence: str) -> NDArray[np.float64]:
-    """Rows: the wanted directions of columns, rows and slices of a sequence, unit vectors in RAS."""
+    """Return RAS unit vectors (3, 3) along the layout's columns, rows and slices, one a row."""
     apex = BASE_TO_APEX_RAS / np.linalg.norm(BASE_TO_APEX_RAS)
     lateral = SEPTUM_TO_LATERAL_RAS - apex * (SEPTUM_TO_LATERAL_RAS @ apex)
     lateral /= np.linalg.norm(lateral)
@@ -43,7 +50,8 @@ def _directions(sequence: str) -> NDArray[np.float64]:
 def is_oriented(affine: NDArray[np.float64]) -> bool:
     """Return whether an affine has a scanner's orientation.
 
-    It was lost where all axes lie along world axes, as in ACDC: no heart lies so that its planes do.
+    Where all axes lie along world axes, as in ACDC, the orientation was lost: planes of a heart
+    never do.
 
     Args:
         affine: (4, 4), voxel index to RAS in mm.
@@ -52,9 +60,26 @@ def is_oriented(affine: NDArray[np.float64]) -> bool:
     return bool(units.max(axis=0).min() < _ALONG_WORLD_AXIS)
 
 
+def points_to_apex(direction_ras: NDArray[np.float64]) -> bool:
+    """Return whether a direction (3,) in RAS axes points from base to apex."""
+    return bool(direction_ras @ BASE_TO_APEX_RAS >= 0)
+
+
 def runs_to_apex(affine: NDArray[np.float64]) -> bool | None:
-    """Return whether the third axis of an affine (4, 4) points from base to apex; None where it has no orientation."""
-    return bool(affine[:3, 2] @ BASE_TO_APEX_RAS >= 0) if is_oriented(affine) else None
+    """Return whether slices of an affine (4, 4) go from base to apex; None without orientation."""
+    return points_to_apex(affine[:3, 2]) if is_oriented(affine) else None
+
+
+def levels_run_to_apex(levels: Sequence[str | None]) -> bool | None:
+    """Return whether the levels of slices go from base to apex; None where they do not differ.
+
+    Args:
+        levels: `basal`, `mid`, `apical` or None for each slice.
+    """
+    known = [LEVELS.index(level) for level in levels if level is not None]
+    if not known or known[0] == known[-1]:
+        return None
+    return known[0] < known[-1]
 
 
 def orientation_of(
@@ -68,37 +93,47 @@ def orientation_of(
         sequence: `sax`, `lax_4ch` or `lge`.
 
     Returns:
-        (3, 2) as in `nibabel.orientations`: new place of each stored axis, and -1 where it is reversed. None where the
-        affine has no orientation, so that the volume stays as it is stored.
+        (3, 2) as in `nibabel.orientations`: new position of each stored axis, and -1 where it is
+        reversed. None where the affine has no orientation, so that the volume stays as it is
+        stored.
     """
-    lengths = np.linalg.norm(affine[:3, :3], axis=0)
-    stored = (affine[:3, :3] / lengths).T  # (3, 3), a stored axis in each row
-    wanted = _directions(sequence)
     if not is_oriented(affine):
         return None
-    slices = _slice_axis(shape, lengths, stored @ wanted[2])
-    in_plane = [axis for axis in range(3) if axis != slices]
-    agreement = stored @ wanted.T  # (stored axis, wanted direction)
-    columns, rows = max(
-        itertools.permutations(in_plane),
-        key=lambda one: float(abs(agreement[one[0], 0]) + abs(agreement[one[1], 1])),
-    )
+    lengths = np.linalg.norm(affine[:3, :3], axis=0)
+    stored = (affine[:3, :3] / lengths).T  # (3, 3), a stored axis in each row
+    layout = _directions(sequence)
+    agreement = stored @ layout.T  # (stored axis, axis of the layout)
+
+    slices = _slice_axis(shape, lengths, stored @ layout[2])
+    columns, rows = (axis for axis in range(3) if axis != slices)
+    as_stored = abs(agreement[columns, 0]) + abs(agreement[rows, 1])
+    swapped = abs(agreement[rows, 0]) + abs(agreement[columns, 1])
+    if swapped > as_stored:
+        columns, rows = rows, columns
+
     orientation = np.zeros((3, 2))
-    for place, axis in enumerate((columns, rows, slices)):
-        orientation[axis] = place, -1.0 if agreement[axis, place] < 0 else 1.0
+    for position, axis in enumerate((columns, rows, slices)):
+        sign = -1.0 if agreement[axis, position] < 0 else 1.0
+        orientation[axis] = position, sign
     return orientation
 
 
 def _slice_axis(
     shape: tuple[int, int, int], lengths: NDArray[np.float64], along: NDArray[np.float64]
 ) -> int:
-    """The axis of length one, else that with the widest steps, else that nearest to the wanted direction."""
+    """Return the stored axis of the slices: of one voxel, else coarsest, else as the layout's.
+
+    Args:
+        shape: Voxels along the stored axes.
+        lengths: (3,) spacing along the stored axes in mm.
+        along: (3,) cosine of each stored axis with the layout's direction of slices.
+    """
     single = [axis for axis in range(3) if shape[axis] == 1]
     if len(single) == 1:
         return single[0]
-    thick = np.argsort(lengths)
-    if lengths[thick[2]] > _CLEARLY_THICKER * lengths[thick[1]]:
-        return int(thick[2])
+    finest_first = np.argsort(lengths)
+    if lengths[finest_first[2]] > _CLEARLY_THICKER * lengths[finest_first[1]]:
+        return int(finest_first[2])
     return int(np.abs(along).argmax())
 
 
@@ -120,9 +155,8 @@ def to_layout(
     if orientation is None:
         return image, affine
     moved = apply_orientation(image.transpose(3, 2, 0, 1), orientation)  # (x, y, z, t)
-    return np.ascontiguousarray(moved.transpose(2, 3, 1, 0)), affine @ inv_ornt_aff(
-        orientation, shape
-    )
+    moved_affine = affine @ inv_ornt_aff(orientation, shape)
+    return np.ascontiguousarray(moved.transpose(2, 3, 1, 0)), moved_affine  # (Z, T, H, W)
 
 
 def from_layout(
@@ -143,51 +177,53 @@ def from_layout(
     orientation = orientation_of(affine, shape, sequence)
     if orientation is None:
         return volume
-    back = np.zeros_like(orientation)
-    for axis, (place, sign) in enumerate(orientation):
-        back[int(place)] = axis, sign
-    return np.asarray(apply_orientation(volume, back))
+    inverse = np.zeros_like(orientation)
+    for axis, (position, sign) in enumerate(orientation):
+        inverse[int(position)] = axis, sign
+    return np.asarray(apply_orientation(volume, inverse))
 
 
 def reverses_slices(affine: NDArray[np.float64], sequence: str) -> bool:
-    """Return whether slices that lie along the third stored axis are reversed by `to_layout`."""
+    """Return whether `to_layout` reverses slices along the third axis of an affine (4, 4)."""
     return is_oriented(affine) and float(affine[:3, 2] @ _directions(sequence)[2]) < 0
 
 
 def flip_slices(series: Series) -> Series:
-    """Return the series with its slices, mask and levels in reverse order and the affine that belongs to it."""
+    """Return the series with its slices in reverse order and the affine that belongs to it."""
     affine = series.affine.copy()
+    # The last slice becomes the first, so the origin moves to it.
     affine[:3, 3] += affine[:3, 2] * (series.image.shape[0] - 1)
     affine[:3, 2] *= -1
-    mask = None if series.mask is None else np.ascontiguousarray(series.mask[::-1])
-    image = np.ascontiguousarray(series.image[::-1])
-    places = reversed_places(series.slice_places_mm)
     return replace(
         series,
-        image=image,
+        image=np.ascontiguousarray(series.image[::-1]),
         affine=affine,
-        mask=mask,
+        mask=None if series.mask is None else np.ascontiguousarray(series.mask[::-1]),
         levels=series.levels[::-1],
-        slice_places_mm=places,
+        slice_places_mm=reversed_places(series.slice_places_mm),
     )
 
 
 def reversed_places(places: tuple[float, ...] | None) -> tuple[float, ...] | None:
-    """Return places of slices along the stack in mm, ascending, counted from its other end."""
+    """Return positions of slices along the stack in mm, ascending, measured from its other end."""
     if places is None:
         return None
     return tuple(places[-1] - place for place in reversed(places))
 
 
 def study_to_layout(study: Study) -> Study:
-    """Return a study whose series, stored slice by slice, are in the one layout; labels and masks go with them."""
-    return study.with_series(
-        {name: _series_to_layout(one, name) for name, one in study.series.items()}
-    )
+    """Return a study whose series, stored slice by slice, are in the one layout."""
+    moved = {name: _series_to_layout(series, name) for name, series in study.series.items()}
+    return study.with_series(moved)
 
 
 def _series_to_layout(series: Series, sequence: str) -> Series:
-    turned = flip_slices(series) if reverses_slices(series.affine, sequence) else series
-    image, affine = to_layout(turned.image, turned.affine, sequence)
-    mask = None if turned.mask is None else to_layout(turned.mask, turned.affine, sequence)[0]
-    return replace(turned, image=image, affine=affine, mask=mask)
+    """Return a series, stored slice by slice, in the one layout."""
+    if reverses_slices(series.affine, sequence):
+        # Levels and positions of slices turn with them, which `to_layout` alone would not do.
+        series = flip_slices(series)
+    image, affine = to_layout(series.image, series.affine, sequence)
+    mask = None
+    if series.mask is not None:
+        mask, _ = to_layout(series.mask, series.affine, sequence)
+    return replace(series, image=image, affine=affine, mask=mask)

@@ -1,4 +1,4 @@
-"""A study and its series: the one shape that images and labels have everywhere in the project."""
+"""Study and series: the form of images and labels everywhere in the project."""
 
 from __future__ import annotations
 
@@ -10,30 +10,33 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cmrvlm.errors import CmrvlmError
-from cmrvlm.study.vocabulary import STRUCTURES
+from cmrvlm.study.vocabulary import NOT_ANNOTATED, STRUCTURES
 
-MOST_OPTIONS = 8  # letters A to H
+# Options of a question are named by the letters A to H.
+MOST_OPTIONS = 8
 FloatArray = NDArray[np.floating]
 MaskArray = NDArray[np.uint8]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Series:
-    """One image series.
+    """An image series with its geometry and, where known, its masks.
 
     Attributes:
         image: Grey values, axes (Z, T, H, W); one slice is Z=1, no time is T=1.
-        affine: (4, 4), maps voxel index (w, h, z, 1) to RAS world coordinates in mm, as a NIfTI affine does for
-            an array with axes (x, y, z) = (w, h, z).
+        affine: (4, 4), maps voxel index (w, h, z, 1) to RAS world coordinates in mm, as a NIfTI
+            affine does for an array with axes (x, y, z) = (w, h, z).
         frame_times_ms: Time of each of the T frames after the trigger in ms; None when unknown.
-        mask: Canonical structure values (`cmrvlm.study.vocabulary.STRUCTURES`, 255 not annotated) on the same grid, or
-            None.
+        mask: Canonical structure values (`cmrvlm.study.vocabulary.STRUCTURES`, 255 not annotated)
+            on the same grid; None without a mask.
         phases: Frame index of `ed` and `es` where known.
         levels: `basal`, `mid`, `apical` or None for each of the Z slices; empty when unknown.
-        slice_places_mm: Place of each of the Z slices along the stack, ascending, where they are not equally far
-            apart; None where they are. The affine then holds their mean distance.
-        drawn: Structures that were looked for when the mask was drawn: one that it does not show is absent. Others may
-            be there all the same.
+        slice_places_mm: Position of each of the Z slices along the stack, ascending, where they are
+            not equally spaced; the affine then holds their mean distance. None where they are
+            equally spaced.
+        drawn: Structures that were looked for when the mask was drawn: one that the mask does not
+            show is absent from the heart. Structures that are not listed may be there although the
+            mask does not show them.
     """
 
     image: FloatArray
@@ -46,6 +49,24 @@ class Series:
     drawn: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        self._check_arrays()
+        self._check_slices_and_frames()
+        unknown = set(self.drawn) - set(STRUCTURES)
+        if unknown:
+            raise CmrvlmError(
+                f"unknown structures {sorted(unknown)}",
+                field="drawn",
+                remedy=f"Known: {', '.join(STRUCTURES)}.",
+            )
+        frames = self.image.shape[1]
+        for phase, frame in self.phases.items():
+            if not 0 <= frame < frames:
+                raise CmrvlmError(
+                    f"phase {phase} is frame {frame}, the series has {frames}", field="phases"
+                )
+
+    def _check_arrays(self) -> None:
+        """Refuse arrays whose shapes do not fit, and numbers that are not finite."""
         if self.image.ndim != 4:
             raise CmrvlmError(
                 f"image has {self.image.ndim} axes, (Z, T, H, W) are needed", field="image"
@@ -58,50 +79,38 @@ class Series:
             raise CmrvlmError(
                 f"affine has shape {self.affine.shape}, (4, 4) is needed", field="affine"
             )
-        for field_name, numbers in (
-            ("affine", self.affine),
-            ("frame_times_ms", self.frame_times_ms),
-            ("slice_places_mm", self.slice_places_mm),
-        ):
-            if numbers is not None and not np.isfinite(np.asarray(numbers, dtype=np.float64)).all():
+        for name in ("affine", "frame_times_ms", "slice_places_mm"):
+            numbers = getattr(self, name)
+            if numbers is None:
+                continue
+            if not np.isfinite(np.asarray(numbers, dtype=np.float64)).all():
                 raise CmrvlmError(
-                    "a number in it is not finite",
-                    field=field_name,
-                    remedy="Give numbers, or null.",
+                    "a number in it is not finite", field=name, remedy="Give numbers, or null."
                 )
-        if self.levels and len(self.levels) != self.image.shape[0]:
-            raise CmrvlmError(
-                f"{len(self.levels)} levels for {self.image.shape[0]} slices", field="levels"
-            )
+
+    def _check_slices_and_frames(self) -> None:
+        """Refuse levels, times and positions that do not fit the slices and frames."""
+        slices = self.image.shape[0]
+        frames = self.image.shape[1]
         times = self.frame_times_ms
-        if times is not None and len(times) != self.image.shape[1]:
+        places = self.slice_places_mm
+        if self.levels and len(self.levels) != slices:
+            raise CmrvlmError(f"{len(self.levels)} levels for {slices} slices", field="levels")
+        if times is not None and len(times) != frames:
             raise CmrvlmError(
-                f"{len(times)} times for {self.image.shape[1]} frames",
+                f"{len(times)} times for {frames} frames",
                 field="frame_times_ms",
                 remedy="Give one for each frame, or null.",
             )
-        places = self.slice_places_mm
-        if places is not None and (
-            len(places) != self.image.shape[0] or list(places) != sorted(set(places))
-        ):
+        if places is None:
+            return
+        ascending = list(places) == sorted(set(places))
+        if len(places) != slices or not ascending:
             raise CmrvlmError(
-                f"{len(places)} places for {self.image.shape[0]} slices, or not ascending",
+                f"{len(places)} places for {slices} slices, or not ascending",
                 field="slice_places_mm",
                 remedy="Give one for each slice.",
             )
-        unknown = set(self.drawn) - set(STRUCTURES)
-        if unknown:
-            raise CmrvlmError(
-                f"unknown structures {sorted(unknown)}",
-                field="drawn",
-                remedy=f"Known: {', '.join(STRUCTURES)}.",
-            )
-        for phase, frame in self.phases.items():
-            if not 0 <= frame < self.image.shape[1]:
-                raise CmrvlmError(
-                    f"phase {phase} is frame {frame}, the series has {self.image.shape[1]}",
-                    field="phases",
-                )
 
     @property
     def spacing_mm(self) -> tuple[float, float, float]:
@@ -116,9 +125,10 @@ class Series:
 
     @property
     def slice_volumes_ml(self) -> NDArray[np.float64]:
-        """(Z,) volume of a voxel of each slice in ml.
+        """Volume of a voxel in each slice in ml, (Z,).
 
-        A slice reaches half way to its neighbours, the first and the last as far outwards as inwards.
+        A slice reaches half way to its neighbours; the first and the last reach as far outwards as
+        inwards.
         """
         count = self.image.shape[0]
         if self.slice_places_mm is None or count < 2:
@@ -128,19 +138,18 @@ class Series:
         return np.asarray(heights_mm * self.voxel_volume_ml / self.spacing_mm[0])
 
     def known_frames(self) -> tuple[int, ...]:
-        """Frames in which at least one voxel is annotated (not 255), if only as background."""
+        """Return the frames with at least one annotated voxel, if only of background."""
         if self.mask is None:
             return ()
-        return tuple(int(t) for t in np.flatnonzero((self.mask != 255).any(axis=(0, 2, 3))))
+        annotated = (self.mask != NOT_ANNOTATED).any(axis=(0, 2, 3))  # (T,)
+        return tuple(np.flatnonzero(annotated).tolist())
 
     def annotated_frames(self) -> tuple[int, ...]:
-        """Frames in which at least one voxel is annotated (not 255) and at least one is foreground."""
+        """Return the frames in which at least one voxel is annotated as a structure."""
         if self.mask is None:
             return ()
-        known = self.mask != 255
-        return tuple(
-            int(t) for t in range(self.mask.shape[1]) if np.any(known[:, t] & (self.mask[:, t] > 0))
-        )
+        structure = (self.mask != NOT_ANNOTATED) & (self.mask > 0)  # (Z, T, H, W)
+        return tuple(np.flatnonzero(structure.any(axis=(0, 2, 3))).tolist())
 
 
 @dataclass(frozen=True)
@@ -150,10 +159,10 @@ class UserQuestion:
     Attributes:
         category: `structure`, `function`, `lge` or `other`.
         language: `en` or `zh`.
-        prompt: The question.
-        answer: The right answer; with options it is one of them.
+        prompt: Text of the question.
+        answer: Right answer; for a closed question one of the options.
         options: Choices of a closed question; empty for an open one.
-        sequences: Sequences that must be shown for it to be asked; empty when any will do.
+        sequences: Sequences that must be shown for it to be asked; empty when any is enough.
     """
 
     category: str
@@ -180,19 +189,20 @@ class UserQuestion:
 
 @dataclass(frozen=True)
 class StudyLabels:
-    """What is known about a study beside its images. A value that is absent or None is unknown, never normal.
+    """Labels of a study. A value that is absent or None is unknown, never normal.
 
     Attributes:
         diseases: Codes from `cmrvlm.study.vocabulary.DISEASES`; None when unknown.
-        findings: Code from `cmrvlm.study.vocabulary.FINDINGS` to abnormal (True), normal (False) or not stated (None).
+        findings: Code from `cmrvlm.study.vocabulary.FINDINGS` to abnormal (True), normal (False) or
+            not stated (None).
         measurements: Name with unit (`lvedv_ml`, `lvef_percent`, ...) to value.
-        patterns: Named descriptions in codes, for example `lge_pattern: subendocardial`.
+        patterns: Descriptions as codes, for example `lge_pattern: subendocardial`.
         report: Language to section to text.
         captions: Language to sequence to text.
         boxes_mm: Structure to (min corner, max corner) in world mm at ED: x0, y0, z0, x1, y1, z1.
         demographics: `age_years`, `sex` (`m`, `f`), `height_cm`, `weight_kg` where known.
-        follow_up: `months` of follow-up and `event` (1 a major adverse cardiac event at its end, 0 none); empty when
-            unknown.
+        follow_up: `months` of follow-up and `event` (1 a major adverse cardiac event at its end, 0
+            none); empty when unknown.
         questions: Questions that come with the data.
     """
 
@@ -220,13 +230,13 @@ class StudyLabels:
 
 @dataclass(frozen=True)
 class Study:
-    """One patient visit: up to three series, keyed by sequence. An absent sequence is absent from the mapping.
+    """A patient visit: up to three series by sequence. Absent sequences are not in the mapping.
 
     Attributes:
         study_id: Unique id of the visit.
         patient_id: Id of the patient; splits never divide it.
         series: Sequence name (`sax`, `lax_4ch`, `lge`) to series.
-        labels: What is known beside the images.
+        labels: Labels, as far as they are known.
         synthetic: True for phantoms, so that every table and figure can say so.
     """
 
@@ -237,21 +247,21 @@ class Study:
     synthetic: bool = False
 
     def with_series(self, series: Mapping[str, Series]) -> Study:
-        """The same study with other series."""
+        """Return the same study with other series."""
         return replace(self, series=dict(series))
 
 
 def check_images(study: Study) -> None:
-    """Refuse images that hold no picture.
+    """Refuse images that show nothing.
 
     Raises:
-        CmrvlmError: An image has NaN or infinity in it, or the same grey value everywhere; study and series are named.
+        CmrvlmError: An image has NaN or infinity in it, or the same grey value everywhere; study
+            and series are named.
     """
     for name, series in study.series.items():
-        low, high = (
-            float(series.image.min()),
-            float(series.image.max()),
-        )  # NaN and infinity come through both
+        # NaN and infinity anywhere in the image show in its minimum or maximum.
+        low = float(series.image.min())
+        high = float(series.image.max())
         if not (math.isfinite(low) and math.isfinite(high)):
             raise CmrvlmError(
                 f"the image of study {study.study_id} holds NaN or infinity",

@@ -1,25 +1,22 @@
-"""Canonical names and ids: sequences, structures, phases, levels, diseases, findings, in both languages."""
+"""Names of sequences, structures, phases, levels, diseases and findings in both languages."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
+from cmrvlm.study.structures import STRUCTURE_TABLE
+
 LANGUAGES = ("en", "zh")
 SEQUENCES = ("sax", "lax_4ch", "lge")
-CINE = ("sax", "lax_4ch")  # of these, those with frames
+# Sequences with frames over the cardiac cycle.
+CINE = ("sax", "lax_4ch")
 PHASES = ("ed", "es")
 LEVELS = ("basal", "mid", "apical")
 REPORT_SECTIONS = ("structure", "function", "lge", "other", "impression")
 
-STRUCTURES = {
-    "background": 0,
-    "lv": 1,
-    "myo": 2,
-    "rv": 3,
-    "scar": 4,
-    "no_reflow": 5,
-    "la": 6,
-    "ra": 7,
+# Structure to its value in masks.
+STRUCTURES = {"background": 0} | {
+    name: structure.value for name, structure in STRUCTURE_TABLE.items()
 }
 NOT_ANNOTATED = 255
 
@@ -32,7 +29,8 @@ class Term:
         code: The name used in code, configs and files.
         en: English name.
         zh: Chinese name.
-        synonyms: Other names, either language, that mean the same; read by answer parsing and leak checks.
+        synonyms: Other names, either language, that mean the same; read by answer parsing and leak
+            checks.
     """
 
     code: str
@@ -41,11 +39,12 @@ class Term:
     synonyms: tuple[str, ...] = ()
 
     def name(self, language: str) -> str:
-        """The name in `language` (`en` or `zh`)."""
+        """Return the name in `language` (`en` or `zh`)."""
         return self.zh if language == "zh" else self.en
 
 
 def _table(*terms: Term) -> dict[str, Term]:
+    """Return a table of terms by code."""
     return {term.code: term for term in terms}
 
 
@@ -69,70 +68,7 @@ LEVEL_TERMS = _table(
     Term("apical", "apical", "心尖部", ("apex",)),
 )
 STRUCTURE_TERMS = _table(
-    Term(
-        "lv",
-        "left ventricular blood pool",
-        "左心室腔",
-        (
-            "left ventricular cavity",
-            "LV cavity",
-            "LV blood pool",
-            "blood pool",
-            "left ventricle",
-            "LV",
-            "左心室血池",
-            "血池",
-            "左室腔",
-            "左心室",
-            "左室",
-        ),
-    ),
-    Term(
-        "myo",
-        "left ventricular myocardium",
-        "左心室心肌",
-        (
-            "LV myocardium",
-            "LV wall",
-            "left ventricular wall",
-            "myocardium",
-            "左心室壁",
-            "左室心肌",
-            "左室壁",
-            "心肌",
-        ),
-    ),
-    Term(
-        "rv",
-        "right ventricular cavity",
-        "右心室腔",
-        (
-            "right ventricle",
-            "RV",
-            "RV cavity",
-            "right ventricular blood pool",
-            "RV blood pool",
-            "右心室",
-            "右心室血池",
-            "右室腔",
-            "右室血池",
-            "右室",
-        ),
-    ),
-    Term(
-        "scar",
-        "myocardial scar",
-        "心肌瘢痕",
-        ("scar", "infarct scar", "LV scar", "瘢痕", "梗死瘢痕"),
-    ),
-    Term(
-        "no_reflow",
-        "no-reflow zone",
-        "无复流区",
-        ("no-reflow", "microvascular obstruction", "MVO", "微血管阻塞", "微循环阻塞"),
-    ),
-    Term("la", "left atrium", "左心房", ("LA", "left atrial cavity", "左房")),
-    Term("ra", "right atrium", "右心房", ("RA", "right atrial cavity", "右房")),
+    *(Term(one.name, one.en, one.zh, one.synonyms) for one in STRUCTURE_TABLE.values())
 )
 DISEASES = _table(
     Term("DCM", "dilated cardiomyopathy", "扩张型心肌病", ("DCM",)),
@@ -177,7 +113,7 @@ FINDINGS = _table(
     Term("pericardial_effusion", "pericardial effusion", "心包积液"),
     Term("pleural_effusion", "pleural effusion", "胸腔积液"),
 )
-# Sequences of which any shows the finding; it is only asked about when one of them is shown.
+# Finding to the sequences that show it; it is only asked about when one of them is shown.
 FINDING_SEQUENCES: dict[str, tuple[str, ...]] = {
     "lvedd": CINE,
     "la_diameter": ("lax_4ch",),
@@ -220,14 +156,14 @@ MOTION_PATTERNS = _table(
     Term("apical_ballooning", "apical ballooning", "心尖部球形扩张"),
     Term("dyssynchrony", "septal dyssynchrony", "室间隔运动不同步"),
 )
-EF_GRADES = (
-    _table(  # grades of Lang et al., JASE 2015;28:1-39, without their sex difference of two points
-        Term("normal", "normal ejection fraction", "射血分数正常"),
-        Term("mild", "mildly reduced ejection fraction", "射血分数轻度减低"),
-        Term("moderate", "moderately reduced ejection fraction", "射血分数中度减低"),
-        Term("severe", "severely reduced ejection fraction", "射血分数重度减低"),
-    )
+# Grades of Lang et al., JASE 2015;28:1-39, without their sex difference of two points.
+EF_GRADES = _table(
+    Term("normal", "normal ejection fraction", "射血分数正常"),
+    Term("mild", "mildly reduced ejection fraction", "射血分数轻度减低"),
+    Term("moderate", "moderately reduced ejection fraction", "射血分数中度减低"),
+    Term("severe", "severely reduced ejection fraction", "射血分数重度减低"),
 )
+# Lowest ejection fraction of each grade.
 EF_GRADE_LIMITS_PERCENT = {"normal": 52.0, "mild": 41.0, "moderate": 30.0, "severe": float("-inf")}
 OTHER_PATTERNS = _table(
     Term("mass", "intracardiac mass", "心腔内占位"),

@@ -11,7 +11,8 @@ from cmrvlm.instructions.question import whole_views
 from cmrvlm.instructions.read_outs import SURVIVAL_EDGES_MONTHS, risk_of
 from cmrvlm.metrics.statistic import Statistic
 from cmrvlm.metrics.survival import Concordance, brier_at
-from cmrvlm.study.measurements import MACE_RISK, quote
+from cmrvlm.reports.numbers import quote
+from cmrvlm.study.measurements import MACE_RISK
 from cmrvlm.study.study import Study
 from cmrvlm.tasks.base import Case, Task
 

@@ -8,7 +8,8 @@ from cmrvlm.instructions.answer import AnswerWithTruth
 from cmrvlm.instructions.question import whole_views
 from cmrvlm.metrics.agreement import agreement_scores
 from cmrvlm.metrics.statistic import Among, Statistic
-from cmrvlm.study.measurements import MEASUREMENTS, numbers_stated, quote
+from cmrvlm.reports.numbers import numbers_stated, quote
+from cmrvlm.study.measurements import MEASUREMENTS
 from cmrvlm.study.study import Study
 from cmrvlm.study.vocabulary import Term
 from cmrvlm.tasks.base import Case, Task

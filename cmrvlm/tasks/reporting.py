@@ -11,6 +11,7 @@ from cmrvlm.metrics.classification import closed_scores_of, multi_label_scores
 from cmrvlm.metrics.statistic import Statistic
 from cmrvlm.metrics.text import finding_scores, overlap_scores, report_scores
 from cmrvlm.reports.findings import findings_stated
+from cmrvlm.reports.numbers import numbers_stated, quoted_number
 from cmrvlm.reports.reader import terms_named
 from cmrvlm.reports.writer import (
     headings,
@@ -19,7 +20,7 @@ from cmrvlm.reports.writer import (
     write_captions,
     write_report,
 )
-from cmrvlm.study.measurements import MEASUREMENTS, numbers_stated, quoted_number
+from cmrvlm.study.measurements import MEASUREMENTS
 from cmrvlm.study.study import Study, StudyLabels
 from cmrvlm.study.vocabulary import DISEASES, FINDING_SEQUENCES, LANGUAGES, REPORT_SECTIONS
 from cmrvlm.tasks.base import Case, Task

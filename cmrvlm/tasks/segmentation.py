@@ -16,32 +16,10 @@ from cmrvlm.instructions.question import Question, Region, whole_views
 from cmrvlm.instructions.tokens import DETECT, SEGMENT
 from cmrvlm.metrics.segmentation import box_scores, mask_scores
 from cmrvlm.metrics.statistic import Statistic
+from cmrvlm.study.structures import STRUCTURE_TABLE, STRUCTURE_VALUES
 from cmrvlm.study.study import Study
-from cmrvlm.study.vocabulary import SEQUENCE_TERMS, STRUCTURE_TERMS, STRUCTURES
+from cmrvlm.study.vocabulary import SEQUENCE_TERMS, STRUCTURE_TERMS
 from cmrvlm.tasks.base import Case, Task
-
-# What counts as the structure: the myocardium includes its scar, and the scar its core without reflow.
-STRUCTURE_VALUES = {
-    "lv": (STRUCTURES["lv"],),
-    "myo": (STRUCTURES["myo"], STRUCTURES["scar"], STRUCTURES["no_reflow"]),
-    "rv": (STRUCTURES["rv"],),
-    "scar": (STRUCTURES["scar"], STRUCTURES["no_reflow"]),
-    "no_reflow": (STRUCTURES["no_reflow"],),
-    "la": (STRUCTURES["la"],),
-    "ra": (STRUCTURES["ra"],),
-}
-# Where each is asked for.
-SHOWN_BY = {
-    "lv": "sax",
-    "myo": "sax",
-    "rv": "sax",
-    "scar": "lge",
-    "no_reflow": "lge",
-    "la": "lax_4ch",
-    "ra": "lax_4ch",
-}
-MAY_BE_ABSENT = ("scar", "no_reflow")
-
 
 _ABSENT = {"en": "There is no {name}.", "zh": "未见{name}。"}
 
@@ -52,11 +30,11 @@ def check_structure(structure: str, field: str) -> None:
     Raises:
         CmrvlmError: It is unknown; the known ones are named.
     """
-    if structure not in STRUCTURE_VALUES:
+    if structure not in STRUCTURE_TABLE:
         raise CmrvlmError(
             f"unknown structure '{structure}'",
             field=field,
-            remedy=f"Known: {', '.join(STRUCTURE_VALUES)}.",
+            remedy=f"Known: {', '.join(STRUCTURE_TABLE)}.",
         )
 
 
@@ -71,7 +49,7 @@ class SegmentTask(Task):
     Questions name the structure in the words that people use; the answer has one name for each.
 
     Args:
-        structure: `lv`, `myo`, `rv`, `scar`, `no_reflow`, `la` or `ra`.
+        structure: Name from `cmrvlm.study.structures.STRUCTURE_TABLE`, such as `lv`.
         sequence: Series to segment; None for the one that the structure is usually drawn on. For
             another one the question says which, and the task has its name too.
     """
@@ -101,10 +79,11 @@ class SegmentTask(Task):
 
     def __init__(self, structure: str, sequence: str | None = None) -> None:
         check_structure(structure, "structure")
-        usual_sequence = SHOWN_BY[structure]
+        usual_sequence = STRUCTURE_TABLE[structure].usual_sequence
         self.structure = structure
         self.sequence = sequence or usual_sequence
         self.mask_sequence = self.sequence
+        self.may_be_absent = STRUCTURE_TABLE[structure].may_be_absent
         self.elsewhere = self.sequence != usual_sequence
         self.name = f"segment_{structure}"
         if self.elsewhere:
@@ -160,7 +139,7 @@ class SegmentTask(Task):
             return True
         was_drawn = self.structure in study.series[self.sequence].drawn
         has_no_scar = study.labels.findings.get("lv_lge") is False
-        return self.structure in MAY_BE_ABSENT and (was_drawn or has_no_scar)
+        return self.may_be_absent and (was_drawn or has_no_scar)
 
     def fields(self, study: Study, case: Case, language: str) -> Mapping[str, str]:
         """Return the structure's name, and the series where it is not the usual one."""
@@ -205,7 +184,7 @@ class SegmentTask(Task):
     def allowed(self, study: Study, case: Case, language: str) -> tuple[str, ...]:
         """Return the sentence with the <SEG> token; both sentences where the structure may be absent."""
         present = self._present_sentence(study, case, language)
-        if self.structure in MAY_BE_ABSENT:
+        if self.may_be_absent:
             return present, self.absent(case, language)
         return (present,)
 

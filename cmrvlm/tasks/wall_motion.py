@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 
 from cmrvlm.instructions.question import whole_views
-from cmrvlm.quantification.segments import NAMES, sectors
+from cmrvlm.quantification.segments import SEGMENT_NAMES, sectors
 from cmrvlm.study.study import Series, Study
 from cmrvlm.study.vocabulary import Term
 from cmrvlm.tasks.base import Case
@@ -81,5 +81,5 @@ class WallMotionTask(ClosedTask):
 
     def fields(self, study: Study, case: Case, language: str) -> Mapping[str, str]:
         """Return the segment's name."""
-        english, chinese = NAMES[int(case.key)]
+        english, chinese = SEGMENT_NAMES[int(case.key)]
         return {"name": chinese if language == "zh" else f"{english} segment"}

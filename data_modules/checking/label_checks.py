@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from cmrvlm.quantification.ventricles import why_no_volume
+from cmrvlm.quantification.volumes import why_no_volume
 from cmrvlm.study.measurements import FEWEST_SLICES
 from cmrvlm.study.study import Series, Study
 from cmrvlm.study.vocabulary import LANGUAGES, PHASES, STRUCTURES

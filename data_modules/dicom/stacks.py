@@ -10,13 +10,14 @@ from typing import Literal
 import numpy as np
 
 from cmrvlm.errors import CmrvlmError
+from cmrvlm.study.orientation import points_to_apex
 from data_modules.dicom.image import TIME_KEYS, Image, Vector
 
 # In rad; breath holds are planned alike, scanners round to six digits.
 _SAME_DIRECTION = 0.01
 _SAME_POSITION_MM = 0.1
-# In LPS: the apex lies to the left of the base, in front of it and below it.
-_APEXWARD = np.array([0.6, -0.5, -0.6])
+# DICOM positions are in LPS, affines in RAS.
+LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0])
 # Components of the image type that make another picture: magnitude, phase, phase-sensitive.
 _PICTURE_TYPES = {"M", "P", "R", "I", "PHASE", "PS", "PSIR", "MAGNITUDE"}
 # Acquisitions of one slice have as many images as each other; a part of one has fewer.
@@ -211,7 +212,7 @@ def _build_stack(images: Sequence[Image], keep: Keep) -> Stack:
 def _slices_from_base(images: Sequence[Image]) -> list[list[Image]]:
     """Return the images of each slice, from base to apex."""
     normal = images[0].normal
-    to_apex = normal if normal @ _APEXWARD >= 0 else -normal
+    to_apex = normal if points_to_apex(LPS_TO_RAS @ normal) else -normal
     positions_mm = {id(image): _position_along(image, to_apex) for image in images}
     slices: list[list[Image]] = []
     slice_mm = -np.inf

@@ -14,9 +14,7 @@ from pydicom.pixels.utils import pixel_array
 from cmrvlm.errors import CmrvlmError
 from cmrvlm.study.study import Series
 from data_modules.dicom.image import Image, Vector
-from data_modules.dicom.stacks import Stack
-
-_LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0])
+from data_modules.dicom.stacks import LPS_TO_RAS, Stack
 
 
 def aligned_frames(count: int, target_count: int) -> list[int]:
@@ -58,9 +56,9 @@ def series_of(stack: Stack, spacing_mm: Sequence[float] | None = None) -> Series
     if stack.irregular:
         slice_positions_mm = tuple(stack.slice_positions_mm().tolist())
     return Series(
-        np.stack(slices),  # (Z, T, H, W)
-        affine_of(stack, spacing_mm),
-        frame_times_ms(stack),
+        image=np.stack(slices),  # (Z, T, H, W)
+        affine=affine_of(stack, spacing_mm),
+        frame_times_ms=frame_times_ms(stack),
         slice_places_mm=slice_positions_mm,
     )
 
@@ -152,7 +150,7 @@ def affine_of(stack: Stack, spacing_mm: Sequence[float] | None = None) -> NDArra
     if first.position_mm is not None:
         affine[:3, 3] = first.position_mm
     # DICOM states directions and positions in LPS.
-    affine[:3] = _LPS_TO_RAS @ affine[:3]
+    affine[:3] = LPS_TO_RAS @ affine[:3]
     return affine
 
 

@@ -129,4 +129,4 @@ class AcdcSource(Source):
             image = np.concatenate([images[frame] for frame in order], axis=1)
             mask = np.concatenate([masks[frame] for frame in order], axis=1)
             phases = {phase: order.index(frame) for phase, frame in frames.items()}
-        return Series(image.astype(np.float32), affine, None, mask, phases)
+        return Series(image=image.astype(np.float32), affine=affine, mask=mask, phases=phases)

@@ -16,11 +16,12 @@ from cmrvlm.quantification.segments import level_of_slices
 from cmrvlm.quantification.ventricles import quantify
 from cmrvlm.study.files import read_image
 from cmrvlm.study.measurements import MEASUREMENTS
-from cmrvlm.study.orientation import flip_slices
+from cmrvlm.study.orientation import flip_slices, levels_run_to_apex
+from cmrvlm.study.structures import STRUCTURE_VALUES
 from cmrvlm.study.study import Series
-from cmrvlm.study.vocabulary import LEVELS, NOT_ANNOTATED, STRUCTURES
+from cmrvlm.study.vocabulary import NOT_ANNOTATED, STRUCTURES
 
-_LEFT = ("lv", "myo", "scar", "no_reflow")
+_LEFT_VENTRICLE = (*STRUCTURE_VALUES["lv"], *STRUCTURE_VALUES["myo"])
 _FEWEST_FOR_AXIS, _DISPLACED_MM = 4, 5.0
 _LEAST_ENCLOSED = 0.5  # of the cavity's border; at the base the outflow tract is open
 
@@ -179,7 +180,7 @@ def displaced_slices(series: Series, frame: int) -> dict[int, float]:
     bent too. Nothing is moved: volumes do not depend on where in its plane a slice lies.
     """
     assert series.mask is not None
-    heart = np.isin(series.mask[:, frame], [STRUCTURES[name] for name in _LEFT])  # (Z, H, W)
+    heart = np.isin(series.mask[:, frame], _LEFT_VENTRICLE)  # (Z, H, W)
     rows = np.flatnonzero(heart.any(axis=(1, 2)))
     if len(rows) <= _FEWEST_FOR_AXIS:
         return {}
@@ -213,9 +214,8 @@ def base_first(series: Series) -> Series:
     """Basal slice first, decided by the mask: the ventricles are wider at the base; levels are thirds of the wall."""
     frame = series.phases.get("ed", 0)
     levels = level_of_slices(replace(series, levels=()), frame)
-    known = [LEVELS.index(level) for level in levels if level is not None]
     series = replace(series, levels=tuple(levels))
-    return flip_slices(series) if known and known[0] > known[-1] else series
+    return flip_slices(series) if levels_run_to_apex(levels) is False else series
 
 
 def enclosed_share(mask: NDArray[np.uint8], structure: str) -> float | None:
@@ -225,7 +225,7 @@ def enclosed_share(mask: NDArray[np.uint8], structure: str) -> float | None:
     the right one on one side only: where the right one is enclosed better, the labels are mixed up.
     """
     planes = mask.reshape(-1, *mask.shape[-2:])
-    wall = np.isin(planes, [STRUCTURES[name] for name in ("myo", "scar", "no_reflow")])
+    wall = np.isin(planes, STRUCTURE_VALUES["myo"])
     cavity = planes == STRUCTURES[structure]
     cross = ndimage.generate_binary_structure(2, 1)[None]
     border = ndimage.binary_dilation(cavity, cross) & ~cavity

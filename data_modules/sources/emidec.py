@@ -60,7 +60,12 @@ class EmidecSource(Source):
         path = self.root / study_id / "Contours" / f"{study_id}.nii.gz"
         mask = canonical(read_mask(path, image.shape, affine, "lge"), LABEL_MAP, path)
         series = base_first(
-            Series(image.astype(np.float32), affine, None, mask, drawn=("scar", "no_reflow"))
+            Series(
+                image=image.astype(np.float32),
+                affine=affine,
+                mask=mask,
+                drawn=("scar", "no_reflow"),
+            )
         )
         scarred = bool((mask >= 4).any())
         group = _group(study_id)

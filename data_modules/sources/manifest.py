@@ -12,7 +12,8 @@ import numpy as np
 
 from cmrvlm.errors import CmrvlmError, told_in
 from cmrvlm.reports.writer import split_sections
-from cmrvlm.study.files import read_nifti, stored_places_mm
+from cmrvlm.study.codec import META_FILE, read_optional_meta, series_in_layout, series_meta
+from cmrvlm.study.files import read_nifti
 from cmrvlm.study.measurements import MEASUREMENTS
 from cmrvlm.study.orientation import to_layout
 from cmrvlm.study.study import Series, Study, StudyLabels, UserQuestion
@@ -204,10 +205,14 @@ class ManifestSource(Source):
                     "Frames count from 0.",
                 )
             phases[phase] = int(frame)
-        with told_in(file.with_name("study.json")):
-            places = stored_places_mm(file, stored_affine, name)
+        meta = series_meta(read_optional_meta(file.parent), file)
+        with told_in(file.with_name(META_FILE)):
             return Series(
-                image.astype(np.float32), affine, None, mask, phases, slice_places_mm=places
+                image=image.astype(np.float32),
+                affine=affine,
+                mask=mask,
+                phases=phases,
+                slice_places_mm=series_in_layout(meta, stored_affine, name)["slice_places_mm"],
             )
 
     def _labels(self, reader: _Reader) -> StudyLabels:

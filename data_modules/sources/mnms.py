@@ -90,7 +90,9 @@ class MnmsSource(Source):
         mask[:, [frame for frame in range(mask.shape[1]) if frame not in phases.values()]] = (
             NOT_ANNOTATED
         )
-        series = base_first(Series(image.astype(np.float32), affine, None, mask, phases))
+        series = base_first(
+            Series(image=image.astype(np.float32), affine=affine, mask=mask, phases=phases)
+        )
         measured = measure_labelled(series, self.table, "Frames count from 0; check ED and ES.")
         pathology = row.get("Pathology", "")
         labels = StudyLabels(

@@ -102,4 +102,4 @@ class Mnms2Source(Source):
             images.append(image.astype(np.float32))
             masks.append(canonical(read_mask(path, image.shape, affine, sequence), LABEL_MAP, path))
         image, mask = np.concatenate(images, axis=1), np.concatenate(masks, axis=1)  # (Z, 2, H, W)
-        return Series(image, affine, None, mask, {"ed": 0, "es": 1})
+        return Series(image=image, affine=affine, mask=mask, phases={"ed": 0, "es": 1})

@@ -53,9 +53,13 @@ class Myops2020Source(Source):
         image, affine = read_image(self._images[study_id], "lge")
         path = self._mask(study_id)
         if path is None:
-            return Study(study_id, study_id, {"lge": Series(image.astype(np.float32), affine)})
+            return Study(
+                study_id, study_id, {"lge": Series(image=image.astype(np.float32), affine=affine)}
+            )
         values = read_mask(path, image.shape, affine, "lge")
         mask = canonical(values, LABEL_MAP, path)
         labels = StudyLabels(findings={"lv_lge": bool((values == 2221).any())})
-        series = base_first(Series(image.astype(np.float32), affine, None, mask, drawn=("scar",)))
+        series = base_first(
+            Series(image=image.astype(np.float32), affine=affine, mask=mask, drawn=("scar",))
+        )
         return Study(study_id, study_id, {"lge": series}, labels)

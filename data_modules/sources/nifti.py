@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cmrvlm.errors import CmrvlmError, told_in
-from cmrvlm.study.files import labels_from_json, read_nifti, slices_told
+from cmrvlm.study.codec import META_FILE, labels_from_json, read_optional_meta, series_in_layout
+from cmrvlm.study.files import read_nifti
 from cmrvlm.study.orientation import to_layout
 from cmrvlm.study.study import Series, Study, StudyLabels
 from cmrvlm.study.vocabulary import CINE, SEQUENCES
@@ -70,8 +70,7 @@ class NiftiSource(Source):
         return sorted(path for path in (self.root / study_id).rglob("*") if path.is_file())
 
     def _told(self, study_id: str) -> dict[str, Any]:
-        path = self.root / study_id / "study.json"
-        return dict(json.loads(path.read_text())) if path.is_file() else {}
+        return read_optional_meta(self.root / study_id)
 
     def load(self, study_id: str) -> Study:
         """Read the series of a study, their masks, and what is told of them."""
@@ -97,19 +96,9 @@ class NiftiSource(Source):
             values, own = to_layout(*self._read(mask_place), sequence)
             check_grid(mask_place, values.shape, own, image.shape, affine)
             mask = canonical_or_unknown(values, self.label_map, mask_place)
-        times = told.get("frame_times_ms")
-        with told_in(place.with_name("study.json")):
-            levels, places = slices_told(told, stored_affine, sequence)
-            return Series(
-                image.astype(np.float32),
-                affine,
-                None if times is None else tuple(times),
-                mask,
-                told.get("phases", {}),
-                levels,
-                places,
-                tuple(told.get("drawn", ())),
-            )
+        with told_in(place.with_name(META_FILE)):
+            fields = series_in_layout(told, stored_affine, sequence)
+            return Series(image=image.astype(np.float32), affine=affine, mask=mask, **fields)
 
     def _read(self, place: Path) -> tuple[NDArray[np.generic], NDArray[np.float64]]:
         """Array (Z, T, H, W) and affine of one file, or of a folder with a file for each frame."""

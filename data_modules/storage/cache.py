@@ -20,7 +20,7 @@ from pathlib import Path
 from rich.progress import track
 
 from cmrvlm.errors import CmrvlmError
-from cmrvlm.study.files import labels_from_json, load_arrays, read_meta, save_arrays
+from cmrvlm.study.codec import labels_from_json, load_arrays, read_meta, save_arrays
 from cmrvlm.study.study import Study, StudyLabels, check_images
 from cmrvlm.transforms.preprocessing import Preprocessing
 from data_modules.sources.base import Source

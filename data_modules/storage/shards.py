@@ -22,7 +22,7 @@ from safetensors.numpy import load as unpack
 from safetensors.numpy import save as pack
 
 from cmrvlm.errors import CmrvlmError
-from cmrvlm.study.files import study_from_files
+from cmrvlm.study.codec import study_from_files
 from cmrvlm.study.study import Study, StudyLabels
 from cmrvlm.transforms.preprocessing import Preprocessing
 from data_modules.sources.base import Source
@@ -194,7 +194,7 @@ class ShardSource(Source):
         return dict(self._head["studies"][self._places[study_id] - 1])
 
     def contents(self, study_id: str) -> dict[str, bytes]:
-        """A study as `cmrvlm.study.files.study_files` writes it."""
+        """A study as `cmrvlm.study.codec.study_files` writes it."""
         self.index_of(study_id)
         return {
             name: content.tobytes()

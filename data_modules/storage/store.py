@@ -37,7 +37,7 @@ class StudyStore(ABC):
 
     @abstractmethod
     def contents(self, study_id: str) -> Mapping[str, bytes]:
-        """A study as `cmrvlm.study.files.study_files` writes it: file name to content."""
+        """A study as `cmrvlm.study.codec.study_files` writes it: file name to content."""
 
     def load(self, study_id: str, sequences: Collection[str] | None = None) -> Study:
         """A study with only the given sequences of it; None keeps all."""

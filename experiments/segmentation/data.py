@@ -218,8 +218,8 @@ def endless(data: StudyDataModule, sequence: str, slices: int | None) -> Iterato
                 else sorted(rng.choice(count, min(slices, count), replace=False))
             )
             one = Series(
-                series.image[list(chosen), frame : frame + 1],
-                series.affine,
+                image=series.image[list(chosen), frame : frame + 1],
+                affine=series.affine,
                 mask=series.mask[list(chosen), frame : frame + 1],
             )
             augment = data.augmentation

@@ -13,9 +13,9 @@ from cmrvlm.metrics.segmentation import dice
 from cmrvlm.quantification.figures import bulls_eye
 from cmrvlm.quantification.segments import thickness_mm
 from cmrvlm.study.drawing import COLORS, overlay, save
+from cmrvlm.study.structures import STRUCTURE_VALUES
 from cmrvlm.study.study import Study
 from cmrvlm.study.vocabulary import STRUCTURES
-from cmrvlm.tasks.segmentation import STRUCTURE_VALUES
 from experiments.segmentation.data import DataSet
 from experiments.segmentation.scores import LabelMap
 

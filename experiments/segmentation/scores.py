@@ -17,9 +17,10 @@ from cmrvlm.metrics.segmentation import mask_scores
 from cmrvlm.metrics.statistic import Mean, Statistic, Weights, per_answer
 from cmrvlm.quantification.scar import quantify_scar
 from cmrvlm.quantification.ventricles import quantify
+from cmrvlm.study.structures import STRUCTURE_VALUES
 from cmrvlm.study.study import Series, Study
 from cmrvlm.study.vocabulary import NOT_ANNOTATED
-from cmrvlm.tasks.segmentation import STRUCTURE_VALUES, SegmentTask
+from cmrvlm.tasks.segmentation import SegmentTask
 from experiments.segmentation.data import DataSet
 
 LabelMap = NDArray[np.uint8]

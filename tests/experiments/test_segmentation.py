@@ -42,7 +42,9 @@ def stack(slices, side=64):
     mask[:, 1, 8:20, 8:20] = STRUCTURES["lv"]
     mask[:, 0] = NOT_ANNOTATED
     return Series(
-        rng.normal(size=mask.shape).astype(np.float32), np.diag([1.5, 1.5, 10.0, 1.0]), mask=mask
+        image=rng.normal(size=mask.shape).astype(np.float32),
+        affine=np.diag([1.5, 1.5, 10.0, 1.0]),
+        mask=mask,
     )
 
 
@@ -52,7 +54,7 @@ def test_a_stack_is_padded_in_training_as_at_test(dimensions, slices, monkeypatc
     """However many slices it has, the network sees patches of one depth, with the stack in their middle."""
     baseline = Baseline(dimensions, (7, 64, 64), (10.0, 1.5, 1.5), ["lv", "rv"])
     series = stack(slices)
-    frame = Series(series.image[:, 1:], series.affine, mask=series.mask[:, 1:])
+    frame = Series(image=series.image[:, 1:], affine=series.affine, mask=series.mask[:, 1:])
     images, classes = baseline._batch(iter([frame] * 4))
     assert images.shape == classes.shape
     assert set(classes.unique().tolist()) == {0, 1}
@@ -80,7 +82,7 @@ def test_a_baseline_learns_what_it_is_shown(monkeypatch):
     baseline = Baseline(2, (7, 64, 64), (10.0, 1.5, 1.5), ["lv"], "adamw")
     series = stack(7)
     series.image[:, 1] = (series.mask[:, 1] == 1) + 0.1 * series.image[:, 1]
-    frame = Series(series.image[:3, 1:], series.affine, mask=series.mask[:3, 1:])
+    frame = Series(image=series.image[:3, 1:], affine=series.affine, mask=series.mask[:3, 1:])
 
     def endless():
         while True:

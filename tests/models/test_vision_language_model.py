@@ -7,7 +7,7 @@ from cmrvlm.instructions.question import View
 from cmrvlm.instructions.read_outs import READ_OUTS, measurements_of
 from cmrvlm.instructions.rows import split_by_length
 from cmrvlm.models.features import ReadRows
-from cmrvlm.study.measurements import numbers_stated
+from cmrvlm.reports.numbers import numbers_stated
 from tests.records import an_instruction
 
 

@@ -11,7 +11,7 @@ from cmrvlm.quantification.figures import bulls_eye, contour_cine, volume_curves
 from cmrvlm.quantification.scar import quantify_scar
 from cmrvlm.quantification.segments import (
     CENTRES,
-    NAMES,
+    SEGMENT_NAMES,
     level_of_slices,
     sectors,
     septum_direction,
@@ -19,8 +19,9 @@ from cmrvlm.quantification.segments import (
     thickness_mm,
     transmurality_percent,
 )
-from cmrvlm.quantification.summary import of_scar, of_ventricles
-from cmrvlm.quantification.ventricles import body_surface_m2, phases_of, quantify, rates_ml_per_s
+from cmrvlm.quantification.summary import summarize_scar, summarize_ventricles
+from cmrvlm.quantification.ventricles import body_surface_area_m2, quantify, rates_ml_per_s
+from cmrvlm.quantification.volumes import phases_of
 from cmrvlm.study.orientation import flip_slices
 from cmrvlm.study.study import Series
 from cmrvlm.study.vocabulary import STRUCTURES
@@ -78,7 +79,9 @@ def test_volumes_of_ellipsoids_do_not_depend_on_how_they_are_cut(spacing, turn, 
         mask[:, frame][np.linalg.norm((place - aside) / right[phase], axis=-1) < 1] = RV
         mask[:, frame][np.linalg.norm(place / (np.array(cavity[phase]) + wall), axis=-1) < 1] = MYO
         mask[:, frame][np.linalg.norm(place / cavity[phase], axis=-1) < 1] = LV
-    found = quantify(Series(np.zeros(mask.shape, np.float32), affine, mask=mask)).values
+    found = quantify(
+        Series(image=np.zeros(mask.shape, np.float32), affine=affine, mask=mask)
+    ).values
 
     def ml(half_axes_mm):
         return 4 / 3 * np.pi * np.prod(half_axes_mm) / 1000
@@ -132,7 +135,9 @@ def ring(inner, outer, shape=(3, 1, 80, 80), spacing=(1.25, 1.25, 8.0), rotate=0
     flat[radius < inner] = LV
     mask = np.broadcast_to(flat, (z, t, h, w)).copy()
     levels = ("basal", "mid", "apical") if z == 3 else ()
-    series = Series(np.zeros(shape, np.float32), affine, mask=mask, levels=levels, phases={"ed": 0})
+    series = Series(
+        image=np.zeros(shape, np.float32), affine=affine, mask=mask, levels=levels, phases={"ed": 0}
+    )
     return series, np.rad2deg(np.arctan2(y, x)) % 360
 
 
@@ -141,7 +146,7 @@ def ring(inner, outer, shape=(3, 1, 80, 80), spacing=(1.25, 1.25, 8.0), rotate=0
 def test_a_ring_is_as_thick_as_it_was_drawn(spacing, rotate, tilt):
     series, _ = ring(18, 27, (3, 1, 100, 100), spacing, rotate, tilt)
     found = thickness_mm(series, 0)
-    assert set(found) == set(NAMES)
+    assert set(found) == set(SEGMENT_NAMES)
     assert all(value == pytest.approx(9.0, abs=0.35) for value in found.values())
 
 
@@ -157,7 +162,7 @@ def test_segments_lie_where_the_guideline_draws_them(to_apex):
 
 @pytest.mark.parametrize("levels", [("basal", "mid", "apical"), ("apical", "mid", "basal"), ()])
 @pytest.mark.parametrize("signs", [(1, 1, 1), (-1, -1, 1), (-1, -1, -1), (1, 1, -1)])
-def test_pictures_that_lost_their_orientation_are_taken_as_a_scanner_shows_them(levels, signs):
+def test_pictures_without_orientation_are_read_as_a_scanner_shows_them(levels, signs):
     """Septum left, anterior on top, whatever the order of the slices and the made-up axes."""
     series, degrees = ring(18, 27)
     lost = replace(series, levels=levels, affine=series.affine @ np.diag([*signs, 1.0]))
@@ -190,7 +195,7 @@ def walls_at(series, degrees, inferior):
         share = transmurality_percent(replace(series, mask=mask))
         apical = {segment: share[segment] for segment in CENTRES["apical"]}
         thick[name] = max(apical, key=apical.get)
-    return {name: NAMES[segment][0].split()[1] for name, segment in thick.items()} == {
+    return {name: SEGMENT_NAMES[segment][0].split()[1] for name, segment in thick.items()} == {
         name: name for name in ("inferior", "lateral", "septal", "anterior")
     }
 
@@ -377,8 +382,8 @@ def test_a_stack_that_lost_a_slice_gives_no_number(at):
 )
 def test_a_wall_that_lost_a_slice_has_no_segments(lost, reason, tmp_path):
     whole, _ = ring(18, 27, (6, 1, 80, 80))
-    assert len(of_ventricles(whole, {}, tmp_path)["wall_thickness_mm"]) == 16
-    assert len(of_scar(whole, ("myo", "scar"), tmp_path)["scar_by_segment_percent"]) == 16
+    assert len(summarize_ventricles(whole, {}, tmp_path)["wall_thickness_mm"]) == 16
+    assert len(summarize_scar(whole, ("myo", "scar"), tmp_path)["scar_by_segment_percent"]) == 16
     mask = whole.mask.copy()
     mask[2] = 0
     series = (
@@ -387,9 +392,9 @@ def test_a_wall_that_lost_a_slice_has_no_segments(lost, reason, tmp_path):
         else replace(whole, slice_places_mm=(0.0, 8.0, 16.0, 32.0, 40.0, 48.0))
     )
     for found, names in (
-        (of_ventricles(series, {}, tmp_path / "lost"), ("wall_thickness_mm", "lvedv_ml")),
+        (summarize_ventricles(series, {}, tmp_path / "lost"), ("wall_thickness_mm", "lvedv_ml")),
         (
-            of_scar(series, ("myo", "scar"), tmp_path / "lost"),
+            summarize_scar(series, ("myo", "scar"), tmp_path / "lost"),
             ("scar_mass_g", "scar_share_percent", "scar_by_segment_percent"),
         ),
     ):
@@ -402,11 +407,11 @@ def test_a_wall_that_lost_a_slice_has_no_segments(lost, reason, tmp_path):
     }
 
 
-def test_a_wall_that_lost_a_slice_at_end_systole_has_segments_at_end_diastole(tmp_path):
+def test_a_slice_lost_at_end_systole_leaves_segments_at_end_diastole(tmp_path):
     series = cine()
     mask = series.mask.copy()
     mask[3, 1] = 0
-    found = of_ventricles(replace(series, mask=mask), {}, tmp_path)
+    found = summarize_ventricles(replace(series, mask=mask), {}, tmp_path)
     assert len(found["wall_thickness_mm"]) == 16
     for name in ("wall_thickness_es_mm", "wall_thickening_percent"):
         assert name not in found
@@ -529,7 +534,7 @@ def test_a_speck_of_cavity_outside_the_wall_changes_nothing():
 
 
 def test_values_by_body_surface_need_height_and_weight():
-    assert body_surface_m2(180, 80) == pytest.approx(2.0)
+    assert body_surface_area_m2(180, 80) == pytest.approx(2.0)
     series, _ = ring(18, 27)
     found = quantify(series, 180, 80).values
     assert found["lvedv_ml_per_m2"] == pytest.approx(found["lvedv_ml"] / 2)
@@ -576,7 +581,7 @@ def test_a_bulls_eye_has_anterior_on_top_and_the_septum_left(tmp_path):
         tmp_path / "eye.png",
         (253, 231, 37),
     )  # the last colour of the scale, which stands right of it
-    bulls_eye(dict.fromkeys(NAMES, 1.0), path, "all", (0, 1))
+    bulls_eye(dict.fromkeys(SEGMENT_NAMES, 1.0), path, "all", (0, 1))
     centre = place_of(path, yellow, 0.75)
     for segments, way in (
         ((1, 7, 13), (-1, 0)),
@@ -596,7 +601,8 @@ def test_contours_lie_where_the_masks_are(tmp_path):
     mask[0, 0, 6:14, 30:42] = LV
     mask[0, 1, 34:44, 4:16] = LV
     contour_cine(
-        Series(np.zeros(mask.shape, np.float32), np.eye(4), mask=mask), tmp_path / "cine.gif"
+        Series(image=np.zeros(mask.shape, np.float32), affine=np.eye(4), mask=mask),
+        tmp_path / "cine.gif",
     )
     with Image.open(tmp_path / "cine.gif") as animation:
         for frame, place in ((0, (9.5, 35.5)), (1, (38.5, 9.5))):

@@ -4,14 +4,9 @@ import pytest
 
 from cmrvlm.metrics.text import finding_scores
 from cmrvlm.reports.findings import findings_stated
+from cmrvlm.reports.numbers import fill_quotes, numbers_stated, quote, quoted_number
 from cmrvlm.reports.writer import join_sections, write_captions, write_report
-from cmrvlm.study.measurements import (
-    MEASUREMENTS,
-    fill_quotes,
-    numbers_stated,
-    quote,
-    quoted_number,
-)
+from cmrvlm.study.measurements import MEASUREMENTS
 from cmrvlm.study.vocabulary import FINDING_SEQUENCES, LANGUAGES, SEQUENCES
 from tests.records import an_answer, an_instruction
 

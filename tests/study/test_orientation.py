@@ -225,9 +225,7 @@ def test_the_same_heart_has_the_same_answer(run, exam, told, tmp_path, orientati
     )
 
 
-def test_the_same_heart_has_the_same_answer_in_the_order_that_other_tools_write(
-    run, exam, told, tmp_path
-):
+def test_the_order_that_other_tools_write_gives_the_same_answer(run, exam, told, tmp_path):
     check_same_answer(run, canonical_first(exam, tmp_path / "exam"), told, tmp_path / "out")
 
 
@@ -262,7 +260,7 @@ def test_a_stack_that_lies_along_one_world_axis_alone_has_an_orientation(sequenc
     assert all(np.array_equal(found[0], other) for other in found)
 
 
-def test_an_image_and_a_mask_placed_by_quaternions_in_two_orders_lie_on_one_grid(exam, tmp_path):
+def test_quaternions_in_two_orders_place_image_and_mask_on_one_grid(exam, tmp_path):
     for index, orientation in enumerate(EVERY):
         folder = tmp_path / str(index) / "exam"
         stored_otherwise(exam, orientation, folder)

@@ -54,5 +54,5 @@ def test_annotated_frames_need_a_known_foreground():
     mask[:, 2] = 0
     mask[1, 2, 4, 4] = 1
     image = np.zeros((3, 4, 8, 6), np.float32)
-    assert Series(image, AFFINE, mask=mask).annotated_frames() == (2,)
-    assert Series(image, AFFINE).annotated_frames() == ()
+    assert Series(image=image, affine=AFFINE, mask=mask).annotated_frames() == (2,)
+    assert Series(image=image, affine=AFFINE).annotated_frames() == ()

@@ -49,7 +49,9 @@ def test_reversed_stack_equals_the_clean_one(study):
 
 
 def test_unoriented_affine_is_left_alone():
-    series = Series(np.random.default_rng(0).random((4, 1, 5, 5)), np.diag([-1.0, -1, 10, 1]))
+    series = Series(
+        image=np.random.default_rng(0).random((4, 1, 5, 5)), affine=np.diag([-1.0, -1, 10, 1])
+    )
     assert BaseToApex()(Study("a", "a", {"sax": series})).series["sax"] is series
 
 
@@ -84,7 +86,7 @@ def test_heart_centre_also_serves_lge(study):
 
 
 def scaled_image(step, image):
-    study = Study("a", "a", {"sax": Series(image, np.eye(4))})
+    study = Study("a", "a", {"sax": Series(image=image, affine=np.eye(4))})
     return step(study).series["sax"].image
 
 

@@ -8,10 +8,10 @@ from typing import Any
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from cmrvlm.inference.answering import answer_batch
+from cmrvlm.inference.panels import mask_panel
 from cmrvlm.instructions.batch import Batch
 from cmrvlm.models.vision_language_model import VisionLanguageModel
 from cmrvlm.study.atomic_files import json_text
-from cmrvlm.study.drawing import mask_panel
 
 
 class ValidationSamples(Callback):

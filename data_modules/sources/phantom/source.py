@@ -131,17 +131,23 @@ class PhantomSource(Source):
             )
             levels = _levels(mask[:, phases["ed"] if name == "sax" else 0], heights, heart)
             made[name] = Series(
-                image,
-                affine,
-                self._times_ms(tau, rr_ms) if name == "sax" else None,
-                mask,
-                phases if name == "sax" else {},
-                levels,
+                image=image,
+                affine=affine,
+                frame_times_ms=self._times_ms(tau, rr_ms) if name == "sax" else None,
+                mask=mask,
+                phases=phases if name == "sax" else {},
+                levels=levels,
                 drawn=("scar", "no_reflow") if name == "lge" else (),
             )
         plane, affine = _four_chamber(self.size, pixel_mm, angle * 0.5, heart, axes, rng)
         image, mask = render(heart, plane, times, self.scanner, rng, lge=False, atria=True)
-        made["lax_4ch"] = Series(image, affine, self._times_ms(tau, rr_ms), mask, phases)
+        made["lax_4ch"] = Series(
+            image=image,
+            affine=affine,
+            frame_times_ms=self._times_ms(tau, rr_ms),
+            mask=mask,
+            phases=phases,
+        )
         return {name: made[name] for name in ("sax", "lax_4ch", "lge")}
 
     def _times_ms(self, tau: Array, rr_ms: float) -> tuple[float, ...]:

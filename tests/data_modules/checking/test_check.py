@@ -115,7 +115,9 @@ def with_one_slice(study):
     sax = study.series["sax"]
     image = np.array(sax.image, np.float32)[:1]
     mask = np.array(sax.mask)[:1]
-    return study.with_series({"sax": Series(image, sax.affine, None, mask, sax.phases)})
+    return study.with_series(
+        {"sax": Series(image=image, affine=sax.affine, mask=mask, phases=sax.phases)}
+    )
 
 
 def test_a_sound_phantom_passes(study):

@@ -203,7 +203,10 @@ def test_volumes_count_the_cavity_and_nothing_else():
         plane[1000:1200] = STRUCTURES["myo"]
         plane[1500 : 1500 + right] = STRUCTURES["rv"]
     series = Series(
-        np.zeros(mask.shape), np.diag([1.5, 1.25, 10, 1.0]), mask=mask, phases={"ed": 0, "es": 0}
+        image=np.zeros(mask.shape),
+        affine=np.diag([1.5, 1.25, 10, 1.0]),
+        mask=mask,
+        phases={"ed": 0, "es": 0},
     )
     measured = measure_masks(series)
     assert measured["lvedv_ml"] == pytest.approx(18.75)

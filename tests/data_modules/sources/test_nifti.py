@@ -197,5 +197,7 @@ def test_series_there_twice_and_folders_without_any_are_refused(tmp_path, image)
 def test_no_volume_follows_from_one_or_two_slices(count):
     mask = np.full((count, 2, 8, 8), STRUCTURES["lv"], np.uint8)
     mask[:, 1, 4:] = 0
-    one = Series(np.zeros(mask.shape, np.float32), AFFINE, None, mask, {"ed": 0, "es": 1})
+    one = Series(
+        image=np.zeros(mask.shape, np.float32), affine=AFFINE, mask=mask, phases={"ed": 0, "es": 1}
+    )
     assert measure_masks(one) == {}
