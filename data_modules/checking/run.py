@@ -25,9 +25,9 @@ from data_modules.checking.checks import (
     unreadable,
 )
 from data_modules.checking.page import montage, write_page
+from data_modules.code_key import code_digest, modules_of
 from data_modules.sources.base import Source
 from data_modules.split import Split
-from data_modules.storage.code_key import code_digest, modules_of
 
 MOST_PICTURES = 200  # a page with more is too long to be looked at
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from cmrvlm.errors import CmrvlmError
 from cmrvlm.study.study import Study
+from data_modules.code_key import code_digest, modules_of
 from data_modules.split import Split
-from data_modules.storage.code_key import code_digest, modules_of
 
 
 class Source(ABC):

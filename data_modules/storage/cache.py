@@ -23,8 +23,8 @@ from cmrvlm.errors import CmrvlmError
 from cmrvlm.study.files import labels_from_json, load_arrays, read_meta, save_arrays
 from cmrvlm.study.study import Study, StudyLabels, check_images
 from cmrvlm.transforms.preprocessing import Preprocessing
+from data_modules.code_key import code_digest, modules_of
 from data_modules.sources.base import Source
-from data_modules.storage.code_key import code_digest, modules_of
 from data_modules.storage.store import StudyStore
 
 _FORMAT = "2"
