@@ -20,7 +20,12 @@ from cmrvlm.study.study import Series, Study
 from cmrvlm.study.vocabulary import CINE, DISEASES, FINDINGS, LANGUAGES, SEQUENCES, STRUCTURES
 from cmrvlm.tasks.context import leaked
 from cmrvlm.tasks.mixture import Mixture
-from data_modules.sources.anatomy import brighter_share, displaced_slices, measure_masks, mixed_up
+from data_modules.sources.mask_checks import (
+    bright_cavity_fraction,
+    displaced_slices,
+    find_label_error,
+)
+from data_modules.sources.masks import measure_masks
 from data_modules.split import Split
 
 ERROR, WARNING = "error", "warning"
@@ -220,11 +225,11 @@ def _mask_faults(name: str, series: Series) -> Found:
         faults.append((WARNING, "empty_mask", f"{name}: the mask holds nothing"))
         return faults
     for frame in series.annotated_frames():
-        wrong = mixed_up(np.asarray(series.mask[:, frame]))
+        wrong = find_label_error(np.asarray(series.mask[:, frame]))
         if wrong:
             faults.append((WARNING, "anatomy", f"{name}, frame {frame}: {wrong}"))
             break
-    share = brighter_share(series, series.annotated_frames()[0])
+    share = bright_cavity_fraction(series, series.annotated_frames()[0])
     if name in CINE and share is not None and share < _LEAST_BRIGHTER:
         text = f"{name}: {share:.0%} of a cavity is brighter than the wall; does the mask lie on the image?"
         faults.append((WARNING, "off_image", text))

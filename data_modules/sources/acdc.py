@@ -11,8 +11,13 @@ from cmrvlm.study.files import read_image
 from cmrvlm.study.measurements import known_numbers
 from cmrvlm.study.study import Series, Study, StudyLabels
 from cmrvlm.study.vocabulary import NOT_ANNOTATED
-from data_modules.sources.anatomy import base_first, canonical, measure_labelled, read_mask
 from data_modules.sources.base import Source
+from data_modules.sources.masks import (
+    measure_labelled_phases,
+    order_base_to_apex,
+    read_mask,
+    remap_labels,
+)
 
 LABEL_MAP = {0: "background", 1: "rv", 2: "myo", 3: "lv"}
 # "Abnormal right ventricle" is no single one of the sixteen classes: its disease is unknown, not normal.
@@ -71,9 +76,9 @@ class AcdcSource(Source):
     def load(self, study_id: str) -> Study:
         """Read ED and ES with their masks, and all frames where the 4D file is there."""
         info = self.info(study_id)
-        series = base_first(self._series(study_id, self._frames(study_id, info)))
+        series = order_base_to_apex(self._series(study_id, self._frames(study_id, info)))
         path = self.root / study_id / "Info.cfg"
-        measured = measure_labelled(series, path, "Frames count from 1; check ED and ES.")
+        measured = measure_labelled_phases(series, path, "Frames count from 1; check ED and ES.")
         group = info.get("Group", "")
         people = {"height_cm": "Height", "weight_kg": "Weight"}
         labels = StudyLabels(
@@ -107,7 +112,7 @@ class AcdcSource(Source):
             path = folder / f"{study_id}_frame{frame:02d}.nii.gz"
             images[frame], affine = read_image(path, "sax")
             truth = folder / f"{study_id}_frame{frame:02d}_gt.nii.gz"
-            masks[frame] = canonical(
+            masks[frame] = remap_labels(
                 read_mask(truth, images[frame].shape, affine, "sax"), LABEL_MAP, truth
             )
             if not masks[frame].any():

@@ -10,8 +10,8 @@ import numpy as np
 from cmrvlm.errors import CmrvlmError
 from cmrvlm.study.files import read_image
 from cmrvlm.study.study import Series, Study, StudyLabels
-from data_modules.sources.anatomy import base_first, canonical, read_mask
 from data_modules.sources.base import Source
+from data_modules.sources.masks import order_base_to_apex, read_mask, remap_labels
 from data_modules.sources.tables import read_text
 
 # The myocardium of the ground truth is 2, 3 and 4 together, the scar 3 and 4.
@@ -58,8 +58,8 @@ class EmidecSource(Source):
         """Read the LGE stack with its mask, base first, and the clinical text."""
         image, affine = read_image(self.root / study_id / "Images" / f"{study_id}.nii.gz", "lge")
         path = self.root / study_id / "Contours" / f"{study_id}.nii.gz"
-        mask = canonical(read_mask(path, image.shape, affine, "lge"), LABEL_MAP, path)
-        series = base_first(
+        mask = remap_labels(read_mask(path, image.shape, affine, "lge"), LABEL_MAP, path)
+        series = order_base_to_apex(
             Series(image.astype(np.float32), affine, None, mask, drawn=("scar", "no_reflow"))
         )
         scarred = bool((mask >= 4).any())

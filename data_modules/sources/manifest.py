@@ -17,8 +17,8 @@ from cmrvlm.study.measurements import MEASUREMENTS
 from cmrvlm.study.orientation import to_layout
 from cmrvlm.study.study import Series, Study, StudyLabels, UserQuestion
 from cmrvlm.study.vocabulary import DISEASES, FINDINGS, LANGUAGES, SEQUENCES
-from data_modules.sources.anatomy import canonical_or_unknown, check_structures, read_mask
 from data_modules.sources.base import Source
+from data_modules.sources.masks import check_label_map, read_mask, remap_partial_labels
 from data_modules.sources.tables import Row, read_table
 from data_modules.split import PARTS, Split
 
@@ -99,7 +99,7 @@ class ManifestSource(Source):
 
     def __init__(self, path: str, label_map: Mapping[int, str] | None = None) -> None:
         self.path, self.label_map = Path(path), dict(label_map or {})
-        check_structures(self.label_map)
+        check_label_map(self.label_map)
         self._rows: dict[str, _Reader] = {}
         # The row's number is the one that a spreadsheet shows: the head is row 1.
         for number, row in enumerate(read_table(self.path), start=2):
@@ -189,7 +189,7 @@ class ManifestSource(Source):
         mask = None
         if f"{name}_mask" in reader.row:
             path = folder / reader.row[f"{name}_mask"]
-            mask = canonical_or_unknown(
+            mask = remap_partial_labels(
                 read_mask(path, image.shape, affine, name), self.label_map, path
             )
         phases = {}

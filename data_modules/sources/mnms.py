@@ -10,8 +10,13 @@ from cmrvlm.errors import CmrvlmError
 from cmrvlm.study.files import read_image
 from cmrvlm.study.study import Series, Study, StudyLabels
 from cmrvlm.study.vocabulary import NOT_ANNOTATED
-from data_modules.sources.anatomy import base_first, canonical, measure_labelled, read_mask
 from data_modules.sources.base import Source
+from data_modules.sources.masks import (
+    measure_labelled_phases,
+    order_base_to_apex,
+    read_mask,
+    remap_labels,
+)
 from data_modules.sources.tables import Row, read_table
 
 LABEL_MAP = {0: "background", 1: "lv", 2: "myo", 3: "rv"}  # the other way round than ACDC
@@ -85,13 +90,15 @@ class MnmsSource(Source):
         row, folder = self._rows[study_id], self._folders[study_id]
         image, affine = read_image(folder / f"{study_id}_sa.nii.gz", "sax")
         path = folder / f"{study_id}_sa_gt.nii.gz"
-        mask = canonical(read_mask(path, image.shape, affine, "sax"), LABEL_MAP, path)
+        mask = remap_labels(read_mask(path, image.shape, affine, "sax"), LABEL_MAP, path)
         phases = {phase: self._frame(row, phase.upper(), mask, path) for phase in ("ed", "es")}
         mask[:, [frame for frame in range(mask.shape[1]) if frame not in phases.values()]] = (
             NOT_ANNOTATED
         )
-        series = base_first(Series(image.astype(np.float32), affine, None, mask, phases))
-        measured = measure_labelled(series, self.table, "Frames count from 0; check ED and ES.")
+        series = order_base_to_apex(Series(image.astype(np.float32), affine, None, mask, phases))
+        measured = measure_labelled_phases(
+            series, self.table, "Frames count from 0; check ED and ES."
+        )
         pathology = row.get("Pathology", "")
         labels = StudyLabels(
             diseases=frozenset({PATHOLOGIES[pathology]}) if pathology in PATHOLOGIES else None,

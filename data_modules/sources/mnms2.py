@@ -10,8 +10,13 @@ from numpy.typing import NDArray
 from cmrvlm.errors import CmrvlmError
 from cmrvlm.study.files import read_image
 from cmrvlm.study.study import Series, Study, StudyLabels
-from data_modules.sources.anatomy import base_first, canonical, measure_labelled, read_mask
 from data_modules.sources.base import Source
+from data_modules.sources.masks import (
+    measure_labelled_phases,
+    order_base_to_apex,
+    read_mask,
+    remap_labels,
+)
 from data_modules.sources.tables import Row, read_table
 
 LABEL_MAP = {0: "background", 1: "lv", 2: "myo", 3: "rv"}
@@ -79,8 +84,8 @@ class Mnms2Source(Source):
             raise CmrvlmError("no image of either axis is here", file=self._folder(study_id))
         measured: dict[str, float] = {}
         if "sax" in series:
-            series["sax"] = base_first(series["sax"])
-            measured = measure_labelled(
+            series["sax"] = order_base_to_apex(series["sax"])
+            measured = measure_labelled_phases(
                 series["sax"], self._folder(study_id), "Check the files of ED and ES."
             )
         code = self._rows[study_id].get("DISEASE", "")
@@ -100,6 +105,8 @@ class Mnms2Source(Source):
             )
             path = self._folder(study_id) / f"{study_id}_{view}_{phase}_gt.nii.gz"
             images.append(image.astype(np.float32))
-            masks.append(canonical(read_mask(path, image.shape, affine, sequence), LABEL_MAP, path))
+            masks.append(
+                remap_labels(read_mask(path, image.shape, affine, sequence), LABEL_MAP, path)
+            )
         image, mask = np.concatenate(images, axis=1), np.concatenate(masks, axis=1)  # (Z, 2, H, W)
         return Series(image, affine, None, mask, {"ed": 0, "es": 1})

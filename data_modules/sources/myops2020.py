@@ -9,8 +9,8 @@ import numpy as np
 from cmrvlm.errors import CmrvlmError
 from cmrvlm.study.files import read_image
 from cmrvlm.study.study import Series, Study, StudyLabels
-from data_modules.sources.anatomy import base_first, canonical, read_mask
 from data_modules.sources.base import Source
+from data_modules.sources.masks import order_base_to_apex, read_mask, remap_labels
 
 # Oedema (1220) is myocardium without late enhancement; the project has no structure of its own for it.
 LABEL_MAP = {0: "background", 200: "myo", 500: "lv", 600: "rv", 1220: "myo", 2221: "scar"}
@@ -55,7 +55,9 @@ class Myops2020Source(Source):
         if path is None:
             return Study(study_id, study_id, {"lge": Series(image.astype(np.float32), affine)})
         values = read_mask(path, image.shape, affine, "lge")
-        mask = canonical(values, LABEL_MAP, path)
+        mask = remap_labels(values, LABEL_MAP, path)
         labels = StudyLabels(findings={"lv_lge": bool((values == 2221).any())})
-        series = base_first(Series(image.astype(np.float32), affine, None, mask, drawn=("scar",)))
+        series = order_base_to_apex(
+            Series(image.astype(np.float32), affine, None, mask, drawn=("scar",))
+        )
         return Study(study_id, study_id, {"lge": series}, labels)

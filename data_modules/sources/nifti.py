@@ -16,8 +16,8 @@ from cmrvlm.study.files import labels_from_json, read_nifti, slices_told
 from cmrvlm.study.orientation import to_layout
 from cmrvlm.study.study import Series, Study, StudyLabels
 from cmrvlm.study.vocabulary import CINE, SEQUENCES
-from data_modules.sources.anatomy import canonical_or_unknown, check_grid, check_structures
 from data_modules.sources.base import Source
+from data_modules.sources.masks import check_grid, check_label_map, remap_partial_labels
 
 ENDS = (".nii.gz", ".nii")
 
@@ -41,7 +41,7 @@ class NiftiSource(Source):
         label_map: Mapping[int, str] | None = None,
     ) -> None:
         self.root, self.third_axis, self.label_map = Path(root), third_axis, dict(label_map or {})
-        check_structures(self.label_map)
+        check_label_map(self.label_map)
         if third_axis not in (None, "z", "t"):
             raise CmrvlmError(
                 f"unknown axis '{third_axis}'", field="data.source.third_axis", remedy="Use z or t."
@@ -96,7 +96,7 @@ class NiftiSource(Source):
         if mask_place is not None:
             values, own = to_layout(*self._read(mask_place), sequence)
             check_grid(mask_place, values.shape, own, image.shape, affine)
-            mask = canonical_or_unknown(values, self.label_map, mask_place)
+            mask = remap_partial_labels(values, self.label_map, mask_place)
         times = told.get("frame_times_ms")
         with told_in(place.with_name("study.json")):
             levels, places = slices_told(told, stored_affine, sequence)

@@ -13,9 +13,9 @@ from cmrvlm.study.study import Series, StudyLabels, UserQuestion
 from cmrvlm.study.vocabulary import STRUCTURES
 from data_modules.checking.checks import ERROR, WARNING, Checked, check_set, check_study, counts
 from data_modules.checking.run import CheckRun
-from data_modules.sources.anatomy import measure_masks
 from data_modules.sources.emidec import EmidecSource
 from data_modules.sources.manifest import ManifestSource
+from data_modules.sources.masks import measure_masks
 from data_modules.sources.phantom.source import PhantomSource
 from tests.conftest import ROOT
 

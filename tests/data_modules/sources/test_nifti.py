@@ -12,7 +12,7 @@ from cmrvlm.errors import CmrvlmError
 from cmrvlm.study.files import read_nifti, read_study, write_nifti, write_study
 from cmrvlm.study.study import Series
 from cmrvlm.study.vocabulary import STRUCTURES
-from data_modules.sources.anatomy import measure_masks
+from data_modules.sources.masks import measure_masks
 from data_modules.sources.nifti import NiftiSource
 
 AFFINE = np.diag([1.25, 1.5, 10.0, 1.0])
