@@ -86,7 +86,7 @@ class StudyDataModule(LightningDataModule):
         self.sequences = sequences
         self.collator: Collator | None = None
         self.split: Split = {}
-        self.asked: Split = {}  # with the broken studies
+        self.full_split: Split = {}  # broken studies included
         self.failures: dict[str, str] = {}
         self.earlier: Parts = {}
 
@@ -130,7 +130,7 @@ class StudyDataModule(LightningDataModule):
                 self.sequences or ()
             ):
                 self.failures[study] = f"{study} has none of {', '.join(self.sequences or ())}"
-        self.asked = split
+        self.full_split = split
         self.split = {
             part: [s for s in studies if s not in self.failures] for part, studies in split.items()
         }
@@ -143,7 +143,7 @@ class StudyDataModule(LightningDataModule):
         """Broken studies of a part of the split, with reasons."""
         return {
             study: self.failures[study]
-            for study in self.asked.get(part, [])
+            for study in self.full_split.get(part, [])
             if study in self.failures
         }
 

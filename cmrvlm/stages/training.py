@@ -97,7 +97,7 @@ def _train(config: Config, run: Path, folder: Path) -> float | None:
     if first_process():
         save_run(folder, config, model, tokenizer, data.preprocessing, trained=False)
         data.save_split(folder / SPLIT)
-        write_lineage(folder, joined(known, parts_of(data.asked, patient_of)))
+        write_lineage(folder, joined(known, parts_of(data.full_split, patient_of)))
     try:
         trainer.fit(stage, datamodule=data, ckpt_path=config["ckpt_path"], weights_only=True)
     except SystemExit as error:  # how Lightning ends after Ctrl-C
