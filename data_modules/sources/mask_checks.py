@@ -1,4 +1,4 @@
-"""Plausibility of masks: swapped labels, masks beside their image, slices of different breath holds."""
+"""Plausibility of masks: swapped labels, masks beside their image, displaced slices."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from cmrvlm.study.vocabulary import STRUCTURES
 _LEFT_VENTRICLE = ("lv", "myo", "scar", "no_reflow")
 _MYOCARDIUM = ("myo", "scar", "no_reflow")
 
-# Slices on which the line is based that stands for the long axis; with so few in all, none can be off it.
+# Slices that the long axis is fitted to; a stack of so few is not checked.
 _AXIS_SLICES = 4
 _DISPLACED_MM = 5.0
 
@@ -23,10 +23,11 @@ _LEAST_ENCLOSED_FRACTION = 0.5
 def displaced_slices(series: Series, frame: int) -> dict[int, float]:
     """Find slices beside the ventricle's long axis, as when breath was held differently.
 
-    The axis is the Theil-Sen line (Sen, JASA 1968) through the centres of the left ventricle with its
-    wall, so that one displaced slice does not bend it. Ventricles are bent too: a slice is compared
-    with the line through all slices and with that through the nearest four, and the smaller distance
-    counts. Nothing is moved: volumes do not depend on where in its plane a slice lies.
+    The axis is the Theil-Sen line (Sen, JASA 1968) through the centres of the left ventricle with
+    its wall, so that one displaced slice does not bend it. Ventricles are bent too: a slice is
+    compared with the line through all slices and with that through the nearest four, and the
+    smaller distance counts. Nothing is moved: volumes do not depend on where in its plane a slice
+    lies.
 
     Args:
         series: Short-axis series with a mask.
@@ -109,8 +110,8 @@ def enclosed_fraction(mask: NDArray[np.uint8], structure: str) -> float | None:
 def bright_cavity_fraction(series: Series, frame: int) -> float | None:
     """Compute the fraction of a cavity that is brighter than the median of the myocardium.
 
-    Blood is bright on a cine. A fraction near one half, as by chance, says that the mask does not lie
-    on the heart that it was drawn on.
+    Blood is bright on a cine. A fraction near one half, as by chance, says that the mask does not
+    lie on the heart that it was drawn on.
 
     Args:
         series: Cine series with a mask.
@@ -133,7 +134,7 @@ def bright_cavity_fraction(series: Series, frame: int) -> float | None:
 
 
 def find_label_error(mask: NDArray[np.uint8]) -> str | None:
-    """Say what is wrong with the labels of a short-axis mask `(..., H, W)`, or None when nothing is."""
+    """Describe what is wrong with the labels of a short-axis mask `(..., H, W)`, or return None."""
     left, right = enclosed_fraction(mask, "lv"), enclosed_fraction(mask, "rv")
     if left is None or not (mask == STRUCTURES["myo"]).any():
         return None

@@ -1,4 +1,4 @@
-"""Masks of any data set: map their values, check their grid, measure them, and order their slices."""
+"""Masks of any data set: map their values, check their grid, measure them, order their slices."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ from cmrvlm.study.orientation import flip_slices
 from cmrvlm.study.study import Series
 from cmrvlm.study.vocabulary import LEVELS, NOT_ANNOTATED, STRUCTURES
 
-# Quaternions in a header are rounded more than matrices are, so that grids may differ by this share of a voxel.
+# Quaternions in a header are rounded more than matrices are, so that grids may differ by this share
+# of a voxel.
 _GRID_TOLERANCE = 1 / 50
 
 
@@ -103,7 +104,7 @@ def read_mask(
     image_affine: NDArray[np.float64],
     sequence: str,
 ) -> NDArray[np.generic]:
-    """Read the label values of a mask file, unchanged, and check that they lie on their image's grid.
+    """Read the label values of a mask file, and check that they lie on their image's grid.
 
     Args:
         path: File of the mask.
@@ -181,7 +182,7 @@ def measure_masks(series: Series) -> dict[str, float]:
 
 
 def measure_labelled_phases(series: Series, path: Path, remedy: str) -> dict[str, float]:
-    """Measure masks whose ED and ES frames the data set states, and check that they are not swapped.
+    """Measure masks at the ED and ES frames that a data set states, and check these frames.
 
     Args:
         series: Short-axis series with masks at ED and ES.
