@@ -32,7 +32,7 @@ class Source(ABC):
         """
 
     def strata(self) -> list[str]:
-        """Return the label of each study that splits are balanced by, in the order of `study_ids`."""
+        """Return the label that splits are balanced by for each study, in the order of ids."""
         return ["all"] * len(self.study_ids())
 
     def patient_ids(self) -> list[str]:
