@@ -1,4 +1,4 @@
-"""Read a row of a manifest: numbers, flags and labels, with errors that name file, row and column."""
+"""Values and labels of a manifest's row, with errors that name file, row and column."""
 
 from __future__ import annotations
 

@@ -11,8 +11,9 @@ from data_modules.sources.phantom.measurements import (
     myocardial_volume_ml,
     rv_volume_ml,
 )
-from data_modules.sources.phantom.render import Plane, Scanner, render
+from data_modules.sources.phantom.render import Scanner, render
 from data_modules.sources.phantom.source import PhantomSource
+from data_modules.sources.phantom.surfaces import Plane
 
 
 @pytest.fixture(scope="module")
