@@ -149,7 +149,7 @@ def test_what_was_written_is_read_with_everything_that_is_known(tmp_path, study)
         ("levels", ["basal", "mid"]),
     ],
 )
-def test_what_is_told_of_another_image_is_refused_with_the_file_that_tells_it(
+def test_metadata_of_another_image_is_refused_with_the_name_of_its_file(
     tmp_path, study, field, value
 ):
     write_study(study, tmp_path / study.study_id)
