@@ -1,4 +1,4 @@
-"""Splits by patient, balanced over strata, and a check that no patient is on two sides."""
+"""Splits by patient, balanced over strata, with a check that no patient is in two parts."""
 
 from __future__ import annotations
 
@@ -15,8 +15,15 @@ from cmrvlm.runs.lineage import Parts, patient_hash
 
 log = logging.getLogger(__name__)
 
+# Study ids by part.
 Split = dict[str, list[str]]
 PARTS = ("train", "val", "test")
+
+# Parts that get the share of the patients that was set; the training part gets what is left.
+_HELD_OUT = ("test", "val")
+
+# Sums of shares fall short of a whole patient by rounding.
+_ROUNDING = 1e-9
 
 
 def split_by_patient(
@@ -26,39 +33,70 @@ def split_by_patient(
     shares: Mapping[str, float],
     seed: int,
 ) -> Split:
-    """Divide studies so that each patient is in one part and each stratum is shared out alike.
+    """Split studies so that each patient is in one part and all parts have the same mix of strata.
 
     Args:
         study_ids: All studies.
         patient_ids: Patient of each study.
         strata: Label of each study; a patient counts with that of the first study.
-        shares: Part (`train`, `val`, `test`) to share; what is left over goes to `train`.
-        seed: Order within a stratum.
+        shares: Share of the patients by part (`val`, `test`); the rest goes to `train`.
+        seed: Seed of the order within a stratum.
 
     Returns:
-        Part to study ids, in the order of `study_ids`.
+        Study ids by part, in the order of `study_ids`.
     """
-    studies: dict[str, list[str]] = defaultdict(list)
-    stratum: dict[str, str] = {}
-    for study, patient, label in zip(study_ids, patient_ids, strata, strict=True):
-        studies[patient].append(study)
-        stratum.setdefault(patient, label)
-    groups: dict[str, list[str]] = defaultdict(list)
-    for patient, label in stratum.items():
-        groups[label].append(patient)
+    studies_of: dict[str, list[str]] = defaultdict(list)
+    stratum_of: dict[str, str] = {}
+    for study_id, patient_id, stratum in zip(study_ids, patient_ids, strata, strict=True):
+        studies_of[patient_id].append(study_id)
+        stratum_of.setdefault(patient_id, stratum)
+
+    part_of_patient = _assign_patients(stratum_of, shares, seed)
+    part_of = {
+        study_id: part
+        for patient_id, part in part_of_patient.items()
+        for study_id in studies_of[patient_id]
+    }
+    return _group_by_part(study_ids, part_of)
+
+
+def _assign_patients(
+    stratum_of: Mapping[str, str], shares: Mapping[str, float], seed: int
+) -> dict[str, str]:
+    """Draw the part of each patient.
+
+    Args:
+        stratum_of: Stratum by patient.
+        shares: Share of the patients by part.
+        seed: Seed of the order within a stratum.
+    """
+    patients_of: dict[str, list[str]] = defaultdict(list)
+    for patient_id, stratum in stratum_of.items():
+        patients_of[stratum].append(patient_id)
+
     rng = np.random.default_rng(seed)
     part_of: dict[str, str] = {}
-    owed = dict.fromkeys(("test", "val"), 0.0)  # what rounding in earlier strata left over
-    for label in sorted(groups):
-        order = [groups[label][i] for i in rng.permutation(len(groups[label]))]
-        for part in owed:
-            owed[part] += len(groups[label]) * shares.get(part, 0.0)
-            count = min(int(owed[part] + 1e-9), len(order))
+    # Fractions of a patient that a part is owed are carried over to the next stratum, so that many
+    # small strata together give the share.
+    owed = dict.fromkeys(_HELD_OUT, 0.0)
+    for stratum in sorted(patients_of):
+        patients = patients_of[stratum]
+        remaining = [patients[index] for index in rng.permutation(len(patients))]
+        for part in _HELD_OUT:
+            owed[part] += len(patients) * shares.get(part, 0.0)
+            count = min(int(owed[part] + _ROUNDING), len(remaining))
             owed[part] -= count
-            part_of |= {study: part for patient in order[:count] for study in studies[patient]}
-            order = order[count:]
-        part_of |= {study: "train" for patient in order for study in studies[patient]}
-    return {part: [study for study in study_ids if part_of[study] == part] for part in PARTS}
+            part_of |= dict.fromkeys(remaining[:count], part)
+            remaining = remaining[count:]
+        part_of |= dict.fromkeys(remaining, "train")
+    return part_of
+
+
+def _group_by_part(study_ids: Sequence[str], part_of: Mapping[str, str]) -> Split:
+    """Return the studies of each part, in the order of `study_ids`."""
+    return {
+        part: [study_id for study_id in study_ids if part_of[study_id] == part] for part in PARTS
+    }
 
 
 def split_with_earlier(
@@ -68,94 +106,111 @@ def split_with_earlier(
     seed: int,
     earlier: Parts,
 ) -> Split:
-    """Divide studies as `split_by_patient` does, but for patients whom earlier runs knew: they stay where they were.
+    """Split studies as `split_by_patient` does, but keep patients of earlier runs in their part.
 
     Args:
-        patient_of: Study to patient, all studies in order.
+        patient_of: Patient by study, for all studies in order.
         strata: Label of each study.
-        shares: Part to share of the new patients.
-        seed: Order within a stratum.
-        earlier: Hash of a patient to the part that it had.
+        shares: Share of the new patients by part.
+        seed: Seed of the order within a stratum.
+        earlier: Part by hash of the patient, for all patients of earlier runs.
+
+    Returns:
+        Study ids by part, in the order of `patient_of`.
     """
-    hashes = {patient: patient_hash(patient) for patient in set(patient_of.values())}
-    rows = list(zip(patient_of.items(), strata, strict=True))
-    new = [
-        ((study, patient), label)
-        for (study, patient), label in rows
-        if hashes[patient] not in earlier
-    ]
-    split = split_by_patient(
-        [study for (study, _), _ in new],
-        [patient for (_, patient), _ in new],
-        [label for _, label in new],
-        shares,
-        seed,
-    )
-    part_of = {study: part for part, studies in split.items() for study in studies}
-    for study, patient in patient_of.items():
-        part_of.setdefault(study, earlier.get(hashes[patient], "train"))
-    whole = {part: [study for study in patient_of if part_of[study] == part] for part in PARTS}
+    hash_of = {patient_id: patient_hash(patient_id) for patient_id in set(patient_of.values())}
+    new_studies: list[str] = []
+    new_strata: list[str] = []
+    part_of: dict[str, str] = {}
+    for (study_id, patient_id), stratum in zip(patient_of.items(), strata, strict=True):
+        if hash_of[patient_id] in earlier:
+            part_of[study_id] = earlier[hash_of[patient_id]]
+        else:
+            new_studies.append(study_id)
+            new_strata.append(stratum)
+
+    new_patients = [patient_of[study_id] for study_id in new_studies]
+    new_split = split_by_patient(new_studies, new_patients, new_strata, shares, seed)
+    for part, members in new_split.items():
+        part_of |= dict.fromkeys(members, part)
+
+    split = _group_by_part(list(patient_of), part_of)
     for part in ("val", "test"):
-        if shares.get(part, 0.0) > 0 and not whole[part] and earlier:
+        if shares.get(part, 0.0) > 0 and not split[part] and earlier:
             log.warning(
                 "no patient is left for part %s: the earlier runs knew all of them in other parts",
                 part,
             )
-    return whole
+    return split
 
 
 def check_earlier(
     split: Mapping[str, Sequence[str]], patient_of: Mapping[str, str], earlier: Parts
 ) -> None:
-    """Refuse a split that validates or tests on patients whom the runs before were trained on.
+    """Refuse a split that validates or tests on patients whom earlier runs were trained on.
+
+    Args:
+        split: Study ids by part.
+        patient_of: Patient by study.
+        earlier: Part by hash of the patient, for all patients of earlier runs.
 
     Raises:
-        CmrvlmError: It does; how many of how many patients are named.
+        CmrvlmError: There are such patients; the message counts them.
     """
     for part in ("val", "test"):
-        patients = {patient_of[study] for study in split.get(part, ())}
-        known = [patient for patient in patients if earlier.get(patient_hash(patient)) == "train"]
-        if known:
+        patients = {patient_of[study_id] for study_id in split.get(part, ())}
+        trained = [patient for patient in patients if earlier.get(patient_hash(patient)) == "train"]
+        if trained:
             raise CmrvlmError(
-                f"{len(known)} of {len(patients)} patients of part {part} are among those that the runs before were "
-                "trained on",
+                f"{len(trained)} of {len(patients)} patients of part {part} are among those that "
+                "the runs before were trained on",
                 field="split",
-                remedy="Use the split of the run that this one begins from, or leave these patients out.",
+                remedy="Use the split of the run that this one begins from, or leave these "
+                "patients out.",
             )
 
 
 def check_leak(split: Mapping[str, Sequence[str]], patient_of: Mapping[str, str]) -> None:
-    """Refuse a split that shares patients.
+    """Refuse a split that has a patient in two parts.
+
+    Args:
+        split: Study ids by part.
+        patient_of: Patient by study.
 
     Raises:
-        CmrvlmError: A patient is in two parts; the message names one.
+        CmrvlmError: A patient is in two parts, or a study is not in the data; the message names it.
     """
-    seen: dict[str, str] = {}
-    for part, studies in split.items():
-        for study in studies:
-            if study not in patient_of:
+    part_of: dict[str, str] = {}
+    for part, study_ids in split.items():
+        for study_id in study_ids:
+            if study_id not in patient_of:
                 raise CmrvlmError(
-                    f"study '{study}' of part {part} is not in this data",
+                    f"study '{study_id}' of part {part} is not in this data",
                     field="split",
                     remedy="Use the data that the split was made for.",
                 )
-            other = seen.setdefault(patient_of[study], part)
-            if other != part:
+            patient_id = patient_of[study_id]
+            first_part = part_of.setdefault(patient_id, part)
+            if first_part != part:
                 raise CmrvlmError(
-                    f"patient '{patient_of[study]}' is in {other} and in {part}",
+                    f"patient '{patient_id}' is in {first_part} and in {part}",
                     field="split",
                     remedy="Put all studies of a patient into one part.",
                 )
 
 
 def read_split(path: Path) -> Split:
-    """A split saved with a run or written by hand: JSON with `train`, `val` and `test`."""
+    """Read a split that a run saved or somebody wrote: JSON with `train`, `val` and `test`.
+
+    Raises:
+        CmrvlmError: The file is missing, or has another part.
+    """
     if not path.is_file():
         raise CmrvlmError("there is no such split file", file=path, remedy="Give a split.json.")
-    data = json.loads(path.read_text())
-    unknown = set(data) - set(PARTS)
+    content = json.loads(path.read_text())
+    unknown = set(content) - set(PARTS)
     if unknown:
         raise CmrvlmError(
             f"unknown parts {sorted(unknown)}", file=path, remedy=f"Parts are {', '.join(PARTS)}."
         )
-    return {part: [str(study) for study in data.get(part, [])] for part in PARTS}
+    return {part: [str(study_id) for study_id in content.get(part, [])] for part in PARTS}

@@ -1,4 +1,4 @@
-"""The data module: split by patient, cache, and one loader factory."""
+"""The data module: split by patient, cache, and data loaders."""
 
 from __future__ import annotations
 
@@ -30,19 +30,23 @@ from data_modules.storage.cache import StudyCache
 from data_modules.storage.shards import ShardSource
 from data_modules.storage.store import StudyStore
 
-_CORPUS_STUDIES = 200  # enough for a vocabulary
+# As many studies hold every word of the prompts and answers.
+_CORPUS_STUDIES = 200
 
 
 class StudyDataModule(LightningDataModule):
-    """Studies of one source as batches.
+    """A data module of the studies of one source.
+
+    `prepare_data` (or `setup`) makes the split and fills the cache. Loaders of batches need a
+    collator, which depends on the model: set `collator` before they are called.
 
     Args:
-        source: Where studies come from.
-        preprocessing: Native study to the model's grid.
-        mixture: Instructions.
+        source: Source of the studies.
+        preprocessing: Steps that bring a native study to the model's grid.
+        mixture: Mixture of the instructions.
         cache_dir: Folder of preprocessed studies.
-        augmentation: Changes training images, or None.
-        shares: Part to share of the patients; what is left over is for training.
+        augmentation: Augmentation of training images, or None.
+        shares: Share of the patients by part (`val`, `test`); the rest is for training.
         split_file: A split to use instead, for example that of an earlier run.
         batch_size: Studies in a training batch.
         evaluation_batch_size: Studies in an evaluation batch.
@@ -50,6 +54,18 @@ class StudyDataModule(LightningDataModule):
         seed: Seed of split, order, augmentation and instructions.
         allowed_failures: Broken studies that may be left out before it is an error.
         sequences: Sequences that the model reads; others are never shown. None shows all.
+
+    Attributes:
+        source: As given; so are `preprocessing`, `mixture`, `augmentation`, `batch_size`,
+            `evaluation_batch_size`, `num_workers`, `seed`, `allowed_failures` and `sequences`.
+        shares: As given, or a tenth each for validation and test.
+        split_file: Path of the split to use, or None.
+        cache: Store of the preprocessed studies.
+        collator: Collator of batches; None until the caller sets it.
+        split: Study ids by part, without broken studies; empty until `prepare_data`.
+        full_split: Study ids by part, broken studies included; empty until `prepare_data`.
+        failures: Reason by id of each study that is left out of the split.
+        earlier: Part by hash of the patient, for patients of earlier runs; see `begin_from`.
     """
 
     def __init__(
@@ -69,25 +85,29 @@ class StudyDataModule(LightningDataModule):
         sequences: Sequence[str] | None = None,
     ) -> None:
         super().__init__()
-        self.source, self.preprocessing, self.mixture, self.augmentation = (
-            source,
-            preprocessing,
-            mixture,
-            augmentation,
-        )
-        self.cache: StudyStore = (
-            source.store(preprocessing)
-            if isinstance(source, ShardSource)
-            else StudyCache(Path(cache_dir), source, preprocessing)
-        )
+        self.source = source
+        self.preprocessing = preprocessing
+        self.mixture = mixture
+        self.augmentation = augmentation
         self.shares = dict(shares or {"val": 0.1, "test": 0.1})
         self.split_file = Path(split_file) if split_file else None
-        self.batch_size, self.evaluation_batch_size = batch_size, evaluation_batch_size
-        self.num_workers, self.seed, self.allowed_failures = num_workers, seed, allowed_failures
+        self.batch_size = batch_size
+        self.evaluation_batch_size = evaluation_batch_size
+        self.num_workers = num_workers
+        self.seed = seed
+        self.allowed_failures = allowed_failures
         self.sequences = sequences
+
+        self.cache: StudyStore
+        if isinstance(source, ShardSource):
+            # Shards are preprocessed already.
+            self.cache = source.store(preprocessing)
+        else:
+            self.cache = StudyCache(Path(cache_dir), source, preprocessing)
+
         self.collator: Collator | None = None
         self.split: Split = {}
-        self.full_split: Split = {}  # with the broken studies
+        self.full_split: Split = {}
         self.failures: dict[str, str] = {}
         self.earlier: Parts = {}
 
@@ -96,56 +116,69 @@ class StudyDataModule(LightningDataModule):
         return dict(zip(self.source.study_ids(), self.source.patient_ids(), strict=True))
 
     def begin_from(self, parts: Parts) -> None:
-        """Let patients whom earlier runs knew stay in the part that they had there; new ones alone are divided.
+        """Keep patients of earlier runs in the part that they had there; only new ones are split.
 
         Args:
-            parts: Hash of a patient to the part; see `cmrvlm.runs.lineage`.
+            parts: Part by hash of the patient; see `cmrvlm.runs.lineage`.
         """
         self.earlier = dict(parts)
 
     def prepare_data(self) -> None:
-        """Make the split and fill the cache; safe to call twice.
+        """Make the split and fill the cache; a second call does nothing.
 
         Raises:
-            CmrvlmError: Patients are in several parts, or in another than training though earlier runs were trained on
-                them; or too many studies are broken.
+            CmrvlmError: A patient is in several parts, or is held out though earlier runs were
+                trained on it; too many studies are broken; or none is left.
         """
         if self.split:
             return
         patient_of = self.patient_of()
-        declared = self.source.declared_split()
-        if self.split_file:
-            split = read_split(self.split_file)
-        elif declared is not None:
-            split = declared
-        else:
-            split = split_with_earlier(
-                patient_of, self.source.strata(), self.shares, self.seed, self.earlier
-            )
-        check_leak(split, patient_of)
-        check_earlier(split, patient_of, self.earlier)
-        wanted = [study for part in split.values() for study in part]
-        self.failures = self.cache.fill(wanted, self.allowed_failures)
-        for study in wanted if self.sequences is not None else []:
-            if study not in self.failures and not set(self.cache.sequences(study)) & set(
-                self.sequences or ()
-            ):
-                self.failures[study] = f"{study} has none of {', '.join(self.sequences or ())}"
-        self.full_split = split
+        full_split = self._make_split(patient_of)
+        check_leak(full_split, patient_of)
+        check_earlier(full_split, patient_of, self.earlier)
+
+        study_ids = [study_id for members in full_split.values() for study_id in members]
+        self.failures = self.cache.fill(study_ids, self.allowed_failures)
+        self.failures |= self._find_unreadable(study_ids)
+        self.full_split = full_split
         self.split = {
-            part: [s for s in studies if s not in self.failures] for part, studies in split.items()
+            part: [study_id for study_id in members if study_id not in self.failures]
+            for part, members in full_split.items()
         }
         if not self.split["train"] and not self.split["test"]:
             raise CmrvlmError(
                 "the data holds no study", field="data", remedy="Check the root and the split."
             )
 
-    def failures_of(self, part: str) -> dict[str, str]:
-        """Broken studies of a part of the split, with reasons."""
+    def _make_split(self, patient_of: Mapping[str, str]) -> Split:
+        """Return the split of a file, else the one that the data declares, else a new one."""
+        if self.split_file:
+            return read_split(self.split_file)
+        declared = self.source.declared_split()
+        if declared is not None:
+            return declared
+        return split_with_earlier(
+            patient_of, self.source.strata(), self.shares, self.seed, self.earlier
+        )
+
+    def _find_unreadable(self, study_ids: Sequence[str]) -> dict[str, str]:
+        """Return the reason by study for studies without a sequence that the model reads."""
+        if self.sequences is None:
+            return {}
+        reason = f"none of {', '.join(self.sequences)}"
         return {
-            study: self.failures[study]
-            for study in self.full_split.get(part, [])
-            if study in self.failures
+            study_id: f"{study_id} has {reason}"
+            for study_id in study_ids
+            if study_id not in self.failures
+            and set(self.sequences).isdisjoint(self.cache.sequences(study_id))
+        }
+
+    def failures_of(self, part: str) -> dict[str, str]:
+        """Return the reason by study for the studies that are left out of a part of the split."""
+        return {
+            study_id: self.failures[study_id]
+            for study_id in self.full_split.get(part, [])
+            if study_id in self.failures
         }
 
     def use_collator(self, collator: Collator) -> None:
@@ -161,85 +194,98 @@ class StudyDataModule(LightningDataModule):
         return self.cache.content_hash(study_ids)
 
     def setup(self, stage: str | None = None) -> None:
-        """Lightning's hook; every process needs the split."""
+        """Make the split in every process, as Lightning asks for."""
         self.prepare_data()
 
     def save_split(self, path: Path) -> None:
-        """Write the split for the run folder."""
+        """Write the split to a file of a run folder."""
         write_json(path, self.split)
 
     def corpus(self) -> Iterator[str]:
-        """Questions and answers of the training split in all languages: what a tokenizer may be trained on."""
+        """Yield questions and answers of training studies in all languages, for a tokenizer."""
         for number, study_id in enumerate(self.split["train"][:_CORPUS_STUDIES]):
             study = self.cache.load(study_id, self.sequences)
             for task in self.mixture.tasks.values():
                 for case in task.cases(study, list(study.series)):
                     for language in self.mixture.languages:
+                        # The study's number goes through the wordings of a task.
                         instruction = task.make_instruction(study, case, language, number)
                         yield instruction.prompt
                         yield instruction.reference
 
     def class_shares(self) -> dict[str, Tensor]:
-        """Read-out to the share of each class among the training studies in which it is known; NaN where in none."""
-        each = [study_targets(self.cache.labels(study)) for study in self.split["train"]]
-        names = [name for name, record in READ_OUTS.items() if record.is_probability]
-        if not each:
+        """Compute the share of positives of each class among the training studies.
+
+        Returns:
+            Tensor `(classes,)` by read-out; a study counts for the classes that are known of it,
+            and a class that is known of no study has NaN. Empty when there is no training study.
+        """
+        targets = [study_targets(self.cache.labels(study_id)) for study_id in self.split["train"]]
+        if not targets:
             return {}
-        stacked = {name: np.stack([one[name] for one in each]) for name in names}
-        return {
-            name: torch.from_numpy(
-                ma.masked_invalid(values).mean(axis=0).filled(np.nan).astype(np.float32)
-            )
-            for name, values in stacked.items()
-        }
+        shares = {}
+        for name in [name for name, record in READ_OUTS.items() if record.is_probability]:
+            values = np.stack([target[name] for target in targets])  # (N, classes)
+            means = ma.masked_invalid(values).mean(axis=0).filled(np.nan)
+            shares[name] = torch.from_numpy(means.astype(np.float32))
+        return shares
 
     def train_dataloader(self) -> DataLoader[Any] | AccumulationWindows:
-        """Training batches; after a restart the epoch goes on where it was stopped."""
-        if len(self.split["train"]) < self.batch_size:
-            problem = f"{len(self.split['train'])} training studies are fewer than one batch of {self.batch_size}"
+        """Return the loader of training batches; after a restart it continues within the epoch.
+
+        Raises:
+            CmrvlmError: There are fewer studies than a batch holds, or no collator was set.
+        """
+        study_ids = self.split["train"]
+        if len(study_ids) < self.batch_size:
             raise CmrvlmError(
-                problem, field="data.batch_size", remedy="Use a smaller batch or more studies."
+                f"{len(study_ids)} training studies are fewer than one batch of {self.batch_size}",
+                field="data.batch_size",
+                remedy="Use a smaller batch or more studies.",
             )
         data = TrainingSet(
-            self.cache,
-            self.split["train"],
-            self.mixture,
-            self.augmentation,
-            self.seed,
-            self.sequences,
+            self.cache, study_ids, self.mixture, self.augmentation, self.seed, self.sequences
         )
-        rank, world = (
-            (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
-        )
+        rank, world, accumulated = 0, 1, 1
+        if self.trainer:
+            rank = self.trainer.global_rank
+            world = self.trainer.world_size
+            accumulated = self.trainer.accumulate_grad_batches
         sampler = EpochSampler(len(data), self.seed, self.batch_size, self._position, rank, world)
-        loader = self._loader(data, self.batch_size, sampler=sampler, drop_last=True)
-        accumulated = self.trainer.accumulate_grad_batches if self.trainer else 1
-        return loader if accumulated == 1 else AccumulationWindows(loader, accumulated)
+        loader = self._make_loader(data, self.batch_size, sampler=sampler, drop_last=True)
+        if accumulated == 1:
+            return loader
+        return AccumulationWindows(loader, accumulated)
 
     def _position(self) -> tuple[int, int]:
         """Return the epoch of the next batch and the number of its batches that are done.
 
-        Both follow from the number of batches that were ever trained on. The trainer's own counters of an epoch are in
-        flux while a run is resumed, and workers ask before they are settled.
+        Both follow from the number of batches that were ever trained on. The trainer's own counters
+        of an epoch change while a run is resumed, and workers ask before they are settled.
         """
         if not self.trainer:
             return 0, 0
-        done = self.trainer.fit_loop.epoch_loop.batch_progress.total.processed  # type: ignore[attr-defined]
+        progress = self.trainer.fit_loop.epoch_loop.batch_progress
+        done = progress.total.processed  # type: ignore[attr-defined]
         return divmod(done, self._batches_in_epoch(self.trainer))
 
     def _batches_in_epoch(self, trainer: Trainer) -> int:
         """Return how many batches each process trains on in an epoch."""
         batches = len(self.split["train"]) // trainer.world_size // self.batch_size
         limit = trainer.limit_train_batches
-        limited = min(batches, limit) if isinstance(limit, int) else int(batches * limit)
-        return max(1, limited)
+        if isinstance(limit, int):
+            return max(1, min(batches, limit))
+        # A fraction of the epoch.
+        return max(1, int(batches * limit))
 
     def val_dataloader(self) -> DataLoader[Any] | list[Any]:
-        """Every instruction of the validation split; none when the split has no validation part."""
-        return self.evaluation_loader("val") if self.split["val"] else []
+        """Return the loader of the validation part, or an empty list when that part is empty."""
+        if not self.split["val"]:
+            return []
+        return self.evaluation_loader("val")
 
     def test_dataloader(self) -> DataLoader[Any]:
-        """Every instruction of the test split."""
+        """Return the loader of the test part."""
         return self.evaluation_loader("test")
 
     def question_loader(
@@ -249,12 +295,12 @@ class StudyDataModule(LightningDataModule):
         *,
         paraphrased: bool = False,
     ) -> DataLoader[Any]:
-        """Lists of (study, instructions) with all questions, nothing drawn.
+        """Return a loader of lists of (study, instructions) with all questions, nothing drawn.
 
         Args:
             studies: Ids of the studies, in the order in which they come.
             shown: Sequences to show; None shows all that the model reads.
-            paraphrased: Ask in wordings that training never shows.
+            paraphrased: Whether to ask in wordings that training never shows.
         """
         data = EvaluationSet(
             self.cache, studies, self.mixture, shown or self.sequences, paraphrased=paraphrased
@@ -264,11 +310,15 @@ class StudyDataModule(LightningDataModule):
         )
 
     def evaluation_loader(self, part: str) -> DataLoader[Any]:
-        """Batches of a part of the split with all questions, nothing drawn."""
-        data = EvaluationSet(self.cache, self.split[part], self.mixture, self.sequences)
-        return self._loader(data, self.evaluation_batch_size)
+        """Return a loader of batches of a part of the split with all questions, nothing drawn.
 
-    def _loader(
+        Raises:
+            CmrvlmError: No collator was set.
+        """
+        data = EvaluationSet(self.cache, self.split[part], self.mixture, self.sequences)
+        return self._make_loader(data, self.evaluation_batch_size)
+
+    def _make_loader(
         self,
         data: Dataset[Any],
         batch_size: int,
@@ -276,6 +326,11 @@ class StudyDataModule(LightningDataModule):
         sampler: Sampler[Any] | None = None,
         drop_last: bool = False,
     ) -> DataLoader[Any]:
+        """Return a loader of collated batches.
+
+        Raises:
+            CmrvlmError: No collator was set.
+        """
         if self.collator is None:
             raise CmrvlmError(
                 "no collator was set", field="collator", remedy="Set it after the model was built."

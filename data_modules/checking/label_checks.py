@@ -12,7 +12,7 @@ from cmrvlm.study.measurements import FEWEST_SLICES
 from cmrvlm.study.study import Series, Study
 from cmrvlm.study.vocabulary import LANGUAGES, PHASES, STRUCTURES
 from data_modules.checking.faults import FaultLog
-from data_modules.sources.anatomy import measure_masks
+from data_modules.sources.masks import measure_masks
 
 # Outside of these units, labels or frames are likely to be wrong; they are no normal ranges.
 _PLAUSIBLE = {

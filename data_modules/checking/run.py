@@ -19,9 +19,9 @@ from data_modules.checking.faults import ERROR, CheckedStudy, Fault, unreadable_
 from data_modules.checking.page import montage, write_page
 from data_modules.checking.set_checks import check_set, study_counts
 from data_modules.checking.study_checks import check_study
+from data_modules.code_key import code_digest, modules_of
 from data_modules.sources.base import Source
 from data_modules.split import Split
-from data_modules.storage.code_key import code_digest, modules_of
 
 # A page with more pictures is too long to be looked at.
 MOST_PICTURES = 200

@@ -8,7 +8,11 @@ from cmrvlm.study.measurements import FEWEST_SLICES
 from cmrvlm.study.study import Series
 from cmrvlm.study.vocabulary import CINE, NOT_ANNOTATED, STRUCTURES
 from data_modules.checking.faults import FaultLog
-from data_modules.sources.anatomy import brighter_share, displaced_slices, mixed_up
+from data_modules.sources.mask_checks import (
+    bright_cavity_fraction,
+    displaced_slices,
+    find_label_error,
+)
 
 # Outside of these the unit is likely to be wrong.
 _PLAUSIBLE_SLICE_MM = (2.0, 25.0)
@@ -62,11 +66,11 @@ def check_mask(sequence: str, series: Series, log: FaultLog) -> None:
         return
 
     for frame in annotated:
-        problem = mixed_up(np.asarray(series.mask[:, frame]))
+        problem = find_label_error(np.asarray(series.mask[:, frame]))
         if problem:
             log.warning("anatomy", f"{sequence}, frame {frame}: {problem}")
             break
-    share = brighter_share(series, annotated[0])
+    share = bright_cavity_fraction(series, annotated[0])
     if sequence in CINE and share is not None and share < _LEAST_BRIGHTER:
         log.warning(
             "off_image",

@@ -1,4 +1,4 @@
-"""Batches in windows, so that losses of accumulated batches are normalised as if they were one."""
+"""Normalisation of losses over the batches that are accumulated for one optimizer step."""
 
 from __future__ import annotations
 
@@ -13,19 +13,21 @@ from cmrvlm.instructions.batch import Batch
 
 
 class AccumulationWindows:
-    """A loader whose batches know the mean of what the losses of their window are over.
+    """A loader that gives each batch the loss normalisers of its accumulation window.
 
-    The trainer divides each batch's loss by the number of batches that it accumulates, in the short window at the end
-    of an epoch too, and adds up: with the window's total over the same number as divisor the sum is that of one joint
-    batch, so a short answer weighs no more beside a long report than in one batch with it.
+    The trainer divides each batch's loss by the number of batches that it accumulates, in the short
+    window at the end of an epoch too, and adds up. A batch's loss is therefore divided by the mean
+    count of its window: the sum is then the loss of one joint batch, in which a short answer weighs
+    no more than beside a long report.
 
     Args:
-        loader: Batches.
+        loader: Loader of batches.
         size: Batches between two optimizer steps.
     """
 
     def __init__(self, loader: DataLoader[Any], size: int) -> None:
-        self.loader, self.size = loader, size
+        self.loader = loader
+        self.size = size
 
     def __len__(self) -> int:
         return len(self.loader)
@@ -34,5 +36,6 @@ class AccumulationWindows:
         batches = iter(self.loader)
         while window := list(islice(batches, self.size)):
             counts = [batch.counts() for batch in window]
-            means = {name: sum(one[name] for one in counts) / self.size for name in counts[0]}
-            yield from (replace(batch, normalisers=means) for batch in window)
+            means = {name: sum(count[name] for count in counts) / self.size for name in counts[0]}
+            for batch in window:
+                yield replace(batch, normalisers=means)

@@ -1,4 +1,4 @@
-"""Indices to samples. Randomness is an argument: a sample depends on seed, epoch and index and on nothing else."""
+"""Data sets and sampler: a sample depends on seed, epoch and index and on nothing else."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ Sample = tuple[Study, list[Instruction]]
 
 
 class TrainingSet(Dataset[Sample]):
-    """Augmented studies with drawn instructions.
+    """Augmented studies with randomly drawn instructions.
 
     Args:
-        cache: Preprocessed studies.
+        cache: Store of preprocessed studies.
         study_ids: Studies of the training split.
-        mixture: Draws the instructions.
-        augment: Changes the images, or None.
+        mixture: Mixture that instructions are drawn from.
+        augment: Augmentation of the images, or None.
         seed: Seed of all draws.
         sequences: Sequences that may be shown; None shows all.
     """
@@ -38,31 +38,37 @@ class TrainingSet(Dataset[Sample]):
         seed: int,
         sequences: Collection[str] | None = None,
     ) -> None:
-        self.cache, self.study_ids, self.sequences = cache, list(study_ids), sequences
-        self.mixture, self.augment, self.seed = mixture, augment, seed
+        self.cache = cache
+        self.study_ids = list(study_ids)
+        self.mixture = mixture
+        self.augment = augment
+        self.seed = seed
+        self.sequences = sequences
 
     def __len__(self) -> int:
         return len(self.study_ids)
 
     @ends_loudly
-    def __getitem__(self, at: tuple[int, int]) -> Sample:
-        """The sample at (epoch, index)."""
-        epoch, index = at
+    def __getitem__(self, epoch_and_index: tuple[int, int]) -> Sample:
+        """Return the sample of an epoch at an index."""
+        epoch, index = epoch_and_index
         rng = np.random.default_rng([self.seed, epoch, index])
         study = self.cache.load(self.study_ids[index], self.sequences)
         instructions = self.mixture.draw(study, rng)
-        return (self.augment(study, rng) if self.augment else study), instructions
+        if self.augment:
+            study = self.augment(study, rng)
+        return study, instructions
 
 
 class EvaluationSet(Dataset[Sample]):
-    """Unchanged studies with all their instructions.
+    """Studies without augmentation, each with all its instructions.
 
     Args:
-        cache: Preprocessed studies.
+        cache: Store of preprocessed studies.
         study_ids: Studies to evaluate.
-        mixture: Lists the instructions.
+        mixture: Mixture that lists the instructions.
         shown: Sequences to show; None shows all.
-        paraphrased: Ask in wordings that training never shows.
+        paraphrased: Whether to ask in wordings that training never shows.
     """
 
     def __init__(
@@ -74,12 +80,10 @@ class EvaluationSet(Dataset[Sample]):
         *,
         paraphrased: bool = False,
     ) -> None:
-        self.cache, self.study_ids, self.mixture, self.shown = (
-            cache,
-            list(study_ids),
-            mixture,
-            shown,
-        )
+        self.cache = cache
+        self.study_ids = list(study_ids)
+        self.mixture = mixture
+        self.shown = shown
         self.paraphrased = paraphrased
 
     def __len__(self) -> int:
@@ -87,21 +91,24 @@ class EvaluationSet(Dataset[Sample]):
 
     @ends_loudly
     def __getitem__(self, index: int) -> Sample:
-        """The study at `index` with every instruction about it."""
+        """Return the study at an index with every instruction about it."""
         study = self.cache.load(self.study_ids[index])
         return study, self.mixture.all(study, self.shown, paraphrased=self.paraphrased)
 
 
 class EpochSampler(Sampler[tuple[int, int]]):
-    """Order of an epoch as a function of seed and epoch, from any batch on, divided over processes.
+    """A sampler of (epoch, index) pairs, shuffled by seed and epoch and divided over processes.
+
+    An epoch can begin at any of its batches, so that a run which was stopped continues where it
+    was.
 
     Args:
         size: Number of samples.
         seed: Seed of the order.
         batch_size: Samples in a batch.
-        position: Epoch and number of its batches that are done, asked when an iteration starts; after a restart the
-            epoch goes on from there.
-        rank: This process.
+        position: Called when an iteration starts; returns the epoch and how many of its batches are
+            done.
+        rank: Rank of this process.
         world: Number of processes.
     """
 
@@ -114,8 +121,12 @@ class EpochSampler(Sampler[tuple[int, int]]):
         rank: int = 0,
         world: int = 1,
     ) -> None:
-        self.size, self.seed, self.batch_size, self.position = size, seed, batch_size, position
-        self.rank, self.world = rank, world
+        self.size = size
+        self.seed = seed
+        self.batch_size = batch_size
+        self.position = position
+        self.rank = rank
+        self.world = world
 
     def __len__(self) -> int:
         return self.size // self.world
@@ -123,7 +134,8 @@ class EpochSampler(Sampler[tuple[int, int]]):
     def __iter__(self) -> Iterator[tuple[int, int]]:
         epoch, done = self.position()
         order = np.random.default_rng([self.seed, epoch, 1]).permutation(self.size)
-        own = order[self.rank :: self.world][: len(self)]
-        if done < len(own) // self.batch_size:
-            own = own[done * self.batch_size :]
-        return iter([(epoch, int(index)) for index in own])
+        # All processes take equally many samples: what does not divide is left out of this epoch.
+        indices = order[self.rank :: self.world][: len(self)]
+        if done < len(indices) // self.batch_size:
+            indices = indices[done * self.batch_size :]
+        return iter([(epoch, int(index)) for index in indices])

@@ -1,26 +1,34 @@
-"""`data=acdc`: the challenge's own layout (Bernard et al., IEEE TMI 2018, doi 10.1109/TMI.2018.2837502)."""
+"""`data=acdc`: ACDC as published (Bernard et al., IEEE TMI 2018, doi 10.1109/TMI.2018.2837502)."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from cmrvlm.errors import CmrvlmError
 from cmrvlm.study.files import read_image
 from cmrvlm.study.measurements import known_numbers
 from cmrvlm.study.study import Series, Study, StudyLabels
 from cmrvlm.study.vocabulary import NOT_ANNOTATED
-from data_modules.sources.anatomy import base_first, canonical, measure_labelled, read_mask
 from data_modules.sources.base import Source
+from data_modules.sources.masks import (
+    measure_labelled_phases,
+    order_base_to_apex,
+    read_mask,
+    remap_labels,
+)
 
 LABEL_MAP = {0: "background", 1: "rv", 2: "myo", 3: "lv"}
-# "Abnormal right ventricle" is no single one of the sixteen classes: its disease is unknown, not normal.
+# "Abnormal right ventricle" is not one of the sixteen classes: its disease is unknown, not normal.
 GROUPS = {"DCM": "DCM", "HCM": "HCM", "MINF": "MI", "NOR": "NOR"}
 
 
 class AcdcSource(Source):
-    """Patients of ACDC, with or without the 4D files. Frame numbers in its names and in `Info.cfg` count from 1.
+    """Patients of ACDC, with or without the 4D files.
+
+    Frame numbers in file names and in `Info.cfg` count from 1.
 
     Args:
         root: Folder with `patientNNN` folders.
@@ -45,19 +53,23 @@ class AcdcSource(Source):
             )
 
     def study_ids(self) -> list[str]:
-        """Names of the patient folders."""
+        """Return the names of the patient folders."""
         return list(self._ids)
 
     def strata(self) -> list[str]:
-        """The challenge's five groups."""
-        return [self.info(study).get("Group", "unknown") for study in self._ids]
+        """Return the challenge's group of each patient."""
+        return [self.read_info(study_id).get("Group", "unknown") for study_id in self._ids]
 
     def files(self, study_id: str) -> list[Path]:
-        """Everything in the patient's folder."""
+        """Return all files of the patient's folder."""
         return sorted(p for p in (self.root / study_id).iterdir() if p.is_file())
 
-    def info(self, study_id: str) -> dict[str, str]:
-        """`Info.cfg` as text; keys that are not there are simply absent."""
+    def read_info(self, study_id: str) -> dict[str, str]:
+        """Read `Info.cfg`, and return text by key.
+
+        Raises:
+            CmrvlmError: There is no such file.
+        """
         path = self.root / study_id / "Info.cfg"
         if not path.is_file():
             raise CmrvlmError(
@@ -69,25 +81,36 @@ class AcdcSource(Source):
         return {key.strip(): value.strip() for key, value in pairs}
 
     def load(self, study_id: str) -> Study:
-        """Read ED and ES with their masks, and all frames where the 4D file is there."""
-        info = self.info(study_id)
-        series = base_first(self._series(study_id, self._frames(study_id, info)))
-        path = self.root / study_id / "Info.cfg"
-        measured = measure_labelled(series, path, "Frames count from 1; check ED and ES.")
+        """Load ED and ES with their masks, and all frames where the 4D file is present.
+
+        Raises:
+            CmrvlmError: A file or a frame number is missing, or ED and ES are swapped.
+        """
+        info = self.read_info(study_id)
+        series = order_base_to_apex(self._load_series(study_id, self._frames(study_id, info)))
+        measurements = measure_labelled_phases(
+            series,
+            self.root / study_id / "Info.cfg",
+            "Frames count from 1; check ED and ES.",
+        )
+
         group = info.get("Group", "")
-        people = {"height_cm": "Height", "weight_kg": "Weight"}
+        diseases = frozenset({GROUPS[group]}) if group in GROUPS else None
+        keys = {"height_cm": "Height", "weight_kg": "Weight"}
+        demographics = {name: float(info[key]) for name, key in keys.items() if key in info}
         labels = StudyLabels(
-            diseases=frozenset({GROUPS[group]}) if group in GROUPS else None,
-            measurements=measured,
-            demographics={
-                **known_numbers(
-                    {name: float(info[key]) for name, key in people.items() if key in info}
-                )
-            },
+            diseases=diseases,
+            measurements=measurements,
+            demographics={**known_numbers(demographics)},
         )
         return Study(study_id, study_id, {"sax": series}, labels)
 
     def _frames(self, study_id: str, info: dict[str, str]) -> dict[str, int]:
+        """Return the frame number of ED and ES, counted from 1.
+
+        Raises:
+            CmrvlmError: One of them is missing.
+        """
         frames = {}
         for phase, key in (("ed", "ED"), ("es", "ES")):
             if not info.get(key, "").isdigit():
@@ -100,33 +123,66 @@ class AcdcSource(Source):
             frames[phase] = int(info[key])
         return frames
 
-    def _series(self, study_id: str, frames: dict[str, int]) -> Series:
-        folder = self.root / study_id
-        images, masks, affine = {}, {}, None
-        for frame in sorted(set(frames.values())):
-            path = folder / f"{study_id}_frame{frame:02d}.nii.gz"
-            images[frame], affine = read_image(path, "sax")
-            truth = folder / f"{study_id}_frame{frame:02d}_gt.nii.gz"
-            masks[frame] = canonical(
-                read_mask(truth, images[frame].shape, affine, "sax"), LABEL_MAP, truth
+    def _load_series(self, study_id: str, frames: dict[str, int]) -> Series:
+        """Load the short-axis series with masks at ED and ES.
+
+        Args:
+            study_id: The patient.
+            frames: Frame number of ED and ES, counted from 1.
+        """
+        numbers = sorted(set(frames.values()))
+        images = []
+        masks = []
+        affine = np.eye(4)
+        for number in numbers:
+            image, mask, affine = self._load_frame(study_id, number)
+            images.append(image)
+            masks.append(mask)
+
+        cine_path = self.root / study_id / f"{study_id}_4d.nii.gz"
+        if not cine_path.is_file():
+            return Series(
+                image=np.concatenate(images, axis=1).astype(np.float32),
+                affine=affine,
+                mask=np.concatenate(masks, axis=1),
+                phases={phase: numbers.index(number) for phase, number in frames.items()},
             )
-            if not masks[frame].any():
-                raise CmrvlmError(
-                    f"frame {frame} has no mask",
-                    file=truth,
-                    remedy="Frames count from 1; check Info.cfg.",
-                )
-        assert affine is not None
-        whole = folder / f"{study_id}_4d.nii.gz"
-        if whole.is_file():
-            image, affine = read_image(whole, "sax")
-            mask = np.full(image.shape, NOT_ANNOTATED, dtype=np.uint8)
-            for frame, values in masks.items():
-                mask[:, frame - 1] = values[:, 0]
-            phases = {phase: frame - 1 for phase, frame in frames.items()}
-        else:
-            order = sorted(images)
-            image = np.concatenate([images[frame] for frame in order], axis=1)
-            mask = np.concatenate([masks[frame] for frame in order], axis=1)
-            phases = {phase: order.index(frame) for phase, frame in frames.items()}
-        return Series(image=image.astype(np.float32), affine=affine, mask=mask, phases=phases)
+
+        cine, affine = read_image(cine_path, "sax")
+        cine_mask = np.full(cine.shape, NOT_ANNOTATED, dtype=np.uint8)  # (Z, T, H, W)
+        for number, mask in zip(numbers, masks, strict=True):
+            cine_mask[:, number - 1] = mask[:, 0]
+        return Series(
+            image=cine.astype(np.float32),
+            affine=affine,
+            mask=cine_mask,
+            phases={phase: number - 1 for phase, number in frames.items()},
+        )
+
+    def _load_frame(
+        self, study_id: str, number: int
+    ) -> tuple[NDArray[np.generic], NDArray[np.uint8], NDArray[np.float64]]:
+        """Load one annotated frame.
+
+        Args:
+            study_id: The patient.
+            number: Number of the frame, counted from 1.
+
+        Returns:
+            Image and mask, both `(Z, 1, H, W)`, and affine `(4, 4)`.
+
+        Raises:
+            CmrvlmError: The mask is empty, or lies on another grid.
+        """
+        stem = f"{study_id}_frame{number:02d}"
+        image, affine = read_image(self.root / study_id / f"{stem}.nii.gz", "sax")
+        mask_path = self.root / study_id / f"{stem}_gt.nii.gz"
+        values = read_mask(mask_path, image.shape, affine, "sax")
+        mask = remap_labels(values, LABEL_MAP, mask_path)
+        if not mask.any():
+            raise CmrvlmError(
+                f"frame {number} has no mask",
+                file=mask_path,
+                remedy="Frames count from 1; check Info.cfg.",
+            )
+        return image, mask, affine

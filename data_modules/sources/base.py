@@ -1,4 +1,4 @@
-"""What every data source offers: ids, strata for the split, and one study at a time."""
+"""Base class of all data sources."""
 
 from __future__ import annotations
 
@@ -9,39 +9,42 @@ from pathlib import Path
 
 from cmrvlm.errors import CmrvlmError
 from cmrvlm.study.study import Study
+from data_modules.code_key import code_digest, modules_of
 from data_modules.split import Split
-from data_modules.storage.code_key import code_digest, modules_of
 
 
 class Source(ABC):
-    """Files, or formulas, to studies. Subclasses keep their settings as plain attributes."""
+    """A data source, which reads or makes one study at a time.
+
+    Subclasses keep their settings as public attributes: these are part of `fingerprint`.
+    """
 
     @abstractmethod
     def study_ids(self) -> list[str]:
-        """Ids of all studies in a fixed order."""
+        """Return the ids of all studies in a fixed order."""
 
     @abstractmethod
     def load(self, study_id: str) -> Study:
-        """Read one study on its native grid.
+        """Load one study on its native grid.
 
         Raises:
             CmrvlmError: A file is missing or broken; the message names it.
         """
 
     def strata(self) -> list[str]:
-        """A label for each study by which splits are balanced; one group unless the source knows better."""
+        """Return the label that splits are balanced by for each study, in the order of ids."""
         return ["all"] * len(self.study_ids())
 
     def patient_ids(self) -> list[str]:
-        """The patient of each study, in the order of `study_ids`."""
+        """Return the patient of each study, in the order of `study_ids`."""
         return self.study_ids()
 
     def declared_split(self) -> Split | None:
-        """The split that the data itself states; None when it states none."""
+        """Return the split that the data itself states, or None when it states none."""
         return None
 
     def index_of(self, study_id: str) -> int:
-        """Position of a study.
+        """Return the position of a study in `study_ids`.
 
         Raises:
             CmrvlmError: There is no such study.
@@ -55,16 +58,20 @@ class Source(ABC):
         return int(self._positions[study_id])
 
     def files(self, study_id: str) -> list[Path]:
-        """Files that the study is read from; their sizes and times are part of the cache key."""
+        """Return the files that a study is read from.
+
+        Their names, sizes and times are part of the cache key.
+        """
         return []
 
     def fingerprint(self) -> str:
-        """Return a hash of this source's settings and of all code of ours that makes its studies."""
+        """Compute a hash of this source's settings and of all code that makes its studies."""
         settings = {}
         for name, value in sorted(vars(self).items()):
-            if not name.startswith("_"):
-                settings[name] = (
-                    value if isinstance(value, (int, float, str, list, tuple, dict)) else str(value)
-                )
+            if name.startswith("_"):
+                continue
+            if not isinstance(value, (int, float, str, list, tuple, dict)):
+                value = str(value)
+            settings[name] = value
         content = [type(self).__qualname__, settings, code_digest(modules_of(self))]
         return hashlib.sha256(json.dumps(content, default=str).encode()).hexdigest()

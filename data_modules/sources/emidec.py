@@ -10,17 +10,22 @@ import numpy as np
 from cmrvlm.errors import CmrvlmError
 from cmrvlm.study.files import read_image
 from cmrvlm.study.study import Series, Study, StudyLabels
-from data_modules.sources.anatomy import base_first, canonical, read_mask
+from cmrvlm.study.vocabulary import STRUCTURES
 from data_modules.sources.base import Source
+from data_modules.sources.masks import order_base_to_apex, read_mask, remap_labels
 from data_modules.sources.tables import read_text
 
 # The myocardium of the ground truth is 2, 3 and 4 together, the scar 3 and 4.
 LABEL_MAP = {0: "background", 1: "lv", 2: "myo", 3: "scar", 4: "no_reflow"}
+GROUPS = {"normal": "NOR", "pathological": "MI"}
 _LINE = re.compile(r"^\s*([^:\n]+?)\s*:\s*(.+?)\s*$", re.MULTILINE)
 
 
 class EmidecSource(Source):
-    """Cases of EMIDEC: `<case>/Images/<case>.nii.gz`, its contours, and `<case>.txt` with what is known of the patient.
+    """Cases of EMIDEC.
+
+    A case is `<case>/Images/<case>.nii.gz` and `<case>/Contours/<case>.nii.gz`, with a clinical
+    text `<case>.txt` in the folder above.
 
     Args:
         root: Folder with the cases.
@@ -38,66 +43,86 @@ class EmidecSource(Source):
             )
 
     def study_ids(self) -> list[str]:
-        """Names of the case folders."""
+        """Return the names of the case folders."""
         return list(self._ids)
 
     def strata(self) -> list[str]:
-        """Normal or pathological, by the name."""
-        return [_group(study) or "unknown" for study in self._ids]
+        """Return whether each case is normal or pathological, as its name says."""
+        return [_group_of(study_id) or "unknown" for study_id in self._ids]
 
     def files(self, study_id: str) -> list[Path]:
-        """Image, contours and text."""
-        folder, text = self.root / study_id, self._text(study_id)
-        return [*sorted(path for path in folder.rglob("*.nii*")), *([text] if text else [])]
+        """Return the files of the image, the contours and the clinical text."""
+        files = sorted((self.root / study_id).rglob("*.nii*"))
+        text = self._text_file(study_id)
+        if text:
+            files.append(text)
+        return files
 
-    def _text(self, study_id: str) -> Path | None:
+    def _text_file(self, study_id: str) -> Path | None:
+        """Return the file of the clinical text, or None."""
+        # The published files are named with a space or with an underscore.
         names = (f"{study_id}.txt", f"{study_id.replace('_', ' ')}.txt")
-        return next((self.root / name for name in names if (self.root / name).is_file()), None)
+        paths = [self.root / name for name in names]
+        return next((path for path in paths if path.is_file()), None)
 
     def load(self, study_id: str) -> Study:
-        """Read the LGE stack with its mask, base first, and the clinical text."""
+        """Load the LGE stack with its mask, basal slice first, and the clinical text."""
         image, affine = read_image(self.root / study_id / "Images" / f"{study_id}.nii.gz", "lge")
-        path = self.root / study_id / "Contours" / f"{study_id}.nii.gz"
-        mask = canonical(read_mask(path, image.shape, affine, "lge"), LABEL_MAP, path)
-        series = base_first(
-            Series(
-                image=image.astype(np.float32),
-                affine=affine,
-                mask=mask,
-                drawn=("scar", "no_reflow"),
-            )
+        mask_path = self.root / study_id / "Contours" / f"{study_id}.nii.gz"
+        values = read_mask(mask_path, image.shape, affine, "lge")
+        mask = remap_labels(values, LABEL_MAP, mask_path)
+        scarred = np.isin(mask, [STRUCTURES["scar"], STRUCTURES["no_reflow"]]).any()
+        series = Series(
+            image=image.astype(np.float32),
+            affine=affine,
+            mask=mask,
+            drawn=("scar", "no_reflow"),
         )
-        scarred = bool((mask >= 4).any())
-        group = _group(study_id)
-        text = self._text(study_id)
-        told = dict(_LINE.findall(read_text(text).replace("\xa0", " "))) if text else {}
+
+        text = self._read_text(study_id)
+        group = _group_of(study_id)
         labels = StudyLabels(
-            diseases=None
-            if group is None
-            else frozenset({"MI" if group == "pathological" else "NOR"}),
-            findings={"lv_lge": scarred},
-            measurements=_numbers(told, {"FEVG": "lvef_percent"}),
-            demographics={**_numbers(told, {"Age": "age_years"}), **_sex(told)},
+            diseases=frozenset({GROUPS[group]}) if group else None,
+            findings={"lv_lge": bool(scarred)},
+            measurements=_numbers(text, {"FEVG": "lvef_percent"}),
+            demographics={**_numbers(text, {"Age": "age_years"}), **_sex(text)},
         )
-        return Study(study_id, study_id, {"lge": series}, labels)
+        return Study(study_id, study_id, {"lge": order_base_to_apex(series)}, labels)
+
+    def _read_text(self, study_id: str) -> dict[str, str]:
+        """Read the clinical text, and return value by key; empty where there is none."""
+        path = self._text_file(study_id)
+        if path is None:
+            return {}
+        # French typography puts a non-breaking space before the colon.
+        return dict(_LINE.findall(read_text(path).replace("\xa0", " ")))
 
 
-def _group(study_id: str) -> str | None:
-    found = re.search(r"Case_([NP])\d|sample(Neg|Pos)", study_id)
-    if found is None:
+def _group_of(study_id: str) -> str | None:
+    """Return `normal` or `pathological` as the name of a case says, or None."""
+    match = re.search(r"Case_([NP])\d|sample(Neg|Pos)", study_id)
+    if match is None:
         return None
-    return "pathological" if "P" in found[0].replace("Case", "").replace("sample", "") else "normal"
+    letter = (match[1] or match[2])[0]
+    return {"N": "normal", "P": "pathological"}[letter]
 
 
-def _numbers(told: dict[str, str], names: dict[str, str]) -> dict[str, float]:
-    found = {}
+def _numbers(text: dict[str, str], names: dict[str, str]) -> dict[str, float]:
+    """Return the numbers of the clinical text, each under its new name.
+
+    Args:
+        text: Value by key.
+        names: New name by key; what is missing or not a number is left out.
+    """
+    numbers = {}
     for key, name in names.items():
-        value = re.fullmatch(r"\d+(\.\d+)?", told.get(key, ""))
-        if value:
-            found[name] = float(value[0])
-    return found
+        value = text.get(key, "")
+        if re.fullmatch(r"\d+(\.\d+)?", value):
+            numbers[name] = float(value)
+    return numbers
 
 
-def _sex(told: dict[str, str]) -> dict[str, str]:
-    sex = told.get("Sex", "").lower()
+def _sex(text: dict[str, str]) -> dict[str, str]:
+    """Return the sex that the clinical text states, or nothing."""
+    sex = text.get("Sex", "").lower()
     return {"sex": sex} if sex in ("m", "f") else {}

@@ -17,7 +17,7 @@ from data_modules.sources.tables import Row, read_table
 
 
 class KaggleDsb2Source(Source):
-    """Studies of the bowl: `<id>/study/{sax,4ch,2ch}_*/*.dcm`, volumes of the left ventricle in a table.
+    """Studies `<id>/study/{sax,4ch,2ch}_*/*.dcm`, with left ventricular volumes in a table.
 
     Args:
         root: Folder with the numbered studies.
@@ -25,7 +25,8 @@ class KaggleDsb2Source(Source):
     """
 
     def __init__(self, root: str, table: str | None = None) -> None:
-        self.root, self.table = Path(root), Path(table) if table else None
+        self.root = Path(root)
+        self.table = Path(table) if table else None
         self._ids = sorted(
             (path.name for path in self.root.glob("*") if (path / "study").is_dir()), key=_numeric
         )
@@ -40,38 +41,53 @@ class KaggleDsb2Source(Source):
         self._rows: dict[str, Row] = {row["Id"]: row for row in rows if "Id" in row}
 
     def study_ids(self) -> list[str]:
-        """Numbers of the studies, as text."""
+        """Return the numbers of the studies, as text."""
         return list(self._ids)
 
     def files(self, study_id: str) -> list[Path]:
-        """All files of the study and the table."""
-        found = sorted(path for path in (self.root / study_id / "study").rglob("*.dcm"))
-        return [*found, *([self.table] if self.table else [])]
+        """Return all DICOM files of the study, and the table."""
+        files = sorted((self.root / study_id / "study").rglob("*.dcm"))
+        if self.table:
+            files.append(self.table)
+        return files
 
     def load(self, study_id: str) -> Study:
-        """Read the cines that are recognised; series are told apart by folder where their UID is gone."""
+        """Load the cines that are recognised, with the volumes of the table.
+
+        Series are told apart by folder, because their UIDs were removed.
+
+        Raises:
+            CmrvlmError: No cine was recognised.
+        """
         images = []
         for number, path in enumerate(self.files(study_id)):
-            found = read_file(path, number)
-            images += found if isinstance(found, list) else []
+            frames = read_file(path, number)
+            if isinstance(frames, list):
+                images += frames
         series = {
-            one.sequence: series_of(one.stack)
-            for one in recognise(stacks_of(images))
-            if one.sequence
+            decision.sequence: series_of(decision.stack)
+            for decision in recognise(stacks_of(images))
+            if decision.sequence
         }
         if not series:
             raise CmrvlmError("no cine was recognised", file=self.root / study_id)
+
+        labels = StudyLabels(measurements=self._measurements(study_id))
+        return study_to_layout(Study(study_id, study_id, series, labels))
+
+    def _measurements(self, study_id: str) -> dict[str, float]:
+        """Return the volumes in ml of the table, and the ejection fraction in % that follows."""
         row = self._rows.get(study_id, {})
         columns = {"lvesv_ml": "Systole", "lvedv_ml": "Diastole"}
-        measured = known_numbers(
+        values = known_numbers(
             {name: float(row[column]) for name, column in columns.items() if column in row}
         )
-        if len(measured) == 2 and measured["lvedv_ml"] > 0:
-            measured["lvef_percent"] = 100 * (1 - measured["lvesv_ml"] / measured["lvedv_ml"])
-        return study_to_layout(
-            Study(study_id, study_id, series, StudyLabels(measurements=measured))
-        )
+        if len(values) == 2 and values["lvedv_ml"] > 0:
+            values["lvef_percent"] = 100 * (1 - values["lvesv_ml"] / values["lvedv_ml"])
+        return values
 
 
 def _numeric(name: str) -> tuple[int, str]:
-    return (int(name) if name.isdigit() else 0, name)
+    """Return a sort key by which `2` comes before `10`."""
+    number = int(name) if name.isdigit() else 0
+    return number, name

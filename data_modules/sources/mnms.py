@@ -1,20 +1,30 @@
-"""`data=mnms`: the M&Ms challenge (Campello et al., IEEE TMI 2021, doi 10.1109/TMI.2021.3090082)."""
+"""`data=mnms`: the M&Ms challenge.
+
+Campello et al., IEEE TMI 2021, doi 10.1109/TMI.2021.3090082.
+"""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from cmrvlm.errors import CmrvlmError
 from cmrvlm.study.files import read_image
 from cmrvlm.study.study import Series, Study, StudyLabels
 from cmrvlm.study.vocabulary import NOT_ANNOTATED
-from data_modules.sources.anatomy import base_first, canonical, measure_labelled, read_mask
 from data_modules.sources.base import Source
+from data_modules.sources.masks import (
+    measure_labelled_phases,
+    order_base_to_apex,
+    read_mask,
+    remap_labels,
+)
 from data_modules.sources.tables import Row, read_table
 
-LABEL_MAP = {0: "background", 1: "lv", 2: "myo", 3: "rv"}  # the other way round than ACDC
+# The other way round than ACDC.
+LABEL_MAP = {0: "background", 1: "lv", 2: "myo", 3: "rv"}
 # Pathologies that are one of the sixteen classes; the others are unknown, not normal.
 PATHOLOGIES = {
     "NOR": "NOR",
@@ -33,7 +43,7 @@ class MnmsSource(Source):
     Frame numbers in its table count from 0.
 
     Args:
-        root: Folder with the table `*dataset_information*.csv` and the folders of the challenge's parts.
+        root: Folder with the table `*dataset_information*.csv` and the folders of the parts.
     """
 
     def __init__(self, root: str) -> None:
@@ -50,9 +60,11 @@ class MnmsSource(Source):
         rows = {
             row["External code"]: row for row in read_table(self.table) if "External code" in row
         }
-        found = {path.name.split("_sa")[0]: path.parent for path in self.root.rglob("*_sa.nii.gz")}
-        self._rows = {code: rows[code] for code in sorted(rows) if code in found}
-        self._folders = {code: found[code] for code in self._rows}
+        folders = {
+            path.name.split("_sa")[0]: path.parent for path in self.root.rglob("*_sa.nii.gz")
+        }
+        self._rows = {code: rows[code] for code in sorted(rows) if code in folders}
+        self._folders = {code: folders[code] for code in self._rows}
         if not self._rows:
             raise CmrvlmError(
                 "no study of the table is here",
@@ -62,47 +74,63 @@ class MnmsSource(Source):
             )
 
     def study_ids(self) -> list[str]:
-        """External codes that have an image."""
+        """Return the external codes that have an image."""
         return list(self._rows)
 
     def strata(self) -> list[str]:
-        """Pathology and vendor."""
+        """Return pathology and vendor of each study."""
         return [
             f"{row.get('Pathology', 'unknown')}/{row.get('Vendor', '')}"
             for row in self._rows.values()
         ]
 
     def files(self, study_id: str) -> list[Path]:
-        """Image, masks and the table."""
+        """Return the files of image and masks, and the table."""
         return [self.table, *sorted(self._folders[study_id].glob("*.nii.gz"))]
 
     def load(self, study_id: str) -> Study:
-        """Read all frames with the masks of ED and ES.
+        """Load all frames with the masks of ED and ES.
 
         Raises:
-            CmrvlmError: A stated frame has no mask, or the left ventricle is no larger at ED than at ES.
+            CmrvlmError: A stated frame has no mask, or the left ventricle is not larger at ED than
+                at ES.
         """
         row, folder = self._rows[study_id], self._folders[study_id]
         image, affine = read_image(folder / f"{study_id}_sa.nii.gz", "sax")
-        path = folder / f"{study_id}_sa_gt.nii.gz"
-        mask = canonical(read_mask(path, image.shape, affine, "sax"), LABEL_MAP, path)
-        phases = {phase: self._frame(row, phase.upper(), mask, path) for phase in ("ed", "es")}
-        mask[:, [frame for frame in range(mask.shape[1]) if frame not in phases.values()]] = (
-            NOT_ANNOTATED
-        )
-        series = base_first(
+        mask_path = folder / f"{study_id}_sa_gt.nii.gz"
+        values = read_mask(mask_path, image.shape, affine, "sax")
+        mask = remap_labels(values, LABEL_MAP, mask_path)  # (Z, T, H, W)
+        phases = {phase: self._frame(row, phase.upper(), mask, mask_path) for phase in ("ed", "es")}
+        # Frames without contours are stored as background.
+        annotated = np.isin(np.arange(mask.shape[1]), list(phases.values()))
+        mask[:, ~annotated] = NOT_ANNOTATED
+
+        series = order_base_to_apex(
             Series(image=image.astype(np.float32), affine=affine, mask=mask, phases=phases)
         )
-        measured = measure_labelled(series, self.table, "Frames count from 0; check ED and ES.")
+        measurements = measure_labelled_phases(
+            series, self.table, "Frames count from 0; check ED and ES."
+        )
         pathology = row.get("Pathology", "")
         labels = StudyLabels(
             diseases=frozenset({PATHOLOGIES[pathology]}) if pathology in PATHOLOGIES else None,
-            measurements=measured,
-            demographics=demographics(row),
+            measurements=measurements,
+            demographics=_demographics(row),
         )
         return Study(study_id, study_id, {"sax": series}, labels)
 
-    def _frame(self, row: Row, column: str, mask: np.ndarray, path: Path) -> int:
+    def _frame(self, row: Row, column: str, mask: NDArray[np.uint8], mask_path: Path) -> int:
+        """Return the frame that a column of the table states, counted from 0.
+
+        Args:
+            row: The study's row.
+            column: `ED` or `ES`.
+            mask: The study's mask `(Z, T, H, W)`.
+            mask_path: Its file, for the error message.
+
+        Raises:
+            CmrvlmError: It is not a frame of the mask, or that frame is empty.
+        """
         text = row.get(column, "")
         if not text.isdigit() or int(text) >= mask.shape[1]:
             raise CmrvlmError(
@@ -113,18 +141,21 @@ class MnmsSource(Source):
             )
         if not mask[:, int(text)].any():
             raise CmrvlmError(
-                f"frame {text} has no mask", file=path, field=column, remedy="Frames count from 0."
+                f"frame {text} has no mask",
+                file=mask_path,
+                field=column,
+                remedy="Frames count from 0.",
             )
         return int(text)
 
 
-def demographics(row: Row) -> dict[str, float | str]:
-    """Age, sex, height and weight as the challenge writes them; what is no number is unknown."""
-    found: dict[str, float | str] = {}
+def _demographics(row: Row) -> dict[str, float | str]:
+    """Return age, sex, height and weight of a row; what is not a number is left out."""
+    demographics: dict[str, float | str] = {}
     for column, name in (("Age", "age_years"), ("Height", "height_cm"), ("Weight", "weight_kg")):
         text = row.get(column, "")
         if text.replace(".", "", 1).isdigit():
-            found[name] = float(text)
+            demographics[name] = float(text)
     if row.get("Sex", "").lower() in ("m", "f"):
-        found["sex"] = row["Sex"].lower()
-    return found
+        demographics["sex"] = row["Sex"].lower()
+    return demographics

@@ -1,4 +1,7 @@
-"""`data=mnms2`: M&Ms-2, both axes at ED and ES (Martín-Isla et al., JBHI 2023, doi 10.1109/JBHI.2023.3267857)."""
+"""`data=mnms2`: M&Ms-2, both axes at ED and ES.
+
+Martín-Isla et al., JBHI 2023, doi 10.1109/JBHI.2023.3267857.
+"""
 
 from __future__ import annotations
 
@@ -10,13 +13,18 @@ from numpy.typing import NDArray
 from cmrvlm.errors import CmrvlmError
 from cmrvlm.study.files import read_image
 from cmrvlm.study.study import Series, Study, StudyLabels
-from data_modules.sources.anatomy import base_first, canonical, measure_labelled, read_mask
 from data_modules.sources.base import Source
+from data_modules.sources.masks import (
+    measure_labelled_phases,
+    order_base_to_apex,
+    read_mask,
+    remap_labels,
+)
 from data_modules.sources.tables import Row, read_table
 
 LABEL_MAP = {0: "background", 1: "lv", 2: "myo", 3: "rv"}
 # Diseases that are one of the sixteen classes; the others are unknown, not normal.
-DISEASES = {"NOR": "NOR", "LV": "DCM", "HCM": "HCM", "ARR": "ACM", "FALL": "CHD", "CIA": "CHD"}
+DISEASE_CODES = {"NOR": "NOR", "LV": "DCM", "HCM": "HCM", "ARR": "ACM", "FALL": "CHD", "CIA": "CHD"}
 _VIEWS = {"sax": "SA", "lax_4ch": "LA"}
 
 
@@ -30,6 +38,7 @@ class Mnms2Source(Source):
     def __init__(self, root: str) -> None:
         self.root = Path(root)
         self.table = self.root / "dataset_information.csv"
+        # Spreadsheets drop the leading zeros that the folders have.
         rows = {
             row["SUBJECT_CODE"].zfill(3): row
             for row in read_table(self.table)
@@ -47,59 +56,76 @@ class Mnms2Source(Source):
             )
 
     def _folder(self, code: str) -> Path:
+        """Return the folder of a study."""
         return self.root / "dataset" / code
 
     def study_ids(self) -> list[str]:
-        """Subject codes that have a folder."""
+        """Return the subject codes that have a folder."""
         return list(self._rows)
 
     def strata(self) -> list[str]:
-        """Disease and vendor."""
+        """Return disease and vendor of each study."""
         return [
             f"{row.get('DISEASE', 'unknown')}/{row.get('VENDOR', '')}"
             for row in self._rows.values()
         ]
 
     def files(self, study_id: str) -> list[Path]:
-        """Images, masks and the table."""
+        """Return the table, and the files of images and masks."""
         return [self.table, *sorted(self._folder(study_id).glob("*.nii.gz"))]
 
     def load(self, study_id: str) -> Study:
-        """Read ED and ES of both axes with their masks.
+        """Load ED and ES of both axes with their masks.
 
         Raises:
-            CmrvlmError: A file is missing, or the left ventricle is no larger at ED than at ES.
+            CmrvlmError: A file is missing, or the left ventricle is not larger at ED than at ES.
         """
+        folder = self._folder(study_id)
         series = {
-            name: self._series(study_id, name, view)
-            for name, view in _VIEWS.items()
-            if (self._folder(study_id) / f"{study_id}_{view}_ED.nii.gz").is_file()
+            sequence: self._load_series(study_id, sequence, view)
+            for sequence, view in _VIEWS.items()
+            if (folder / f"{study_id}_{view}_ED.nii.gz").is_file()
         }
         if not series:
-            raise CmrvlmError("no image of either axis is here", file=self._folder(study_id))
-        measured: dict[str, float] = {}
+            raise CmrvlmError("no image of either axis is here", file=folder)
+
+        measurements: dict[str, float] = {}
         if "sax" in series:
-            series["sax"] = base_first(series["sax"])
-            measured = measure_labelled(
-                series["sax"], self._folder(study_id), "Check the files of ED and ES."
+            series["sax"] = order_base_to_apex(series["sax"])
+            measurements = measure_labelled_phases(
+                series["sax"], folder, "Check the files of ED and ES."
             )
         code = self._rows[study_id].get("DISEASE", "")
         labels = StudyLabels(
-            diseases=frozenset({DISEASES[code]}) if code in DISEASES else None,
-            measurements=measured,
+            diseases=frozenset({DISEASE_CODES[code]}) if code in DISEASE_CODES else None,
+            measurements=measurements,
         )
         return Study(study_id, study_id, series, labels)
 
-    def _series(self, study_id: str, sequence: str, view: str) -> Series:
+    def _load_series(self, study_id: str, sequence: str, view: str) -> Series:
+        """Load the images and masks of one axis.
+
+        Args:
+            study_id: The study.
+            sequence: `sax` or `lax_4ch`.
+            view: `SA` or `LA`, as in the names of the files.
+
+        Returns:
+            Series with two frames, ED and ES.
+        """
         images: list[NDArray[np.float32]] = []
         masks: list[NDArray[np.uint8]] = []
         affine = np.eye(4)
         for phase in ("ED", "ES"):
-            image, affine = read_image(
-                self._folder(study_id) / f"{study_id}_{view}_{phase}.nii.gz", sequence
-            )
-            path = self._folder(study_id) / f"{study_id}_{view}_{phase}_gt.nii.gz"
+            stem = f"{study_id}_{view}_{phase}"
+            image, affine = read_image(self._folder(study_id) / f"{stem}.nii.gz", sequence)
+            mask_path = self._folder(study_id) / f"{stem}_gt.nii.gz"
+            values = read_mask(mask_path, image.shape, affine, sequence)
             images.append(image.astype(np.float32))
-            masks.append(canonical(read_mask(path, image.shape, affine, sequence), LABEL_MAP, path))
-        image, mask = np.concatenate(images, axis=1), np.concatenate(masks, axis=1)  # (Z, 2, H, W)
-        return Series(image=image, affine=affine, mask=mask, phases={"ed": 0, "es": 1})
+            masks.append(remap_labels(values, LABEL_MAP, mask_path))
+        return Series(
+            image=np.concatenate(images, axis=1),  # (Z, 2, H, W)
+            affine=affine,
+            mask=np.concatenate(masks, axis=1),
+            phases={"ed": 0, "es": 1},
+        )

@@ -1,8 +1,9 @@
-"""Preprocessed studies in shards, for archives larger than one disk or machine: a folder, or an object store.
+"""Preprocessed studies in shards: a folder or an object store, for archives larger than one disk.
 
-A shard set is self-contained: its first item lists the studies with patient, stratum and part, and says with which
-preprocessing they were made; every other item is one study, byte for byte what the cache holds. `litdata` packs items
-into chunks and fetches the chunks that are asked for.
+A shard set is self-contained. Its first item is an index: it lists the studies with patient,
+stratum and part of the split, and holds the settings of the preprocessing. Every other item is one
+study, byte for byte as the cache holds it. `litdata` packs items into chunks and fetches the chunks
+that are read.
 """
 
 from __future__ import annotations
@@ -30,16 +31,21 @@ from data_modules.split import PARTS, Split
 from data_modules.storage.cache import StudyCache
 from data_modules.storage.store import StudyStore
 
+# Written into every shard set; sets of another format are refused.
 _FORMAT = 1
+
+# Item of a shard set that lists the studies; the studies follow it.
+_INDEX_ITEM = 0
+_FIRST_STUDY_ITEM = 1
 
 
 @dataclass(frozen=True)
 class ShardWriter:
-    """Writes all studies of a source.
+    """A writer of all studies of a source as shards.
 
     Args:
-        source: Where they come from.
-        preprocessing: What is done to them.
+        source: Source of the studies.
+        preprocessing: Steps that are applied to each study.
         out: A folder that holds no shards yet.
         cache_dir: Folder of the cache that is filled on the way.
         chunk_bytes: Size of a chunk, such as `64MB`.
@@ -64,59 +70,70 @@ class ShardWriter:
                 field="out",
                 remedy="Give another folder.",
             )
-        source, studies = self.source, self.source.study_ids()
-        store = StudyCache(Path(self.cache_dir), source, self.preprocessing)
-        store.fill(studies)
-        part_of = {
-            study: part for part, own in (source.declared_split() or {}).items() for study in own
+        study_ids = self.source.study_ids()
+        cache = StudyCache(Path(self.cache_dir), self.source, self.preprocessing)
+        cache.fill(study_ids)
+
+        index = {
+            "format": _FORMAT,
+            "preprocessing": self.preprocessing.spec(),
+            "studies": self._records(cache),
         }
-        known = zip(studies, source.patient_ids(), source.strata(), strict=True)
-        rows = [
-            {
-                "study": study,
-                "patient": patient,
-                "stratum": stratum,
-                "part": part_of.get(study),
-                "sequences": store.sequences(study),
-            }
-            for study, patient, stratum in known
-        ]
-        head = {"format": _FORMAT, "preprocessing": self.preprocessing.spec(), "studies": rows}
-        writer = _litdata().Cache(self.out, chunk_bytes=self.chunk_bytes)
-        writer[0] = json.dumps(head).encode()
-        for index, study in enumerate(track(studies, "Writing shards"), start=1):
+        writer = _import_litdata().Cache(self.out, chunk_bytes=self.chunk_bytes)
+        writer[_INDEX_ITEM] = json.dumps(index).encode()
+        progress = track(study_ids, "Writing shards")
+        for item, study_id in enumerate(progress, start=_FIRST_STUDY_ITEM):
             files = {
                 name: np.frombuffer(content, np.uint8)
-                for name, content in store.contents(study).items()
+                for name, content in cache.contents(study_id).items()
             }
-            writer[index] = pack(files)
+            writer[item] = pack(files)
         writer.done()
         writer.merge()
-        return len(studies)
+        return len(study_ids)
+
+    def _records(self, cache: StudyCache) -> list[dict[str, Any]]:
+        """Return what the index says of each study."""
+        split = self.source.declared_split() or {}
+        part_of = {study_id: part for part, members in split.items() for study_id in members}
+        known = zip(
+            self.source.study_ids(), self.source.patient_ids(), self.source.strata(), strict=True
+        )
+        return [
+            {
+                "study": study_id,
+                "patient": patient_id,
+                "stratum": stratum,
+                "part": part_of.get(study_id),
+                "sequences": cache.sequences(study_id),
+            }
+            for study_id, patient_id, stratum in known
+        ]
 
 
-def _litdata() -> Any:
-    """The streaming part of litdata.
+def _import_litdata() -> Any:
+    """Import the streaming part of litdata.
 
     Raises:
         CmrvlmError: It is not installed.
     """
+    # It is an extra: whoever has one disk needs none of it.
     if importlib.util.find_spec("litdata") is None:
         raise CmrvlmError(
             "shards need litdata", field="data", remedy="pip install 'cmrvlm[shards]'."
         )
-    return importlib.import_module(
-        "litdata.streaming"
-    )  # an extra: who has one disk needs none of it
+    return importlib.import_module("litdata.streaming")
 
 
-class _NoPickle:
-    """In place of litdata's serializer for any Python object: reading shards never runs code from them."""
+class _PickleRefused:
+    """A replacement for litdata's serializer of Python objects, which refuses to unpickle."""
 
     def can_serialize(self, item: object) -> bool:
+        """Return False, so that litdata chooses another serializer to write with."""
         return False
 
     def setup(self, data_format: str) -> None:
+        """Refuse to read pickled objects."""
         raise CmrvlmError(
             "the shards hold pickled objects, which are never read",
             field="data.root",
@@ -129,32 +146,42 @@ class ShardSource(Source):
 
     Args:
         root: Folder, or address such as `s3://bucket/folder`.
-        local: Where chunks of a remote set are kept; None lets litdata choose.
+        local: Folder that chunks of a remote set are kept in; None lets litdata choose.
     """
 
     def __init__(self, root: str, local: str | None = None) -> None:
-        self.root, self.local = root, local
-        self._opened: tuple[int, Any] | None = None
-        head = json.loads(self._item(0))
-        if head.get("format") != _FORMAT:
+        self.root = root
+        self.local = local
+        self._reader: Any = None
+        self._reader_process: int | None = None
+
+        index = json.loads(self._read_item(_INDEX_ITEM))
+        if index.get("format") != _FORMAT:
             raise CmrvlmError(
                 "the shards have another format",
                 file=root,
                 field="data.root",
                 remedy="Write them again with cmrvlm.shard.",
             )
-        self._head: dict[str, Any] = head
-        self._places = {row["study"]: place for place, row in enumerate(head["studies"], start=1)}
+        self._preprocessing: dict[str, Any] = index["preprocessing"]
+        self._records: list[dict[str, Any]] = index["studies"]
 
-    def _item(self, index: int) -> bytes:
-        if (
-            self._opened is None or self._opened[0] != os.getpid()
-        ):  # a loader's process opens its own
-            self._opened = (os.getpid(), self._open())
-        return bytes(self._opened[1][index])
+    def _read_item(self, item: int) -> bytes:
+        """Read the content of one item of the set."""
+        # A loader's worker process cannot share the open files of its parent.
+        if self._reader_process != os.getpid():
+            self._reader = self._open()
+            self._reader_process = os.getpid()
+        return bytes(self._reader[item])
 
     def _open(self) -> Any:
-        streaming, serializers = _litdata(), {"pickle": _NoPickle()}
+        """Open the set with litdata.
+
+        Raises:
+            CmrvlmError: There is none, or litdata is not installed.
+        """
+        streaming = _import_litdata()
+        serializers = {"pickle": _PickleRefused()}
         if "://" in self.root:
             return streaming.StreamingDataset(
                 self.root, cache_dir=self.local, serializers=serializers
@@ -166,65 +193,65 @@ class ShardSource(Source):
                 field="data.root",
                 remedy="Give the folder that cmrvlm.shard wrote.",
             )
-        # Not the streaming data set: that asks the package index for its newest version at every start.
+        # The streaming data set would ask the package index for its newest version at every start.
         return streaming.Cache(self.root, chunk_bytes="64MB", serializers=serializers)
 
     def study_ids(self) -> list[str]:
-        """Ids in the order in which they were written."""
-        return list(self._places)
+        """Return the ids in the order in which they were written."""
+        return [record["study"] for record in self._records]
 
     def patient_ids(self) -> list[str]:
-        """The patient of each study."""
-        return [row["patient"] for row in self._head["studies"]]
+        """Return the patient of each study."""
+        return [record["patient"] for record in self._records]
 
     def strata(self) -> list[str]:
-        """What the source was stratified by."""
-        return [row["stratum"] for row in self._head["studies"]]
+        """Return the strata of the source that the shards were made from."""
+        return [record["stratum"] for record in self._records]
 
     def declared_split(self) -> Split | None:
-        """The split that the source declared."""
-        rows = self._head["studies"]
-        if all(row["part"] is None for row in rows):
-            return None
-        return {part: [row["study"] for row in rows if row["part"] == part] for part in PARTS}
+        """Return the split that the source declared, or None."""
+        split: Split = {part: [] for part in PARTS}
+        for record in self._records:
+            if record["part"] is not None:
+                split[record["part"]].append(record["study"])
+        return split if any(split.values()) else None
 
-    def row(self, study_id: str) -> dict[str, Any]:
-        """What the list says of a study."""
-        self.index_of(study_id)
-        return dict(self._head["studies"][self._places[study_id] - 1])
+    def sequences(self, study_id: str) -> list[str]:
+        """Return the sequences of a study without loading its images."""
+        return list(self._records[self.index_of(study_id)]["sequences"])
 
     def contents(self, study_id: str) -> dict[str, bytes]:
-        """A study as `cmrvlm.study.codec.study_files` writes it."""
-        self.index_of(study_id)
-        return {
-            name: content.tobytes()
-            for name, content in unpack(self._item(self._places[study_id])).items()
-        }
+        """Return the content of each file of a study; see `cmrvlm.study.codec.study_files`."""
+        files = unpack(self._read_item(_FIRST_STUDY_ITEM + self.index_of(study_id)))
+        return {name: content.tobytes() for name, content in files.items()}
 
     def load(self, study_id: str) -> Study:
-        """A study as it was preprocessed."""
+        """Load a study as it was preprocessed."""
         return study_from_files(self.contents(study_id))
 
     def store(self, preprocessing: Preprocessing) -> ShardStore:
-        """The studies for a data module.
+        """Return the studies as a store for a data module.
+
+        Args:
+            preprocessing: Preprocessing that the model needs.
 
         Raises:
-            CmrvlmError: They were made with another preprocessing.
+            CmrvlmError: The shards were made with another preprocessing.
         """
-        difference = preprocessing.first_difference(self._head["preprocessing"])
+        difference = preprocessing.first_difference(self._preprocessing)
         if difference is not None:
-            name, made, asked = difference
+            step, written, needed = difference
             raise CmrvlmError(
-                f"the shards were made with {made}, asked for {asked}",
+                f"the shards were made with {written}, asked for {needed}",
                 file=self.root,
-                field=f"transform.preprocessing.steps.{name}",
+                field=f"transform.preprocessing.steps.{step}",
                 remedy="Use the preprocessing of the shards, or write them again.",
             )
         return ShardStore(self)
 
 
 class ShardStore(StudyStore):
-    """The studies of a shard set; nothing is preprocessed any more.
+    """The studies of a shard set, which are preprocessed already.
 
     Args:
         source: The shard set.
@@ -234,31 +261,33 @@ class ShardStore(StudyStore):
         self.source = source
 
     def fill(self, study_ids: Iterable[str], allowed_failures: int = 0) -> dict[str, str]:
-        """Studies that a split names and the shards lack."""
+        """Check that the shards hold some studies; see `StudyStore.fill`."""
         known = set(self.source.study_ids())
-        lacking = {
-            study: f"{study} is not in the shards" for study in study_ids if study not in known
+        missing = {
+            study_id: f"{study_id} is not in the shards"
+            for study_id in study_ids
+            if study_id not in known
         }
-        if len(lacking) > allowed_failures:
+        if len(missing) > allowed_failures:
             raise CmrvlmError(
-                f"{len(lacking)} studies are not in the shards; the first: {next(iter(lacking))}",
+                f"{len(missing)} studies are not in the shards; the first: {next(iter(missing))}",
                 field="data.split_file",
                 remedy="Use the shards of that split.",
             )
-        return lacking
+        return missing
 
     def sequences(self, study_id: str) -> list[str]:
-        """Sequences that a study has."""
-        return list(self.source.row(study_id)["sequences"])
+        """Return the sequences of a study without loading its images."""
+        return self.source.sequences(study_id)
 
     def labels(self, study_id: str) -> StudyLabels:
-        """What is known of a study."""
-        return self.whole(study_id).labels
+        """Load the labels of a study."""
+        return self.load_complete(study_id).labels
 
-    def whole(self, study_id: str) -> Study:
-        """A study with all its series."""
+    def load_complete(self, study_id: str) -> Study:
+        """Load a study with all its series."""
         return self.source.load(study_id)
 
     def contents(self, study_id: str) -> Mapping[str, bytes]:
-        """A study as files."""
+        """Return the content of each file of a study."""
         return self.source.contents(study_id)

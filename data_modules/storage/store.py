@@ -1,4 +1,4 @@
-"""What the data module needs of a place that holds preprocessed studies."""
+"""Interface of a store of preprocessed studies."""
 
 from __future__ import annotations
 
@@ -10,49 +10,60 @@ from cmrvlm.study.study import Study, StudyLabels
 
 
 class StudyStore(ABC):
-    """Preprocessed studies by id."""
+    """A store of preprocessed studies, read by study id."""
 
     @abstractmethod
     def fill(self, study_ids: Iterable[str], allowed_failures: int = 0) -> dict[str, str]:
-        """See that the studies are there.
+        """Ensure that the store holds some studies.
+
+        Args:
+            study_ids: Studies that will be read.
+            allowed_failures: Studies that may be missing before it is an error.
 
         Returns:
-            Study id to reason, for studies that could not be read.
+            Reason by study id, for studies that could not be read.
 
         Raises:
-            CmrvlmError: More than `allowed_failures` studies are broken.
+            CmrvlmError: More than `allowed_failures` studies could not be read.
         """
 
     @abstractmethod
     def sequences(self, study_id: str) -> list[str]:
-        """Sequences that a study has."""
+        """Return the sequences of a study without loading its images."""
 
     @abstractmethod
     def labels(self, study_id: str) -> StudyLabels:
-        """What is known of a study, without its images."""
+        """Load the labels of a study."""
 
     @abstractmethod
-    def whole(self, study_id: str) -> Study:
-        """A study with all its series."""
+    def load_complete(self, study_id: str) -> Study:
+        """Load a study with all its series."""
 
     @abstractmethod
     def contents(self, study_id: str) -> Mapping[str, bytes]:
-        """A study as `cmrvlm.study.codec.study_files` writes it: file name to content."""
+        """Return the content of each file of a study; see `cmrvlm.study.codec.study_files`."""
 
     def load(self, study_id: str, sequences: Collection[str] | None = None) -> Study:
-        """A study with only the given sequences of it; None keeps all."""
-        study = self.whole(study_id)
+        """Load a study with only some of its series.
+
+        Args:
+            study_id: The study.
+            sequences: Sequences to keep; None keeps all.
+        """
+        study = self.load_complete(study_id)
         if sequences is None:
             return study
-        return study.with_series(
-            {name: one for name, one in study.series.items() if name in sequences}
-        )
+        kept = {name: series for name, series in study.series.items() if name in sequences}
+        return study.with_series(kept)
 
     def content_hash(self, study_ids: Iterable[str]) -> str:
-        """Hash of the studies, images and labels: equal for equal data, wherever it lies and whatever it came from."""
+        """Compute a hash of the images and labels of some studies.
+
+        It is equal for equal data, whichever store holds it and whichever source it came from.
+        """
         digest = hashlib.sha256()
-        for study in study_ids:
-            for name, content in sorted(self.contents(study).items()):
+        for study_id in study_ids:
+            for name, content in sorted(self.contents(study_id).items()):
                 digest.update(name.encode())
                 digest.update(content)
         return digest.hexdigest()[:16]

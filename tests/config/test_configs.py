@@ -26,7 +26,10 @@ PLACE = {
     "task": "+task@mix.tasks.extra",
     "decoding": "+decoding",
     "masks": "+masks",
+    "command": "+command",
 }
+# What other files of the group inherit from, and nobody chooses: a data set without its source.
+INHERITED = ("data", "base")
 PLACED = ["run_dir=here", "out=here"]
 
 
@@ -107,6 +110,23 @@ def test_other_entry_points_compose_and_their_targets_take_their_keywords(name):
 
 def test_every_entry_point_is_composed():
     assert {path.stem for path in CONF.glob("*.yaml")} == {"train", *ENTRY_POINTS}
+
+
+def test_every_data_set_inherits_the_shared_settings():
+    base = yaml.safe_load((CONF / "data" / "base.yaml").read_text())
+    assert "source" not in base
+    for group, name in FILES:
+        if group == "data" and (group, name) != INHERITED:
+            made = yaml.safe_load((CONF / group / f"{name}.yaml").read_text())
+            assert made["defaults"][0] in ("base", "phantom"), name
+            assert not set(made) & set(base), name
+
+
+def test_every_command_inherits_how_hydra_runs_it():
+    for path in CONF.glob("*.yaml"):
+        made = yaml.safe_load(path.read_text())
+        assert "command/default" in made["defaults"], path
+        assert not {"run", "job"} & set(made.get("hydra", {})), path
 
 
 def test_only_appended_files_override():

@@ -32,7 +32,7 @@ from cmrvlm.quantification.ventricles import WALL
 from cmrvlm.runs.run_folder import label_schema
 from cmrvlm.study.drawing import COLORS
 from cmrvlm.tasks.segmentation import SegmentTask, structures_asked
-from data_modules.sources.anatomy import canonical
+from data_modules.sources.masks import remap_labels
 
 assert structures_asked("Segment the papillary muscles and the LV wall.") == ["myo", "papillary"]
 assert structures_asked("请勾画乳头肌。") == ["papillary"]
@@ -49,7 +49,7 @@ mask = np.array([8, 2, 0], np.uint8)
 check_coding({"papillary": 3})
 assert coded(mask, {"papillary": 3, "myo": 1}).tolist() == [3, 1, 0]
 assert coded(mask, {"myo": 1}).tolist() == [1, 1, 0]
-assert canonical(np.array([30]), {30: "papillary"}, "mask.nii.gz").tolist() == [8]
+assert remap_labels(np.array([30]), {30: "papillary"}, "mask.nii.gz").tolist() == [8]
 """
 
 

@@ -9,36 +9,52 @@ from cmrvlm.study.normal_ranges import outside_normal
 from cmrvlm.study.vocabulary import FINDINGS
 from data_modules.sources.phantom.anatomy import Array, Heart
 
-_POINTS, _WEIGHTS = np.polynomial.legendre.leggauss(40)
+# Gauss-Legendre nodes and weights on [-1, 1], for integrals along the long axis.
+_NODES, _WEIGHTS = np.polynomial.legendre.leggauss(40)
 _ANGLES = np.linspace(-np.pi, np.pi, 96, endpoint=False, dtype=np.float32).reshape(1, 1, 1, -1)
 
 
 def _heights(low: Array, high: Array) -> tuple[Array, Array]:
-    """Gauss-Legendre nodes between `low` and `high` (1, T, 1, 1): heights (S, T, 1, 1) and weights in mm."""
-    nodes = _POINTS.astype(np.float32).reshape(-1, 1, 1, 1)
+    """Return the heights at which a slice's area is taken, and the weights of these slices.
+
+    Args:
+        low: Lower ends `(1, T, 1, 1)` in mm.
+        high: Upper ends `(1, T, 1, 1)` in mm.
+
+    Returns:
+        Heights and weights, both `(S, T, 1, 1)` in mm.
+    """
+    nodes = _NODES.astype(np.float32).reshape(-1, 1, 1, 1)
     weights = _WEIGHTS.astype(np.float32).reshape(-1, 1, 1, 1)
     half = (high - low) / 2
     return np.asarray((high + low) / 2 + half * nodes), np.asarray(weights * half)
 
 
-def _times(times: Array) -> Array:
-    """Times (T,) with the axes (1, T, 1, 1)."""
+def _as_time_axis(times: Array) -> Array:
+    """Reshape times `(T,)` to `(1, T, 1, 1)`."""
     return np.asarray(times, dtype=np.float32).reshape(1, -1, 1, 1)
 
 
 def lv_volume_ml(heart: Heart, times: Array) -> Array:
-    """Left ventricular cavity volume in ml at each of the `times`, shape (T,)."""
-    tau = _times(times)
+    """Compute the left ventricular cavity volume.
+
+    Args:
+        heart: The subject.
+        times: Times `(T,)` as shares of the R-R interval.
+
+    Returns:
+        Volumes `(T,)` in ml.
+    """
+    tau = _as_time_axis(times)
     z, weight = _heights(heart.base_mm(tau), np.full_like(tau, heart.length_mm))
     radius = heart.endo_radius_mm(_ANGLES, z, tau)
-    area = np.pi * np.mean(
-        radius**2, axis=-1, keepdims=True
-    )  # mm2 of a slice: mean of r^2/2 over 2 pi
+    # In polar coordinates the area of a slice is pi times the mean of the squared radius.
+    area = np.pi * np.mean(radius**2, axis=-1, keepdims=True)  # (S, T, 1, 1) in mm2
     return np.asarray(np.sum(area * weight, axis=(0, 2, 3)) / 1000)
 
 
 def myocardial_volume_ml(heart: Heart) -> float:
-    """End-diastolic volume of the left ventricular wall in ml, apical cap included."""
+    """Compute the end-diastolic volume of the left ventricular wall in ml, apical cap included."""
     tau = np.zeros((1, 1, 1, 1), dtype=np.float32)
     z, weight = _heights(tau, np.full_like(tau, heart.length_mm + heart.wall_mm))
     endo = heart.endo_radius_mm(_ANGLES, z, tau)
@@ -48,12 +64,21 @@ def myocardial_volume_ml(heart: Heart) -> float:
 
 
 def rv_volume_ml(heart: Heart, times: Array, grid_mm: float = 1.5) -> Array:
-    """Right ventricular cavity volume in ml at each time, shape (T,): the outline less the left ventricle."""
-    tau = _times(times)
+    """Compute the right ventricular cavity volume, that is the outline less the left ventricle.
+
+    Args:
+        heart: The subject.
+        times: Times `(T,)` as shares of the R-R interval.
+        grid_mm: Distance of the points that are counted in each slice.
+
+    Returns:
+        Volumes `(T,)` in ml.
+    """
+    tau = _as_time_axis(times)
     base = heart.base_mm(tau)
     z, weight = _heights(base, base + 0.92 * (heart.length_mm - base))
-    reach = heart.rv_half_width_mm - heart.rv_center_mm + 2
-    x = np.arange(-reach, 20, grid_mm, dtype=np.float32).reshape(1, 1, 1, -1)
+    septal_end = heart.rv_half_width_mm - heart.rv_center_mm + 2
+    x = np.arange(-septal_end, 20, grid_mm, dtype=np.float32).reshape(1, 1, 1, -1)
     half = heart.rv_half_height_mm + 2
     y = np.arange(-half, half, grid_mm, dtype=np.float32).reshape(1, 1, -1, 1)
     theta = np.arctan2(y, x)
@@ -64,28 +89,25 @@ def rv_volume_ml(heart: Heart, times: Array, grid_mm: float = 1.5) -> Array:
 
 
 def measure(heart: Heart, tau_ed: float, tau_es: float, bsa_m2: float) -> dict[str, float]:
-    """Measurements of `cmrvlm.study.normal_ranges` for the heart at the two given times.
+    """Compute the measurements of `cmrvlm.study.normal_ranges` of a heart.
 
     Args:
         heart: The subject.
         tau_ed: Time of the end-diastolic frame as a share of R-R.
-        tau_es: Time of the end-systolic frame.
+        tau_es: Time of the end-systolic frame as a share of R-R.
         bsa_m2: Body surface area, for indexed values.
+
+    Returns:
+        Value by name of the measurement.
     """
     times = np.array([tau_ed, tau_es], dtype=np.float32)
-    lvedv, lvesv = (float(v) for v in lv_volume_ml(heart, times))
-    rvedv, rvesv = (float(v) for v in rv_volume_ml(heart, times))
+    lvedv, lvesv = (float(volume) for volume in lv_volume_ml(heart, times))
+    rvedv, rvesv = (float(volume) for volume in rv_volume_ml(heart, times))
+    mass_g = myocardial_volume_ml(heart) * MYOCARDIAL_DENSITY_G_PER_ML
+
     ed = np.zeros((1, 1, 1, 1), dtype=np.float32)
     quarter = ed + 0.25 * heart.length_mm
     heights = np.linspace(0, 0.8, 9, dtype=np.float32).reshape(-1, 1, 1, 1) * heart.length_mm
-    septal = np.full_like(ed, np.pi)
-    low = ed + 0.15 * heart.length_mm
-    taper = float(np.sqrt(1 - (0.15 / 0.92) ** 2))
-    outer = heart.rv_half_width_mm * taper - heart.rv_center_mm * (0.35 + 0.65 * taper)
-    inner = float(
-        heart.epi_radius_mm(septal, low, ed, heart.endo_radius_mm(septal, low, ed)).item()
-    )
-    mass_g = myocardial_volume_ml(heart) * MYOCARDIAL_DENSITY_G_PER_ML
     return {
         "lvedv_ml": lvedv,
         "lvesv_ml": lvesv,
@@ -97,15 +119,39 @@ def measure(heart: Heart, tau_ed: float, tau_es: float, bsa_m2: float) -> dict[s
         "rvef_percent": 100 * (rvedv - rvesv) / rvedv,
         "rvedv_ml_per_m2": rvedv / bsa_m2,
         "lvedd_mm": float(2 * heart.endo_radius_mm(_ANGLES, quarter, ed).mean()),
-        "rvedd_mm": outer - inner,
+        "rvedd_mm": _rv_diameter_mm(heart),
         "la_diameter_mm": 2 * 1.12 * heart.la_radius_mm,
         "ra_diameter_mm": 2 * 1.12 * heart.ra_radius_mm,
         "wall_thickness_mm": float(heart.wall_thickness_mm(_ANGLES, heights).max()),
     }
 
 
-def findings(heart: Heart, values: dict[str, float], sex: str) -> dict[str, bool]:
-    """All 23 findings of the heart: measured ones against the normal ranges, the others from its parameters."""
+def _rv_diameter_mm(heart: Heart) -> float:
+    """Compute the end-diastolic diameter of the right ventricle below the valve plane."""
+    ed = np.zeros((1, 1, 1, 1), dtype=np.float32)
+    septal = np.full_like(ed, np.pi)
+    height = ed + 0.15 * heart.length_mm
+    # The taper of `Heart.rv_distance_mm` at this height.
+    taper = float(np.sqrt(1 - (0.15 / 0.92) ** 2))
+    outer = heart.rv_half_width_mm * taper - heart.rv_center_mm * (0.35 + 0.65 * taper)
+    endo = heart.endo_radius_mm(septal, height, ed)
+    inner = float(heart.epi_radius_mm(septal, height, ed, endo).item())
+    return outer - inner
+
+
+def derive_findings(heart: Heart, values: dict[str, float], sex: str) -> dict[str, bool]:
+    """Derive all 23 findings of the heart.
+
+    Measured ones follow from the normal ranges, the others from the parameters of the heart.
+
+    Args:
+        heart: The subject.
+        values: Its measurements.
+        sex: `m` or `f`.
+
+    Returns:
+        Whether it is abnormal, by finding.
+    """
     measured = {
         "lvedd": "lvedd_mm",
         "la_diameter": "la_diameter_mm",
@@ -119,8 +165,8 @@ def findings(heart: Heart, values: dict[str, float], sex: str) -> dict[str, bool
         "rvedv": "rvedv_ml",
         "rvesv": "rvesv_ml",
     }
-    found = {code: outside_normal(name, values[name], sex) for code, name in measured.items()}
-    found |= {
+    abnormal = {code: outside_normal(name, values[name], sex) for code, name in measured.items()}
+    abnormal |= {
         "wall_motion": heart.motion != "normal",
         "aneurysm": any(loss > 1.2 for _, loss in heart.motion_patches)
         and heart.motion == "regional_akinesia",
@@ -135,4 +181,4 @@ def findings(heart: Heart, values: dict[str, float], sex: str) -> dict[str, bool
         "pericardial_effusion": heart.effusion_mm > 0,
         "pleural_effusion": heart.pleural_mm > 0,
     }
-    return {code: bool(found[code]) for code in FINDINGS}
+    return {code: bool(abnormal[code]) for code in FINDINGS}

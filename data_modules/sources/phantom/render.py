@@ -1,4 +1,4 @@
-"""Pictures of the analytic heart: bSSFP-like cine and inversion-recovery LGE, with their masks."""
+"""Images of the analytic heart: bSSFP-like cine and inversion-recovery LGE, with their masks."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from cmrvlm.study.vocabulary import STRUCTURES
 from data_modules.sources.phantom.anatomy import Array, Heart
+from data_modules.sources.phantom.surfaces import Plane, Surfaces, evaluate_surfaces
 
 # Relative grey values of tissues; blood of the cine is 1.
 CINE_TISSUE = {
@@ -46,26 +47,18 @@ LGE_TISSUE = {
     "rv_scar": 0.95,
 }
 NORMAL_PERICARDIUM_MM = 1.2
-
-
-@dataclass(frozen=True)
-class Plane:
-    """Where the pixels lie in the heart frame: x, y, z in mm, broadcastable to (Z, 1, H, W), and the pixel size."""
-
-    x: Array
-    y: Array
-    z: Array
-    pixel_mm: float
+ATRIAL_WALL_MM = 2
 
 
 @dataclass(frozen=True)
 class Scanner:
-    """How a scanner turns tissue into grey values.
+    """A scanner, which turns tissue into grey values.
 
     Attributes:
         noise: Standard deviation of the noise relative to blood.
         shading: Largest share by which the coil brightens or darkens a border.
-        contrast_jitter: Standard deviation of the share by which each tissue's value varies between subjects.
+        contrast_jitter: Standard deviation of the share by which each tissue's value varies between
+            subjects.
         gamma: Exponent on grey values; 1 leaves them.
     """
 
@@ -76,58 +69,32 @@ class Scanner:
 
 
 class _Canvas:
-    """An image that structures are painted on in order, with edges softened over one pixel."""
+    """An image that structures are painted on in order, with edges softened over one pixel.
+
+    Args:
+        shape: Shape `(Z, T, H, W)`.
+        pixel_mm: Size of a pixel.
+        value: Grey value of the background.
+    """
 
     def __init__(self, shape: tuple[int, ...], pixel_mm: float, value: float) -> None:
         self.image = np.full(shape, value, dtype=np.float32)
         self.pixel_mm = np.float32(pixel_mm)
 
     def paint(self, distance_mm: Array, value: float, strength: Array | float = 1.0) -> None:
+        """Paint a structure.
+
+        Args:
+            distance_mm: Signed distance `(Z, T, H, W)` to its border, positive inside.
+            value: Its grey value.
+            strength: Opacity in [0, 1], broadcastable to `(Z, T, H, W)`.
+        """
         alpha = np.clip(distance_mm / self.pixel_mm + np.float32(0.5), 0, 1) * strength
         self.image += alpha * (np.float32(value) - self.image)
 
 
-@dataclass(frozen=True)
-class Surfaces:
-    """Signed distances in mm, positive inside, for one plane and the given times; axes (Z, T, H, W)."""
-
-    theta: Array
-    endo: Array
-    epi: Array
-    rv: Array
-    la: Array
-    ra: Array
-    depth: Array  # transmural position: 0 endocardium, 1 epicardium
-
-
-def surfaces(heart: Heart, plane: Plane, tau: Array) -> Surfaces:
-    """Evaluate the heart's surfaces at the plane's pixels and at times `tau`, shape (1, T, 1, 1)."""
-    rho = np.sqrt(plane.x**2 + plane.y**2).astype(np.float32)
-    theta = np.arctan2(plane.y, plane.x).astype(np.float32)
-    endo_radius = heart.endo_radius_mm(theta, plane.z, tau)
-    epi_radius = heart.epi_radius_mm(theta, plane.z, tau, endo_radius)
-    base = heart.base_mm(tau)
-    filling = 1 + 0.12 * heart.contraction_curve(tau)
-
-    def atrium(x_mm: float, radius_mm: float) -> Array:
-        away = np.sqrt(
-            (plane.x - x_mm) ** 2 + plane.y**2 + (plane.z - base + radius_mm * 1.05) ** 2
-        )
-        return np.asarray(radius_mm * filling - away, dtype=np.float32)
-
-    rv = heart.rv_distance_mm(plane.x, plane.y, plane.z, tau)
-    return Surfaces(
-        theta=theta,
-        endo=endo_radius - rho,
-        epi=epi_radius - rho,
-        rv=rv,
-        la=atrium(heart.la_radius_mm * 0.35, heart.la_radius_mm),
-        ra=atrium(-heart.la_radius_mm * 0.65 - 3 - heart.ra_radius_mm, heart.ra_radius_mm),
-        depth=(rho - endo_radius) / np.maximum(epi_radius - endo_radius, 1e-3),
-    )
-
-
-def _background(canvas: _Canvas, plane: Plane, tissue: dict[str, float]) -> None:
+def _paint_background(canvas: _Canvas, plane: Plane, tissue: dict[str, float]) -> None:
+    """Paint the chest with fat, muscle, liver and descending aorta."""
     x, y, z = plane.x, plane.y, plane.z
     chest = 1 - np.sqrt(((x + 15) / 125) ** 2 + ((y + 8) / 98) ** 2)
     canvas.paint(np.asarray(-chest * 100, dtype=np.float32), tissue["fat"])
@@ -138,102 +105,127 @@ def _background(canvas: _Canvas, plane: Plane, tissue: dict[str, float]) -> None
     canvas.paint(np.asarray(aorta, dtype=np.float32), tissue["blood"])
 
 
-def _around_heart(
-    canvas: _Canvas, heart: Heart, shape: Surfaces, plane: Plane, tissue: dict[str, float]
+def _paint_pericardium(
+    canvas: _Canvas, heart: Heart, surfaces: Surfaces, plane: Plane, tissue: dict[str, float]
 ) -> None:
-    wall = np.maximum(
-        np.maximum(shape.epi, shape.rv + heart.rv_wall_mm), np.maximum(shape.la, shape.ra) + 2
-    )
-    thick = heart.pericardium_mm or NORMAL_PERICARDIUM_MM
+    """Paint the pericardium, its fat, and effusions around heart and lung."""
+    ventricles = np.maximum(surfaces.epi, surfaces.rv + heart.rv_wall_mm)
+    outline = np.maximum(ventricles, np.maximum(surfaces.la, surfaces.ra) + ATRIAL_WALL_MM)
+    thickness_mm = heart.pericardium_mm or NORMAL_PERICARDIUM_MM
     pericardium = tissue["pericardium"] if heart.pericardium_mm else 0.15
-    canvas.paint(wall + heart.effusion_mm + thick + 4, tissue["fat"])
-    canvas.paint(wall + heart.effusion_mm + thick, pericardium)
+    canvas.paint(outline + heart.effusion_mm + thickness_mm + 4, tissue["fat"])
+    canvas.paint(outline + heart.effusion_mm + thickness_mm, pericardium)
     if heart.effusion_mm:
-        canvas.paint(wall + heart.effusion_mm, tissue["effusion"])
+        canvas.paint(outline + heart.effusion_mm, tissue["effusion"])
     if heart.pleural_mm:
-        pleura = np.minimum(np.minimum(-plane.y - 62 + heart.pleural_mm, plane.x + 10), -wall - 12)
+        dorsal = np.minimum(-plane.y - 62 + heart.pleural_mm, plane.x + 10)
+        pleura = np.minimum(dorsal, -outline - 12)
         canvas.paint(np.asarray(pleura, dtype=np.float32), tissue["effusion"])
 
 
-def _chambers(
-    canvas: _Canvas, heart: Heart, shape: Surfaces, plane: Plane, tissue: dict[str, float]
+def _paint_chambers(
+    canvas: _Canvas, heart: Heart, surfaces: Surfaces, plane: Plane, tissue: dict[str, float]
 ) -> None:
-    rv_free = shape.rv + heart.rv_wall_mm
-    canvas.paint(rv_free, tissue["myo"])
+    """Paint walls and blood of the four chambers."""
+    rv_outline = surfaces.rv + heart.rv_wall_mm
+    canvas.paint(rv_outline, tissue["myo"])
     if heart.rv_fat or heart.rv_scar:
-        lateral = np.asarray(np.clip((-plane.x - 25) / 10, 0, 1), dtype=np.float32)
-        rim = np.minimum(rv_free + 1.5, -shape.rv + 1.5)
-        canvas.paint(rim, tissue["rv_fat"] if heart.rv_fat else tissue["rv_scar"], lateral)
-        if heart.rv_scar:
-            canvas.paint(rim - 1, tissue["rv_scar"], lateral * (tissue["rv_scar"] > 0.5))
-    canvas.paint(np.maximum(shape.la, shape.ra) + 2, tissue["myo"])
-    canvas.paint(np.maximum(shape.la, shape.ra), tissue["blood"])
-    canvas.paint(shape.rv, tissue["blood"])
-    canvas.paint(shape.epi, tissue["myo"])
-    canvas.paint(shape.endo, tissue["blood"])
+        free_wall = np.asarray(np.clip((-plane.x - 25) / 10, 0, 1), dtype=np.float32)
+        rim = np.minimum(rv_outline + 1.5, -surfaces.rv + 1.5)
+        rim_value = tissue["rv_fat"] if heart.rv_fat else tissue["rv_scar"]
+        canvas.paint(rim, rim_value, free_wall)
+        # On a cine the scar is as dark as the wall and is not seen.
+        if heart.rv_scar and tissue["rv_scar"] > 0.5:
+            canvas.paint(rim - 1, tissue["rv_scar"], free_wall)
+    atria = np.maximum(surfaces.la, surfaces.ra)
+    canvas.paint(atria + ATRIAL_WALL_MM, tissue["myo"])
+    canvas.paint(atria, tissue["blood"])
+    canvas.paint(surfaces.rv, tissue["blood"])
+    canvas.paint(surfaces.epi, tissue["myo"])
+    canvas.paint(surfaces.endo, tissue["blood"])
 
 
-def _lesions(
+def _paint_lesions(
     canvas: _Canvas,
     heart: Heart,
-    shape: Surfaces,
+    surfaces: Surfaces,
     plane: Plane,
     tau: Array,
     tissue: dict[str, float],
 ) -> None:
-    x, y, z = plane.x, plane.y, plane.z
-    base, squeeze = heart.base_mm(tau), heart.contraction_curve(tau)
+    """Paint trabeculae, thrombus, mass, jets and septal defect, as far as the heart has them."""
     if heart.trabeculation:
-        spokes = 0.5 + 0.5 * np.sin(shape.theta * 14 + z * 0.35)
-        share = 1 - heart.trabeculation
-        inner = shape.endo - (1 - share) * (shape.endo + np.sqrt(x**2 + y**2))
-        layer = np.minimum(shape.endo, -inner)
-        where = np.clip(z / heart.length_mm * 2 - 0.4, 0, 1) * np.clip(
-            0.6 + np.cos(shape.theta), 0, 1
-        )
-        canvas.paint(layer, tissue["myo"], np.asarray(spokes * where, dtype=np.float32))
+        _paint_trabeculae(canvas, heart, surfaces, plane, tissue)
+    x, y, z = plane.x, plane.y, plane.z
     if heart.thrombus_mm:
-        away = np.sqrt(x**2 + y**2 + (z - heart.length_mm * 0.82) ** 2)
-        canvas.paint(np.minimum(heart.thrombus_mm - away, shape.endo), tissue["thrombus"])
+        distance = np.sqrt(x**2 + y**2 + (z - heart.length_mm * 0.82) ** 2)
+        thrombus = np.minimum(heart.thrombus_mm - distance, surfaces.endo)
+        canvas.paint(thrombus, tissue["thrombus"])
     if heart.mass_mm:
-        cx, cy, cz = heart.mass_center_mm
-        away = np.sqrt((x - cx) ** 2 + (y - cy) ** 2 + (z - cz) ** 2)
-        canvas.paint(np.asarray(heart.mass_mm - away, dtype=np.float32), tissue["mass"])
-    ra_center = -heart.la_radius_mm * 0.65 - 3 - heart.ra_radius_mm
+        x_mm, y_mm, z_mm = heart.mass_center_mm
+        distance = np.sqrt((x - x_mm) ** 2 + (y - y_mm) ** 2 + (z - z_mm) ** 2)
+        canvas.paint(np.asarray(heart.mass_mm - distance, dtype=np.float32), tissue["mass"])
+    _paint_jets(canvas, heart, plane, tau, tissue)
+    if heart.septal_defect_mm:
+        height = z - heart.base_mm(tau) + heart.ra_radius_mm
+        septum_x_mm = -heart.la_radius_mm * 0.65 - 1.5
+        hole = heart.septal_defect_mm / 2 - np.sqrt(height**2 + y**2)
+        defect = np.minimum(hole, 9 - np.abs(x - septum_x_mm))
+        canvas.paint(np.asarray(defect, dtype=np.float32), tissue["blood"])
+
+
+def _paint_trabeculae(
+    canvas: _Canvas, heart: Heart, surfaces: Surfaces, plane: Plane, tissue: dict[str, float]
+) -> None:
+    """Paint muscle and blood in turns on the inner layer of the apical and lateral wall."""
+    spokes = 0.5 + 0.5 * np.sin(surfaces.theta * 14 + plane.z * 0.35)
+    share = 1 - heart.trabeculation
+    inner = surfaces.endo - (1 - share) * (surfaces.endo + np.sqrt(plane.x**2 + plane.y**2))
+    layer = np.minimum(surfaces.endo, -inner)
+    apical = np.clip(plane.z / heart.length_mm * 2 - 0.4, 0, 1)
+    lateral = np.clip(0.6 + np.cos(surfaces.theta), 0, 1)
+    strength = spokes * (apical * lateral)
+    canvas.paint(layer, tissue["myo"], np.asarray(strength, dtype=np.float32))
+
+
+def _paint_jets(
+    canvas: _Canvas, heart: Heart, plane: Plane, tau: Array, tissue: dict[str, float]
+) -> None:
+    """Paint the dark jets of regurgitant valves, in systole or for the aortic valve after it."""
+    base = heart.base_mm(tau)
+    systole = heart.contraction_curve(tau)
+    ra_x_mm = -heart.la_radius_mm * 0.65 - 3 - heart.ra_radius_mm
     jets = (
-        (heart.mitral_jet, heart.la_radius_mm * 0.35, -1.0, squeeze),
-        (heart.tricuspid_jet, ra_center, -1.0, squeeze),
-        (heart.aortic_jet, -6.0, 1.0, 1 - squeeze),
+        (heart.mitral_jet, heart.la_radius_mm * 0.35, -1.0, systole),
+        (heart.tricuspid_jet, ra_x_mm, -1.0, systole),
+        (heart.aortic_jet, -6.0, 1.0, 1 - systole),
     )
     for strength, x_mm, direction, timing in jets:
-        if strength:
-            along = (z - base) * direction
-            cone = 4.5 + 0.12 * along - np.sqrt((x - x_mm) ** 2 + y**2)
-            inside = np.minimum(cone, np.minimum(along + 2, 30 - along))
-            canvas.paint(
-                np.asarray(inside, dtype=np.float32), tissue["jet"], np.float32(strength) * timing
-            )
-    if heart.septal_defect_mm:
-        height = z - base + heart.ra_radius_mm
-        middle = -heart.la_radius_mm * 0.65 - 1.5
-        hole = heart.septal_defect_mm / 2 - np.sqrt(height**2 + y**2)
-        gap = np.minimum(hole, 9 - np.abs(x - middle))
-        canvas.paint(np.asarray(gap, dtype=np.float32), tissue["blood"])
+        if not strength:
+            continue
+        along = (plane.z - base) * direction
+        cone = 4.5 + 0.12 * along - np.sqrt((plane.x - x_mm) ** 2 + plane.y**2)
+        jet = np.minimum(cone, np.minimum(along + 2, 30 - along))
+        opacity = np.float32(strength) * timing
+        canvas.paint(np.asarray(jet, dtype=np.float32), tissue["jet"], opacity)
 
 
-def _scar_membership(
-    heart: Heart, shape: Surfaces, plane: Plane
+def _locate_scar(
+    heart: Heart, surfaces: Surfaces, plane: Plane
 ) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    wall = (shape.epi > 0) & (shape.endo <= 0)
+    """Return the voxels of scar and of the no-reflow core in it, both `(Z, T, H, W)`."""
+    wall = (surfaces.epi > 0) & (surfaces.endo <= 0)
     scar = np.zeros(wall.shape, dtype=bool)
     core = np.zeros(wall.shape, dtype=bool)
     s0 = plane.z / heart.length_mm
     for patch in heart.scars:
-        inside = patch.weight(shape.theta, s0) > 0.5
-        scar |= wall & inside & (shape.depth >= patch.depth[0]) & (shape.depth <= patch.depth[1])
+        inside = patch.weight(surfaces.theta, s0) > 0.5
+        scar |= (
+            wall & inside & (surfaces.depth >= patch.depth[0]) & (surfaces.depth <= patch.depth[1])
+        )
         if heart.no_reflow:
-            small = patch.core().weight(shape.theta, s0) > 0.5
-            core |= wall & small & (shape.depth > 0.15) & (shape.depth < 0.55)
+            small = patch.core().weight(surfaces.theta, s0) > 0.5
+            core |= wall & small & (surfaces.depth > 0.15) & (surfaces.depth < 0.55)
     return scar, core & scar
 
 
@@ -247,19 +239,19 @@ def render(
     lge: bool,
     atria: bool,
 ) -> tuple[Array, NDArray[np.uint8]]:
-    """Draw one stack.
+    """Render one stack.
 
     Args:
         heart: The subject.
-        plane: Pixel positions, broadcastable to (Z, 1, H, W).
-        tau: Times as shares of the R-R interval, (1, T, 1, 1).
+        plane: Pixel positions, broadcastable to `(Z, 1, H, W)`.
+        tau: Times as shares of the R-R interval, `(1, T, 1, 1)`.
         scanner: Noise, shading and contrast.
         rng: Source of noise and contrast variation.
-        lge: Inversion-recovery contrast with scars instead of cine contrast.
-        atria: Label the atria too, as is done on long axes alone.
+        lge: Whether to use inversion-recovery contrast with scars instead of cine contrast.
+        atria: Whether to label the atria too, as is done on long axes alone.
 
     Returns:
-        Grey values (Z, T, H, W) and canonical structure values on the same grid.
+        Grey values `(Z, T, H, W)` and canonical structure values on the same grid.
     """
     table = dict(LGE_TISSUE if lge else CINE_TISSUE)
     if lge and heart.dark_blood:
@@ -268,35 +260,40 @@ def render(
         name: value * float(1 + scanner.contrast_jitter * rng.standard_normal())
         for name, value in table.items()
     }
-    shape = surfaces(heart, plane, tau)
-    canvas = _Canvas(shape.epi.shape, plane.pixel_mm, tissue["lung"])
-    _background(canvas, plane, tissue)
-    _around_heart(canvas, heart, shape, plane, tissue)
-    _chambers(canvas, heart, shape, plane, tissue)
-    mask = np.zeros(shape.epi.shape, dtype=np.uint8)
+    surfaces = evaluate_surfaces(heart, plane, tau)
+    canvas = _Canvas(surfaces.epi.shape, plane.pixel_mm, tissue["lung"])
+    _paint_background(canvas, plane, tissue)
+    _paint_pericardium(canvas, heart, surfaces, plane, tissue)
+    _paint_chambers(canvas, heart, surfaces, plane, tissue)
+    mask = np.zeros(surfaces.epi.shape, dtype=np.uint8)
     if atria:
-        mask[shape.la > 0] = STRUCTURES["la"]
-        mask[shape.ra > 0] = STRUCTURES["ra"]
-    mask[shape.rv > 0] = STRUCTURES["rv"]
-    mask[shape.epi > 0] = STRUCTURES["myo"]
-    mask[shape.endo > 0] = STRUCTURES["lv"]
+        mask[surfaces.la > 0] = STRUCTURES["la"]
+        mask[surfaces.ra > 0] = STRUCTURES["ra"]
+    mask[surfaces.rv > 0] = STRUCTURES["rv"]
+    mask[surfaces.epi > 0] = STRUCTURES["myo"]
+    mask[surfaces.endo > 0] = STRUCTURES["lv"]
     if lge and heart.scars:
-        scar, core = _scar_membership(heart, shape, plane)
+        scar, core = _locate_scar(heart, surfaces, plane)
         canvas.image[scar] = tissue["scar"]
         canvas.image[core] = tissue["no_reflow"]
         mask[scar] = STRUCTURES["scar"]
         mask[core] = STRUCTURES["no_reflow"]
-    _lesions(canvas, heart, shape, plane, tau, tissue)
+    _paint_lesions(canvas, heart, surfaces, plane, tau, tissue)
     return _scan(canvas.image, scanner, rng), mask
 
 
 def _scan(image: Array, scanner: Scanner, rng: np.random.Generator) -> Array:
-    """Coil shading, gamma and noise; the magnitude of a noisy signal, as scanners store it."""
+    """Apply coil shading, gamma and noise to tissue values `(Z, T, H, W)`.
+
+    Returns:
+        Magnitude of the noisy signal, as scanners store it, in the same shape.
+    """
     height, width = image.shape[-2:]
     rows = np.linspace(-1, 1, height, dtype=np.float32)[:, None]
     columns = np.linspace(-1, 1, width, dtype=np.float32)[None, :]
-    a, b, c = (scanner.shading * rng.uniform(-1, 1, 3)).astype(np.float32)
-    field = 1 + a * rows + b * columns + c * (rows**2 + columns**2 - 0.7)
+    linear_y, linear_x, quadratic = (scanner.shading * rng.uniform(-1, 1, 3)).astype(np.float32)
+    field = 1 + linear_y * rows + linear_x * columns
+    field = field + quadratic * (rows**2 + columns**2 - 0.7)
     if scanner.gamma != 1.0:
         image = np.power(np.clip(image, 0, None), np.float32(scanner.gamma))
     noise = rng.standard_normal(image.shape, dtype=np.float32) * np.float32(scanner.noise)

@@ -15,9 +15,9 @@ from data_modules.checking.faults import ERROR, WARNING, CheckedStudy
 from data_modules.checking.run import CheckRun
 from data_modules.checking.set_checks import check_set, study_counts
 from data_modules.checking.study_checks import check_study
-from data_modules.sources.anatomy import measure_masks
 from data_modules.sources.emidec import EmidecSource
 from data_modules.sources.manifest import ManifestSource
+from data_modules.sources.masks import measure_masks
 from data_modules.sources.phantom.source import PhantomSource
 from tests.conftest import ROOT
 

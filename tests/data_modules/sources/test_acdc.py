@@ -8,7 +8,7 @@ from cmrvlm.study.files import read_nifti
 from cmrvlm.study.study import Series
 from cmrvlm.study.vocabulary import STRUCTURES
 from data_modules.sources.acdc import AcdcSource
-from data_modules.sources.anatomy import measure_masks
+from data_modules.sources.masks import measure_masks
 
 AFFINE = np.diag([-1.5, -1.5, 10.0, 1.0])
 

@@ -12,7 +12,7 @@ from cmrvlm.errors import CmrvlmError
 from cmrvlm.study.files import read_nifti, read_study, write_nifti, write_study
 from cmrvlm.study.study import Series
 from cmrvlm.study.vocabulary import STRUCTURES
-from data_modules.sources.anatomy import measure_masks
+from data_modules.sources.masks import measure_masks
 from data_modules.sources.nifti import NiftiSource
 
 AFFINE = np.diag([1.25, 1.5, 10.0, 1.0])
@@ -149,7 +149,7 @@ def test_what_was_written_is_read_with_everything_that_is_known(tmp_path, study)
         ("levels", ["basal", "mid"]),
     ],
 )
-def test_what_is_told_of_another_image_is_refused_with_the_file_that_tells_it(
+def test_metadata_of_another_image_is_refused_with_the_name_of_its_file(
     tmp_path, study, field, value
 ):
     write_study(study, tmp_path / study.study_id)

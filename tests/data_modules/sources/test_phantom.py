@@ -11,8 +11,9 @@ from data_modules.sources.phantom.measurements import (
     myocardial_volume_ml,
     rv_volume_ml,
 )
-from data_modules.sources.phantom.render import Plane, Scanner, render
+from data_modules.sources.phantom.render import Scanner, render
 from data_modules.sources.phantom.source import PhantomSource
+from data_modules.sources.phantom.surfaces import Plane
 
 
 @pytest.fixture(scope="module")
@@ -119,7 +120,7 @@ def test_volumes_of_one_heart_do_not_depend_on_the_slices():
     )
 
 
-def test_atria_are_discs_of_their_radius_on_the_long_axis_and_nowhere_else(studies):
+def test_atria_are_discs_of_their_radius_on_the_long_axis_alone(studies):
     heart, pixel = Heart(), 0.5
     across = np.arange(-120, 120, pixel, dtype=np.float32)
     plane = Plane(

@@ -7,10 +7,11 @@ import pytest
 from cmrvlm.errors import CmrvlmError
 from cmrvlm.study.study import Series
 from cmrvlm.study.vocabulary import NOT_ANNOTATED, STRUCTURES
-from data_modules.sources.anatomy import base_first, canonical, enclosed_share, mixed_up
 from data_modules.sources.emidec import LABEL_MAP as EMIDEC
 from data_modules.sources.emidec import EmidecSource
 from data_modules.sources.kaggle_dsb2 import KaggleDsb2Source
+from data_modules.sources.mask_checks import enclosed_fraction, find_label_error
+from data_modules.sources.masks import order_base_to_apex, remap_labels
 from data_modules.sources.mnms import LABEL_MAP as MNMS
 from data_modules.sources.mnms import MnmsSource
 from data_modules.sources.mnms2 import Mnms2Source
@@ -46,46 +47,45 @@ def coded(mask, label_map):
 def test_each_set_s_values_become_the_same_labels_and_a_wrong_map_is_seen(tmp_path):
     truth = heart()
     for label_map in (ACDC, MNMS):
-        assert (canonical(coded(truth, label_map), label_map, tmp_path) == truth).all()
-        assert mixed_up(truth) is None
-    wrong = canonical(coded(truth, ACDC), MNMS, tmp_path)
-    assert "right cavity" in mixed_up(wrong)
-    assert enclosed_share(truth, "lv") == 1.0
-    assert enclosed_share(truth * (truth == STRUCTURES["rv"]), "lv") is None
-    assert mixed_up(truth * (truth != STRUCTURES["myo"])) is None
+        assert (remap_labels(coded(truth, label_map), label_map, tmp_path) == truth).all()
+        assert find_label_error(truth) is None
+    wrong = remap_labels(coded(truth, ACDC), MNMS, tmp_path)
+    assert "right cavity" in find_label_error(wrong)
+    assert enclosed_fraction(truth, "lv") == 1.0
+    assert enclosed_fraction(truth * (truth == STRUCTURES["rv"]), "lv") is None
+    assert find_label_error(truth * (truth != STRUCTURES["myo"])) is None
 
 
 def test_scar_counts_as_myocardium_where_the_cavity_is_enclosed():
     mask = heart()
     mask[(mask == STRUCTURES["myo"]) & (np.arange(40)[None, :, None] < 20)] = STRUCTURES["scar"]
-    assert mixed_up(mask) is None
+    assert find_label_error(mask) is None
 
 
 def test_emidec_values_and_an_unknown_one(tmp_path):
     values = np.repeat([0, 1, 2, 3, 4], 100)
-    mask = canonical(values, EMIDEC, tmp_path)
+    mask = remap_labels(values, EMIDEC, tmp_path)
     assert (mask == STRUCTURES["lv"]).sum() == 100
     assert np.isin(mask, [STRUCTURES[n] for n in ("myo", "scar", "no_reflow")]).sum() == 300
     assert np.isin(mask, [STRUCTURES[n] for n in ("scar", "no_reflow")]).sum() == 200
     with pytest.raises(CmrvlmError, match=r"unknown label values \[7\]"):
-        canonical(np.array([0, 7]), EMIDEC, tmp_path)
+        remap_labels(np.array([0, 7]), EMIDEC, tmp_path)
     with pytest.raises(CmrvlmError, match=r"\[0.5\]"):
-        canonical(np.array([0, 0.5]), EMIDEC, tmp_path)
+        remap_labels(np.array([0, 0.5]), EMIDEC, tmp_path)
 
 
 def test_base_comes_first_and_levels_follow():
     mask = heart()[:, None]
-    series = Series(image=mask.astype(np.float32), affine=np.eye(4), mask=mask, phases={"ed": 0})
-    flipped = base_first(
-        Series(
-            image=series.image[::-1].copy(),
-            affine=np.eye(4),
-            mask=mask[::-1].copy(),
-            phases={"ed": 0},
-        )
+    series = Series(mask.astype(np.float32), np.eye(4), None, mask, {"ed": 0})
+    flipped = order_base_to_apex(
+        Series(series.image[::-1].copy(), np.eye(4), None, mask[::-1].copy(), {"ed": 0})
     )
     assert (flipped.mask == mask).all()
-    assert flipped.levels == base_first(series).levels == ("basal", "basal", "mid", "mid", "apical")
+    assert (
+        flipped.levels
+        == order_base_to_apex(series).levels
+        == ("basal", "basal", "mid", "mid", "apical")
+    )
 
 
 def nifti(path, array):
@@ -211,7 +211,7 @@ def test_real_emidec_cases(real_data):
         699,
         29,
     ]
-    assert mixed_up(mask) is None
+    assert find_label_error(mask) is None
     assert study.series["lge"].levels[0] == "basal"
     assert np.allclose(study.series["lge"].spacing_mm, (13.0, 1.40625, 1.40625), atol=1e-4)
     assert source.load("sampleNegative").labels.findings == {"lv_lge": False}

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 import cmrvlm
-from data_modules.storage.code_key import import_closure
+from data_modules.code_key import import_closure
 
 ROOT = Path(cmrvlm.__file__).parents[1]
 PRINT_FOLDER = """
@@ -56,9 +56,9 @@ def replace_in(path, old, new):
     ("module", "old", "new"),
     [
         ("cmrvlm/study/normal_ranges.py", "106.0", "107.0"),
-        ("cmrvlm/quantification/ventricles.py", "return ", "return 0 or "),
-        ("cmrvlm/transforms/intensity.py", "return ", "return 0 or "),
-        ("data_modules/sources/phantom/render.py", "return ", "return 0 or "),
+        ("cmrvlm/quantification/ventricles.py", "    return ", "    return 0 or "),
+        ("cmrvlm/transforms/intensity.py", "    return ", "    return 0 or "),
+        ("data_modules/sources/phantom/render.py", "    return ", "    return 0 or "),
     ],
 )
 def test_code_that_makes_a_study_changes_its_key(tree, module, old, new):
@@ -71,7 +71,7 @@ def test_what_makes_no_study_keeps_the_key(tree):
     before = key(tree)
     (tree / "README.md").write_text("another text\n")
     replace_in(tree / "cmrvlm/study/normal_ranges.py", '"""Normal ranges', '"""Ranges')
-    replace_in(tree / "cmrvlm/losses/language.py", "return ", "return 0 or ")
+    replace_in(tree / "cmrvlm/losses/language.py", "    return ", "    return 0 or ")
     assert key(tree) == before
 
 

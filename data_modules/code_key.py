@@ -9,22 +9,32 @@ from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 
+# Packages of this project; libraries do not count as code that makes something.
 PACKAGES = ("cmrvlm", "data_modules")
 
 
 def modules_of(*objects: object) -> list[str]:
-    """Return the names of our modules that define some objects' classes and those of their attributes.
+    """Return the modules of this project that define the classes of objects and their attributes.
 
     Args:
-        *objects: Instances, such as a source, whose attributes may be instances of other classes of ours.
+        *objects: Instances, such as a source. Attributes, and values of attributes that are
+            dictionaries, count too.
+
+    Returns:
+        Dotted names, sorted.
     """
-    parts = [part for one in objects for part in (one, *getattr(one, "__dict__", {}).values())]
-    parts += [item for part in parts if isinstance(part, dict) for item in part.values()]
-    return sorted({type(part).__module__ for part in parts if _is_ours(type(part).__module__)})
+    instances: list[object] = []
+    for root in objects:
+        instances += [root, *getattr(root, "__dict__", {}).values()]
+    for instance in list(instances):
+        if isinstance(instance, dict):
+            instances += instance.values()
+    names = {type(instance).__module__ for instance in instances}
+    return sorted(name for name in names if _is_project_module(name))
 
 
 def import_closure(modules: Iterable[str]) -> dict[str, Path]:
-    """Return every module of our packages that some modules import, directly or through others.
+    """Return every module of this project that some modules import, directly or through others.
 
     Imports inside functions count; libraries do not.
 
@@ -32,24 +42,29 @@ def import_closure(modules: Iterable[str]) -> dict[str, Path]:
         modules: Dotted names of modules to begin with.
 
     Returns:
-        Dotted name to file, the given modules included.
+        File by dotted name, the given modules included.
     """
-    found: dict[str, Path] = {}
+    closure: dict[str, Path] = {}
     waiting = list(modules)
     while waiting:
         name = waiting.pop()
         path = _file_of(name)
-        if name in found or path is None:
+        if name in closure or path is None:
             continue
-        found[name] = path
+        closure[name] = path
+        # The packages around a module run before it.
         waiting += [*_imports(path), name.rpartition(".")[0]]
-    return found
+    return closure
 
 
 def code_digest(modules: Iterable[str]) -> str:
-    """Return a hash of the code of some modules and of all that they import from our packages.
+    """Compute a hash of the code of some modules and of all that they import from this project.
 
-    Comments, docstrings and layout do not count: a reworded docstring need not rebuild an archive's cache.
+    Comments, docstrings and layout do not count: a reworded docstring need not rebuild the cache of
+    an archive.
+
+    Args:
+        modules: Dotted names.
     """
     digest = hashlib.sha256()
     for name, path in sorted(import_closure(modules).items()):
@@ -57,7 +72,8 @@ def code_digest(modules: Iterable[str]) -> str:
     return digest.hexdigest()
 
 
-def _is_ours(module: str) -> bool:
+def _is_project_module(module: str) -> bool:
+    """Return whether a dotted name lies in a package of this project."""
     return module.partition(".")[0] in PACKAGES
 
 
@@ -65,26 +81,27 @@ def _is_ours(module: str) -> bool:
 def _root_of(package: str) -> Path | None:
     """Return the folder that holds a package, or None where it is not installed."""
     spec = importlib.util.find_spec(package)
-    locations = spec.submodule_search_locations if spec else None
-    return Path(locations[0]).parent if locations else None
+    if spec is None or not spec.submodule_search_locations:
+        return None
+    return Path(spec.submodule_search_locations[0]).parent
 
 
 @cache
 def _file_of(module: str) -> Path | None:
-    """Return the file of one of our modules, or None for what is no module of ours."""
-    if not _is_ours(module):
+    """Return the file of a module of this project, or None for any other name."""
+    if not _is_project_module(module):
         return None
     root = _root_of(module.partition(".")[0])
     if root is None:
         return None
     path = root.joinpath(*module.split("."))
-    files = (path.with_suffix(".py"), path / "__init__.py")
-    return next((file for file in files if file.is_file()), None)
+    candidates = (path.with_suffix(".py"), path / "__init__.py")
+    return next((file for file in candidates if file.is_file()), None)
 
 
 @cache
 def _imports(path: Path) -> tuple[str, ...]:
-    """Return the dotted names that a file imports; names that are no modules are among them."""
+    """Return the dotted names that a file imports, names of objects in modules among them."""
     names: list[str] = []
     for node in ast.walk(ast.parse(path.read_bytes())):
         if isinstance(node, ast.Import):
@@ -96,7 +113,7 @@ def _imports(path: Path) -> tuple[str, ...]:
 
 @cache
 def _code_of(path: Path) -> str:
-    """Return a hash of a file's syntax tree without its docstrings."""
+    """Compute a hash of a file's syntax tree without its docstrings."""
     tree = ast.parse(path.read_bytes())
     for node in ast.walk(tree):
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):

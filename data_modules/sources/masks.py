@@ -1,0 +1,225 @@
+"""Masks of any data set: map their values, check their grid, measure them, order their slices."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cmrvlm.errors import CmrvlmError
+from cmrvlm.quantification.segments import level_of_slices
+from cmrvlm.quantification.ventricles import quantify
+from cmrvlm.study.files import read_image
+from cmrvlm.study.measurements import MEASUREMENTS
+from cmrvlm.study.orientation import flip_slices, levels_run_to_apex
+from cmrvlm.study.study import Series
+from cmrvlm.study.vocabulary import NOT_ANNOTATED, STRUCTURES
+
+# Quaternions in a header are rounded more than matrices are, so that grids may differ by this share
+# of a voxel.
+_GRID_TOLERANCE = 1 / 50
+
+
+def remap_labels(
+    values: NDArray[np.generic], label_map: Mapping[int, str], path: Path
+) -> NDArray[np.uint8]:
+    """Map the label values of a data set to those of `STRUCTURES`.
+
+    Args:
+        values: Mask of any shape, such as `(Z, T, H, W)`.
+        label_map: Label value to structure, for all values that may occur.
+        path: File of the mask, for the error message.
+
+    Returns:
+        Mask of the same shape with the values of `STRUCTURES`.
+
+    Raises:
+        CmrvlmError: Another value occurs.
+    """
+    present = np.unique(values)
+    unknown = [value.item() for value in present if value not in label_map]
+    if unknown:
+        known = ", ".join(f"{value} {name}" for value, name in label_map.items())
+        raise CmrvlmError(
+            f"unknown label values {unknown}",
+            file=path,
+            field="mask",
+            remedy=f"Known here: {known}.",
+        )
+
+    mask = np.zeros(values.shape, dtype=np.uint8)
+    for value in present:
+        mask[values == value] = STRUCTURES[label_map[int(value)]]
+    return mask
+
+
+def remap_partial_labels(
+    values: NDArray[np.generic], label_map: Mapping[int, str], path: Path
+) -> NDArray[np.uint8]:
+    """Map the label values of a mask of any shape in which 255 marks voxels that nobody annotated.
+
+    Args:
+        values: Mask of any shape, such as `(Z, T, H, W)`.
+        label_map: Label value to structure, without the background; an empty one says that the mask
+            has the values of `STRUCTURES` already.
+        path: File of the mask, for the error message.
+
+    Returns:
+        Mask of the same shape with the values of `STRUCTURES` and 255.
+
+    Raises:
+        CmrvlmError: Another value occurs.
+    """
+    known = {0: "background"} | dict(label_map)
+    if not label_map:
+        known = {value: name for name, value in STRUCTURES.items()}
+
+    mask = remap_labels(np.where(values == NOT_ANNOTATED, 0, values), known, path)
+    mask[values == NOT_ANNOTATED] = NOT_ANNOTATED
+    return mask
+
+
+def check_label_map(label_map: Mapping[int, str]) -> None:
+    """Refuse a label map with a name that is not a structure.
+
+    Raises:
+        CmrvlmError: A name is unknown.
+    """
+    unknown = [name for name in label_map.values() if name not in STRUCTURES]
+    if unknown:
+        raise CmrvlmError(
+            f"unknown structure '{unknown[0]}'",
+            field="data.source.label_map",
+            remedy=f"Known: {', '.join(STRUCTURES)}.",
+        )
+
+
+def read_mask(
+    path: Path,
+    image_shape: tuple[int, ...],
+    image_affine: NDArray[np.float64],
+    sequence: str,
+) -> NDArray[np.generic]:
+    """Read the label values of a mask file, and check that they lie on their image's grid.
+
+    Args:
+        path: File of the mask.
+        image_shape: Shape `(Z, T, H, W)` of the image, after reorientation.
+        image_affine: Affine `(4, 4)` of the image, after reorientation.
+        sequence: Sequence of the image.
+
+    Returns:
+        Label values `(Z, T, H, W)`, reoriented like the image.
+
+    Raises:
+        CmrvlmError: The file cannot be read, or lies on another grid.
+    """
+    values, affine = read_image(path, sequence)
+    check_grid(path, values.shape, affine, image_shape, image_affine)
+    return values
+
+
+def check_grid(
+    path: Path,
+    shape: tuple[int, ...],
+    affine: NDArray[np.float64],
+    image_shape: tuple[int, ...],
+    image_affine: NDArray[np.float64],
+) -> None:
+    """Refuse a file that does not lie on the grid of the image that it belongs to.
+
+    Args:
+        path: The file.
+        shape: Its shape `(Z, T, H, W)`.
+        affine: Its affine `(4, 4)`.
+        image_shape: Shape `(Z, T, H, W)` of the image.
+        image_affine: Affine `(4, 4)` of the image.
+
+    Raises:
+        CmrvlmError: The shapes differ, or a corner is off by more than a fiftieth of a voxel.
+    """
+    tolerance_mm = float(np.linalg.norm(image_affine[:3, :3], axis=0).min() * _GRID_TOLERANCE)
+    if (
+        shape != image_shape
+        or _largest_corner_distance_mm(affine - image_affine, image_shape) > tolerance_mm
+    ):
+        raise CmrvlmError(
+            f"this and its image do not lie on one grid: {shape} and {image_shape}, affines "
+            f"{affine.round(3).tolist()} and {image_affine.round(3).tolist()}",
+            file=path,
+            field="mask",
+            remedy="Write the mask on the grid of its image.",
+        )
+
+
+def _largest_corner_distance_mm(difference: NDArray[np.float64], shape: tuple[int, ...]) -> float:
+    """Return how far apart two affines put a corner of a series.
+
+    Args:
+        difference: Difference `(4, 4)` of the affines.
+        shape: Shape `(Z, T, H, W)` of the series.
+    """
+    depth, _, height, width = shape
+    ends = [(0, width - 1), (0, height - 1), (0, depth - 1)]
+    corners = np.array(
+        [[*corner, 1] for corner in itertools.product(*ends)], dtype=np.float64
+    )  # (8, 4)
+    return float(np.linalg.norm((corners @ difference.T)[:, :3], axis=1).max())
+
+
+def measure_masks(series: Series) -> dict[str, float]:
+    """Compute the volumes in ml and ejection fractions in % that the masks of a series allow.
+
+    Returns:
+        Value by name of `MEASUREMENTS`.
+    """
+    values = quantify(series).values
+    return {name: value for name, value in values.items() if name in MEASUREMENTS}
+
+
+def measure_labelled_phases(series: Series, path: Path, remedy: str) -> dict[str, float]:
+    """Measure masks at the ED and ES frames that a data set states, and check these frames.
+
+    Args:
+        series: Short-axis series with masks at ED and ES.
+        path: File that states the frames, for the error message.
+        remedy: Remedy of the error.
+
+    Returns:
+        Value by name of `MEASUREMENTS`; see `measure_masks`.
+
+    Raises:
+        CmrvlmError: The left ventricle is not larger at ED than at ES.
+    """
+    if _cavity_voxels(series, "es") >= _cavity_voxels(series, "ed"):
+        raise CmrvlmError(
+            "the left ventricle is not larger at ED than at ES",
+            file=path,
+            field="ED",
+            remedy=remedy,
+        )
+    return measure_masks(series)
+
+
+def _cavity_voxels(series: Series, phase: str) -> int:
+    """Count the voxels of the left ventricular cavity in the frame of a phase."""
+    assert series.mask is not None
+    cavity = series.mask[:, series.phases[phase]] == STRUCTURES["lv"]  # (Z, H, W)
+    return int(cavity.sum(dtype=np.int64))
+
+
+def order_base_to_apex(series: Series) -> Series:
+    """Put the basal slice first and name the level of each slice, both by the mask at end-diastole.
+
+    The ventricles are wider at the base; levels are thirds of the myocardium.
+    """
+    frame = series.phases.get("ed", 0)
+    levels = level_of_slices(replace(series, levels=()), frame)
+    series = replace(series, levels=tuple(levels))
+    if levels_run_to_apex(levels) is False:
+        return flip_slices(series)
+    return series
