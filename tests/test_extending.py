@@ -94,6 +94,7 @@ def test_every_example_has_a_python_file_and_a_yaml_file():
     folders = ("cmrvlm/tasks", "cmrvlm/encoders", "data_modules/sources")
     confs = ("conf/task", "conf/encoder", "conf/data")
     assert sorted(name.rsplit("/", 1)[0] for name in FILES) == sorted(folders + confs)
+    assert len(COMMANDS) == 4, "run the others here too"
 
 
 def test_example_of_a_task_keeps_the_contract_of_tasks(tree):

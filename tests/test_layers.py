@@ -114,6 +114,7 @@ def test_nothing_is_bound_to_one_machine():
             "experiments/**/*.py",
             "conf/**/*.yaml",
             "**/README.md",
+            "docs/*.md",
             "Makefile",
         )
         for path in ROOT.glob(pattern)
