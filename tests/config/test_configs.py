@@ -1,8 +1,6 @@
 """Every yaml composes alone, and every `_target_` in it imports and takes its keywords."""
 
 import inspect
-import re
-import shlex
 from pathlib import Path
 
 import pytest
@@ -12,7 +10,7 @@ from hydra.core.global_hydra import GlobalHydra
 from omegaconf import OmegaConf
 
 from cmrvlm.config.build import resolve
-from tests.conftest import CONF, ROOT, composed
+from tests.conftest import CONF, composed
 
 GROUPS = sorted(
     p.name for p in CONF.iterdir() if p.is_dir() and p.name not in {"experiment", "sweep", "debug"}
@@ -144,35 +142,3 @@ def test_sequence_is_dropped_on_the_command_line():
 def test_every_yaml_is_a_mapping():
     for path in CONF.rglob("*.yaml"):
         assert isinstance(yaml.safe_load(Path(path).read_text()), dict), path
-
-
-# What else a row needs: the stage that it is about, or a language model that has the key.
-BESIDE = {
-    "text tower": ["+experiment=stage1"],
-    "less memory": ["+experiment=stage3", "llm=qwen3_0_6b"],
-    "attention on a GPU": ["+experiment=stage3", "llm=qwen3_0_6b"],
-}
-ROWS = re.findall(
-    r"^\| (.+?) \| (.+) \|$",
-    (ROOT / "README.md").read_text().split("## Configs")[1].split("\n## ")[0],
-    re.M,
-)
-
-
-@pytest.mark.parametrize(("want", "write"), ROWS[1:])
-def test_what_the_readme_says_to_write_composes(want, write):
-    """Each override of the table by itself; those of sweeps are composed by their own tests."""
-    if want in ("sweep", "side by side, SLURM", "all experiments, two steps each"):
-        return
-    name = "predict" if "predict" in write else "train"
-    before = next(
-        (own for start, own in BESIDE.items() if want.startswith(start)), ["+experiment=stage3"]
-    )
-    spans = [
-        shlex.split(one.replace("<folder>", "folder")) for one in re.findall(r"`([^`]+)`", write)
-    ]
-    overrides = [one for one in spans if all("=" in word or word.startswith("~") for word in one)]
-    assert overrides, write
-    for own in overrides:
-        base = ["run=here", "study=here"] if name == "predict" else [*before, *PLACED]
-        composed(*base, *own, name=name)
