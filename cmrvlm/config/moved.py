@@ -41,6 +41,8 @@ def _settings_of_swin4d(former: Mapping[str, Any]) -> dict[str, Any]:
 REPLACED_CLASSES: dict[str, tuple[str, Callable[[Mapping[str, Any]], dict[str, Any]]]] = {
     "cmrvlm.encoders.swin.Swin3D": ("cmrvlm.encoders.swin.SwinEncoder", _settings_of_swin3d),
     "cmrvlm.encoders.swin.Swin4D": ("cmrvlm.encoders.swin.SwinEncoder", _settings_of_swin4d),
+    "cmrvlm.tasks.reasoning.VqaClosedTask": ("cmrvlm.tasks.vqa.VqaClosedTask", dict),
+    "cmrvlm.tasks.reasoning.VqaOpenTask": ("cmrvlm.tasks.vqa.VqaOpenTask", dict),
 }
 
 

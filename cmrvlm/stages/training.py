@@ -1,16 +1,18 @@
-"""One stage from its configuration to its run folder."""
+"""Train one stage from its configuration into its run folder."""
 
 from __future__ import annotations
 
 import logging
 import math
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from lightning.fabric.utilities.rank_zero import rank_zero_only
-from lightning.pytorch import LightningDataModule, Trainer, seed_everything
+from lightning.pytorch import LightningDataModule, LightningModule, Trainer, seed_everything
 from lightning.pytorch.callbacks import ProgressBar
 from rich.console import Console
+from torch import nn
 
 from cmrvlm.config.build import build
 from cmrvlm.config.command import Config
@@ -19,6 +21,7 @@ from cmrvlm.language_model.finite import check_weights
 from cmrvlm.models.card import parameter_table
 from cmrvlm.models.vision_language_model import VisionLanguageModel
 from cmrvlm.runs.checkpoint_files import CheckpointFiles
+from cmrvlm.runs.data import DataModule
 from cmrvlm.runs.handover import hand_over, moved_table
 from cmrvlm.runs.lineage import SPLIT, Parts, joined, parts_of, read_lineage, write_lineage
 from cmrvlm.runs.run_claim import CHECKPOINTS, claimed, placed_in
@@ -60,22 +63,16 @@ def train(config: Config, run: Path) -> float | None:
 
 def _train(config: Config, run: Path, folder: Path) -> float | None:
     """Train into a folder that belongs to this training, which becomes the run folder."""
-    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # its import has set another
+    # Importing Lightning has set another level.
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     seed_everything(config["seed"], workers=True, verbose=False)
     init_from = config["stage"]["init_from"]
     earlier = Path(init_from) if init_from else None
     resumed = _run_of(config["ckpt_path"])
-    keep = (
-        {"split_file": str(resumed / SPLIT)}
-        if resumed and config["data"].get("split_file") is None
-        else {}
-    )
-    data = build_data(config, **keep)
+
+    data = _data_of(config, resumed)
     patient_of = data.patient_of()
-    known: Parts = {}
-    for folder_before in (earlier, resumed):
-        if folder_before is not None:
-            known = joined(known, read_lineage(folder_before, patient_of))
+    known = _known_patients((earlier, resumed), patient_of)
     data.begin_from(known)
     data.prepare_data()
     tokenizer = build_tokenizer(config, data, resumed or earlier)
@@ -84,31 +81,18 @@ def _train(config: Config, run: Path, folder: Path) -> float | None:
     if earlier:
         Console().print(moved_table(hand_over(model, earlier)))
     data.use_collator(build_collator(model, tokenizer))
-    balanced = any((config["stage"].get("balance") or {}).values())
-    shares = {"class_shares": data.class_shares()} if balanced else {}
-    stage = build_stage(
-        config, model, task_weights=data.mixture.loss_weights, seed=config["seed"], **shares
-    )
+    stage = _stage_of(config, model, data)
     _describe(model, data)
     placed = placed_in(config, run, folder)
     assert isinstance(placed, dict)
     trainer = _trainer(placed, folder)
-    # Saved before the fit too, so that a run that is stopped can be resumed with its own tokenizer and split.
+
     if first_process():
+        # Before the fit too, so that a run that is stopped can be resumed with its own tokenizer and split.
         save_run(folder, config, model, tokenizer, data.preprocessing, trained=False)
         data.save_split(folder / SPLIT)
         write_lineage(folder, joined(known, parts_of(data.full_split, patient_of)))
-    assert isinstance(data, LightningDataModule)
-    try:
-        trainer.fit(stage, datamodule=data, ckpt_path=config["ckpt_path"], weights_only=True)
-    except SystemExit as error:  # how Lightning ends after Ctrl-C
-        last = folder / CHECKPOINTS / "last.ckpt"
-        remedy = (
-            f"Go on with the same command and ckpt_path={last}."
-            if last.is_file()
-            else "There is no checkpoint yet."
-        )
-        raise CmrvlmError("the training was interrupted", file=folder, remedy=remedy) from error
+    _fit(trainer, stage, data, config["ckpt_path"], folder)
     check_weights(
         own_weights(model).items(),
         folder,
@@ -118,7 +102,54 @@ def _train(config: Config, run: Path, folder: Path) -> float | None:
     if first_process():
         save_run(folder, config, model, tokenizer, data.preprocessing)
     metric = trainer.callback_metrics.get(config["optimized_metric"])
-    return None if metric is None or math.isnan(float(metric)) else float(metric)
+    if metric is None or math.isnan(float(metric)):
+        return None
+    return float(metric)
+
+
+def _data_of(config: Config, resumed: Path | None) -> DataModule:
+    """Build the data module; a training that is resumed keeps its split unless another is given."""
+    if resumed is not None and config["data"].get("split_file") is None:
+        return build_data(config, split_file=str(resumed / SPLIT))
+    return build_data(config)
+
+
+def _known_patients(runs: Iterable[Path | None], patient_of: Mapping[str, str]) -> dict[str, str]:
+    """Return the patients that some runs and those before them knew, with their part of the split."""
+    known: Parts = {}
+    for run in runs:
+        if run is not None:
+            known = joined(known, read_lineage(run, patient_of))
+    return known
+
+
+def _stage_of(config: Config, model: nn.Module, data: DataModule) -> Any:
+    """Build the stage, with class shares of the data where its losses are balanced by them."""
+    balance = config["stage"].get("balance") or {}
+    shares = {"class_shares": data.class_shares()} if any(balance.values()) else {}
+    return build_stage(
+        config, model, task_weights=data.mixture.loss_weights, seed=config["seed"], **shares
+    )
+
+
+def _fit(
+    trainer: Trainer, stage: LightningModule, data: DataModule, checkpoint: str | None, folder: Path
+) -> None:
+    """Run the training.
+
+    Raises:
+        CmrvlmError: It was interrupted; the message says how to go on.
+    """
+    assert isinstance(data, LightningDataModule)
+    try:
+        trainer.fit(stage, datamodule=data, ckpt_path=checkpoint, weights_only=True)
+    except SystemExit as error:
+        # So Lightning ends after Ctrl-C.
+        last = folder / CHECKPOINTS / "last.ckpt"
+        remedy = "There is no checkpoint yet."
+        if last.is_file():
+            remedy = f"Go on with the same command and ckpt_path={last}."
+        raise CmrvlmError("the training was interrupted", file=folder, remedy=remedy) from error
 
 
 def first_process() -> bool:

@@ -4,7 +4,8 @@ from sklearn.metrics import f1_score
 
 from cmrvlm.metrics.classification import class_vector_scores, closed_scores, multi_label_scores
 from cmrvlm.study.vocabulary import DISEASES, PHASE_TERMS
-from cmrvlm.tasks.reasoning import YES_NO, chosen_letter
+from cmrvlm.tasks.reasoning import YES_NO
+from cmrvlm.tasks.vqa import chosen_letter
 from tests.metrics.answers import answer
 
 CODES = list(DISEASES)

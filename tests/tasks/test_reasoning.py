@@ -13,14 +13,9 @@ from cmrvlm.tasks.context import FIELDS, check_fields, leaked, with_context
 from cmrvlm.tasks.options import CHOICES
 from cmrvlm.tasks.perception import SequenceTask
 from cmrvlm.tasks.questions import BY_KEY, QUESTIONS
-from cmrvlm.tasks.reasoning import (
-    LETTERS,
-    AbnormalityTask,
-    VqaClosedTask,
-    VqaOpenTask,
-    chosen_letter,
-)
+from cmrvlm.tasks.reasoning import AbnormalityTask
 from cmrvlm.tasks.reporting import SummaryTask
+from cmrvlm.tasks.vqa import LETTERS, VqaClosedTask, VqaOpenTask, chosen_letter
 from cmrvlm.tasks.wall_motion import shortening
 from data_modules.sources.phantom.source import PhantomSource
 from tests.records import an_answer

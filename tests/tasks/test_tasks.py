@@ -22,9 +22,10 @@ from cmrvlm.tasks.diagnosis import DiseaseTask
 from cmrvlm.tasks.mask_requests import structures_asked
 from cmrvlm.tasks.mixture import Mixture
 from cmrvlm.tasks.perception import LevelTask, PhaseTask, SequenceTask
-from cmrvlm.tasks.reasoning import AbnormalityTask, VqaClosedTask
+from cmrvlm.tasks.reasoning import AbnormalityTask
 from cmrvlm.tasks.reporting import CaptionTask, ReportTask
 from cmrvlm.tasks.segmentation import SegmentTask
+from cmrvlm.tasks.vqa import VqaClosedTask
 from tests.conftest import CONF
 from tests.records import an_answer
 
