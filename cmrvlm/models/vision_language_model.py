@@ -15,9 +15,9 @@ from cmrvlm.instructions.batch import Media, TextRows
 from cmrvlm.instructions.rows import rows_by_series, split_by_length
 from cmrvlm.language_model.decoding import Decode, Greedy, Rules
 from cmrvlm.language_model.fusion import fill_image_places
-from cmrvlm.language_model.generation import embedded
 from cmrvlm.language_model.network import LanguageModel
 from cmrvlm.language_model.packing import arrange
+from cmrvlm.language_model.prompts import embedded
 from cmrvlm.losses.language import IGNORE
 from cmrvlm.models.features import Features, MarkIds
 from cmrvlm.models.mask_decoder import MaskDecoder

@@ -7,10 +7,18 @@ from torch.nn.attention.flex_attention import create_mask
 from cmrvlm.errors import CmrvlmError
 from cmrvlm.language_model.answer_rules import OneOf
 from cmrvlm.language_model.attention_mask import Layout, allowed, for_implementation
-from cmrvlm.language_model.decoding import Beams, Greedy, Sampled
+from cmrvlm.language_model.decoding import (
+    Beams,
+    Greedy,
+    Sampled,
+    Sampling,
+    beam_search,
+    generate,
+    stream,
+)
 from cmrvlm.language_model.fusion import fill_image_places
-from cmrvlm.language_model.generation import Sampling, beam_search, embedded, generate, stream
 from cmrvlm.language_model.network import tiny_language_model
+from cmrvlm.language_model.prompts import embedded
 
 
 def tiny(**changes):

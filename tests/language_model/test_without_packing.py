@@ -19,9 +19,10 @@ from transformers import (
 )
 
 from cmrvlm.errors import CmrvlmError
-from cmrvlm.language_model.generation import embedded, generate
+from cmrvlm.language_model.decoding import generate
 from cmrvlm.language_model.network import LanguageModel, tiny_language_model
 from cmrvlm.language_model.pretrained import cache_is_shared, pretrained_language_model, takes_masks
+from cmrvlm.language_model.prompts import embedded
 from cmrvlm.language_model.tokenizer import pretrained_tokenizer
 from cmrvlm.losses.language import answer_cross_entropy
 from cmrvlm.models.features import MarkIds
