@@ -43,6 +43,33 @@ class TextRows:
     prompt_lengths: Tensor
     lengths: Tensor
 
+    @property
+    def answer_lengths(self) -> Tensor:
+        """Number of answer tokens of each row (R,), the end token included."""
+        return self.lengths - self.prompt_lengths
+
+    def is_token(self) -> Tensor:
+        """Return (R, L) bool, true for tokens and false for padding."""
+        return self._positions() < self.lengths[:, None]
+
+    def is_answer(self) -> Tensor:
+        """Return (R, L) bool, true for answer tokens, the end token included."""
+        return (self._positions() >= self.prompt_lengths[:, None]) & self.is_token()
+
+    def predicts_answer(self) -> Tensor:
+        """Return (R, L) bool, true where the hidden state predicts an answer token, one position before it.
+
+        Row by row it holds as many positions as `is_answer`, in the same order: `logits[rows.predicts_answer()]` and
+        `ids[rows.is_answer()]` are the predictions and their labels.
+        """
+        is_before_answer = self._positions() >= self.prompt_lengths[:, None] - 1
+        is_before_end = self._positions() < self.lengths[:, None] - 1
+        return is_before_answer & is_before_end
+
+    def _positions(self) -> Tensor:
+        """Return the token positions (1, L) of every row."""
+        return torch.arange(self.ids.shape[1], device=self.ids.device)[None]
+
     def to(self, device: torch.device | str, non_blocking: bool = False) -> TextRows:
         """The rows with all tensors on `device`."""
         return TextRows(
@@ -88,7 +115,7 @@ class Batch:
         studies = {
             name: int((~target.isnan()).any(dim=1).sum()) for name, target in self.targets.items()
         }
-        tokens = int((self.rows.lengths - self.rows.prompt_lengths).sum())
+        tokens = int(self.rows.answer_lengths.sum())
         return {
             "tokens": tokens,
             "masks": kinds.count(False),

@@ -105,9 +105,8 @@ def pack(rows: TextRows, width: int) -> Packed:
 def unpacked(rows: TextRows) -> Packed:
     """The rows as they are, for language models that cannot be told who may read whom."""
     count, longest = rows.ids.shape
-    valid = torch.arange(longest, device=rows.ids.device)[None] < rows.lengths[:, None]
     where = torch.arange(count * longest, device=rows.ids.device).reshape(count, longest)
-    layout = Layout.of_rows(valid, rows.image_lengths, rows.prompt_lengths)
+    layout = Layout.of_rows(rows.is_token(), rows.image_lengths, rows.prompt_lengths)
     return Packed(rows.ids, layout, [[row] for row in range(count)], where)
 
 

@@ -74,11 +74,9 @@ class DualEncoder(nn.Module):
 
     def read(self, rows: TextRows) -> tuple[Tensor, Tensor]:
         """Read texts causally: embeddings (R, width) from the last token, and hidden states (R, L, D) in float32."""
-        index = torch.arange(rows.ids.shape[1], device=rows.ids.device)
-        valid = index[None] < rows.lengths[:, None]
         nothing = torch.zeros_like(rows.lengths)
         hidden = self.llm.hidden(
-            self.llm.embed(rows.ids), Layout.of_rows(valid, nothing, nothing)
+            self.llm.embed(rows.ids), Layout.of_rows(rows.is_token(), nothing, nothing)
         ).float()
         last = hidden[torch.arange(len(hidden), device=hidden.device), rows.lengths - 1]
         return self.text_projection(last), hidden

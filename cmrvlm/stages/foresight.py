@@ -15,7 +15,7 @@ GB = 1e9
 def memory_of(model: CMRVLM, batch: Batch) -> Memory:
     """Memory that the language model takes for a batch like this one, in bfloat16 with AdamW."""
     network, packed = model.llm.network, arrange(batch.rows, model.llm)
-    answers = int((batch.rows.lengths - batch.rows.prompt_lengths).sum())
+    answers = int(batch.rows.answer_lengths.sum())
     own = [p for name, p in network.named_parameters() if "lora_" not in name]
     tuning = "full" if any(p.requires_grad for p in own) else "lora"
     if model.llm.quantized:
