@@ -18,7 +18,6 @@ from cmrvlm.language_model.fusion import fill_image_places
 from cmrvlm.language_model.network import LanguageModel
 from cmrvlm.language_model.packing import arrange
 from cmrvlm.language_model.prompts import embedded
-from cmrvlm.losses.language import IGNORE
 from cmrvlm.models.features import Features, MarkIds
 from cmrvlm.models.mask_decoder import MaskDecoder
 from cmrvlm.models.projector import Projector
@@ -212,12 +211,7 @@ class CMRVLM(nn.Module):
 
     def answer_logits(self, hidden: Tensor, rows: TextRows) -> tuple[Tensor, Tensor]:
         """Logits (K, V) before each answer token, the end token included, and those tokens (K,)."""
-        index = torch.arange(rows.ids.shape[1] - 1, device=rows.ids.device)[None]
-        predicts = (index >= rows.prompt_lengths[:, None] - 1) & (
-            index < rows.lengths[:, None] - 1
-        )  # (R, L - 1)
-        labels = torch.where(predicts, rows.ids[:, 1:], torch.full_like(rows.ids[:, 1:], IGNORE))
-        return self.llm.logits(hidden[:, :-1][predicts]), labels[predicts]
+        return self.llm.logits(hidden[rows.predicts_answer()]), rows.ids[rows.is_answer()]
 
     def mask_logits(
         self,
@@ -233,13 +227,12 @@ class CMRVLM(nn.Module):
         study and set of frames, however many structures are asked, and some frames at a time where no gradient is
         wanted: a whole cycle's would not fit into memory.
         """
-        index = torch.arange(rows.ids.shape[1], device=rows.ids.device)[None]
         boxes = torch.tensor(
             [i.case.mask is not None and i.case.mask.as_box for i in instructions],
             device=hidden.device,
         )
         wanted = torch.where(boxes, self.ids.detect, self.ids.segment)[:, None]
-        said = (index >= rows.prompt_lengths[:, None]) & (index < rows.lengths[:, None])
+        said = rows.is_answer()
         marks = (rows.ids == wanted) & said
         has_mark = marks.any(dim=1).tolist()
         groups: dict[tuple[str, int, int], list[tuple[int, int, tuple[int, ...]]]] = defaultdict(
