@@ -173,7 +173,7 @@ def kept_bytes(llm: LanguageModel, batch: int, tokens: int, answer_tokens: int) 
     labels = torch.zeros(batch * answer_tokens, dtype=torch.long, device=weight.device)
     llm.train()
     with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
-        hidden = llm.go_on(embeddings, mask, places)
+        hidden = llm.forward_cached(embeddings, mask, places)
         logits = llm.logits(hidden[:, -answer_tokens:]).flatten(0, 1).float()
         loss = torch.nn.functional.cross_entropy(logits, labels)
     del loss

@@ -152,9 +152,9 @@ class LanguageModel(nn.Module):
             (B, L, D).
         """
         mask = allowed(layout, self.attention) if self.packs else layout.groups >= 0
-        return self.go_on(embeddings, mask, layout.positions, cache)
+        return self.forward_cached(embeddings, mask, layout.positions, cache)
 
-    def go_on(
+    def forward_cached(
         self, embeddings: Tensor, mask: Tensor, positions: Tensor, cache: Any = None
     ) -> Tensor:
         """Final hidden states (B, L, D) behind what a cache holds.

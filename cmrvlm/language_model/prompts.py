@@ -116,7 +116,9 @@ class Decoding:
         places = lengths[prompts.groups][:, None] + (valid.long().cumsum(dim=1) - 1).clamp(min=0)
         self._seen = torch.cat([before, valid], dim=1)  # (R, places in the cache)
         mask = behind_images(before, valid, llm.attention) if llm.packs else self._seen
-        self.logits = llm.logits(llm.go_on(prompts.questions, mask, places, self.cache)[:, -1])
+        self.logits = llm.logits(
+            llm.forward_cached(prompts.questions, mask, places, self.cache)[:, -1]
+        )
 
     def keep(self, rows: Tensor) -> None:
         """Go on with these rows alone, in this order; a row may come several times."""
@@ -129,5 +131,5 @@ class Decoding:
         self._seen = torch.cat([self._seen, torch.ones_like(self._seen[:, :1])], dim=1)
         # A new token reads all that is before it.
         mask = self._seen[:, None, None, :] if self.llm.packs else self._seen
-        hidden = self.llm.go_on(self.llm.embed(tokens[:, None]), mask, places, self.cache)
+        hidden = self.llm.forward_cached(self.llm.embed(tokens[:, None]), mask, places, self.cache)
         self.logits = self.llm.logits(hidden[:, -1])

@@ -30,9 +30,9 @@ def test_what_is_counted_is_what_is_allocated():
     llm = real()
     embeddings = torch.zeros(2, 96, 128, dtype=torch.bfloat16, requires_grad=True)
     mask, places = torch.ones(2, 1, 96, 96, dtype=torch.bool), torch.zeros(2, 96, dtype=torch.long)
-    llm.go_on(embeddings, mask, places)
+    llm.forward_cached(embeddings, mask, places)
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as found:
-        hidden = llm.go_on(embeddings, mask, places)
+        hidden = llm.forward_cached(embeddings, mask, places)
         logits = llm.logits(hidden[:, -16:]).flatten(0, 1).float()
         loss = torch.nn.functional.cross_entropy(logits, torch.zeros(32, dtype=torch.long))
     allocated = sum(event.self_cpu_memory_usage for event in found.key_averages())
