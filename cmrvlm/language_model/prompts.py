@@ -53,7 +53,7 @@ def left_padded(
     return ids, torch.arange(longest, device=device)[None] >= longest - lengths[:, None]
 
 
-def embedded(
+def embed_prompts(
     llm: LanguageModel,
     image_id: int,
     tokens: Sequence[Tensor],

@@ -17,7 +17,7 @@ from cmrvlm.language_model.decoding import Decode, Greedy, Rules
 from cmrvlm.language_model.fusion import fill_image_places
 from cmrvlm.language_model.network import LanguageModel
 from cmrvlm.language_model.packing import arrange
-from cmrvlm.language_model.prompts import embedded
+from cmrvlm.language_model.prompts import embed_prompts
 from cmrvlm.models.features import Features, MarkIds
 from cmrvlm.models.mask_decoder import MaskDecoder
 from cmrvlm.models.projector import Projector
@@ -332,7 +332,7 @@ class CMRVLM(nn.Module):
             torch.tensor([len(prompt) for prompt in prompts]), _WORTH_A_GROUP
         ):
             rows = group.tolist()
-            asked = embedded(
+            asked = embed_prompts(
                 self.llm,
                 self.ids.image,
                 [tokens[r] for r in rows],

@@ -18,7 +18,7 @@ from cmrvlm.language_model.decoding import (
 )
 from cmrvlm.language_model.fusion import fill_image_places
 from cmrvlm.language_model.network import tiny_language_model
-from cmrvlm.language_model.prompts import embedded
+from cmrvlm.language_model.prompts import embed_prompts
 
 
 def tiny(**changes):
@@ -46,7 +46,9 @@ def answers_of(model, prompts, images, *arguments, groups=None):
         [own[0], *[IMAGE] * (count - 1), *own[count:]]
         for own, count in zip(prompts, images, strict=True)
     ]
-    asked = embedded(model, IMAGE, tokens, ids, list(range(len(ids))) if groups is None else groups)
+    asked = embed_prompts(
+        model, IMAGE, tokens, ids, list(range(len(ids))) if groups is None else groups
+    )
     return generate(model, asked, *arguments)
 
 
@@ -226,7 +228,9 @@ def test_an_answer_is_the_likeliest_path_through_what_is_allowed():
 
 
 def one_prompt(model, prompt):
-    return embedded(model, IMAGE, [model.embed(torch.zeros(0, dtype=torch.long))], [prompt], [0])
+    return embed_prompts(
+        model, IMAGE, [model.embed(torch.zeros(0, dtype=torch.long))], [prompt], [0]
+    )
 
 
 def test_streaming_gives_the_same_tokens_one_by_one():
@@ -273,7 +277,7 @@ def test_with_enough_beams_the_likeliest_answer_of_all_is_found():
 
     all_answers = [[], *([a] for a in range(11)), *([a, b] for a in range(11) for b in range(11))]
     best = max(all_answers, key=score)
-    together = embedded(
+    together = embed_prompts(
         model, 10, [model.embed(torch.zeros(0, dtype=torch.long))] * 2, [prompt, [5, 2]], [0, 1]
     )
     found = beam_search(model, together, end, 2, beams=12)
@@ -286,7 +290,7 @@ def test_ways_of_decoding_keep_to_what_is_allowed():
     prompts = [[3, 1, 4], [1, 5, 9, 2, 6], [7, 7]]
     allowed = [[[5, 6, 39], [5, 7, 8, 39], [11, 39]], [], [[20, 21, 39]]]
     tokens = [model.embed(torch.zeros(0, dtype=torch.long))] * 3
-    asked = embedded(model, IMAGE, tokens, prompts, [0, 1, 2])
+    asked = embed_prompts(model, IMAGE, tokens, prompts, [0, 1, 2])
     for decode in (Greedy(), Sampled(), Beams(3)):
         first, free, only = decode(model, asked, 39, 6, rules_of(allowed))
         assert [*first, 39] in allowed[0]
