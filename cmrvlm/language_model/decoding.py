@@ -11,7 +11,7 @@ from torch import Tensor
 from cmrvlm.errors import CmrvlmError
 from cmrvlm.language_model.answer_rules import Rule
 from cmrvlm.language_model.network import LanguageModel
-from cmrvlm.language_model.prompts import Decoding, Prompts
+from cmrvlm.language_model.prompts import DecodingState, Prompts
 
 Choice = Callable[[Tensor], Tensor]
 Rules = Sequence[Rule | None]
@@ -77,7 +77,7 @@ def generate(
     Returns:
         New token ids of each row, without the end token.
     """
-    decoding = Decoding(llm, prompts)
+    decoding = DecodingState(llm, prompts)
     active = torch.arange(len(prompts.groups), device=prompts.groups.device)
     answers: list[list[int]] = [[] for _ in range(len(active))]
     longest = [rule.longest if rule else None for rule in rules] or [None] * len(answers)
@@ -135,7 +135,7 @@ def stream(
         max_new_tokens: Longest answer.
         choose: Next tokens (R,) from logits (R, V).
     """
-    decoding = Decoding(llm, prompts)
+    decoding = DecodingState(llm, prompts)
     for _ in range(max_new_tokens):
         chosen = choose(decoding.logits)
         if int(chosen) == end_id:
@@ -160,7 +160,7 @@ def beam_search(
     Returns:
         New token ids of each row, without the end token.
     """
-    decoding, count = Decoding(llm, prompts), len(prompts.groups)
+    decoding, count = DecodingState(llm, prompts), len(prompts.groups)
     device = prompts.groups.device
     said: list[list[int]] = [[] for _ in range(count)]
     scores, rows = (

@@ -94,7 +94,7 @@ def embed_prompts(
     )
 
 
-class Decoding:
+class DecodingState:
     """Prompts with what has been decoded behind them: the state between two tokens.
 
     Args:
