@@ -48,7 +48,7 @@ class Memory:
         return self.weights + self.gradients + self.optimizer + self.activations
 
 
-def estimate(
+def estimate_memory(
     config: PretrainedConfig,
     batch: int,
     tokens: int,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from cmrvlm.instructions.batch import Batch
-from cmrvlm.language_model.memory import Memory, estimate
+from cmrvlm.language_model.memory import Memory, estimate_memory
 from cmrvlm.language_model.packing import arrange
 from cmrvlm.models.vision_language_model import CMRVLM
 
@@ -22,7 +22,7 @@ def memory_of(model: CMRVLM, batch: Batch) -> Memory:
         tuning = "qlora"
     rows, tokens = packed.ids.shape
     additions = getattr(network, "peft_config", {}).get("default")
-    return estimate(
+    return estimate_memory(
         network.config,
         rows,
         tokens,

@@ -7,7 +7,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, MiniCPM3Config
 
 from cmrvlm.errors import CmrvlmError
 from cmrvlm.language_model.adapter import full
-from cmrvlm.language_model.memory import estimate, kept_bytes
+from cmrvlm.language_model.memory import estimate_memory, kept_bytes
 from cmrvlm.language_model.network import LanguageModel
 
 SMALL = LlamaConfig(
@@ -42,7 +42,7 @@ def test_what_is_counted_is_what_is_allocated():
 
 def test_an_architecture_without_values_keeps_as_much_as_one_with_them():
     whole = kept_bytes(real(), 2, 96, 16)
-    found = estimate(SMALL, 2, 96, 16, "full")
+    found = estimate_memory(SMALL, 2, 96, 16, "full")
     assert found.activations == pytest.approx(whole, rel=0.02)
     count = sum(p.numel() for p in real().network.parameters())
     assert (found.weights, found.gradients, found.optimizer) == (2 * count, 2 * count, 8 * count)
@@ -51,7 +51,7 @@ def test_an_architecture_without_values_keeps_as_much_as_one_with_them():
 def test_each_way_of_saving_saves():
     config = MiniCPM3Config(num_hidden_layers=4)
     table = {
-        (how, ckpt): estimate(config, 1, 256, 64, how, checkpointing=ckpt)
+        (how, ckpt): estimate_memory(config, 1, 256, 64, how, checkpointing=ckpt)
         for how in ("full", "lora", "qlora")
         for ckpt in (False, True)
     }
@@ -61,11 +61,11 @@ def test_each_way_of_saving_saves():
     for how in ("full", "lora", "qlora"):
         assert table[how, True].activations < 0.6 * table[how, False].activations
         assert table[how, True].weights == table[how, False].weights
-    twice = estimate(config, 2, 256, 64, "lora")
+    twice = estimate_memory(config, 2, 256, 64, "lora")
     assert twice.activations == pytest.approx(2 * table["lora", False].activations, rel=0.02)
     assert (
-        estimate(config, 1, 256, 64, "full", optimizer="adamw8bit").optimizer
+        estimate_memory(config, 1, 256, 64, "full", optimizer="adamw8bit").optimizer
         < table["full", False].optimizer / 3
     )
     with pytest.raises(CmrvlmError, match="adam9"):
-        estimate(config, 1, 256, 64, optimizer="adam9")
+        estimate_memory(config, 1, 256, 64, optimizer="adam9")
