@@ -101,7 +101,8 @@ def estimate_memory(
     # On the CPU, whose attention keeps what that of a GPU does; on `meta` it keeps who reads whom, for each pair.
     with FakeTensorMode():
         one, two = (
-            kept_bytes(_with_shapes_alone(llm), batch, tokens, answer_tokens) for llm in shallow
+            activation_bytes(_with_shapes_alone(llm), batch, tokens, answer_tokens)
+            for llm in shallow
         )
     layer, rest = two - one, 2 * one - two
     layers = int(config.num_hidden_layers)
@@ -146,7 +147,7 @@ def _built(config: PretrainedConfig, tuning: str, rank: int) -> LanguageModel:
         return full(llm) if tuning == "full" else lora(llm, rank=rank, dropout=0.0)
 
 
-def kept_bytes(llm: LanguageModel, batch: int, tokens: int, answer_tokens: int) -> float:
+def activation_bytes(llm: LanguageModel, batch: int, tokens: int, answer_tokens: int) -> float:
     """Bytes that autograd keeps of one forward pass of a model, parameters left out, each storage once.
 
     Args:

@@ -7,7 +7,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, MiniCPM3Config
 
 from cmrvlm.errors import CmrvlmError
 from cmrvlm.language_model.adapter import full
-from cmrvlm.language_model.memory import estimate_memory, kept_bytes
+from cmrvlm.language_model.memory import activation_bytes, estimate_memory
 from cmrvlm.language_model.network import LanguageModel
 
 SMALL = LlamaConfig(
@@ -36,12 +36,12 @@ def test_what_is_counted_is_what_is_allocated():
         logits = llm.logits(hidden[:, -16:]).flatten(0, 1).float()
         loss = torch.nn.functional.cross_entropy(logits, torch.zeros(32, dtype=torch.long))
     allocated = sum(event.self_cpu_memory_usage for event in found.key_averages())
-    assert kept_bytes(llm, 2, 96, 16) == pytest.approx(allocated, rel=0.15)
+    assert activation_bytes(llm, 2, 96, 16) == pytest.approx(allocated, rel=0.15)
     del loss
 
 
 def test_an_architecture_without_values_keeps_as_much_as_one_with_them():
-    whole = kept_bytes(real(), 2, 96, 16)
+    whole = activation_bytes(real(), 2, 96, 16)
     found = estimate_memory(SMALL, 2, 96, 16, "full")
     assert found.activations == pytest.approx(whole, rel=0.02)
     count = sum(p.numel() for p in real().network.parameters())
