@@ -12,7 +12,7 @@ from cmrvlm.language_model.network import LanguageModel
 
 
 @torch.no_grad()
-def merge_additions(llm: LanguageModel) -> LanguageModel:
+def merge_adapter(llm: LanguageModel) -> LanguageModel:
     """Merge low-rank additions into the layers that they belong to; the model says the same as before.
 
     Raises:
