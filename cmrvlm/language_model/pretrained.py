@@ -139,7 +139,7 @@ def _packs(network: PreTrainedModel, where: str) -> bool:
     Raises:
         CmrvlmError: The network cannot even go on behind what it read.
     """
-    if not cache_is_shared(network):
+    if not can_share_cache(network):
         raise CmrvlmError(
             "the language model keeps a recurrent state, which the rows of a study cannot share",
             file=where,
@@ -223,7 +223,7 @@ def _on(device: torch.device, places: Sequence[int] | None = None) -> Layout:
     return Layout(*(getattr(_TRIED, one.name)[:, chosen].to(device) for one in fields(Layout)))
 
 
-def cache_is_shared(network: PreTrainedModel) -> bool:
+def can_share_cache(network: PreTrainedModel) -> bool:
     """Whether what was read of images can go on in several rows: a recurrent state cannot be picked by rows."""
     layers = DynamicCache(config=network.config).layers
     return all(hasattr(layer, "batch_select_indices") for layer in layers)

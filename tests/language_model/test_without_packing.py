@@ -21,7 +21,7 @@ from transformers import (
 from cmrvlm.errors import CmrvlmError
 from cmrvlm.language_model.decoding import generate
 from cmrvlm.language_model.network import LanguageModel, tiny_language_model
-from cmrvlm.language_model.pretrained import cache_is_shared, pretrained_language_model, takes_masks
+from cmrvlm.language_model.pretrained import can_share_cache, pretrained_language_model, takes_masks
 from cmrvlm.language_model.prompts import embed_prompts
 from cmrvlm.language_model.tokenizer import pretrained_tokenizer
 from cmrvlm.losses.language import answer_cross_entropy
@@ -94,8 +94,8 @@ def test_a_network_that_counts_places_by_itself_is_found_out():
 
 def test_a_recurrent_state_is_refused_before_training(tmp_path):
     for kind in ("convolution", "recurrent"):
-        assert not cache_is_shared(other(kind))
-    assert cache_is_shared(bloom())
+        assert not can_share_cache(other(kind))
+    assert can_share_cache(bloom())
     tokenizer = published_tokenizer()
     tokenizer.save_pretrained(tmp_path)
     config = MambaConfig(
