@@ -51,7 +51,7 @@ class Layout:
         return cls(torch.where(valid, rows, torch.full_like(rows, -1)), rows, blocks, positions)
 
 
-def allowed(layout: Layout, style: Style) -> Tensor:
+def attention_mask(layout: Layout, style: Style) -> Tensor:
     """Who may read whom.
 
     Images are read by everything about them and read nothing else, so that several instructions can share them; a row
@@ -87,13 +87,13 @@ def allowed(layout: Layout, style: Style) -> Tensor:
     return (reads | (itself[None] & (group < 0)))[:, None]
 
 
-def behind_images(images_valid: Tensor, questions_valid: Tensor, style: Style) -> Tensor:
+def cached_attention_mask(images_valid: Tensor, questions_valid: Tensor, style: Style) -> Tensor:
     """Who may read whom when images were read before the questions that stand behind them.
 
     Args:
         images_valid: (R, P) true for tokens of begin and images.
         questions_valid: (R, Q) true for tokens of questions, padded on the left.
-        style: As in `allowed`.
+        style: As in `attention_mask`.
 
     Returns:
         (R, 1, Q, P + Q) bool, true where the question's token may read the column's.
@@ -121,7 +121,7 @@ def check_implementation(name: str) -> str:
     return name
 
 
-def for_implementation(mask: Tensor, implementation: str, dtype: torch.dtype) -> Any:
+def mask_for_implementation(mask: Tensor, implementation: str, dtype: torch.dtype) -> Any:
     """The bool mask in the form that an attention implementation of Transformers takes.
 
     Args:

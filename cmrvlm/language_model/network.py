@@ -19,9 +19,9 @@ from transformers.pytorch_utils import Conv1D
 from cmrvlm.language_model.attention_mask import (
     Layout,
     Style,
-    allowed,
+    attention_mask,
     check_implementation,
-    for_implementation,
+    mask_for_implementation,
 )
 
 _SAMPLED = 64  # values of each weight in a fingerprint
@@ -151,7 +151,7 @@ class LanguageModel(nn.Module):
         Returns:
             (B, L, D).
         """
-        mask = allowed(layout, self.attention) if self.packs else layout.groups >= 0
+        mask = attention_mask(layout, self.attention) if self.packs else layout.groups >= 0
         return self.forward_cached(embeddings, mask, layout.positions, cache)
 
     def forward_cached(
@@ -169,7 +169,7 @@ class LanguageModel(nn.Module):
         implementation = str(self.network.config._attn_implementation)
         out = self.network.base_model(
             inputs_embeds=embeddings,
-            attention_mask=for_implementation(mask, implementation, embeddings.dtype),
+            attention_mask=mask_for_implementation(mask, implementation, embeddings.dtype),
             position_ids=positions,
             cache=cache,
             use_cache=cache is not None,

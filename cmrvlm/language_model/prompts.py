@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache
 
-from cmrvlm.language_model.attention_mask import Layout, behind_images
+from cmrvlm.language_model.attention_mask import Layout, cached_attention_mask
 from cmrvlm.language_model.fusion import fill_image_places
 from cmrvlm.language_model.network import LanguageModel
 
@@ -115,7 +115,7 @@ class DecodingState:
         before, valid = prompts.images_valid[prompts.groups], prompts.questions_valid
         places = lengths[prompts.groups][:, None] + (valid.long().cumsum(dim=1) - 1).clamp(min=0)
         self._seen = torch.cat([before, valid], dim=1)  # (R, places in the cache)
-        mask = behind_images(before, valid, llm.attention) if llm.packs else self._seen
+        mask = cached_attention_mask(before, valid, llm.attention) if llm.packs else self._seen
         self.logits = llm.logits(
             llm.forward_cached(prompts.questions, mask, places, self.cache)[:, -1]
         )

@@ -6,7 +6,7 @@ from torch.nn.attention.flex_attention import create_mask
 
 from cmrvlm.errors import CmrvlmError
 from cmrvlm.language_model.answer_rules import OneOf
-from cmrvlm.language_model.attention_mask import Layout, allowed, for_implementation
+from cmrvlm.language_model.attention_mask import Layout, attention_mask, mask_for_implementation
 from cmrvlm.language_model.decoding import (
     Beams,
     Greedy,
@@ -65,7 +65,7 @@ def test_masks_by_hand():
     valid = torch.tensor([[True, True, True, True, True, False]])
     layout = layout_of(valid, 2, [4])
     assert layout.blocks.tolist() == [[0, 0, 1, 1, 2, 2]]
-    prefix = allowed(layout, "prefix")[0, 0].int().tolist()
+    prefix = attention_mask(layout, "prefix")[0, 0].int().tolist()
     assert prefix == [
         [1, 1, 0, 0, 0, 0],
         [1, 1, 0, 0, 0, 0],
@@ -74,7 +74,7 @@ def test_masks_by_hand():
         [1, 1, 1, 1, 1, 0],
         [0, 0, 0, 0, 0, 1],
     ]
-    causal = allowed(layout, "causal")[0, 0].int().tolist()
+    causal = attention_mask(layout, "causal")[0, 0].int().tolist()
     assert causal == [
         [1, 0, 0, 0, 0, 0],
         [1, 1, 0, 0, 0, 0],
@@ -112,8 +112,8 @@ def some_layout():
 
 @pytest.mark.parametrize("attention", ["prefix", "causal"])
 def test_flex_attention_is_told_the_same(attention):
-    mask = allowed(some_layout()[2], attention)
-    blocks = for_implementation(mask, "flex_attention", torch.float32)
+    mask = attention_mask(some_layout()[2], attention)
+    blocks = mask_for_implementation(mask, "flex_attention", torch.float32)
     assert blocks.shape == (*mask.shape[:1], 1, *mask.shape[2:])
     assert torch.equal(create_mask(blocks.mask_mod, 3, 1, 9, 9, device="cpu"), mask)
 
@@ -133,7 +133,7 @@ def test_flex_attention_is_the_same_function():
 
 def test_other_implementations_are_refused_by_name():
     with pytest.raises(CmrvlmError, match="flash_attention_2"):
-        for_implementation(
+        mask_for_implementation(
             torch.ones(1, 1, 2, 2, dtype=torch.bool), "flash_attention_2", torch.float32
         )
 
