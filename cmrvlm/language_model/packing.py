@@ -31,14 +31,14 @@ class Packed:
     Attributes:
         ids: (B, L) token ids.
         layout: Where each of them belongs.
-        firsts: For each packed row the instructions whose image tokens fill its image places, in order.
-        where: (R, L') place of each token of the instructions in the flattened packed rows, 0 for padding.
+        image_sources: For each packed row the instructions whose image tokens fill its image places, in order.
+        flat_positions: (R, L') place of each token of the instructions in the flattened packed rows, 0 for padding.
     """
 
     ids: Tensor
     layout: Layout
-    firsts: list[list[int]]
-    where: Tensor
+    image_sources: list[list[int]]
+    flat_positions: Tensor
 
 
 def arrange(rows: TextRows, llm: LanguageModel) -> Packed:

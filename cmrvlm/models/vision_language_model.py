@@ -203,11 +203,13 @@ class CMRVLM(nn.Module):
         is what each row by itself would give.
         """
         packed = arrange(rows, self.llm)
-        images = [torch.cat([tokens[row] for row in own]) for own in packed.firsts]
+        images = [torch.cat([tokens[row] for row in own]) for own in packed.image_sources]
         embeddings = fill_image_places(
             self.llm.embed(packed.ids), packed.ids, self.ids.image, images
         )
-        return self.llm.hidden(embeddings, packed.layout).flatten(0, 1)[packed.where].float()
+        return (
+            self.llm.hidden(embeddings, packed.layout).flatten(0, 1)[packed.flat_positions].float()
+        )
 
     def answer_logits(self, hidden: Tensor, rows: TextRows) -> tuple[Tensor, Tensor]:
         """Logits (K, V) before each answer token, the end token included, and those tokens (K,)."""

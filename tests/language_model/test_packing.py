@@ -97,9 +97,9 @@ def test_images_stand_once_and_every_token_is_found():
     heads = {int(g): int(n) for g, n in zip(ROWS.groups, ROWS.image_lengths, strict=True)}
     assert there.sum() == sum(heads.values()) + (ROWS.lengths - ROWS.image_lengths).sum()
     valid = ROWS.is_token()
-    assert (packed.ids.flatten()[packed.where][valid] == ROWS.ids[valid]).all()
+    assert (packed.ids.flatten()[packed.flat_positions][valid] == ROWS.ids[valid]).all()
     assert (
-        packed.layout.groups.flatten()[packed.where][valid]
+        packed.layout.groups.flatten()[packed.flat_positions][valid]
         == ROWS.groups[:, None].expand_as(valid)[valid]
     ).all()
     assert (packed.ids == IMAGE).sum() == 5 + 3 + 0 + 2
@@ -110,7 +110,7 @@ def test_rows_are_filled_without_being_cut():
     rows = some_rows([0, 1, 2, 3], {0: 300, 1: 200, 2: 150, 3: 50}, [5] * 4, [5] * 4)
     packed = pack(rows, 160)
     assert packed.ids.shape == (2, 372)
-    assert packed.firsts == [[0, 3], [1, 2]]
+    assert packed.image_sources == [[0, 3], [1, 2]]
     long = some_rows([0, 0, 1], {0: 500, 1: 300}, [5] * 3, [5] * 3)
     assert pack(long, 8).ids.shape == (2, 521)  # attention is what costs: short rows
     assert pack(long, 4096).ids.shape == (1, 521 + 311)  # tokens are what costs: no padding
