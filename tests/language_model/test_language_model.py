@@ -7,15 +7,8 @@ from torch.nn.attention.flex_attention import create_mask
 from cmrvlm.errors import CmrvlmError
 from cmrvlm.language_model.answer_rules import OneOf
 from cmrvlm.language_model.attention_mask import Layout, attention_mask, mask_for_implementation
-from cmrvlm.language_model.decoding import (
-    Beams,
-    Greedy,
-    Sampled,
-    Sampling,
-    beam_search,
-    generate,
-    stream,
-)
+from cmrvlm.language_model.beam_search import beam_search
+from cmrvlm.language_model.decoding import Beams, Greedy, Sampled, Sampling, generate, stream
 from cmrvlm.language_model.fusion import fill_image_places
 from cmrvlm.language_model.network import tiny_language_model
 from cmrvlm.language_model.prompts import embed_prompts
