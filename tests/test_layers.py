@@ -37,8 +37,6 @@ TOO_LONG = {
     "questions.py",
     "prediction.py",
     "vision_language_model.py",
-    "pretrained.py",
-    "memory.py",
     "files.py",
     "checks.py",
     "run.py",
