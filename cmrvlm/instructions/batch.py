@@ -57,10 +57,10 @@ class TextRows:
         return (self._positions() >= self.prompt_lengths[:, None]) & self.is_token()
 
     def predicts_answer(self) -> Tensor:
-        """Return (R, L) bool, true where the hidden state predicts an answer token, one position before it.
+        """Return (R, L) bool, true where the hidden state predicts an answer token.
 
-        Row by row it holds as many positions as `is_answer`, in the same order: `logits[rows.predicts_answer()]` and
-        `ids[rows.is_answer()]` are the predictions and their labels.
+        These are the positions of `is_answer`, each moved one token to the front: the logits at
+        `predicts_answer` and the ids at `is_answer` are predictions and labels in the same order.
         """
         is_before_answer = self._positions() >= self.prompt_lengths[:, None] - 1
         is_before_end = self._positions() < self.lengths[:, None] - 1

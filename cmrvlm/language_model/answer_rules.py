@@ -12,11 +12,12 @@ from torch import Tensor
 class Rule(ABC):
     """A constraint on the tokens of one answer, with the state of the answer so far.
 
-    For each token, decoding calls `narrow`, chooses a token until `accepts` is true, and calls `add`.
+    For each token, decoding calls `narrow`, chooses a token until `accepts` is true, and calls
+    `add`.
 
     Attributes:
-        longest: Largest number of tokens of the answer, the end token included; None where only the limit of new
-            tokens ends it.
+        longest: Largest number of tokens of the answer, the end token included; None where only the
+            limit of new tokens ends it.
     """
 
     longest: int | None = None
@@ -27,7 +28,8 @@ class Rule(ABC):
 
         Args:
             logits: (V,) as the language model gave them.
-            left: Number of tokens that the answer may still have, this one and the end token included.
+            left: Number of tokens that the answer may still have, this one and the end token
+                included.
 
         Returns:
             (V,) narrowed logits.
@@ -43,7 +45,9 @@ class Rule(ABC):
 
 
 class OneOf(Rule):
-    """A rule that allows one of the listed answers, always whole: half of one could be taken for another.
+    """A rule that allows one of the listed answers, always whole.
+
+    Half of an answer could be taken for another.
 
     Args:
         answers: Token ids of each answer, the end token included.
@@ -75,8 +79,8 @@ class OneOf(Rule):
 class Outline(Rule):
     """A rule that requires every heading once, in order, with free text behind each.
 
-    The sections can then be read back from the text. A section may take half of the tokens that the later headings
-    leave over; one that would take more is closed with a mark.
+    The sections can then be read back from the text. A section may take half of the tokens that the
+    later headings leave over; one that would take more is closed with a mark.
 
     Args:
         headings: Headings in their order, each with its colon and the space before it.
@@ -109,7 +113,10 @@ class Outline(Rule):
         self.section_limit = 0
 
     def narrow(self, logits: Tensor, left: int) -> Tensor:
-        """Return the logits (V,), minus infinity for all but the token that must come next, if one must."""
+        """Return the logits (V,), all but the token that must come next at minus infinity.
+
+        They are returned unchanged where the choice is free.
+        """
         if not self.forced:
             self._close_section_at_limit(left)
         if self.forced:
@@ -140,9 +147,16 @@ class Outline(Rule):
             self.section_ids = []
 
     def _close_section_at_limit(self, left: int) -> None:
-        """Force the mark of a cut and the next heading, or the end, where a section has used its share of tokens."""
+        """Force the mark of a cut and the next heading where a section has used up its tokens.
+
+        The last section is followed by the end token in place of a heading.
+
+        Args:
+            left: Number of tokens that the answer may still have.
+        """
         later_headings = self.heading_ids[self.section + 1 :]
-        # Each later section needs its heading, a token of text and the mark; this one the mark and the end token.
+        # Each later section needs its heading, a token of text and the mark; this one the mark and
+        # the end token.
         needed = sum(len(ids) + 1 + len(self.cut_ids) for ids in later_headings)
         needed += len(self.cut_ids) + 1
 

@@ -25,12 +25,12 @@ class Layout:
     """Group, row, block and position of each token of a padded batch (B, L).
 
     Attributes:
-        groups: (B, L) index of the images that a token is about, -1 for padding; rows about the same images may share
-            them.
+        groups: (B, L) index of the images that a token is about, -1 for padding; rows about the
+            same images may share them.
         rows: (B, L) index of the instruction.
         blocks: (B, L) `IMAGES`, `QUESTION` or `ANSWER`.
-        positions: (B, L) position in the row, from 0; in rows that share their images, each continues from the last
-            image position.
+        positions: (B, L) position in the row, from 0; in rows that share their images, each
+            continues from the last image position.
     """
 
     groups: Tensor
@@ -61,17 +61,17 @@ class Layout:
 def attention_mask(layout: Layout, style: Style) -> Tensor:
     """Return the attention mask of a batch of rows.
 
-    Images attend to images alone, so that several instructions can share them; the other tokens attend to the images
-    of their group and to their own row.
+    Images attend to images alone, so that several instructions can share them; the other tokens
+    attend to the images of their group and to their own row.
 
     Args:
         layout: Layout of a batch (B, L).
-        style: `prefix`: attention is bidirectional among the images and within a question, and causal in the answer.
-            `causal`: it is causal throughout.
+        style: `prefix`: attention is bidirectional among the images and within a question, and
+            causal in the answer. `causal`: it is causal throughout.
 
     Returns:
-        (B, 1, L, L) bool, true where the query token (third axis) may attend to the key token (last axis). Padding
-        attends to itself, so that no row of the softmax is empty.
+        (B, 1, L, L) bool, true where the query token (third axis) may attend to the key token (last
+        axis). Padding attends to itself, so that no row of the softmax is empty.
     """
     same_group = _queries(layout.groups) == _keys(layout.groups)
     same_row = _queries(layout.rows) == _keys(layout.rows)
@@ -112,7 +112,8 @@ def check_implementation(name: str) -> str:
     """Return the name of an attention implementation if it is one of Transformers' own.
 
     Raises:
-        CmrvlmError: It is another one; Transformers would take `owner/name` for a kernel to fetch and run.
+        CmrvlmError: It is another one; Transformers would take `owner/name` for a kernel to fetch
+            and run.
     """
     if name not in IMPLEMENTATIONS:
         raise CmrvlmError(
@@ -127,13 +128,15 @@ def mask_for_implementation(mask: Tensor, implementation: str, dtype: torch.dtyp
     """Convert a bool mask to the form that an attention implementation of Transformers takes.
 
     Args:
-        mask: (B, 1, L, M) true where a query token may attend to a key token, or (B, M) true for tokens.
+        mask: (B, 1, L, M) true where a query token may attend to a key token, or (B, M) true for
+            tokens.
         implementation: Name of the attention implementation.
         dtype: Data type of the embeddings.
 
     Returns:
-        (B, M) integers for a mask of tokens; else (B, 1, L, M) bool for SDPA, the same shape in numbers to be added to
-        the attention scores for eager attention, or a block mask for FlexAttention.
+        (B, M) integers for a mask of tokens; else (B, 1, L, M) bool for SDPA, the same shape in
+        numbers to be added to the attention scores for eager attention, or a block mask for
+        FlexAttention.
 
     Raises:
         CmrvlmError: The implementation cannot take an arbitrary mask.
@@ -155,7 +158,7 @@ def mask_for_implementation(mask: Tensor, implementation: str, dtype: torch.dtyp
 
 
 def _block_mask(mask: Tensor) -> BlockMask:
-    """Convert a bool mask (B, 1, L, M) to a block mask, with which FlexAttention skips empty blocks."""
+    """Convert a bool mask (B, 1, L, M) to a block mask, for FlexAttention to skip empty blocks."""
 
     def attends(batch: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
         return mask[batch, 0, query, key]

@@ -1,4 +1,4 @@
-"""Beam search: the likeliest answers of those that a few unfinished ones for each prompt lead to."""
+"""Beam search over the answers to a batch of prompts."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ class _Beams:
         answers: Token ids of each unfinished answer.
         scores: (U,) log-probability of each.
         rows: (U,) prompt of each.
-        best_scores: Log-probability per token of each prompt's best finished answer, the end token included.
+        best_scores: Log-probability per token of each prompt's best finished answer, the end token
+            included.
         best_answers: Token ids of that answer, without the end token.
     """
 
@@ -43,7 +44,11 @@ class _Beams:
         )
 
     def finish(self, end_scores: list[float]) -> None:
-        """Update each prompt's best answer, given the log-probability of each unfinished one with the end token."""
+        """Update each prompt's best answer.
+
+        Args:
+            end_scores: Log-probability of each unfinished answer with the end token behind it.
+        """
         rows = self.rows.tolist()
         for answer, row, end_score in zip(self.answers, rows, end_scores, strict=True):
             score = end_score / (len(answer) + 1)
@@ -67,12 +72,13 @@ class _Beams:
         tokens: list[int] = []
         scores: list[float] = []
         for row, best_score in enumerate(self.best_scores):
-            own = (self.rows == row).nonzero()[:, 0]
-            top = totals[own].flatten().topk(min(beams, totals[own].numel()))
+            candidates = (self.rows == row).nonzero()[:, 0]
+            top = totals[candidates].flatten().topk(min(beams, len(candidates) * vocab_size))
             for score, index in zip(top.values.tolist(), top.indices.tolist(), strict=True):
-                # Log-probabilities only fall: an answer that cannot be the best any more is dropped.
+                # Log-probabilities only fall: an answer that cannot be the best any more is
+                # dropped.
                 if score / longest > best_score:
-                    parents.append(int(own[index // vocab_size]))
+                    parents.append(int(candidates[index // vocab_size]))
                     tokens.append(index % vocab_size)
                     scores.append(score)
 

@@ -26,7 +26,9 @@ def most_likely(logits: Tensor) -> Tensor:
 
 
 class Sampling:
-    """Nucleus sampling (Holtzman et al., ICLR 2020): draws from the smallest set of tokens with probability `top_p`.
+    """Nucleus sampling (Holtzman et al., ICLR 2020).
+
+    Tokens are drawn from the smallest set of likeliest ones that has probability `top_p`.
 
     Args:
         temperature: Divisor of the logits; below 1 likely tokens become likelier.
@@ -70,7 +72,8 @@ def generate(
 ) -> list[list[int]]:
     """Generate the answers to a batch of prompts, token by token.
 
-    Rows that have ended are taken out of the batch, so that one long answer does not keep all of them running.
+    Rows that have ended are taken out of the batch, so that one long answer does not keep all of
+    them running.
 
     Args:
         llm: Language model.
@@ -209,7 +212,7 @@ class Greedy(Decode):
 
 
 class Sampled(Decode):
-    """Nucleus sampling; see `Sampling` for the arguments. Rows with a rule draw from what it allows."""
+    """Nucleus sampling, for rows with a rule among what it allows; see `Sampling`."""
 
     def __init__(self, temperature: float = 0.7, top_p: float = 0.9, seed: int = 0) -> None:
         self.settings = {"temperature": temperature, "top_p": top_p, "seed": seed}

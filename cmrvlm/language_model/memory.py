@@ -1,7 +1,7 @@
 """Estimate of the device memory that training a language model takes, before it is tried.
 
-Activations are counted, not guessed: the same architecture is run as fake tensors, which have a shape and
-no values, and the bytes that autograd keeps for the backward pass are summed.
+Activations are counted, not guessed: the same architecture is run as fake tensors, which have a
+shape and no values, and the bytes that autograd keeps for the backward pass are summed.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ OPTIMIZERS = {"adamw": 8.0, "adamw8bit": 2.0, "adafactor": 0.1, "sgd": 0.0}
 # Bytes of a value in bfloat16, and in float32, in which adapters are kept.
 _BFLOAT16_BYTES = 2.0
 _FLOAT32_BYTES = 4
-# A weight in nf4: half a byte, and a scale of 8 bits for 64 weights, itself scaled (Dettmers et al.,
-# NeurIPS 2023).
+# A weight in nf4: half a byte, and a scale of 8 bits for 64 weights, itself scaled (Dettmers et
+# al., NeurIPS 2023).
 _NF4_BYTES = 0.5 + 1 / 64
 
 
@@ -109,7 +109,7 @@ def estimate_memory(
 
 
 def activation_bytes(llm: LanguageModel, batch: int, tokens: int, answer_tokens: int) -> float:
-    """Count the bytes that autograd keeps of one forward pass, each storage once, without parameters.
+    """Count the bytes that autograd keeps of one forward pass, parameters left out.
 
     Args:
         llm: Language model, with values or as fake tensors.
@@ -185,14 +185,14 @@ def _activations_of_depth(
     if getattr(shallow, "layer_types", None):
         shallow.layer_types = shallow.layer_types[:layers]
     llm = _build(shallow, tuning, rank)
-    # As fake tensors of the CPU, whose attention keeps what that of a GPU does; on `meta` it would keep
-    # the attention mask of every pair.
+    # As fake tensors of the CPU, whose attention keeps what that of a GPU does; on `meta` it would
+    # keep the attention mask of every pair.
     with FakeTensorMode():
         return activation_bytes(_as_fake_tensors(llm), batch, tokens, answer_tokens)
 
 
 def _as_fake_tensors(llm: LanguageModel) -> LanguageModel:
-    """Replace parameters and buffers by tensors of the active fake mode, which have a shape and no values."""
+    """Replace parameters and buffers by fake tensors of the active mode, in place."""
     for module in llm.modules():
         for name, parameter in list(module._parameters.items()):
             if parameter is not None:

@@ -31,24 +31,27 @@ _FINGERPRINT_VALUES = 64
 class LanguageModel(nn.Module):
     """A causal language model of Transformers behind the few calls that the framework makes.
 
-    Special tokens that a pretrained network does not know have embeddings here, not in the network's own embedding.
-    They are trained and saved with the run, while the network's weights, tied or not, can stay as they were published.
+    Special tokens that a pretrained network does not know have embeddings here, not in the
+    network's own embedding. They are trained and saved with the run, while the network's weights,
+    tied or not, can stay as they were published.
 
     Args:
         network: Network with its language-modelling head.
         attention: `prefix` or `causal`, see `cmrvlm.language_model.attention_mask`.
         max_length: Longest row in tokens.
-        known_tokens: Number of token ids that the network itself knows; None takes the size of its embedding.
+        known_tokens: Number of token ids that the network itself knows; None takes the size of its
+            embedding.
         own_tokens: Number of added tokens, whose ids follow the known ones.
         source: Folder or hub name that the weights came from; None if they exist nowhere else.
-        packs: True if the network takes an arbitrary attention mask, so that instructions can share their images. If
-            not, every row is read by itself with causal attention.
+        packs: True if the network takes an arbitrary attention mask, so that instructions can share
+            their images. If not, every row is read by itself with causal attention.
 
     Attributes:
         rows: (own_tokens, D) embeddings of the added tokens, or None.
-        out_rows: (own_tokens, D) head weights of the added tokens where they are not tied to `rows`, or None.
-        borrows: True if the weights are those of the source and are not trained: runs save the name of the source
-            alone.
+        out_rows: (own_tokens, D) head weights of the added tokens where they are not tied to
+            `rows`, or None.
+        borrows: True if the weights are those of the source and are not trained: runs save the name
+            of the source alone.
     """
 
     def __init__(
@@ -78,7 +81,7 @@ class LanguageModel(nn.Module):
                 self.out_rows = self._added_rows(head, own_tokens)
 
     def _added_rows(self, weight: Tensor, count: int) -> nn.Parameter:
-        """Return rows (count, D) for added tokens: the mean of the known rows of a weight (V, D), plus noise."""
+        """Return rows (count, D) for added tokens: mean row of a weight (V, D) plus noise."""
         mean = weight[: self.known_tokens].detach().float().mean(dim=0)
         return nn.Parameter(mean + 0.02 * torch.randn(count, weight.shape[1]))
 
@@ -89,7 +92,7 @@ class LanguageModel(nn.Module):
 
     @property
     def quantized(self) -> bool:
-        """True if the weights are kept in 4 or 8 bits; those of a GGUF file are not once they are loaded."""
+        """True if the weights are kept in 4 or 8 bits; those of a GGUF file no longer are."""
         return any(getattr(self.network, f"is_loaded_in_{bits}bit", False) for bits in (4, 8))
 
     def embed(self, ids: Tensor) -> Tensor:
@@ -105,7 +108,7 @@ class LanguageModel(nn.Module):
         return torch.where(is_added[..., None], added.to(embeddings.dtype), embeddings)
 
     def logits(self, hidden: Tensor) -> Tensor:
-        """Return the logits (..., V) of hidden states (..., D), which are cast to the precision of the head."""
+        """Return the logits (..., V) of hidden states (..., D), in the precision of the head."""
         head = self.network.get_output_embeddings()
         # MiniCPM3 divides by this factor before the head.
         hidden = hidden / getattr(self.network.config, "logits_scaling", 1.0)
@@ -126,11 +129,13 @@ class LanguageModel(nn.Module):
         }
 
     def fingerprint(self, *, quantized: bool = False) -> str:
-        """Return a hash of names, shapes and sampled values of the source's weights, to recognise the source.
+        """Return a hash of names, shapes and sampled values of the source's weights.
+
+        A run is loaded only onto a source with the fingerprint that it was trained on.
 
         Args:
-            quantized: Leave out linear layers. They are always left out when they are quantized: how they are kept then
-                depends on the device, and changes when they are used.
+            quantized: Leave out linear layers. They are always left out when they are quantized:
+                how they are kept then depends on the device, and changes when they are used.
         """
         skipped: tuple[str, ...] = ()
         if quantized or self.quantized:

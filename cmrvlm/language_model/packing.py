@@ -1,4 +1,4 @@
-"""Packing of token rows: instructions share one copy of their images, and short rows stand side by side."""
+"""Packing of token rows: instructions share their images, and short rows stand side by side."""
 
 from __future__ import annotations
 
@@ -24,9 +24,10 @@ class Packed:
     Attributes:
         ids: (B, P) token ids.
         layout: Layout of the packed tokens (B, P).
-        image_sources: For each packed row the instructions whose image tokens fill its image places, in order.
-        flat_positions: (R, L) position of each token of the instructions in the flattened packed rows (B * P), 0 for
-            padding.
+        image_sources: For each packed row the instructions whose image tokens fill its image
+            places, in order.
+        flat_positions: (R, L) position of each token of the instructions in the flattened packed
+            rows (B * P), 0 for padding.
     """
 
     ids: Tensor
@@ -57,33 +58,34 @@ class _Segment(NamedTuple):
 
 
 def arrange(rows: TextRows, llm: LanguageModel) -> Packed:
-    """Pack the rows where the language model takes an arbitrary attention mask, else leave them as they are."""
+    """Pack the rows, or leave them as they are where the language model cannot pack."""
     if llm.packs:
         return pack(rows, llm.width)
     return unpacked(rows)
 
 
 def pack(rows: TextRows, width: int) -> Packed:
-    """Pack instructions about the same images behind one copy of them, and fill rows with whole groups.
+    """Pack instructions about the same images behind one copy, and fill rows with whole groups.
 
     Args:
         rows: R instructions (R, L).
-        width: Size of the language model's hidden states; the wider, the less attention counts in the cost.
+        width: Size of the language model's hidden states; the wider, the less attention counts in
+            the cost.
 
     Returns:
         The packed rows.
     """
     segments = _segments_by_group(rows)
     sizes = {
-        group: sum(segment.stop - segment.start for segment in own)
-        for group, own in segments.items()
+        group: sum(segment.stop - segment.start for segment in group_segments)
+        for group, group_segments in segments.items()
     }
     bins = _cheapest_bins(sizes, width)
     packed = [[segment for group in groups for segment in segments[group]] for groups in bins]
 
-    source_groups = _padded([[segment.groups() for segment in own] for own in packed], -1)
-    source_rows = _padded([[segment.rows() for segment in own] for own in packed], 0)
-    source_positions = _padded([[segment.positions() for segment in own] for own in packed], 0)
+    source_groups = _padded([[s.groups() for s in row] for row in packed], -1)
+    source_rows = _padded([[s.rows() for s in row] for row in packed], 0)
+    source_positions = _padded([[s.positions() for s in row] for row in packed], 0)
 
     is_token = source_groups >= 0
     flat_positions = torch.zeros(rows.ids.shape, dtype=torch.long)
@@ -91,9 +93,8 @@ def pack(rows: TextRows, width: int) -> Packed:
         is_token.flatten().nonzero()[:, 0]
     )
     # The images were copied from the first row of each group alone; the others find them there.
-    for own in segments.values():
-        images = own[0]
-        for segment in own[1:]:
+    for images, *others in segments.values():
+        for segment in others:
             flat_positions[segment.row, : images.stop] = flat_positions[images.row, : images.stop]
 
     device = rows.ids.device
@@ -130,14 +131,14 @@ def _segments_by_group(rows: TextRows) -> dict[int, list[_Segment]]:
     return segments
 
 
-def _padded(parts: list[list[Tensor]], value: int) -> Tensor:
-    """Concatenate the parts (n,) of each packed row and pad the rows to one tensor (B, P)."""
-    packed_rows = [torch.cat(own) for own in parts]
+def _padded(segments: list[list[Tensor]], value: int) -> Tensor:
+    """Concatenate the segments (n,) of each packed row and pad the rows to one tensor (B, P)."""
+    packed_rows = [torch.cat(row_segments) for row_segments in segments]
     return pad_sequence(packed_rows, batch_first=True, padding_value=value)
 
 
 def _blocks(rows: TextRows, source_rows: Tensor, source_positions: Tensor) -> Tensor:
-    """Return the block (B, P) of each packed token, given its row (B, P) and position in that row (B, P)."""
+    """Return the block (B, P) of each packed token, given its row and position in it (B, P)."""
     head_lengths = rows.image_lengths.cpu()[source_rows]
     prompt_lengths = rows.prompt_lengths.cpu()[source_rows]
     question_or_answer = torch.where(source_positions < prompt_lengths, QUESTION, ANSWER)
@@ -145,7 +146,7 @@ def _blocks(rows: TextRows, source_rows: Tensor, source_positions: Tensor) -> Te
 
 
 def _cheapest_bins(sizes: dict[int, int], width: int) -> list[list[int]]:
-    """Return the groups in bins, one bin for each packed row, of the tried capacity that costs least.
+    """Return the groups in bins, one bin for each packed row, that cost least of those tried.
 
     Args:
         sizes: Group to its number of tokens, with one copy of the images.
@@ -157,7 +158,7 @@ def _cheapest_bins(sizes: dict[int, int], width: int) -> list[list[int]]:
 
 
 def _fill_bins(sizes: dict[int, int], capacity: int) -> list[list[int]]:
-    """Put groups into bins of at most `capacity` tokens: the largest first, each into the first bin with room."""
+    """Put groups into bins of at most `capacity` tokens by first fit, the largest first."""
     bins: list[list[int]] = []
     room: list[int] = []
     for group in sorted(sizes, key=lambda group: (-sizes[group], group)):

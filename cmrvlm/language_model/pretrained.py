@@ -1,4 +1,4 @@
-"""Pretrained language models from a folder, the hub, or a GGUF file that a Python package carries."""
+"""Pretrained language models from a folder, the hub, or a GGUF file of a Python package."""
 
 from __future__ import annotations
 
@@ -35,8 +35,9 @@ log = logging.getLogger(__name__)
 
 QUANTIZATIONS = ("nf4", "fp4", "int8")
 
-# Tokens on which a network's attention is tried: two images, behind them an instruction with one question
-# token and two answer tokens, and an instruction with two question tokens and one answer token.
+# Tokens on which a network's attention is tried: two images, behind them an instruction with one
+# question token and two answer tokens, and an instruction with two question tokens and one answer
+# token.
 _PROBE = Layout(
     groups=torch.tensor([[0, 0, 0, 0, 0, 0, 0, 0]]),
     rows=torch.tensor([[0, 0, 0, 0, 0, 1, 1, 1]]),
@@ -67,13 +68,15 @@ def pretrained_language_model(
         path: Folder, hub name, or GGUF file.
         package: Package with a GGUF file, in place of a path.
         attention: `prefix` or `causal`.
-        attention_implementation: `sdpa`, `eager`, `flex_attention` (on a GPU), or one of Transformers that takes no
-            arbitrary mask, such as `flash_attention_2`: then instructions share no images, and a warning says so.
+        attention_implementation: `sdpa`, `eager`, `flex_attention` (on a GPU), or one of
+            Transformers that takes no arbitrary mask, such as `flash_attention_2`: then
+            instructions share no images, and a warning says so.
         max_length: Longest row in tokens; None takes the model's own limit.
         dtype: Data type of the weights, for example `float32` or `bfloat16`.
         revision: Branch, tag or commit on the hub.
         quantization: One of `QUANTIZATIONS`, or None.
-        gradient_checkpointing: Compute activations again in the backward pass instead of keeping them.
+        gradient_checkpointing: Compute activations again in the backward pass instead of keeping
+            them.
         weights: Load the weights; if not, the architecture is built with random ones.
 
     Returns:
@@ -83,25 +86,25 @@ def pretrained_language_model(
         CmrvlmError: The model cannot be loaded with these settings.
     """
     check_implementation(attention_implementation)
-    where, source_arguments = source_of(path, package)
+    source, source_arguments = source_of(path, package)
     if revision:
         source_arguments["revision"] = revision
-    check_no_adapter(where, "llm.network")
+    check_no_adapter(source, "llm.network")
     settings = {"dtype": getattr(torch, dtype), "attn_implementation": attention_implementation}
     network, longest = _load_network(
-        where, source_arguments, settings, max_length, quantization, weights
+        source, source_arguments, settings, max_length, quantization, weights
     )
     if gradient_checkpointing:
         # Reentrant checkpointing learns nothing if the input embeddings need no gradient.
         network.gradient_checkpointing_enable({"use_reentrant": False})
     added = len(SPECIAL_TOKENS)
     known = vocab_size - added
-    packs = _can_pack(network, where)
-    return LanguageModel(network, attention, longest, known, added, source=where, packs=packs)
+    packs = _can_pack(network, source)
+    return LanguageModel(network, attention, longest, known, added, source=source, packs=packs)
 
 
 def _load_network(
-    where: str,
+    source: str,
     source_arguments: dict[str, Any],
     settings: dict[str, Any],
     max_length: int | None,
@@ -111,7 +114,7 @@ def _load_network(
     """Load the network and return it with its longest row in tokens.
 
     Args:
-        where: Folder or hub name.
+        source: Folder or hub name.
         source_arguments: Arguments of `from_pretrained` that say which file or revision to load.
         settings: Arguments for the data type and the attention implementation.
         max_length: Longest row that is asked for, in tokens, or None.
@@ -122,13 +125,13 @@ def _load_network(
         CmrvlmError: It cannot be loaded, or its weights are not finite.
     """
     try:
-        config = AutoConfig.from_pretrained(where, trust_remote_code=False, **source_arguments)
+        config = AutoConfig.from_pretrained(source, trust_remote_code=False, **source_arguments)
         longest = _longest_row(config, max_length)
         if not weights:
             network = AutoModelForCausalLM.from_config(config, trust_remote_code=False, **settings)
             return network, longest
         network = AutoModelForCausalLM.from_pretrained(
-            where,
+            source,
             trust_remote_code=False,
             **settings,
             **_quantization_arguments(quantization, settings["dtype"]),
@@ -137,13 +140,13 @@ def _load_network(
     except (OSError, ValueError, ImportError) as error:
         raise CmrvlmError(
             f"the language model cannot be loaded ({error})",
-            file=where,
+            file=source,
             field="llm.network",
-            remedy="Give a folder that save_pretrained wrote, or a name on the hub; gated models need a "
-            "login, and a machine without network a folder.",
+            remedy="Give a folder that save_pretrained wrote, or a name on the hub; gated models "
+            "need a login, and a machine without network a folder.",
         ) from error
     check_weights(
-        network.named_parameters(), where, "llm.network", "Use the model as it was published."
+        network.named_parameters(), source, "llm.network", "Use the model as it was published."
     )
     return network, longest
 
@@ -181,7 +184,8 @@ def _longest_row(config: PretrainedConfig, max_length: int | None) -> int:
     """Return the longest row in tokens: `max_length`, or the model's own limit.
 
     Raises:
-        CmrvlmError: The model states no limit and none is given, or the one given is beyond the model's.
+        CmrvlmError: The model states no limit and none is given, or the one given is beyond the
+            model's.
     """
     limit = _model_limit(config)
     longest = limit if max_length is None else max_length
@@ -201,19 +205,20 @@ def _longest_row(config: PretrainedConfig, max_length: int | None) -> int:
 
 
 def _model_limit(config: PretrainedConfig) -> int | None:
-    """Return the longest row that a model reads, in tokens, or None if its configuration states none."""
+    """Return the longest row that a model reads, in tokens, or None if it states none."""
     text = config.get_text_config()
     limit: int | None = getattr(text, "max_position_embeddings", None)
     window: int | None = getattr(text, "sliding_window", None)
     # A configuration with a window and no list of layer types uses the window in all layers.
     layer_types = getattr(text, "layer_types", None) or ["sliding_attention"]
     if limit and window and "sliding_attention" in layer_types:
-        # Such a layer does not attend beyond its window, which our attention masks do not take into account.
+        # Such a layer does not attend beyond its window, which our attention masks do not take into
+        # account.
         return min(limit, window)
     return limit
 
 
-def _can_pack(network: PreTrainedModel, where: str) -> bool:
+def _can_pack(network: PreTrainedModel, source: str) -> bool:
     """Return True if instructions can share their images; log a warning if not.
 
     Raises:
@@ -222,23 +227,23 @@ def _can_pack(network: PreTrainedModel, where: str) -> bool:
     if not can_share_cache(network):
         raise CmrvlmError(
             "the language model keeps a recurrent state, which the rows of a study cannot share",
-            file=where,
+            file=source,
             field="llm.network",
             remedy="Use one with attention in every layer.",
         )
     packs = takes_masks(network)
     if not packs:
         log.warning(
-            "the language model takes no mask of who may read whom: each instruction is read by itself, with "
-            "its own copy of the images, and attention is causal"
+            "the language model takes no mask of who may read whom: each instruction is read by "
+            "itself, with its own copy of the images, and attention is causal"
         )
     return packs
 
 
 def can_share_cache(network: PreTrainedModel) -> bool:
-    """Return True if rows of the network's cache can be selected, so that several prompts share their images.
+    """Return True if several prompts can continue from one cache of their images.
 
-    Keys and values can; a recurrent state cannot.
+    Rows of keys and values can be selected; those of a recurrent state cannot.
     """
     layers = DynamicCache(config=network.config).layers
     return all(hasattr(layer, "batch_select_indices") for layer in layers)
@@ -248,9 +253,9 @@ def can_share_cache(network: PreTrainedModel) -> bool:
 def takes_masks(network: PreTrainedModel) -> bool:
     """Return True if the network attends as an arbitrary attention mask says.
 
-    SDPA and eager attention are tried on a few random tokens: two instructions behind one copy of their images must
-    give the hidden states that each gives by itself. FlexAttention, which needs a GPU, is taken to pass; other
-    implementations take no such mask.
+    SDPA and eager attention are tried on a few random tokens: two instructions behind one copy of
+    their images must give the hidden states that each gives by itself. FlexAttention, which needs a
+    GPU, is taken to pass; other implementations take no such mask.
     """
     implementation = str(network.config._attn_implementation)
     if implementation == "flex_attention":
@@ -270,7 +275,7 @@ def takes_masks(network: PreTrainedModel) -> bool:
 
 
 def _packed_equals_separate(network: PreTrainedModel) -> bool:
-    """Return True if the probe's instructions have the same hidden states packed and each by itself."""
+    """Return True if the probe's instructions have the same hidden states packed and separately."""
     llm = LanguageModel(network)
     weight = network.get_input_embeddings().weight
     generator = torch.Generator().manual_seed(0)

@@ -1,4 +1,4 @@
-"""Embedded prompts and the state of decoding behind them: images are read once, the cache is kept."""
+"""Embedded prompts that share their images, and the key-value cache of decoding behind them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from cmrvlm.language_model.network import LanguageModel
 
 @dataclass(frozen=True)
 class Prompts:
-    """R embedded prompts about G groups of images, padded on the left; images of a group are held once.
+    """R embedded prompts, padded on the left, about G groups of images, each held once.
 
     Attributes:
         images: (G, P, D) embeddings of begin mark and images of each group.
@@ -76,7 +76,8 @@ def embed_prompts(
         image_id: Token id of an image place.
         tokens: Image tokens (n, D) of each prompt.
         prompts: Token ids of each prompt: begin mark, image places, question.
-        groups: Key of the images that each prompt is about; prompts of a group have the same image tokens.
+        groups: Key of the images that each prompt is about; prompts of a group have the same image
+            tokens.
 
     Returns:
         The embedded prompts, in the given order.
@@ -105,7 +106,7 @@ def embed_prompts(
 
 
 class DecodingState:
-    """The key-value cache of R prompts and of the tokens decoded so far, with the logits of the next token.
+    """The key-value cache of R prompts and their tokens so far, with the logits of the next token.
 
     Args:
         llm: Language model.
@@ -149,7 +150,7 @@ class DecodingState:
         self.llm.hidden(prompts.images, layout, self.cache)
 
     def _read_questions(self, prompts: Prompts, images_valid: Tensor) -> Tensor:
-        """Read the questions behind their images (R, P) and return the logits (R, V) after the last token."""
+        """Read the questions behind the images (R, P); return the next token's logits (R, V)."""
         question_positions = (prompts.questions_valid.long().cumsum(dim=1) - 1).clamp(min=0)
         positions = images_valid.sum(dim=1)[:, None] + question_positions
         if self.llm.packs:
