@@ -18,7 +18,7 @@ from safetensors.torch import save_file
 
 from cmrvlm.config.command import CONFIG_PATH, explained, plain
 from cmrvlm.errors import CmrvlmError
-from cmrvlm.language_model.merge import merge_additions, with_own_tokens
+from cmrvlm.language_model.merge import merge_adapter, with_own_tokens
 from cmrvlm.runs.lineage import LINEAGE, SPLIT
 from cmrvlm.runs.run_folder import TrainedRun, load_run, save_run
 
@@ -42,7 +42,7 @@ def export(run: Path, to: str, out: Path) -> None:
     if to == "adapter":
         _write_adapter(trained, out)
         return
-    merge_additions(trained.model.llm)
+    merge_adapter(trained.model.llm)
     if to == "language_model":
         with_own_tokens(trained.model.llm).save_pretrained(out)
         trained.collator.tokenizer.save_pretrained(out)

@@ -49,6 +49,33 @@ class TextRows:
     prompt_lengths: Tensor
     lengths: Tensor
 
+    @property
+    def answer_lengths(self) -> Tensor:
+        """Number of answer tokens of each row (R,), the end token included."""
+        return self.lengths - self.prompt_lengths
+
+    def is_token(self) -> Tensor:
+        """Return (R, L) bool, true for tokens and false for padding."""
+        return self._positions() < self.lengths[:, None]
+
+    def is_answer(self) -> Tensor:
+        """Return (R, L) bool, true for answer tokens, the end token included."""
+        return (self._positions() >= self.prompt_lengths[:, None]) & self.is_token()
+
+    def predicts_answer(self) -> Tensor:
+        """Return (R, L) bool, true where the hidden state predicts an answer token.
+
+        These are the positions of `is_answer`, each moved one token to the front: the logits at
+        `predicts_answer` and the ids at `is_answer` are predictions and labels in the same order.
+        """
+        is_before_answer = self._positions() >= self.prompt_lengths[:, None] - 1
+        is_before_end = self._positions() < self.lengths[:, None] - 1
+        return is_before_answer & is_before_end
+
+    def _positions(self) -> Tensor:
+        """Return the token positions (1, L) of every row."""
+        return torch.arange(self.ids.shape[1], device=self.ids.device)[None]
+
     def to(self, device: torch.device | str, non_blocking: bool = False) -> TextRows:
         """Return the rows with all tensors on a device."""
         moved = [
@@ -121,7 +148,7 @@ class Batch:
             elif SEGMENT in instruction.answer:
                 # An answer that says that the structure is not there has no mask.
                 masks += 1
-        tokens = int((self.rows.lengths - self.rows.prompt_lengths).sum())
+        tokens = int(self.rows.answer_lengths.sum())
         counts: dict[str, float] = {"tokens": tokens, "masks": masks, "boxes": boxes}
         for name, target in self.targets.items():
             counts[name] = int((~target.isnan()).any(dim=1).sum())

@@ -1,4 +1,4 @@
-"""Which token may read which: prefix attention or plain causal, the same under every attention implementation."""
+"""Attention masks, prefix or causal, in the form that each attention implementation takes."""
 
 from __future__ import annotations
 
@@ -13,20 +13,24 @@ from cmrvlm.errors import CmrvlmError
 
 Style = Literal["prefix", "causal"]
 IMPLEMENTATIONS = ("sdpa", "eager", "flex_attention", "flash_attention_2", "flash_attention_3")
-IMAGES, QUESTION, ANSWER = range(
-    3
-)  # blocks of a row: begin and images, question with its mark, answer with its end
+
+# Blocks of a row: begin mark and images; question with its mark; answer with its end token.
+IMAGES = 0
+QUESTION = 1
+ANSWER = 2
 
 
 @dataclass(frozen=True)
 class Layout:
-    """Where each token of a padded batch (B, L) belongs.
+    """Group, row, block and position of each token of a padded batch (B, L).
 
     Attributes:
-        groups: Number of the images that a token is about, -1 for padding; rows about the same images may share them.
-        rows: Number of the instruction.
-        blocks: `IMAGES`, `QUESTION` or `ANSWER`.
-        positions: Place in its own row, from 0; in rows that share their images it goes on behind the images in each.
+        groups: (B, L) index of the images that a token is about, -1 for padding; rows about the
+            same images may share them.
+        rows: (B, L) index of the instruction.
+        blocks: (B, L) `IMAGES`, `QUESTION` or `ANSWER`.
+        positions: (B, L) position in the row, from 0; in rows that share their images, each
+            continues from the last image position.
     """
 
     groups: Tensor
@@ -36,81 +40,80 @@ class Layout:
 
     @classmethod
     def of_rows(cls, valid: Tensor, image_lengths: Tensor, prompt_lengths: Tensor) -> Layout:
-        """Rows that share nothing.
+        """Return the layout of rows that share nothing.
 
         Args:
             valid: (R, L) true for tokens, false for padding on either side.
-            image_lengths: (R,) tokens of begin and images.
-            prompt_lengths: (R,) tokens before the answer.
+            image_lengths: (R,) number of tokens of begin mark and images.
+            prompt_lengths: (R,) number of tokens before the answer.
+
+        Returns:
+            Layout with tensors (R, L).
         """
         positions = (valid.long().cumsum(dim=1) - 1).clamp(min=0)
         rows = torch.arange(len(valid), device=valid.device)[:, None].expand_as(positions)
-        blocks = (positions >= image_lengths[:, None]).long() + (
-            positions >= prompt_lengths[:, None]
-        ).long()
-        return cls(torch.where(valid, rows, torch.full_like(rows, -1)), rows, blocks, positions)
+        groups = rows.masked_fill(~valid, -1)
+        is_behind_images = (positions >= image_lengths[:, None]).long()
+        is_behind_prompt = (positions >= prompt_lengths[:, None]).long()
+        return cls(groups, rows, is_behind_images + is_behind_prompt, positions)
 
 
-def allowed(layout: Layout, style: Style) -> Tensor:
-    """Who may read whom.
+def attention_mask(layout: Layout, style: Style) -> Tensor:
+    """Return the attention mask of a batch of rows.
 
-    Images are read by everything about them and read nothing else, so that several instructions can share them; a row
-    reads itself.
+    Images attend to images alone, so that several instructions can share them; the other tokens
+    attend to the images of their group and to their own row.
 
     Args:
-        layout: Of a batch (B, L).
-        style: `prefix`: images read each other, and so do the tokens of a question; the answer reads what is before
-            it. `causal`: every token reads what is before it.
+        layout: Layout of a batch (B, L).
+        style: `prefix`: attention is bidirectional among the images and within a question, and
+            causal in the answer. `causal`: it is causal throughout.
 
     Returns:
-        (B, 1, L, L) bool, true where the row's token may read the column's. Padding reads itself, so that no row of
-        the softmax is empty.
+        (B, 1, L, L) bool, true where the query token (third axis) may attend to the key token (last
+        axis). Padding attends to itself, so that no row of the softmax is empty.
     """
+    same_group = _queries(layout.groups) == _keys(layout.groups)
+    same_row = _queries(layout.rows) == _keys(layout.rows)
+    same_block = _queries(layout.blocks) == _keys(layout.blocks)
+    key_is_image = _keys(layout.blocks) == IMAGES
+    query_is_token = _queries(layout.groups) >= 0
 
-    def pairs(values: Tensor) -> tuple[Tensor, Tensor]:
-        return values[:, :, None], values[:, None, :]
-
-    group, other_group = pairs(layout.groups)
-    row, other_row = pairs(layout.rows)
-    block, other_block = pairs(layout.blocks)
-    position, other_position = pairs(layout.positions)
-    reads = other_position <= position
+    attends = _keys(layout.positions) <= _queries(layout.positions)  # (B, L, L)
     if style == "prefix":
-        reads = reads | ((block == other_block) & (block != ANSWER))
-    reads = (
-        reads
-        & (group == other_group)
-        & (group >= 0)
-        & ((other_block == IMAGES) | (row == other_row))
-    )
-    itself = torch.eye(reads.shape[1], dtype=torch.bool, device=reads.device)
-    return (reads | (itself[None] & (group < 0)))[:, None]
+        attends = attends | (same_block & (_queries(layout.blocks) != ANSWER))
+    attends = attends & same_group & query_is_token & (key_is_image | same_row)
+
+    diagonal = torch.eye(attends.shape[1], dtype=torch.bool, device=attends.device)
+    return (attends | (diagonal[None] & ~query_is_token))[:, None]
 
 
-def behind_images(images_valid: Tensor, questions_valid: Tensor, style: Style) -> Tensor:
-    """Who may read whom when images were read before the questions that stand behind them.
+def cached_attention_mask(images_valid: Tensor, questions_valid: Tensor, style: Style) -> Tensor:
+    """Return the attention mask of questions whose images are in the key-value cache already.
 
     Args:
-        images_valid: (R, P) true for tokens of begin and images.
+        images_valid: (R, P) true for tokens of begin mark and images.
         questions_valid: (R, Q) true for tokens of questions, padded on the left.
-        style: As in `allowed`.
+        style: As in `attention_mask`.
 
     Returns:
-        (R, 1, Q, P + Q) bool, true where the question's token may read the column's.
+        (R, 1, Q, P + Q) bool, true where the question's token may attend to the key token.
     """
-    count = questions_valid.shape[1]
-    reads = torch.ones(count, count, dtype=torch.bool, device=questions_valid.device)
-    reads = reads if style == "prefix" else reads.tril()
-    own = reads[None] & questions_valid[:, None, :]  # (R, Q, Q)
-    images = images_valid[:, None, :].expand(-1, count, -1)
-    return torch.cat([images, own], dim=2)[:, None]
+    length = questions_valid.shape[1]
+    attends = torch.ones(length, length, dtype=torch.bool, device=questions_valid.device)
+    if style == "causal":
+        attends = attends.tril()
+    question_keys = attends[None] & questions_valid[:, None, :]  # (R, Q, Q)
+    image_keys = images_valid[:, None, :].expand(-1, length, -1)  # (R, Q, P)
+    return torch.cat([image_keys, question_keys], dim=2)[:, None]
 
 
 def check_implementation(name: str) -> str:
-    """Return the name of an attention implementation that Transformers itself has.
+    """Return the name of an attention implementation if it is one of Transformers' own.
 
     Raises:
-        CmrvlmError: It is another one; Transformers would take `owner/name` for a kernel to fetch and run.
+        CmrvlmError: It is another one; Transformers would take `owner/name` for a kernel to fetch
+            and run.
     """
     if name not in IMPLEMENTATIONS:
         raise CmrvlmError(
@@ -121,13 +124,19 @@ def check_implementation(name: str) -> str:
     return name
 
 
-def for_implementation(mask: Tensor, implementation: str, dtype: torch.dtype) -> Any:
-    """The bool mask in the form that an attention implementation of Transformers takes.
+def mask_for_implementation(mask: Tensor, implementation: str, dtype: torch.dtype) -> Any:
+    """Convert a bool mask to the form that an attention implementation of Transformers takes.
 
     Args:
-        mask: (B, 1, L, M) true where a token may read another, or (B, M) true for tokens.
-        implementation: Its name.
-        dtype: Of the embeddings.
+        mask: (B, 1, L, M) true where a query token may attend to a key token, or (B, M) true for
+            tokens.
+        implementation: Name of the attention implementation.
+        dtype: Data type of the embeddings.
+
+    Returns:
+        (B, M) integers for a mask of tokens; else (B, 1, L, M) bool for SDPA, the same shape in
+        numbers to be added to the attention scores for eager attention, or a block mask for
+        FlexAttention.
 
     Raises:
         CmrvlmError: The implementation cannot take an arbitrary mask.
@@ -137,11 +146,10 @@ def for_implementation(mask: Tensor, implementation: str, dtype: torch.dtype) ->
     if implementation == "sdpa":
         return mask
     if implementation == "eager":
-        return torch.zeros(mask.shape, dtype=dtype, device=mask.device).masked_fill(
-            ~mask, torch.finfo(dtype).min
-        )
+        scores = torch.zeros(mask.shape, dtype=dtype, device=mask.device)
+        return scores.masked_fill(~mask, torch.finfo(dtype).min)
     if implementation == "flex_attention":
-        return _blocks(mask)
+        return _block_mask(mask)
     raise CmrvlmError(
         f"attention implementation '{implementation}' does not take the prefix mask",
         field="llm.attention_implementation",
@@ -149,12 +157,23 @@ def for_implementation(mask: Tensor, implementation: str, dtype: torch.dtype) ->
     )
 
 
-def _blocks(mask: Tensor) -> BlockMask:
-    """The mask for FlexAttention, which leaves out blocks that nobody may read."""
+def _block_mask(mask: Tensor) -> BlockMask:
+    """Convert a bool mask (B, 1, L, M) to a block mask, for FlexAttention to skip empty blocks."""
 
-    def reads(batch: Tensor, head: Tensor, row: Tensor, column: Tensor) -> Tensor:
-        return mask[batch, 0, row, column]
+    def attends(batch: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
+        return mask[batch, 0, query, key]
 
+    batch_size, _, query_length, key_length = mask.shape
     return create_block_mask(
-        reads, len(mask), None, mask.shape[2], mask.shape[3], device=str(mask.device)
+        attends, batch_size, None, query_length, key_length, device=str(mask.device)
     )
+
+
+def _queries(values: Tensor) -> Tensor:
+    """Return values (B, L) of the query tokens as (B, L, 1), to compare with those of the keys."""
+    return values[:, :, None]
+
+
+def _keys(values: Tensor) -> Tensor:
+    """Return values (B, L) of the key tokens as (B, 1, L), to compare with those of the queries."""
+    return values[:, None, :]

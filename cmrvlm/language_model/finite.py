@@ -1,4 +1,4 @@
-"""Weights that are not finite are refused where they come in, by name: one of them spoils whatever it touches."""
+"""Check that weights are finite where they are loaded: a single NaN spoils whatever it touches."""
 
 from __future__ import annotations
 
@@ -12,13 +12,16 @@ from cmrvlm.errors import CmrvlmError
 
 
 def first_not_finite(tensors: Iterable[tuple[str, Tensor]]) -> str | None:
-    """Return the name of the first tensor that holds NaN or infinity; None when all are finite."""
+    """Return the name of the first tensor that holds NaN or infinity, or None if all are finite.
+
+    Args:
+        tensors: Names and tensors of any shape; integers are skipped.
+    """
     for name, tensor in tensors:
         if not (tensor.is_floating_point() or tensor.is_complex()):
             continue
-        values = (
-            tensor.float() if tensor.element_size() == 1 else tensor
-        )  # of eight bits torch cannot tell it
+        # torch.isfinite does not take floats of eight bits.
+        values = tensor.float() if tensor.element_size() == 1 else tensor
         if not bool(torch.isfinite(values).all()):
             return name
     return None
@@ -27,16 +30,16 @@ def first_not_finite(tensors: Iterable[tuple[str, Tensor]]) -> str | None:
 def check_weights(
     tensors: Iterable[tuple[str, Tensor]], file: str | Path, field: str, remedy: str
 ) -> None:
-    """Refuse weights that are not finite.
+    """Check that all weights are finite.
 
     Args:
-        tensors: Name and values of each.
-        file: Where they are from.
-        field: Setting that named the file.
-        remedy: What to do about it.
+        tensors: Names and weights of any shape.
+        file: File or folder that they were loaded from.
+        field: Setting that named the file, for the error.
+        remedy: What the user can do about it, for the error.
 
     Raises:
-        CmrvlmError: One holds NaN or infinity; it is named.
+        CmrvlmError: A weight holds NaN or infinity; the error names it.
     """
     name = first_not_finite(tensors)
     if name is not None:

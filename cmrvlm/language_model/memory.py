@@ -1,7 +1,7 @@
-"""What training a language model takes of a device's memory, before it is tried.
+"""Estimate of the device memory that training a language model takes, before it is tried.
 
-Activations are counted, not guessed: the same architecture is run without values, as tensors that know only their
-shape, and what autograd keeps for the backward pass is summed.
+Activations are counted, not guessed: the same architecture is run as fake tensors, which have a
+shape and no values, and the bytes that autograd keeps for the backward pass are summed.
 """
 
 from __future__ import annotations
@@ -21,20 +21,23 @@ from cmrvlm.language_model.network import LanguageModel
 TUNING = ("full", "lora", "qlora")
 # Bytes of optimizer state for each trained value.
 OPTIMIZERS = {"adamw": 8.0, "adamw8bit": 2.0, "adafactor": 0.1, "sgd": 0.0}
-# Weights in nf4: half a byte, and a scale of 8 bits for 64 of them, itself scaled (Dettmers et al., NeurIPS 2023).
+# Bytes of a value in bfloat16, and in float32, in which adapters are kept.
+_BFLOAT16_BYTES = 2.0
+_FLOAT32_BYTES = 4
+# A weight in nf4: half a byte, and a scale of 8 bits for 64 weights, itself scaled (Dettmers et
+# al., NeurIPS 2023).
 _NF4_BYTES = 0.5 + 1 / 64
-_TRAINED_BYTES = 4  # additions are kept in float32
 
 
 @dataclass(frozen=True)
 class Memory:
-    """Bytes of a training step.
+    """Bytes of device memory that a training step takes.
 
     Attributes:
-        weights: Of the language model.
-        gradients: Of what is trained.
-        optimizer: Its state.
-        activations: Kept for the backward pass.
+        weights: Bytes of the language model's weights.
+        gradients: Bytes of the gradients of what is trained.
+        optimizer: Bytes of the optimizer's state.
+        activations: Bytes that are kept for the backward pass.
     """
 
     weights: float
@@ -44,11 +47,11 @@ class Memory:
 
     @property
     def total(self) -> float:
-        """All of it."""
+        """Sum of all bytes."""
         return self.weights + self.gradients + self.optimizer + self.activations
 
 
-def estimate(
+def estimate_memory(
     config: PretrainedConfig,
     batch: int,
     tokens: int,
@@ -59,122 +62,155 @@ def estimate(
     optimizer: str = "adamw",
     rank: int = 16,
 ) -> Memory:
-    """Memory of one step of a language model in bfloat16.
+    """Estimate the memory of one training step of a language model in bfloat16.
 
     Encoders and heads come on top; they are small beside a model of billions.
 
     Args:
-        config: Of the architecture.
-        batch: Rows.
-        tokens: Tokens of a row.
-        answer_tokens: Of these, how many are answers, whose logits are computed.
+        config: Configuration of the architecture.
+        batch: Number of rows.
+        tokens: Number of tokens of a row.
+        answer_tokens: Number of answer tokens among them, whose logits are computed.
         tuning: One of `TUNING`.
-        checkpointing: Activations of a layer are computed again in the backward pass.
+        checkpointing: Compute the activations of a layer again in the backward pass.
         optimizer: One of `OPTIMIZERS`.
-        rank: Of low-rank additions.
+        rank: Rank of low-rank adapters.
+
+    Returns:
+        Bytes of the step by what they are for.
 
     Raises:
         CmrvlmError: A name is unknown.
     """
-    for field, name, known in (
-        ("tuning", tuning, TUNING),
-        ("optimizer", optimizer, tuple(OPTIMIZERS)),
-    ):
-        if name not in known:
-            raise CmrvlmError(
-                f"unknown: '{name}'", field=field, remedy=f"Known: {', '.join(known)}."
-            )
-    llm = _built(config, tuning, rank)
-    head = llm.network.get_output_embeddings()
-    count = sum(p.numel() for name, p in llm.network.named_parameters() if "lora_" not in name)
-    # In four bits are the linear layers of the blocks; embedding, head and norms stay as they are.
-    linear = sum(
-        one.weight.numel()
-        for name, one in llm.network.named_modules()
-        if isinstance(one, nn.Linear) and one is not head and "lora_" not in name
-    )
+    _check_name("tuning", tuning, TUNING)
+    _check_name("optimizer", optimizer, tuple(OPTIMIZERS))
+    llm = _build(config, tuning, rank)
     trained = sum(p.numel() for p in llm.network.parameters() if p.requires_grad)
-    weights = 2.0 * count - (2.0 - _NF4_BYTES) * linear * (tuning == "qlora")
-    each = 2 if tuning == "full" else _TRAINED_BYTES
-    weights += _TRAINED_BYTES * trained * (tuning != "full")
-    shallow = [_shallow(config, layers, tuning, rank) for layers in (1, 2)]
-    # On the CPU, whose attention keeps what that of a GPU does; on `meta` it keeps who reads whom, for each pair.
-    with FakeTensorMode():
-        one, two = (
-            kept_bytes(_with_shapes_alone(llm), batch, tokens, answer_tokens) for llm in shallow
-        )
-    layer, rest = two - one, 2 * one - two
+    trained_bytes = 2 if tuning == "full" else _FLOAT32_BYTES
+
+    # All layers keep alike: the second is what two layers keep more than one.
+    one_layer = _activations_of_depth(1, config, batch, tokens, answer_tokens, tuning, rank)
+    two_layers = _activations_of_depth(2, config, batch, tokens, answer_tokens, tuning, rank)
+    per_layer = two_layers - one_layer
+    outside_layers = 2 * one_layer - two_layers
+
     layers = int(config.num_hidden_layers)
-    # With checkpointing a layer keeps what comes into it, and one at a time all of its own.
-    kept = (
-        layers * 2.0 * batch * tokens * config.hidden_size + layer
-        if checkpointing
-        else layers * layer
+    in_layers = layers * per_layer
+    if checkpointing:
+        # Every layer keeps its input, and one layer at a time all of its activations.
+        inputs = layers * _BFLOAT16_BYTES * batch * tokens * config.hidden_size
+        in_layers = inputs + per_layer
+    return Memory(
+        weights=_weight_bytes(llm, tuning),
+        gradients=float(trained_bytes * trained),
+        optimizer=OPTIMIZERS[optimizer] * trained,
+        activations=outside_layers + in_layers,
     )
-    return Memory(weights, float(each * trained), OPTIMIZERS[optimizer] * trained, rest + kept)
 
 
-def _shallow(config: PretrainedConfig, layers: int, tuning: str, rank: int) -> LanguageModel:
-    """The architecture with fewer layers: all of them keep alike."""
-    smaller = copy.deepcopy(config)
-    smaller.num_hidden_layers = layers
-    if getattr(smaller, "layer_types", None):
-        smaller.layer_types = smaller.layer_types[:layers]
-    return _built(smaller, tuning, rank)
+def activation_bytes(llm: LanguageModel, batch: int, tokens: int, answer_tokens: int) -> float:
+    """Count the bytes that autograd keeps of one forward pass, parameters left out.
+
+    Args:
+        llm: Language model, with values or as fake tensors.
+        batch: Number of rows.
+        tokens: Number of tokens of a row.
+        answer_tokens: Number of tokens among them whose logits are computed.
+    """
+    weight = next(llm.network.parameters())
+    device = weight.device
+    parameter_storages = {p.untyped_storage()._cdata for p in llm.parameters()}
+    kept: dict[int, int] = {}
+
+    def count(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage._cdata not in parameter_storages:
+            kept[storage._cdata] = storage.nbytes()
+        return tensor
+
+    embeddings = torch.zeros(
+        batch, tokens, llm.width, device=device, dtype=weight.dtype, requires_grad=True
+    )
+    mask = torch.ones(batch, 1, tokens, tokens, dtype=torch.bool, device=device)
+    positions = torch.zeros(batch, tokens, dtype=torch.long, device=device)
+    labels = torch.zeros(batch * answer_tokens, dtype=torch.long, device=device)
+    llm.train()
+    with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
+        hidden = llm.forward_cached(embeddings, mask, positions)
+        logits = llm.logits(hidden[:, -answer_tokens:]).flatten(0, 1).float()
+        loss = torch.nn.functional.cross_entropy(logits, labels)
+    del loss
+    return float(sum(kept.values()))
 
 
-def _with_shapes_alone(llm: LanguageModel) -> LanguageModel:
-    """The model with parameters and buffers of the mode that is on."""
+def _check_name(field: str, name: str, known: tuple[str, ...]) -> None:
+    """Check that a setting has one of the known values."""
+    if name not in known:
+        raise CmrvlmError(f"unknown: '{name}'", field=field, remedy=f"Known: {', '.join(known)}.")
+
+
+def _weight_bytes(llm: LanguageModel, tuning: str) -> float:
+    """Return the bytes of the weights, adapters included."""
+    network = llm.network
+    head = network.get_output_embeddings()
+    base = sum(p.numel() for name, p in network.named_parameters() if "lora_" not in name)
+    if tuning == "full":
+        return _BFLOAT16_BYTES * base
+
+    weights = _BFLOAT16_BYTES * base
+    if tuning == "qlora":
+        # Linear layers of the blocks are in four bits; embedding, head and norms are not.
+        linear = sum(
+            module.weight.numel()
+            for name, module in network.named_modules()
+            if isinstance(module, nn.Linear) and module is not head and "lora_" not in name
+        )
+        weights -= (_BFLOAT16_BYTES - _NF4_BYTES) * linear
+    adapters = sum(p.numel() for p in network.parameters() if p.requires_grad)
+    return weights + _FLOAT32_BYTES * adapters
+
+
+def _activations_of_depth(
+    layers: int,
+    config: PretrainedConfig,
+    batch: int,
+    tokens: int,
+    answer_tokens: int,
+    tuning: str,
+    rank: int,
+) -> float:
+    """Return the activation bytes of the architecture with another number of layers."""
+    shallow = copy.deepcopy(config)
+    shallow.num_hidden_layers = layers
+    if getattr(shallow, "layer_types", None):
+        shallow.layer_types = shallow.layer_types[:layers]
+    llm = _build(shallow, tuning, rank)
+    # As fake tensors of the CPU, whose attention keeps what that of a GPU does; on `meta` it would
+    # keep the attention mask of every pair.
+    with FakeTensorMode():
+        return activation_bytes(_as_fake_tensors(llm), batch, tokens, answer_tokens)
+
+
+def _as_fake_tensors(llm: LanguageModel) -> LanguageModel:
+    """Replace parameters and buffers by fake tensors of the active mode, in place."""
     for module in llm.modules():
-        for name, value in list(module._parameters.items()):
-            if value is not None:
-                module._parameters[name] = nn.Parameter(
-                    torch.empty(value.shape, dtype=value.dtype), value.requires_grad
-                )
+        for name, parameter in list(module._parameters.items()):
+            if parameter is not None:
+                fake = torch.empty(parameter.shape, dtype=parameter.dtype)
+                module._parameters[name] = nn.Parameter(fake, parameter.requires_grad)
         for name, buffer in list(module._buffers.items()):
             if buffer is not None:
                 module._buffers[name] = torch.empty(buffer.shape, dtype=buffer.dtype)
     return llm
 
 
-def _built(config: PretrainedConfig, tuning: str, rank: int) -> LanguageModel:
+def _build(config: PretrainedConfig, tuning: str, rank: int) -> LanguageModel:
+    """Build the architecture in bfloat16 without allocating its weights."""
     with torch.device("meta"):
         network = AutoModelForCausalLM.from_config(
             config, dtype=torch.bfloat16, attn_implementation="sdpa"
         )
         llm = LanguageModel(network, "causal")
-        return full(llm) if tuning == "full" else lora(llm, rank=rank, dropout=0.0)
-
-
-def kept_bytes(llm: LanguageModel, batch: int, tokens: int, answer_tokens: int) -> float:
-    """Bytes that autograd keeps of one forward pass of a model, parameters left out, each storage once.
-
-    Args:
-        llm: With values or without.
-        batch: Rows.
-        tokens: Tokens of a row.
-        answer_tokens: Of these, how many have logits.
-    """
-    weight = next(llm.network.parameters())
-    own = {p.untyped_storage()._cdata for p in llm.parameters()}
-    kept: dict[int, int] = {}
-
-    def count(tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()
-        if storage._cdata not in own:
-            kept[storage._cdata] = storage.nbytes()
-        return tensor
-
-    embeddings = torch.zeros(
-        batch, tokens, llm.width, device=weight.device, dtype=weight.dtype, requires_grad=True
-    )
-    mask = torch.ones(batch, 1, tokens, tokens, dtype=torch.bool, device=weight.device)
-    places = torch.zeros(batch, tokens, dtype=torch.long, device=weight.device)
-    labels = torch.zeros(batch * answer_tokens, dtype=torch.long, device=weight.device)
-    llm.train()
-    with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
-        hidden = llm.go_on(embeddings, mask, places)
-        logits = llm.logits(hidden[:, -answer_tokens:]).flatten(0, 1).float()
-        loss = torch.nn.functional.cross_entropy(logits, labels)
-    del loss
-    return float(sum(kept.values()))
+        if tuning == "full":
+            return full(llm)
+        return lora(llm, rank=rank, dropout=0.0)

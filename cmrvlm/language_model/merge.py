@@ -1,4 +1,4 @@
-"""A tuned language model as others load it: additions merged into its weights, tokens of our own in its embedding."""
+"""Merging of the adapter and the added tokens into the weights, for other programs to load."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from cmrvlm.language_model.network import LanguageModel
 
 
 @torch.no_grad()
-def merge_additions(llm: LanguageModel) -> LanguageModel:
-    """Merge low-rank additions into the layers that they belong to; the model says the same as before.
+def merge_adapter(llm: LanguageModel) -> LanguageModel:
+    """Merge low-rank adapters into the layers that they belong to; outputs stay the same.
 
     Raises:
-        CmrvlmError: Its weights are quantized: what is merged into them is rounded.
+        CmrvlmError: The weights are quantized, which would round what is merged.
     """
     if llm.quantized:
         raise CmrvlmError(
-            "additions are not merged into quantized weights",
+            "an adapter is not merged into quantized weights",
             field="llm.network.quantization",
             remedy="Load the language model without quantization.",
         )
@@ -36,13 +36,15 @@ def merge_additions(llm: LanguageModel) -> LanguageModel:
 
 @torch.no_grad()
 def with_own_tokens(llm: LanguageModel) -> PreTrainedModel:
-    """The model with rows for the tokens of our own in its embedding and head, as its tokenizer numbers them."""
-    network, own = llm.network, llm.rows
-    if own is None:
+    """Return the network with the added tokens in its embedding and head, in tokenizer order."""
+    network = llm.network
+    if llm.rows is None:
         return network
-    count = llm.known_tokens + len(own)
-    network.resize_token_embeddings(count, mean_resizing=False)
-    network.get_input_embeddings().weight[llm.known_tokens :] = own.to(network.dtype)
+    vocab_size = llm.known_tokens + len(llm.rows)
+    network.resize_token_embeddings(vocab_size, mean_resizing=False)
+    embedding = network.get_input_embeddings()
+    embedding.weight[llm.known_tokens :] = llm.rows.to(network.dtype)
     if llm.out_rows is not None:
-        network.get_output_embeddings().weight[llm.known_tokens :] = llm.out_rows.to(network.dtype)  # type: ignore[union-attr]
+        head = network.get_output_embeddings()
+        head.weight[llm.known_tokens :] = llm.out_rows.to(network.dtype)  # type: ignore[union-attr]
     return network

@@ -1,4 +1,4 @@
-"""The language model as the framework uses it: embeddings in, hidden states and logits out, greedy decoding."""
+"""The language model as the framework uses it: from embeddings to hidden states to logits."""
 
 from __future__ import annotations
 
@@ -19,32 +19,39 @@ from transformers.pytorch_utils import Conv1D
 from cmrvlm.language_model.attention_mask import (
     Layout,
     Style,
-    allowed,
+    attention_mask,
     check_implementation,
-    for_implementation,
+    mask_for_implementation,
 )
 
-_SAMPLED = 64  # values of each weight in a fingerprint
+# Values of each weight that enter a fingerprint.
+_FINGERPRINT_VALUES = 64
 
 
 class LanguageModel(nn.Module):
     """A causal language model of Transformers behind the few calls that the framework makes.
 
-    Tokens that a pretrained model does not know have rows of their own, here and not in its embedding: they are trained
-    and saved whatever becomes of the model's own weights, which stay as they came, tied or not.
+    Special tokens that a pretrained network does not know have embeddings here, not in the
+    network's own embedding. They are trained and saved with the run, while the network's weights,
+    tied or not, can stay as they were published.
 
     Args:
-        network: The model with its head.
+        network: Network with its language-modelling head.
         attention: `prefix` or `causal`, see `cmrvlm.language_model.attention_mask`.
         max_length: Longest row in tokens.
-        known_tokens: Token ids below it are the model's own; None takes all that it has.
-        own_tokens: Tokens behind them that the model does not know.
-        source: Folder or name that the weights came from; None when they exist nowhere else.
-        packs: The network takes a mask of who may read whom, so that instructions can share their images. Without it
-            every row is read by itself, and attention is causal.
+        known_tokens: Number of token ids that the network itself knows; None takes the size of its
+            embedding.
+        own_tokens: Number of added tokens, whose ids follow the known ones.
+        source: Folder or hub name that the weights came from; None if they exist nowhere else.
+        packs: True if the network takes an arbitrary attention mask, so that instructions can share
+            their images. If not, every row is read by itself with causal attention.
 
     Attributes:
-        borrows: The weights are those of the source and are not trained: runs keep the name of the source alone.
+        rows: (own_tokens, D) embeddings of the added tokens, or None.
+        out_rows: (own_tokens, D) head weights of the added tokens where they are not tied to
+            `rows`, or None.
+        borrows: True if the weights are those of the source and are not trained: runs save the name
+            of the source alone.
     """
 
     def __init__(
@@ -58,118 +65,131 @@ class LanguageModel(nn.Module):
         packs: bool = True,
     ) -> None:
         super().__init__()
-        self.network, self.source, self.packs = network, source, packs
+        self.network = network
+        self.source = source
+        self.packs = packs
         self.borrows = source is not None
         self.attention: Style = attention if packs else "causal"
         self.max_length = max_length
-        known = network.get_input_embeddings().weight
-        self.known_tokens = len(known) if known_tokens is None else known_tokens
+        embedding = network.get_input_embeddings().weight
+        self.known_tokens = len(embedding) if known_tokens is None else known_tokens
         self.rows = self.out_rows = None
         if own_tokens:
-            mean = known[: self.known_tokens].detach().float().mean(dim=0)
-            self.rows = nn.Parameter(mean + 0.02 * torch.randn(own_tokens, known.shape[1]))
+            self.rows = self._added_rows(embedding, own_tokens)
             if not network.config.tie_word_embeddings:
-                out = network.get_output_embeddings().weight  # type: ignore[union-attr]
-                mean = out[: self.known_tokens].detach().float().mean(dim=0)
-                self.out_rows = nn.Parameter(mean + 0.02 * torch.randn(own_tokens, known.shape[1]))
+                head = network.get_output_embeddings().weight  # type: ignore[union-attr]
+                self.out_rows = self._added_rows(head, own_tokens)
+
+    def _added_rows(self, weight: Tensor, count: int) -> nn.Parameter:
+        """Return rows (count, D) for added tokens: mean row of a weight (V, D) plus noise."""
+        mean = weight[: self.known_tokens].detach().float().mean(dim=0)
+        return nn.Parameter(mean + 0.02 * torch.randn(count, weight.shape[1]))
 
     @property
     def width(self) -> int:
-        """Size of the hidden states."""
+        """Size D of the hidden states."""
         return int(self.network.config.hidden_size)
 
     @property
     def quantized(self) -> bool:
-        """Whether its weights are in 4 or 8 bits; those of a GGUF file were too, and are not any more."""
+        """True if the weights are kept in 4 or 8 bits; those of a GGUF file no longer are."""
         return any(getattr(self.network, f"is_loaded_in_{bits}bit", False) for bits in (4, 8))
 
     def embed(self, ids: Tensor) -> Tensor:
-        """Token ids (..., L) to embeddings (..., L, D)."""
-        known = self.network.get_input_embeddings()
+        """Return the embeddings (..., L, D) of token ids (..., L)."""
+        embedding = self.network.get_input_embeddings()
         if self.rows is None:
-            return known(ids)  # type: ignore[no-any-return]
-        own = ids >= self.known_tokens
-        embeddings = known(ids.masked_fill(own, 0))
-        scale = getattr(
-            self.network.config, "scale_emb", 1.0
-        )  # MiniCPM3's embedding multiplies by it
-        rows = (scale * self.rows[(ids - self.known_tokens).clamp(min=0)]).to(embeddings.dtype)
-        return torch.where(own[..., None], rows, embeddings)
+            return embedding(ids)  # type: ignore[no-any-return]
+        is_added = ids >= self.known_tokens
+        embeddings = embedding(ids.masked_fill(is_added, 0))
+        # MiniCPM3's embedding multiplies by this factor.
+        scale = getattr(self.network.config, "scale_emb", 1.0)
+        added = scale * self.rows[(ids - self.known_tokens).clamp(min=0)]
+        return torch.where(is_added[..., None], added.to(embeddings.dtype), embeddings)
 
     def logits(self, hidden: Tensor) -> Tensor:
-        """Return logits (..., V) of hidden states (..., D), which may be in another precision than the head."""
+        """Return the logits (..., V) of hidden states (..., D), in the precision of the head."""
         head = self.network.get_output_embeddings()
-        hidden = hidden / getattr(
-            self.network.config, "logits_scaling", 1.0
-        )  # MiniCPM3 divides by it before the head
+        # MiniCPM3 divides by this factor before the head.
+        hidden = hidden / getattr(self.network.config, "logits_scaling", 1.0)
         hidden = hidden.to(head.weight.dtype)  # type: ignore[union-attr]
         logits: Tensor = head(hidden)  # type: ignore[misc]
-        rows = self.rows if self.out_rows is None else self.out_rows
-        if rows is None:
+        added_rows = self.rows if self.out_rows is None else self.out_rows
+        if added_rows is None:
             return logits
-        own = (hidden @ rows.to(hidden.dtype).T).to(logits.dtype)
-        return torch.cat([logits[..., : self.known_tokens], own], dim=-1)
+        added_logits = (hidden @ added_rows.to(hidden.dtype).T).to(logits.dtype)
+        return torch.cat([logits[..., : self.known_tokens], added_logits], dim=-1)
 
     def borrowed(self) -> set[str]:
-        """Keys of the state dict that hold what the source holds."""
+        """Return the keys of the state dict whose values are those of the source."""
+        if not self.borrows:
+            return set()
         return {
-            key
-            for key in self.state_dict()
-            if self.borrows and key.startswith("network.") and "lora_" not in key
+            key for key in self.state_dict() if key.startswith("network.") and "lora_" not in key
         }
 
     def fingerprint(self, *, quantized: bool = False) -> str:
-        """Hash of names, shapes and a sample of the values of what is borrowed, to know the source again.
+        """Return a hash of names, shapes and sampled values of the source's weights.
+
+        A run is loaded only onto a source with the fingerprint that it was trained on.
 
         Args:
-            quantized: Leave out linear layers, as is always done when they are quantized: how those are kept depends on
-                the device, and changes when they are used.
+            quantized: Leave out linear layers. They are always left out when they are quantized:
+                how they are kept then depends on the device, and changes when they are used.
         """
-        digest, weights = hashlib.sha256(), self.state_dict()
-        head, skipped = self.network.get_output_embeddings(), tuple[str, ...]()
+        skipped: tuple[str, ...] = ()
         if quantized or self.quantized:
+            head = self.network.get_output_embeddings()
             skipped = tuple(
                 f"network.{name}."
                 for name, module in self.network.named_modules()
                 if isinstance(module, nn.Linear | Conv1D) and module is not head
             )
+
+        digest = hashlib.sha256()
+        weights = self.state_dict()
         for key in sorted(key for key in self.borrowed() if not key.startswith(skipped)):
-            value = weights[key]
-            some = value.flatten()[:: max(1, value.numel() // _SAMPLED)]
-            digest.update(f"{key.replace('.base_layer', '')} {tuple(value.shape)}".encode())
-            digest.update(some.float().cpu().numpy().tobytes())
+            weight = weights[key]
+            # A layer with an adapter calls its weight base_layer.
+            digest.update(f"{key.replace('.base_layer', '')} {tuple(weight.shape)}".encode())
+            sample = weight.flatten()[:: max(1, weight.numel() // _FINGERPRINT_VALUES)]
+            digest.update(sample.float().cpu().numpy().tobytes())
         return digest.hexdigest()[:16]
 
     def hidden(self, embeddings: Tensor, layout: Layout, cache: Any = None) -> Tensor:
-        """Final hidden states.
+        """Return the final hidden states of a batch of rows.
 
         Args:
-            embeddings: (B, L, D).
-            layout: Where each token belongs.
-            cache: Key-value cache that is filled, or None.
+            embeddings: (B, L, D) token embeddings.
+            layout: Layout of the tokens (B, L), which decides the attention mask.
+            cache: Empty key-value cache to fill, or None.
 
         Returns:
-            (B, L, D).
+            (B, L, D) hidden states.
         """
-        mask = allowed(layout, self.attention) if self.packs else layout.groups >= 0
-        return self.go_on(embeddings, mask, layout.positions, cache)
+        mask = attention_mask(layout, self.attention) if self.packs else layout.groups >= 0
+        return self.forward_cached(embeddings, mask, layout.positions, cache)
 
-    def go_on(
+    def forward_cached(
         self, embeddings: Tensor, mask: Tensor, positions: Tensor, cache: Any = None
     ) -> Tensor:
-        """Final hidden states (B, L, D) behind what a cache holds.
+        """Run the network on new tokens after the cached ones.
 
         Args:
-            embeddings: (B, L, D).
-            mask: (B, 1, L, M) bool, true where a token may read one of the M, those of the cache first; for a network
-                that does not pack, (B, M), true for tokens.
-            positions: (B, L) places of the tokens.
-            cache: Key-value cache that is read and filled, or None.
+            embeddings: (B, L, D) embeddings of the new tokens.
+            mask: (B, 1, L, M) bool, true where a new token may attend to one of the M tokens, of
+                which the cached ones come first. For a network that does not pack, (B, M) bool,
+                true for tokens and false for padding.
+            positions: (B, L) positions of the new tokens.
+            cache: Key-value cache to read and extend, or None.
+
+        Returns:
+            (B, L, D) final hidden states of the new tokens.
         """
         implementation = str(self.network.config._attn_implementation)
         out = self.network.base_model(
             inputs_embeds=embeddings,
-            attention_mask=for_implementation(mask, implementation, embeddings.dtype),
+            attention_mask=mask_for_implementation(mask, implementation, embeddings.dtype),
             position_ids=positions,
             cache=cache,
             use_cache=cache is not None,
@@ -178,9 +198,15 @@ class LanguageModel(nn.Module):
 
 
 def borrowed_keys(model: nn.Module) -> set[str]:
-    """Keys of the state dict that a pretrained language model or text tower brought and that nothing changes."""
-    llm, tower = getattr(model, "llm", None), getattr(model, "text_tower", None)
-    keys = {f"llm.{key}" for key in llm.borrowed()} if isinstance(llm, LanguageModel) else set()
+    """Return the keys of a model's state dict whose values are those of a published checkpoint.
+
+    These are the untrained weights of its pretrained language model and of a frozen text tower.
+    """
+    keys: set[str] = set()
+    llm = getattr(model, "llm", None)
+    if isinstance(llm, LanguageModel):
+        keys |= {f"llm.{key}" for key in llm.borrowed()}
+    tower = getattr(model, "text_tower", None)
     if isinstance(tower, nn.Module) and not any(p.requires_grad for p in tower.parameters()):
         keys |= {f"text_tower.{key}" for key in tower.state_dict()}
     return keys
@@ -197,18 +223,18 @@ def tiny_language_model(
     attention_implementation: str = "sdpa",
     max_length: int = 1024,
 ) -> LanguageModel:
-    """A small causal model from a configuration, with random weights.
+    """Build a small causal language model with random weights.
 
     Args:
         vocab_size: Size of the tokenizer.
         family: `qwen3` or `llama`.
-        hidden_size: Width.
+        hidden_size: Size of the hidden states.
         layers: Number of layers.
-        heads: Attention heads; half as many key-value heads.
+        heads: Number of attention heads; there are half as many key-value heads.
         intermediate_size: Width of the feed-forward layers.
         attention: `prefix` or `causal`.
         attention_implementation: `sdpa` or `eager`.
-        max_length: Context length.
+        max_length: Longest row in tokens.
     """
     settings: dict[str, Any] = {
         "vocab_size": vocab_size,
@@ -222,9 +248,8 @@ def tiny_language_model(
         "tie_word_embeddings": True,
         "attn_implementation": check_implementation(attention_implementation),
     }
-    network = (
-        LlamaForCausalLM(LlamaConfig(**settings))
-        if family == "llama"
-        else Qwen3ForCausalLM(Qwen3Config(**settings))
-    )
+    if family == "llama":
+        network = LlamaForCausalLM(LlamaConfig(**settings))
+    else:
+        network = Qwen3ForCausalLM(Qwen3Config(**settings))
     return LanguageModel(network, attention, max_length)

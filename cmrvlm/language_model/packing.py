@@ -1,121 +1,167 @@
-"""Several instructions behind one copy of their images, and short rows side by side, so that little is read twice."""
+"""Packing of token rows: instructions share their images, and short rows stand side by side."""
 
 from __future__ import annotations
 
-from collections import defaultdict
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from cmrvlm.instructions.batch import TextRows
 from cmrvlm.language_model.attention_mask import ANSWER, IMAGES, QUESTION, Layout
 from cmrvlm.language_model.network import LanguageModel
 
-_ROOMS = (
-    1.0,
-    1.25,
-    1.5,
-    2.0,
-    3.0,
-    4.0,
-    6.0,
-    8.0,
-)  # widths of packed rows that are tried, of the largest group
+# Lengths of a packed row that are tried, as multiples of the largest group.
+_LENGTH_FACTORS = (1.0, 1.25, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0)
 
 
 @dataclass(frozen=True)
 class Packed:
-    """Rows of text in fewer and fuller rows.
+    """R token rows (R, L) packed into B fewer and fuller rows (B, P).
 
     Attributes:
-        ids: (B, L) token ids.
-        layout: Where each of them belongs.
-        firsts: For each packed row the instructions whose image tokens fill its image places, in order.
-        where: (R, L') place of each token of the instructions in the flattened packed rows, 0 for padding.
+        ids: (B, P) token ids.
+        layout: Layout of the packed tokens (B, P).
+        image_sources: For each packed row the instructions whose image tokens fill its image
+            places, in order.
+        flat_positions: (R, L) position of each token of the instructions in the flattened packed
+            rows (B * P), 0 for padding.
     """
 
     ids: Tensor
     layout: Layout
-    firsts: list[list[int]]
-    where: Tensor
+    image_sources: list[list[int]]
+    flat_positions: Tensor
+
+
+class _Segment(NamedTuple):
+    """Consecutive tokens of an instruction, `start` to `stop`, that are copied to a packed row."""
+
+    group: int
+    row: int
+    start: int
+    stop: int
+
+    def groups(self) -> Tensor:
+        """Return the group (n,) of each token."""
+        return torch.full((self.stop - self.start,), self.group)
+
+    def rows(self) -> Tensor:
+        """Return the row (n,) of each token."""
+        return torch.full((self.stop - self.start,), self.row)
+
+    def positions(self) -> Tensor:
+        """Return the position (n,) of each token in its row."""
+        return torch.arange(self.start, self.stop)
 
 
 def arrange(rows: TextRows, llm: LanguageModel) -> Packed:
-    """Rows as a language model reads them: packed where it can be told who may read whom, else as they are."""
-    return pack(rows, llm.width) if llm.packs else unpacked(rows)
+    """Pack the rows, or leave them as they are where the language model cannot pack."""
+    if llm.packs:
+        return pack(rows, llm.width)
+    return unpacked(rows)
 
 
 def pack(rows: TextRows, width: int) -> Packed:
-    """Put instructions with the same images behind one copy of them, and fill rows up with whole groups.
+    """Pack instructions about the same images behind one copy, and fill rows with whole groups.
 
     Args:
-        rows: R instructions.
-        width: Of the language model's hidden states; the wider, the less attention counts.
+        rows: R instructions (R, L).
+        width: Size of the language model's hidden states; the wider, the less attention counts in
+            the cost.
+
+    Returns:
+        The packed rows.
     """
-    heads, prompts, lengths = (
-        one.tolist() for one in (rows.image_lengths, rows.prompt_lengths, rows.lengths)
-    )
-    members: dict[int, list[int]] = defaultdict(list)
-    for row, group in enumerate(rows.groups.tolist()):
-        members[group].append(row)
+    segments = _segments_by_group(rows)
     sizes = {
-        group: heads[own[0]] + sum(lengths[row] - heads[row] for row in own)
-        for group, own in members.items()
+        group: sum(segment.stop - segment.start for segment in group_segments)
+        for group, group_segments in segments.items()
     }
-    bins = min(
-        (_fill(sizes, int(room * max(sizes.values()))) for room in _ROOMS),
-        key=lambda one: _cost(one, sizes, width),
+    bins = _cheapest_bins(sizes, width)
+    packed = [[segment for group in groups for segment in segments[group]] for groups in bins]
+
+    source_groups = _padded([[s.groups() for s in row] for row in packed], -1)
+    source_rows = _padded([[s.rows() for s in row] for row in packed], 0)
+    source_positions = _padded([[s.positions() for s in row] for row in packed], 0)
+
+    is_token = source_groups >= 0
+    flat_positions = torch.zeros(rows.ids.shape, dtype=torch.long)
+    flat_positions[source_rows[is_token], source_positions[is_token]] = (
+        is_token.flatten().nonzero()[:, 0]
     )
-    length = _length(bins, sizes)
-    # For each packed token: row and place in it that it is a copy of; nothing for padding.
-    row_of = torch.zeros(len(bins), length, dtype=torch.long)
-    place_of, group_of = torch.zeros_like(row_of), torch.full_like(row_of, -1)
-    where = torch.zeros(rows.ids.shape, dtype=torch.long)
-    for index, own in enumerate(bins):
-        at = 0
-        for group in own:
-            first = members[group][0]
-            head = heads[first]
-            start, at = at, at + head
-            row_of[index, start:at], place_of[index, start:at] = first, torch.arange(head)
-            for row in members[group]:
-                end = at + lengths[row] - head
-                row_of[index, at:end], place_of[index, at:end] = (
-                    row,
-                    torch.arange(head, lengths[row]),
-                )
-                where[row, :head] = torch.arange(start, start + head) + index * length
-                where[row, head : lengths[row]] = torch.arange(at, end) + index * length
-                at = end
-            group_of[index, start:at] = group
-    starts = torch.tensor([heads, prompts])[:, row_of]  # (2, B, L)
-    blocks = torch.where(
-        place_of < starts[0], IMAGES, torch.where(place_of < starts[1], QUESTION, ANSWER)
-    )
+    # The images were copied from the first row of each group alone; the others find them there.
+    for images, *others in segments.values():
+        for segment in others:
+            flat_positions[segment.row, : images.stop] = flat_positions[images.row, : images.stop]
+
     device = rows.ids.device
-    layout = Layout(*(one.to(device) for one in (group_of, row_of, blocks, place_of)))
-    ids = rows.ids[layout.rows, layout.positions]
-    # A packed row's padding copies the first token of row 0, which is the begin mark and never an image place.
-    return Packed(
-        ids, layout, [[members[group][0] for group in own] for own in bins], where.to(device)
+    layout = Layout(
+        groups=source_groups.to(device),
+        rows=source_rows.to(device),
+        blocks=_blocks(rows, source_rows, source_positions).to(device),
+        positions=source_positions.to(device),
     )
+    # Padding copies the first token of row 0, which is the begin mark and never an image place.
+    ids = rows.ids[layout.rows, layout.positions]
+    image_sources = [[segments[group][0].row for group in groups] for groups in bins]
+    return Packed(ids, layout, image_sources, flat_positions.to(device))
 
 
 def unpacked(rows: TextRows) -> Packed:
-    """The rows as they are, for language models that cannot be told who may read whom."""
+    """Return the rows as they are, for language models that take no arbitrary attention mask."""
     count, longest = rows.ids.shape
-    valid = torch.arange(longest, device=rows.ids.device)[None] < rows.lengths[:, None]
-    where = torch.arange(count * longest, device=rows.ids.device).reshape(count, longest)
-    layout = Layout.of_rows(valid, rows.image_lengths, rows.prompt_lengths)
-    return Packed(rows.ids, layout, [[row] for row in range(count)], where)
+    flat_positions = torch.arange(count * longest, device=rows.ids.device).reshape(count, longest)
+    layout = Layout.of_rows(rows.is_token(), rows.image_lengths, rows.prompt_lengths)
+    return Packed(rows.ids, layout, [[row] for row in range(count)], flat_positions)
 
 
-def _fill(sizes: dict[int, int], capacity: int) -> list[list[int]]:
-    """Groups in bins of at most `capacity`: the largest first, each into the first bin with room."""
+def _segments_by_group(rows: TextRows) -> dict[int, list[_Segment]]:
+    """Return for each group the segments to pack: its images once, then the rest of each row."""
+    head_lengths = rows.image_lengths.tolist()
+    lengths = rows.lengths.tolist()
+    segments: dict[int, list[_Segment]] = {}
+    for row, group in enumerate(rows.groups.tolist()):
+        head = head_lengths[row]
+        if group not in segments:
+            segments[group] = [_Segment(group, row, 0, head)]
+        segments[group].append(_Segment(group, row, head, lengths[row]))
+    return segments
+
+
+def _padded(segments: list[list[Tensor]], value: int) -> Tensor:
+    """Concatenate the segments (n,) of each packed row and pad the rows to one tensor (B, P)."""
+    packed_rows = [torch.cat(row_segments) for row_segments in segments]
+    return pad_sequence(packed_rows, batch_first=True, padding_value=value)
+
+
+def _blocks(rows: TextRows, source_rows: Tensor, source_positions: Tensor) -> Tensor:
+    """Return the block (B, P) of each packed token, given its row and position in it (B, P)."""
+    head_lengths = rows.image_lengths.cpu()[source_rows]
+    prompt_lengths = rows.prompt_lengths.cpu()[source_rows]
+    question_or_answer = torch.where(source_positions < prompt_lengths, QUESTION, ANSWER)
+    return torch.where(source_positions < head_lengths, IMAGES, question_or_answer)
+
+
+def _cheapest_bins(sizes: dict[int, int], width: int) -> list[list[int]]:
+    """Return the groups in bins, one bin for each packed row, that cost least of those tried.
+
+    Args:
+        sizes: Group to its number of tokens, with one copy of the images.
+        width: Size of the hidden states.
+    """
+    largest = max(sizes.values())
+    candidates = [_fill_bins(sizes, int(factor * largest)) for factor in _LENGTH_FACTORS]
+    return min(candidates, key=lambda bins: _cost(bins, sizes, width))
+
+
+def _fill_bins(sizes: dict[int, int], capacity: int) -> list[list[int]]:
+    """Put groups into bins of at most `capacity` tokens by first fit, the largest first."""
     bins: list[list[int]] = []
     room: list[int] = []
-    for group in sorted(sizes, key=lambda one: (-sizes[one], one)):
+    for group in sorted(sizes, key=lambda group: (-sizes[group], group)):
         index = next((k for k, free in enumerate(room) if free >= sizes[group]), len(bins))
         if index == len(bins):
             bins.append([])
@@ -125,11 +171,15 @@ def _fill(sizes: dict[int, int], capacity: int) -> list[list[int]]:
     return bins
 
 
-def _length(bins: list[list[int]], sizes: dict[int, int]) -> int:
-    return max(sum(sizes[group] for group in own) for own in bins)
+def _packed_length(bins: list[list[int]], sizes: dict[int, int]) -> int:
+    """Return the number of tokens of the fullest bin, to which all packed rows are padded."""
+    return max(sum(sizes[group] for group in groups) for groups in bins)
 
 
 def _cost(bins: list[list[int]], sizes: dict[int, int], width: int) -> int:
-    """Operations of a layer, up to a factor: 24 width^2 for each token, and 4 width for each pair in a packed row."""
-    length = _length(bins, sizes)
+    """Return the number of operations of a layer, up to a constant factor.
+
+    They are 24 width^2 for each token, and 4 width for each pair of tokens in a packed row.
+    """
+    length = _packed_length(bins, sizes)
     return len(bins) * length * (6 * width + length)

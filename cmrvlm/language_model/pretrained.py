@@ -1,14 +1,13 @@
-"""Language models as people have them: a folder, a name on the hub, or a GGUF file that a Python package carries."""
+"""Pretrained language models from a folder, the hub, or a GGUF file of a Python package."""
 
 from __future__ import annotations
 
 import importlib.util
 import logging
-from collections.abc import Sequence
-from dataclasses import fields
 from typing import Any
 
 import torch
+from torch import Tensor
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -34,20 +33,19 @@ from cmrvlm.language_model.network import LanguageModel
 
 log = logging.getLogger(__name__)
 
-# Two images and behind them two rows, of one question and two answer tokens and of two and one; places of each row.
-_TRIED = Layout(
-    *(
-        torch.tensor([own])
-        for own in (
-            [0] * 8,
-            [0, 0, 0, 0, 0, 1, 1, 1],
-            [IMAGES, IMAGES, QUESTION, ANSWER, ANSWER, QUESTION, QUESTION, ANSWER],
-            [0, 1, 2, 3, 4, 2, 3, 4],
-        )
-    )
-)
-_PLACES = ([0, 1, 2, 3, 4], [0, 1, 5, 6, 7])
 QUANTIZATIONS = ("nf4", "fp4", "int8")
+
+# Tokens on which a network's attention is tried: two images, behind them an instruction with one
+# question token and two answer tokens, and an instruction with two question tokens and one answer
+# token.
+_PROBE = Layout(
+    groups=torch.tensor([[0, 0, 0, 0, 0, 0, 0, 0]]),
+    rows=torch.tensor([[0, 0, 0, 0, 0, 1, 1, 1]]),
+    blocks=torch.tensor([[IMAGES, IMAGES, QUESTION, ANSWER, ANSWER, QUESTION, QUESTION, ANSWER]]),
+    positions=torch.tensor([[0, 1, 2, 3, 4, 2, 3, 4]]),
+)
+# Indices of the tokens, images included, of each of the two instructions.
+_PROBE_INSTRUCTIONS = ([0, 1, 2, 3, 4], [0, 1, 5, 6, 7])
 
 
 def pretrained_language_model(
@@ -63,173 +61,102 @@ def pretrained_language_model(
     gradient_checkpointing: bool = False,
     weights: bool = True,
 ) -> LanguageModel:
-    """A causal model of Transformers, without any code from the hub, with rows of its own for the special tokens.
+    """Load a causal language model of Transformers, without any code from the hub.
 
     Args:
         vocab_size: Size of the tokenizer with the special tokens.
         path: Folder, hub name, or GGUF file.
         package: Package with a GGUF file, in place of a path.
         attention: `prefix` or `causal`.
-        attention_implementation: `sdpa`, `eager`, `flex_attention` (on a GPU), or one that Transformers knows and that
-            takes no mask, such as `flash_attention_2`: then no images are shared, which is said.
-        max_length: Longest row; None takes the model's own limit.
-        dtype: Of the weights, for example `float32` or `bfloat16`.
+        attention_implementation: `sdpa`, `eager`, `flex_attention` (on a GPU), or one of
+            Transformers that takes no arbitrary mask, such as `flash_attention_2`: then
+            instructions share no images, and a warning says so.
+        max_length: Longest row in tokens; None takes the model's own limit.
+        dtype: Data type of the weights, for example `float32` or `bfloat16`.
         revision: Branch, tag or commit on the hub.
         quantization: One of `QUANTIZATIONS`, or None.
-        gradient_checkpointing: Compute activations again in the backward pass in place of keeping them.
-        weights: Whether to load them; without, the architecture alone is built.
+        gradient_checkpointing: Compute activations again in the backward pass instead of keeping
+            them.
+        weights: Load the weights; if not, the architecture is built with random ones.
+
+    Returns:
+        The language model, with new embeddings for the special tokens.
 
     Raises:
-        CmrvlmError: The model cannot be had as asked.
+        CmrvlmError: The model cannot be loaded with these settings.
     """
     check_implementation(attention_implementation)
-    where, told = source_of(path, package)
-    told |= {"revision": revision} if revision else {}
-    check_no_adapter(where, "llm.network")
+    source, source_arguments = source_of(path, package)
+    if revision:
+        source_arguments["revision"] = revision
+    check_no_adapter(source, "llm.network")
+    settings = {"dtype": getattr(torch, dtype), "attn_implementation": attention_implementation}
+    network, longest = _load_network(
+        source, source_arguments, settings, max_length, quantization, weights
+    )
+    if gradient_checkpointing:
+        # Reentrant checkpointing learns nothing if the input embeddings need no gradient.
+        network.gradient_checkpointing_enable({"use_reentrant": False})
+    added = len(SPECIAL_TOKENS)
+    known = vocab_size - added
+    packs = _can_pack(network, source)
+    return LanguageModel(network, attention, longest, known, added, source=source, packs=packs)
+
+
+def _load_network(
+    source: str,
+    source_arguments: dict[str, Any],
+    settings: dict[str, Any],
+    max_length: int | None,
+    quantization: str | None,
+    weights: bool,
+) -> tuple[PreTrainedModel, int]:
+    """Load the network and return it with its longest row in tokens.
+
+    Args:
+        source: Folder or hub name.
+        source_arguments: Arguments of `from_pretrained` that say which file or revision to load.
+        settings: Arguments for the data type and the attention implementation.
+        max_length: Longest row that is asked for, in tokens, or None.
+        quantization: One of `QUANTIZATIONS`, or None.
+        weights: Load the weights; if not, the architecture is built with random ones.
+
+    Raises:
+        CmrvlmError: It cannot be loaded, or its weights are not finite.
+    """
     try:
-        config = AutoConfig.from_pretrained(where, trust_remote_code=False, **told)
-        longest = _longest(config, max_length)
-        kind = getattr(torch, dtype)
-        if weights:
-            network = AutoModelForCausalLM.from_pretrained(
-                where,
-                trust_remote_code=False,
-                dtype=kind,
-                attn_implementation=attention_implementation,
-                **_quantized(quantization, kind),
-                **told,
-            )
-        else:
-            network = AutoModelForCausalLM.from_config(
-                config,
-                trust_remote_code=False,
-                dtype=kind,
-                attn_implementation=attention_implementation,
-            )
+        config = AutoConfig.from_pretrained(source, trust_remote_code=False, **source_arguments)
+        longest = _longest_row(config, max_length)
+        if not weights:
+            network = AutoModelForCausalLM.from_config(config, trust_remote_code=False, **settings)
+            return network, longest
+        network = AutoModelForCausalLM.from_pretrained(
+            source,
+            trust_remote_code=False,
+            **settings,
+            **_quantization_arguments(quantization, settings["dtype"]),
+            **source_arguments,
+        )
     except (OSError, ValueError, ImportError) as error:
         raise CmrvlmError(
             f"the language model cannot be loaded ({error})",
-            file=where,
+            file=source,
             field="llm.network",
-            remedy="Give a folder that save_pretrained wrote, or a name on the hub; gated models need a "
-            "login, and a machine without network a folder.",
+            remedy="Give a folder that save_pretrained wrote, or a name on the hub; gated models "
+            "need a login, and a machine without network a folder.",
         ) from error
-    if weights:
-        check_weights(
-            network.named_parameters(), where, "llm.network", "Use the model as it was published."
-        )
-    if gradient_checkpointing:
-        # Reentrant checkpointing learns nothing when the embeddings that come in need no gradient.
-        network.gradient_checkpointing_enable({"use_reentrant": False})
-    own = len(SPECIAL_TOKENS)
-    return LanguageModel(
-        network,
-        attention,
-        longest,
-        known_tokens=vocab_size - own,
-        own_tokens=own,
-        source=where,
-        packs=_packs(network, where),
+    check_weights(
+        network.named_parameters(), source, "llm.network", "Use the model as it was published."
     )
+    return network, longest
 
 
-def _packs(network: PreTrainedModel, where: str) -> bool:
-    """Whether instructions can share their images; that they cannot is said.
+def _quantization_arguments(quantization: str | None, dtype: torch.dtype) -> dict[str, Any]:
+    """Return the arguments with which `from_pretrained` quantizes the weights.
 
     Raises:
-        CmrvlmError: The network cannot even go on behind what it read.
+        CmrvlmError: The quantization is unknown, or bitsandbytes is not installed.
     """
-    if not cache_is_shared(network):
-        raise CmrvlmError(
-            "the language model keeps a recurrent state, which the rows of a study cannot share",
-            file=where,
-            field="llm.network",
-            remedy="Use one with attention in every layer.",
-        )
-    packs = takes_masks(network)
-    if not packs:
-        log.warning(
-            "the language model takes no mask of who may read whom: each instruction is read by itself, with "
-            "its own copy of the images, and attention is causal"
-        )
-    return packs
-
-
-def _longest(config: PretrainedConfig, asked: int | None) -> int:
-    """The longest row in tokens: what is asked for, or the model's own limit."""
-    text = config.get_text_config()
-    limit = getattr(text, "max_position_embeddings", None)
-    if "sliding_attention" in (getattr(text, "layer_types", None) or ["sliding_attention"]):
-        # Behind its window such a layer forgets, which a mask of who may read whom does not say.
-        limit = (
-            min(one for one in (limit, getattr(text, "sliding_window", None)) if one)
-            if limit
-            else limit
-        )
-    longest = limit if asked is None else asked
-    if longest is None:
-        raise CmrvlmError(
-            "the model states no longest row",
-            field="llm.network.max_length",
-            remedy="Give the longest row, in tokens.",
-        )
-    if limit is not None and longest > limit:
-        raise CmrvlmError(
-            f"the model reads {limit} tokens, {longest} are asked for",
-            field="llm.network.max_length",
-            remedy=f"Use at most {limit}.",
-        )
-    return int(longest)
-
-
-@torch.no_grad()
-def takes_masks(network: PreTrainedModel) -> bool:
-    """Whether rows behind one copy of their images are read as each by itself; tried out on a few random tokens.
-
-    FlexAttention, which needs a GPU, is taken to do so, and other implementations than it, SDPA and eager not to.
-    """
-    implementation = str(network.config._attn_implementation)
-    if implementation not in ("sdpa", "eager"):
-        return implementation == "flex_attention"
-    weight, llm = network.get_input_embeddings().weight, LanguageModel(network)
-    device = weight.device
-    shared, alone = _on(device), [_on(device, places) for places in _PLACES]
-    generator = torch.Generator().manual_seed(0)
-    tokens = torch.randn(1, shared.rows.shape[1], weight.shape[1], generator=generator).to(weight)
-    was = network.training
-    network.eval()
-    try:
-        together = llm.hidden(tokens, shared)
-        apart = [
-            llm.hidden(tokens[:, places], layout)
-            for places, layout in zip(_PLACES, alone, strict=True)
-        ]
-    except (TypeError, ValueError, RuntimeError, IndexError):
-        return False  # what a network says that knows no such masks
-    finally:
-        network.train(was)
-    slack = max(1e-4, 8 * torch.finfo(weight.dtype).eps)
-    return all(
-        bool(
-            torch.allclose(together[:, places], own, atol=slack * float(own.abs().max()), rtol=0.0)
-        )
-        for places, own in zip(_PLACES, apart, strict=True)
-    )
-
-
-def _on(device: torch.device, places: Sequence[int] | None = None) -> Layout:
-    """The layout that is tried out, or that of one of its rows by itself."""
-    chosen = slice(None) if places is None else list(places)
-    return Layout(*(getattr(_TRIED, one.name)[:, chosen].to(device) for one in fields(Layout)))
-
-
-def cache_is_shared(network: PreTrainedModel) -> bool:
-    """Whether what was read of images can go on in several rows: a recurrent state cannot be picked by rows."""
-    layers = DynamicCache(config=network.config).layers
-    return all(hasattr(layer, "batch_select_indices") for layer in layers)
-
-
-def _quantized(quantization: str | None, dtype: torch.dtype) -> dict[str, Any]:
     if quantization is None:
         return {}
     if quantization not in QUANTIZATIONS:
@@ -245,9 +172,137 @@ def _quantized(quantization: str | None, dtype: torch.dtype) -> dict[str, Any]:
             remedy="pip install 'cmrvlm[quant]'",
         )
     if quantization == "int8":
-        return {"quantization_config": BitsAndBytesConfig(load_in_8bit=True)}
-    return {
-        "quantization_config": BitsAndBytesConfig(
+        config = BitsAndBytesConfig(load_in_8bit=True)
+    else:
+        config = BitsAndBytesConfig(
             load_in_4bit=True, bnb_4bit_quant_type=quantization, bnb_4bit_compute_dtype=dtype
         )
-    }
+    return {"quantization_config": config}
+
+
+def _longest_row(config: PretrainedConfig, max_length: int | None) -> int:
+    """Return the longest row in tokens: `max_length`, or the model's own limit.
+
+    Raises:
+        CmrvlmError: The model states no limit and none is given, or the one given is beyond the
+            model's.
+    """
+    limit = _model_limit(config)
+    longest = limit if max_length is None else max_length
+    if longest is None:
+        raise CmrvlmError(
+            "the model states no longest row",
+            field="llm.network.max_length",
+            remedy="Give the longest row, in tokens.",
+        )
+    if limit is not None and longest > limit:
+        raise CmrvlmError(
+            f"the model reads {limit} tokens, {longest} are asked for",
+            field="llm.network.max_length",
+            remedy=f"Use at most {limit}.",
+        )
+    return int(longest)
+
+
+def _model_limit(config: PretrainedConfig) -> int | None:
+    """Return the longest row that a model reads, in tokens, or None if it states none."""
+    text = config.get_text_config()
+    limit: int | None = getattr(text, "max_position_embeddings", None)
+    window: int | None = getattr(text, "sliding_window", None)
+    # A configuration with a window and no list of layer types uses the window in all layers.
+    layer_types = getattr(text, "layer_types", None) or ["sliding_attention"]
+    if limit and window and "sliding_attention" in layer_types:
+        # Such a layer does not attend beyond its window, which our attention masks do not take into
+        # account.
+        return min(limit, window)
+    return limit
+
+
+def _can_pack(network: PreTrainedModel, source: str) -> bool:
+    """Return True if instructions can share their images; log a warning if not.
+
+    Raises:
+        CmrvlmError: The network cannot share a key-value cache either, which decoding needs.
+    """
+    if not can_share_cache(network):
+        raise CmrvlmError(
+            "the language model keeps a recurrent state, which the rows of a study cannot share",
+            file=source,
+            field="llm.network",
+            remedy="Use one with attention in every layer.",
+        )
+    packs = takes_masks(network)
+    if not packs:
+        log.warning(
+            "the language model takes no mask of who may read whom: each instruction is read by "
+            "itself, with its own copy of the images, and attention is causal"
+        )
+    return packs
+
+
+def can_share_cache(network: PreTrainedModel) -> bool:
+    """Return True if several prompts can continue from one cache of their images.
+
+    Rows of keys and values can be selected; those of a recurrent state cannot.
+    """
+    layers = DynamicCache(config=network.config).layers
+    return all(hasattr(layer, "batch_select_indices") for layer in layers)
+
+
+@torch.no_grad()
+def takes_masks(network: PreTrainedModel) -> bool:
+    """Return True if the network attends as an arbitrary attention mask says.
+
+    SDPA and eager attention are tried on a few random tokens: two instructions behind one copy of
+    their images must give the hidden states that each gives by itself. FlexAttention, which needs a
+    GPU, is taken to pass; other implementations take no such mask.
+    """
+    implementation = str(network.config._attn_implementation)
+    if implementation == "flex_attention":
+        return True
+    if implementation not in ("sdpa", "eager"):
+        return False
+
+    was_training = network.training
+    network.eval()
+    try:
+        return _packed_equals_separate(network)
+    except (TypeError, ValueError, RuntimeError, IndexError):
+        # A network that knows no such masks fails on their shape or type.
+        return False
+    finally:
+        network.train(was_training)
+
+
+def _packed_equals_separate(network: PreTrainedModel) -> bool:
+    """Return True if the probe's instructions have the same hidden states packed and separately."""
+    llm = LanguageModel(network)
+    weight = network.get_input_embeddings().weight
+    generator = torch.Generator().manual_seed(0)
+    shape = (*_PROBE.rows.shape, weight.shape[1])  # (1, L, D)
+    embeddings = torch.randn(shape, generator=generator).to(weight)
+    tolerance = max(1e-4, 8 * torch.finfo(weight.dtype).eps)
+
+    every_token = list(range(shape[1]))
+    packed = llm.hidden(embeddings, _probe_layout(every_token, weight.device))
+    for tokens in _PROBE_INSTRUCTIONS:
+        layout = _probe_layout(tokens, weight.device)
+        separate = llm.hidden(embeddings[:, tokens], layout)
+        largest = float(separate.abs().max())
+        if not torch.allclose(packed[:, tokens], separate, atol=tolerance * largest, rtol=0.0):
+            return False
+    return True
+
+
+def _probe_layout(tokens: list[int], device: torch.device) -> Layout:
+    """Return the layout of some tokens of the probe."""
+
+    def select(values: Tensor) -> Tensor:
+        return values[:, tokens].to(device)
+
+    return Layout(
+        groups=select(_PROBE.groups),
+        rows=select(_PROBE.rows),
+        blocks=select(_PROBE.blocks),
+        positions=select(_PROBE.positions),
+    )

@@ -1,4 +1,4 @@
-"""Text towers of stage 1 that are not the language model."""
+"""Text towers: encoders of whole texts for stage 1, in place of the language model."""
 
 from __future__ import annotations
 
@@ -6,18 +6,22 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
 from transformers import AutoModel, AutoTokenizer
 
 from cmrvlm.config.model_source import check_no_adapter, file_of_package
 from cmrvlm.errors import CmrvlmError
 
+# Id of padding behind the 256 values of a byte.
+_BYTE_PADDING = 256
+
 
 class TextTower(nn.Module):
-    """Embeddings of whole texts.
+    """An encoder of whole texts.
 
     Attributes:
         width: Size of the embeddings.
-        learns: Stage 1 trains it.
+        learns: True if stage 1 trains the tower.
     """
 
     width: int
@@ -25,12 +29,15 @@ class TextTower(nn.Module):
 
 
 class SentenceTower(TextTower):
-    """Embeddings of whole texts: the mean over the tokens of a pretrained encoder.
+    """A pretrained sentence encoder; the embedding of a text is the mean over its tokens.
 
     Args:
         path: Folder or name on the hub.
         package: Package that carries the model, in place of a path.
-        learns: Stage 1 trains it; else it stays as it came.
+        learns: Train the tower in stage 1; if not, it stays as it was published.
+
+    Raises:
+        CmrvlmError: There is no such model, or it cannot be loaded.
     """
 
     def __init__(
@@ -43,53 +50,53 @@ class SentenceTower(TextTower):
                 field="text_encoder.tower",
                 remedy="Give a folder or a name on the hub.",
             )
-        file = (
-            file_of_package(package, "model.safetensors", "text_encoder.tower.package")
-            if package
-            else None
-        )
-        where = str(file.parent if file else path)
-        check_no_adapter(where, "text_encoder.tower")
+        if package:
+            file = file_of_package(package, "model.safetensors", "text_encoder.tower.package")
+            source = str(file.parent)
+        else:
+            source = str(path)
+        check_no_adapter(source, "text_encoder.tower")
         try:
             self.network = AutoModel.from_pretrained(
-                where, trust_remote_code=False, dtype=torch.float32, attn_implementation="eager"
+                source, trust_remote_code=False, dtype=torch.float32, attn_implementation="eager"
             )
-            self.tokenizer = AutoTokenizer.from_pretrained(where, trust_remote_code=False)
+            self.tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
         except (OSError, ValueError) as error:
-            remedy = "Give a folder that save_pretrained wrote, or a name on the hub."
             raise CmrvlmError(
                 f"the text tower cannot be loaded ({error})",
-                file=where,
+                file=source,
                 field="text_encoder.tower",
-                remedy=remedy,
+                remedy="Give a folder that save_pretrained wrote, or a name on the hub.",
             ) from error
-        self.width, self.learns = int(self.network.config.hidden_size), learns
+        self.width = int(self.network.config.hidden_size)
+        self.learns = learns
 
     def forward(self, texts: Sequence[str]) -> Tensor:
-        """Texts to embeddings (N, width); what is longer than the encoder reads is cut."""
+        """Return the embeddings (N, width) of N texts, each cut at the encoder's longest input."""
         limit = int(self.network.config.max_position_embeddings)
-        told = self.tokenizer(
+        inputs = self.tokenizer(
             list(texts), padding=True, truncation=True, max_length=limit, return_tensors="pt"
         )
-        told = told.to(next(self.network.parameters()).device)
-        hidden = self.network(**told).last_hidden_state  # (N, L, D)
-        there = told["attention_mask"][..., None].to(hidden.dtype)
-        return (hidden * there).sum(dim=1) / there.sum(dim=1)  # type: ignore[no-any-return]
+        inputs = inputs.to(next(self.network.parameters()).device)
+        hidden = self.network(**inputs).last_hidden_state  # (N, L, D)
+        return _mean_over_tokens(hidden, inputs["attention_mask"].to(hidden.dtype))
 
 
 class TinyTower(TextTower):
-    """A small transformer over bytes, in any language, with random weights; for phantoms, tests and CPUs.
+    """A small transformer over the bytes of a text, with random weights, for phantoms and tests.
 
     Args:
         width: Size of the embeddings.
         layers: Number of layers.
-        longest: Bytes of a text that are read.
+        longest: Number of bytes at which a text is cut.
     """
 
     def __init__(self, width: int = 96, layers: int = 2, longest: int = 512) -> None:
         super().__init__()
-        self.width, self.learns, self.longest = width, True, longest
-        self.bytes = nn.Embedding(257, width, padding_idx=256)
+        self.width = width
+        self.learns = True
+        self.longest = longest
+        self.bytes = nn.Embedding(_BYTE_PADDING + 1, width, padding_idx=_BYTE_PADDING)
         self.places = nn.Parameter(torch.randn(longest, width) * 0.02)
         block = nn.TransformerEncoderLayer(
             width, 4, 2 * width, dropout=0.0, batch_first=True, norm_first=True
@@ -97,13 +104,16 @@ class TinyTower(TextTower):
         self.blocks = nn.TransformerEncoder(block, layers, enable_nested_tensor=False)
 
     def forward(self, texts: Sequence[str]) -> Tensor:
-        """Texts to embeddings (N, width); bytes behind the longest are not read."""
+        """Return the embeddings (N, width) of N texts, each cut at `longest` bytes."""
         rows = [torch.tensor(list(text.encode()[: self.longest])) for text in texts]
-        ids = nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=256).to(
-            self.places.device
-        )
-        there = ids != 256
-        hidden = self.blocks(
-            self.bytes(ids) + self.places[: ids.shape[1]], src_key_padding_mask=~there
-        )
-        return (hidden * there[..., None]).sum(dim=1) / there.sum(dim=1, keepdim=True)  # type: ignore[no-any-return]
+        ids = pad_sequence(rows, batch_first=True, padding_value=_BYTE_PADDING)  # (N, L)
+        ids = ids.to(self.places.device)
+        is_byte = ids != _BYTE_PADDING
+        embeddings = self.bytes(ids) + self.places[: ids.shape[1]]
+        hidden = self.blocks(embeddings, src_key_padding_mask=~is_byte)  # (N, L, D)
+        return _mean_over_tokens(hidden, is_byte)
+
+
+def _mean_over_tokens(hidden: Tensor, valid: Tensor) -> Tensor:
+    """Return the mean (N, D) of hidden states (N, L, D); `valid` (N, L) is 0 at padding."""
+    return (hidden * valid[..., None]).sum(dim=1) / valid.sum(dim=1, keepdim=True)

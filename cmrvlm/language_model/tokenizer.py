@@ -1,9 +1,10 @@
-"""The tiny model's own tokenizer: byte-level BPE, trained on the corpus of the data and saved with the run."""
+"""Tokenizers: byte-level BPE trained on the texts of the data, or that of a pretrained model."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
@@ -14,11 +15,16 @@ from cmrvlm.instructions.tokens import BEGIN, END, PAD, SPECIAL_TOKENS
 
 
 def train_tokenizer(corpus: Iterable[str], vocab_size: int = 1500) -> PreTrainedTokenizerFast:
-    """A tokenizer for English and Chinese. Digits stay single, so that numbers are spelled and not memorised.
+    """Train a byte-level BPE tokenizer for English and Chinese.
+
+    Each digit is a token of its own, so that numbers are spelled and not memorised.
 
     Args:
-        corpus: Texts of the training split; nothing else may be seen.
-        vocab_size: Upper limit of the vocabulary, special tokens included.
+        corpus: Texts of the training split; those of other splits must not be seen.
+        vocab_size: Largest size of the vocabulary, special tokens included.
+
+    Returns:
+        The tokenizer with all special tokens.
     """
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
@@ -35,13 +41,7 @@ def train_tokenizer(corpus: Iterable[str], vocab_size: int = 1500) -> PreTrained
         show_progress=False,
     )
     tokenizer.train_from_iterator(corpus, trainer)
-    return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer,
-        pad_token=PAD,
-        bos_token=BEGIN,
-        eos_token=END,
-        additional_special_tokens=[t for t in SPECIAL_TOKENS if t not in (PAD, BEGIN, END)],
-    )
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, **_special_token_settings())
 
 
 def pretrained_tokenizer(
@@ -50,10 +50,10 @@ def pretrained_tokenizer(
     package: str | None = None,
     revision: str | None = None,
 ) -> PreTrainedTokenizerBase:
-    """A pretrained model's tokenizer with the special tokens behind its own.
+    """Load a pretrained model's tokenizer and add the special tokens behind its own.
 
     Args:
-        corpus: Not read; here for the same call as `train_tokenizer`.
+        corpus: Not read; callers pass it to `train_tokenizer` and to this function alike.
         path: Folder, hub name, or GGUF file.
         package: Package with a GGUF file, in place of a path.
         revision: Branch, tag or commit on the hub.
@@ -61,33 +61,25 @@ def pretrained_tokenizer(
     Raises:
         CmrvlmError: There is no tokenizer, or it knows one of the special tokens already.
     """
-    where, told = source_of(path, package)
+    source, source_arguments = source_of(path, package)
     try:
         tokenizer = AutoTokenizer.from_pretrained(
-            where, trust_remote_code=False, revision=revision or "main", **told
+            source, trust_remote_code=False, revision=revision or "main", **source_arguments
         )
     except (OSError, ValueError, ImportError) as error:
         raise CmrvlmError(
             f"the tokenizer cannot be loaded ({error})",
-            file=where,
+            file=source,
             field="llm.tokenizer",
             remedy="Give a folder or a name on the hub that has one.",
         ) from error
     known = len(tokenizer)
-    tokenizer.add_special_tokens(
-        {
-            "pad_token": PAD,
-            "bos_token": BEGIN,
-            "eos_token": END,
-            "additional_special_tokens": [t for t in SPECIAL_TOKENS if t not in (PAD, BEGIN, END)],
-        }
-    )
-    if sorted(tokenizer.convert_tokens_to_ids(list(SPECIAL_TOKENS))) != list(
-        range(known, known + len(SPECIAL_TOKENS))
-    ):
+    tokenizer.add_special_tokens(_special_token_settings())
+    added_ids = sorted(tokenizer.convert_tokens_to_ids(list(SPECIAL_TOKENS)))
+    if added_ids != list(range(known, known + len(SPECIAL_TOKENS))):
         raise CmrvlmError(
             "the tokenizer knows some of the special tokens already",
-            file=where,
+            file=source,
             field="llm.tokenizer",
             remedy="Use the tokenizer as it was published.",
         )
@@ -95,10 +87,10 @@ def pretrained_tokenizer(
 
 
 def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
-    """Read a tokenizer saved with a run, without any code that lies beside it.
+    """Load the tokenizer that was saved with a run, without running any code of the folder.
 
     Raises:
-        CmrvlmError: The folder holds none, or one that cannot be read.
+        CmrvlmError: The folder holds no tokenizer, or one that cannot be loaded.
     """
     if not (folder / "tokenizer.json").is_file():
         raise CmrvlmError(
@@ -112,3 +104,14 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
             file=folder,
             remedy="Give the folder of a finished run.",
         ) from error
+
+
+def _special_token_settings() -> dict[str, Any]:
+    """Return the special tokens by the role that Transformers gives them."""
+    others = [token for token in SPECIAL_TOKENS if token not in (PAD, BEGIN, END)]
+    return {
+        "pad_token": PAD,
+        "bos_token": BEGIN,
+        "eos_token": END,
+        "additional_special_tokens": others,
+    }

@@ -112,12 +112,9 @@ class DualEncoder(nn.Module):
             Embeddings (R, width) from the last token of each text, and the hidden states (R, L, D)
             in float32.
         """
-        longest = rows.ids.shape[1]
-        index = torch.arange(longest, device=rows.ids.device)
-        valid = index[None] < rows.lengths[:, None]
         # No prefix of images, and no prompt: every token sees those before it alone.
         no_tokens = torch.zeros_like(rows.lengths)
-        layout = Layout.of_rows(valid, no_tokens, no_tokens)
+        layout = Layout.of_rows(rows.is_token(), no_tokens, no_tokens)
         embeddings = self.llm.embed(rows.ids)
         hidden = self.llm.hidden(embeddings, layout).float()
 

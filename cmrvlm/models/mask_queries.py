@@ -54,7 +54,7 @@ def decode_masks(
     Returns:
         Row to logits, finest first.
     """
-    in_answer = _answer_tokens(reading)
+    in_answer = reading.rows.is_answer()
     marks = (reading.rows.ids == _expected_marks(reading, ids)) & in_answer
     result: dict[int, list[Tensor]] = {}
     for (name, stack, _), queries in _grouped_queries(reading, marks).items():
@@ -67,13 +67,6 @@ def decode_masks(
         logits = _decode_group(decoders[name], levels, queries, query_states, words, boxes)
         result |= logits
     return result
-
-
-def _answer_tokens(reading: ReadRows) -> Tensor:
-    """Return (R, L), true for the tokens of answers, end included."""
-    index = torch.arange(reading.rows.ids.shape[1], device=reading.hidden.device)[None]
-    starts = reading.rows.prompt_lengths[:, None]
-    return (index >= starts) & (index < reading.rows.lengths[:, None])
 
 
 def _asks_for_box(reading: ReadRows) -> Tensor:

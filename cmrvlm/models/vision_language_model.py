@@ -14,10 +14,9 @@ from cmrvlm.instructions.question import Question
 from cmrvlm.instructions.rows import rows_by_shown_set, split_by_length
 from cmrvlm.language_model.decoding import Decode, Greedy, Rules
 from cmrvlm.language_model.fusion import fill_image_places
-from cmrvlm.language_model.generation import embedded
 from cmrvlm.language_model.network import LanguageModel
 from cmrvlm.language_model.packing import arrange
-from cmrvlm.losses.language import IGNORE
+from cmrvlm.language_model.prompts import embed_prompts
 from cmrvlm.models.features import Features, Location, MarkIds, ReadRows
 from cmrvlm.models.image_tokens import tokens_of_views
 from cmrvlm.models.mask_decoder import MaskDecoder
@@ -193,11 +192,13 @@ class VisionLanguageModel(nn.Module):
             tokens: Image tokens (n, D) of each row.
         """
         packed = arrange(rows, self.llm)
-        images = [torch.cat([tokens[row] for row in group]) for group in packed.firsts]
+        images = [torch.cat([tokens[row] for row in group]) for group in packed.image_sources]
         embeddings = fill_image_places(
             self.llm.embed(packed.ids), packed.ids, self.ids.image, images
         )
-        return self.llm.hidden(embeddings, packed.layout).flatten(0, 1)[packed.where].float()
+        return (
+            self.llm.hidden(embeddings, packed.layout).flatten(0, 1)[packed.flat_positions].float()
+        )
 
     def answer_logits(self, hidden: Tensor, rows: TextRows) -> tuple[Tensor, Tensor]:
         """Return logits (K, V) before each answer token, end included, and those tokens (K,).
@@ -206,11 +207,7 @@ class VisionLanguageModel(nn.Module):
             hidden: (R, L, D) hidden states.
             rows: The R rows.
         """
-        index = torch.arange(rows.ids.shape[1] - 1, device=rows.ids.device)[None]
-        starts = rows.prompt_lengths[:, None] - 1
-        predicts = (index >= starts) & (index < rows.lengths[:, None] - 1)  # (R, L - 1)
-        labels = torch.where(predicts, rows.ids[:, 1:], torch.full_like(rows.ids[:, 1:], IGNORE))
-        return self.llm.logits(hidden[:, :-1][predicts]), labels[predicts]
+        return self.llm.logits(hidden[rows.predicts_answer()]), rows.ids[rows.is_answer()]
 
     def mask_logits(self, reading: ReadRows) -> dict[int, list[Tensor]]:
         """Return logits (Z, F, H, W) of the rows whose answer asks for a mask or a box.
@@ -267,7 +264,7 @@ class VisionLanguageModel(nn.Module):
         lengths = torch.tensor([len(prompt) for prompt in prompts])
         for group in split_by_length(lengths, _WORTH_A_GROUP):
             chosen = group.tolist()
-            embeddings = embedded(
+            embeddings = embed_prompts(
                 self.llm,
                 self.ids.image,
                 [tokens[row] for row in chosen],

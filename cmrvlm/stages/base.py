@@ -86,9 +86,7 @@ class Stage(LightningModule):
         weights = torch.tensor(
             [self.task_weights.get(one.task, 1.0) for one in instructions], device=labels.device
         )
-        each = weights.repeat_interleave(
-            rows.lengths - rows.prompt_lengths, output_size=len(labels)
-        )
+        each = weights.repeat_interleave(rows.answer_lengths, output_size=len(labels))
         return Loss(answer_cross_entropy(logits, labels, each), "tokens")
 
     def means(self, batch: Batch, *, together: bool = False) -> dict[str, Tensor]:

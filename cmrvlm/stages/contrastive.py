@@ -39,16 +39,11 @@ class ContrastiveStage(Stage):
             texts = self.model.embed_texts([one.answer for one in batch.instructions])
             return {"contrastive": Loss(self._contrast(batch, texts))}
         texts, hidden = self.model.read(batch.rows)
-        index = torch.arange(batch.rows.ids.shape[1] - 1, device=texts.device)[None]
-        inside = (index >= batch.rows.prompt_lengths[:, None] - 1) & (
-            index < batch.rows.lengths[:, None] - 1
-        )
-        logits = self.model.llm.logits(hidden[:, :-1][inside])
+        logits = self.model.llm.logits(hidden[batch.rows.predicts_answer()])
+        labels = batch.rows.ids[batch.rows.is_answer()]
         return {
             "contrastive": Loss(self._contrast(batch, texts)),
-            "language": self.language_loss(
-                logits, batch.rows.ids[:, 1:][inside], batch.rows, batch.instructions
-            ),
+            "language": self.language_loss(logits, labels, batch.rows, batch.instructions),
         }
 
     def _contrast(self, batch: Batch, texts: Tensor) -> Tensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from cmrvlm.instructions.batch import Batch
-from cmrvlm.language_model.memory import Memory, estimate
+from cmrvlm.language_model.memory import Memory, estimate_memory
 from cmrvlm.language_model.packing import arrange
 from cmrvlm.models.vision_language_model import VisionLanguageModel
 
@@ -15,14 +15,14 @@ GB = 1e9
 def memory_of(model: VisionLanguageModel, batch: Batch) -> Memory:
     """Memory that the language model takes for a batch like this one, in bfloat16 with AdamW."""
     network, packed = model.llm.network, arrange(batch.rows, model.llm)
-    answers = int((batch.rows.lengths - batch.rows.prompt_lengths).sum())
+    answers = int(batch.rows.answer_lengths.sum())
     own = [p for name, p in network.named_parameters() if "lora_" not in name]
     tuning = "full" if any(p.requires_grad for p in own) else "lora"
     if model.llm.quantized:
         tuning = "qlora"
     rows, tokens = packed.ids.shape
     additions = getattr(network, "peft_config", {}).get("default")
-    return estimate(
+    return estimate_memory(
         network.config,
         rows,
         tokens,

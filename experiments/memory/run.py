@@ -14,7 +14,7 @@ from pathlib import Path
 
 from transformers import MiniCPM3Config
 
-from cmrvlm.language_model.memory import TUNING, estimate
+from cmrvlm.language_model.memory import TUNING, estimate_memory
 from experiments.commands import CONSOLE, given
 
 HERE = Path(__file__).parent
@@ -34,7 +34,7 @@ def main() -> None:
     ]
     content = []
     for how, checkpointing, batch in itertools.product(TUNING, (False, True), (1, 2, 4)):
-        found = estimate(config, batch, tokens, answers, how, checkpointing=checkpointing)
+        found = estimate_memory(config, batch, tokens, answers, how, checkpointing=checkpointing)
         fits = [size for size in GPUS_GB if found.total / GB + HEADROOM_GB <= size]
         parts = " | ".join(f"{value / GB:.1f}" for value in asdict(found).values())
         lines.append(

@@ -6,11 +6,12 @@ from torch.nn.attention.flex_attention import create_mask
 
 from cmrvlm.errors import CmrvlmError
 from cmrvlm.language_model.answer_rules import OneOf
-from cmrvlm.language_model.attention_mask import Layout, allowed, for_implementation
-from cmrvlm.language_model.decoding import Beams, Greedy, Sampled
+from cmrvlm.language_model.attention_mask import Layout, attention_mask, mask_for_implementation
+from cmrvlm.language_model.beam_search import beam_search
+from cmrvlm.language_model.decoding import Beams, Greedy, Sampled, Sampling, generate, stream
 from cmrvlm.language_model.fusion import fill_image_places
-from cmrvlm.language_model.generation import Sampling, beam_search, embedded, generate, stream
 from cmrvlm.language_model.network import tiny_language_model
+from cmrvlm.language_model.prompts import embed_prompts
 
 
 def tiny(**changes):
@@ -38,7 +39,9 @@ def answers_of(model, prompts, images, *arguments, groups=None):
         [own[0], *[IMAGE] * (count - 1), *own[count:]]
         for own, count in zip(prompts, images, strict=True)
     ]
-    asked = embedded(model, IMAGE, tokens, ids, list(range(len(ids))) if groups is None else groups)
+    asked = embed_prompts(
+        model, IMAGE, tokens, ids, list(range(len(ids))) if groups is None else groups
+    )
     return generate(model, asked, *arguments)
 
 
@@ -55,7 +58,7 @@ def test_masks_by_hand():
     valid = torch.tensor([[True, True, True, True, True, False]])
     layout = layout_of(valid, 2, [4])
     assert layout.blocks.tolist() == [[0, 0, 1, 1, 2, 2]]
-    prefix = allowed(layout, "prefix")[0, 0].int().tolist()
+    prefix = attention_mask(layout, "prefix")[0, 0].int().tolist()
     assert prefix == [
         [1, 1, 0, 0, 0, 0],
         [1, 1, 0, 0, 0, 0],
@@ -64,7 +67,7 @@ def test_masks_by_hand():
         [1, 1, 1, 1, 1, 0],
         [0, 0, 0, 0, 0, 1],
     ]
-    causal = allowed(layout, "causal")[0, 0].int().tolist()
+    causal = attention_mask(layout, "causal")[0, 0].int().tolist()
     assert causal == [
         [1, 0, 0, 0, 0, 0],
         [1, 1, 0, 0, 0, 0],
@@ -102,8 +105,8 @@ def some_layout():
 
 @pytest.mark.parametrize("attention", ["prefix", "causal"])
 def test_flex_attention_is_told_the_same(attention):
-    mask = allowed(some_layout()[2], attention)
-    blocks = for_implementation(mask, "flex_attention", torch.float32)
+    mask = attention_mask(some_layout()[2], attention)
+    blocks = mask_for_implementation(mask, "flex_attention", torch.float32)
     assert blocks.shape == (*mask.shape[:1], 1, *mask.shape[2:])
     assert torch.equal(create_mask(blocks.mask_mod, 3, 1, 9, 9, device="cpu"), mask)
 
@@ -123,7 +126,7 @@ def test_flex_attention_is_the_same_function():
 
 def test_other_implementations_are_refused_by_name():
     with pytest.raises(CmrvlmError, match="flash_attention_2"):
-        for_implementation(
+        mask_for_implementation(
             torch.ones(1, 1, 2, 2, dtype=torch.bool), "flash_attention_2", torch.float32
         )
 
@@ -218,7 +221,9 @@ def test_an_answer_is_the_likeliest_path_through_what_is_allowed():
 
 
 def one_prompt(model, prompt):
-    return embedded(model, IMAGE, [model.embed(torch.zeros(0, dtype=torch.long))], [prompt], [0])
+    return embed_prompts(
+        model, IMAGE, [model.embed(torch.zeros(0, dtype=torch.long))], [prompt], [0]
+    )
 
 
 def test_streaming_gives_the_same_tokens_one_by_one():
@@ -265,7 +270,7 @@ def test_with_enough_beams_the_likeliest_answer_of_all_is_found():
 
     all_answers = [[], *([a] for a in range(11)), *([a, b] for a in range(11) for b in range(11))]
     best = max(all_answers, key=score)
-    together = embedded(
+    together = embed_prompts(
         model, 10, [model.embed(torch.zeros(0, dtype=torch.long))] * 2, [prompt, [5, 2]], [0, 1]
     )
     found = beam_search(model, together, end, 2, beams=12)
@@ -278,7 +283,7 @@ def test_ways_of_decoding_keep_to_what_is_allowed():
     prompts = [[3, 1, 4], [1, 5, 9, 2, 6], [7, 7]]
     allowed = [[[5, 6, 39], [5, 7, 8, 39], [11, 39]], [], [[20, 21, 39]]]
     tokens = [model.embed(torch.zeros(0, dtype=torch.long))] * 3
-    asked = embedded(model, IMAGE, tokens, prompts, [0, 1, 2])
+    asked = embed_prompts(model, IMAGE, tokens, prompts, [0, 1, 2])
     for decode in (Greedy(), Sampled(), Beams(3)):
         first, free, only = decode(model, asked, 39, 6, rules_of(allowed))
         assert [*first, 39] in allowed[0]

@@ -7,7 +7,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, MiniCPM3Config
 
 from cmrvlm.errors import CmrvlmError
 from cmrvlm.language_model.adapter import full
-from cmrvlm.language_model.memory import estimate, kept_bytes
+from cmrvlm.language_model.memory import activation_bytes, estimate_memory
 from cmrvlm.language_model.network import LanguageModel
 
 SMALL = LlamaConfig(
@@ -30,19 +30,19 @@ def test_what_is_counted_is_what_is_allocated():
     llm = real()
     embeddings = torch.zeros(2, 96, 128, dtype=torch.bfloat16, requires_grad=True)
     mask, places = torch.ones(2, 1, 96, 96, dtype=torch.bool), torch.zeros(2, 96, dtype=torch.long)
-    llm.go_on(embeddings, mask, places)
+    llm.forward_cached(embeddings, mask, places)
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as found:
-        hidden = llm.go_on(embeddings, mask, places)
+        hidden = llm.forward_cached(embeddings, mask, places)
         logits = llm.logits(hidden[:, -16:]).flatten(0, 1).float()
         loss = torch.nn.functional.cross_entropy(logits, torch.zeros(32, dtype=torch.long))
     allocated = sum(event.self_cpu_memory_usage for event in found.key_averages())
-    assert kept_bytes(llm, 2, 96, 16) == pytest.approx(allocated, rel=0.15)
+    assert activation_bytes(llm, 2, 96, 16) == pytest.approx(allocated, rel=0.15)
     del loss
 
 
 def test_an_architecture_without_values_keeps_as_much_as_one_with_them():
-    whole = kept_bytes(real(), 2, 96, 16)
-    found = estimate(SMALL, 2, 96, 16, "full")
+    whole = activation_bytes(real(), 2, 96, 16)
+    found = estimate_memory(SMALL, 2, 96, 16, "full")
     assert found.activations == pytest.approx(whole, rel=0.02)
     count = sum(p.numel() for p in real().network.parameters())
     assert (found.weights, found.gradients, found.optimizer) == (2 * count, 2 * count, 8 * count)
@@ -51,7 +51,7 @@ def test_an_architecture_without_values_keeps_as_much_as_one_with_them():
 def test_each_way_of_saving_saves():
     config = MiniCPM3Config(num_hidden_layers=4)
     table = {
-        (how, ckpt): estimate(config, 1, 256, 64, how, checkpointing=ckpt)
+        (how, ckpt): estimate_memory(config, 1, 256, 64, how, checkpointing=ckpt)
         for how in ("full", "lora", "qlora")
         for ckpt in (False, True)
     }
@@ -61,11 +61,11 @@ def test_each_way_of_saving_saves():
     for how in ("full", "lora", "qlora"):
         assert table[how, True].activations < 0.6 * table[how, False].activations
         assert table[how, True].weights == table[how, False].weights
-    twice = estimate(config, 2, 256, 64, "lora")
+    twice = estimate_memory(config, 2, 256, 64, "lora")
     assert twice.activations == pytest.approx(2 * table["lora", False].activations, rel=0.02)
     assert (
-        estimate(config, 1, 256, 64, "full", optimizer="adamw8bit").optimizer
+        estimate_memory(config, 1, 256, 64, "full", optimizer="adamw8bit").optimizer
         < table["full", False].optimizer / 3
     )
     with pytest.raises(CmrvlmError, match="adam9"):
-        estimate(config, 1, 256, 64, optimizer="adam9")
+        estimate_memory(config, 1, 256, 64, optimizer="adam9")

@@ -84,7 +84,7 @@ def images_of(rows):
 
 def apart(model, rows, tokens):
     """Hidden states without packing."""
-    valid = torch.arange(rows.ids.shape[1])[None] < rows.lengths[:, None]
+    valid = rows.is_token()
     embeddings = fill_image_places(model.llm.embed(rows.ids), rows.ids, IMAGE, tokens)
     return model.llm.hidden(
         embeddings, Layout.of_rows(valid, rows.image_lengths, rows.prompt_lengths)
@@ -96,10 +96,10 @@ def test_images_stand_once_and_every_token_is_found():
     there = packed.layout.groups >= 0
     heads = {int(g): int(n) for g, n in zip(ROWS.groups, ROWS.image_lengths, strict=True)}
     assert there.sum() == sum(heads.values()) + (ROWS.lengths - ROWS.image_lengths).sum()
-    valid = torch.arange(ROWS.ids.shape[1])[None] < ROWS.lengths[:, None]
-    assert (packed.ids.flatten()[packed.where][valid] == ROWS.ids[valid]).all()
+    valid = ROWS.is_token()
+    assert (packed.ids.flatten()[packed.flat_positions][valid] == ROWS.ids[valid]).all()
     assert (
-        packed.layout.groups.flatten()[packed.where][valid]
+        packed.layout.groups.flatten()[packed.flat_positions][valid]
         == ROWS.groups[:, None].expand_as(valid)[valid]
     ).all()
     assert (packed.ids == IMAGE).sum() == 5 + 3 + 0 + 2
@@ -110,7 +110,7 @@ def test_rows_are_filled_without_being_cut():
     rows = some_rows([0, 1, 2, 3], {0: 300, 1: 200, 2: 150, 3: 50}, [5] * 4, [5] * 4)
     packed = pack(rows, 160)
     assert packed.ids.shape == (2, 372)
-    assert packed.firsts == [[0, 3], [1, 2]]
+    assert packed.image_sources == [[0, 3], [1, 2]]
     long = some_rows([0, 0, 1], {0: 500, 1: 300}, [5] * 3, [5] * 3)
     assert pack(long, 8).ids.shape == (2, 521)  # attention is what costs: short rows
     assert pack(long, 4096).ids.shape == (1, 521 + 311)  # tokens are what costs: no padding
@@ -167,7 +167,7 @@ def test_a_row_sees_nothing_of_its_neighbours():
     ids = ROWS.ids.clone()
     ids[2, int(ROWS.image_lengths[2]) : int(ROWS.lengths[2])] = 7
     after = model.read(replace(ROWS, ids=ids), tokens)
-    valid = torch.arange(ROWS.ids.shape[1])[None] < ROWS.lengths[:, None]
+    valid = ROWS.is_token()
     difference = ((after - before).abs().amax(dim=-1) * valid).amax(dim=1)
     assert difference[2] > 1e-3
     assert (difference[[0, 1, 3, 4, 5, 6]] < 1e-5).all()
@@ -178,5 +178,5 @@ def test_a_batch_without_any_image():
     model = model_of()
     rows = some_rows([0, 0, 1], {0: 0, 1: 0}, [3, 2, 4], [2, 5, 1])
     tokens = [torch.zeros(0, 32)] * 3
-    valid = torch.arange(rows.ids.shape[1])[None] < rows.lengths[:, None]
+    valid = rows.is_token()
     assert (model.read(rows, tokens)[valid] - apart(model, rows, tokens)[valid]).abs().max() < 1e-5

@@ -25,7 +25,7 @@ from cmrvlm.export import export
 from cmrvlm.instructions.tokens import SPECIAL_TOKENS
 from cmrvlm.language_model.adapter import frozen, full, lora
 from cmrvlm.language_model.attention_mask import Layout
-from cmrvlm.language_model.merge import merge_additions
+from cmrvlm.language_model.merge import merge_adapter
 from cmrvlm.language_model.pretrained import pretrained_language_model
 from cmrvlm.language_model.tokenizer import pretrained_tokenizer
 from cmrvlm.runs.run_folder import load_run
@@ -459,7 +459,7 @@ def test_additions_to_quantized_weights_are_merged_into_the_full_ones(published,
     pytest.importorskip("bitsandbytes")
     run = trained_run(tmp_path / "run", published["wide_llama"], cache, "qlora")
     with pytest.raises(CmrvlmError, match="quantized"):
-        merge_additions(load_run(run).model.llm)
+        merge_adapter(load_run(run).model.llm)
     export(run, "merged", tmp_path / "merged")
     merged = load_run(tmp_path / "merged").model.llm
     assert not merged.quantized

@@ -19,9 +19,10 @@ from transformers import (
 )
 
 from cmrvlm.errors import CmrvlmError
-from cmrvlm.language_model.generation import embedded, generate
+from cmrvlm.language_model.decoding import generate
 from cmrvlm.language_model.network import LanguageModel, tiny_language_model
-from cmrvlm.language_model.pretrained import cache_is_shared, pretrained_language_model, takes_masks
+from cmrvlm.language_model.pretrained import can_share_cache, pretrained_language_model, takes_masks
+from cmrvlm.language_model.prompts import embed_prompts
 from cmrvlm.language_model.tokenizer import pretrained_tokenizer
 from cmrvlm.losses.language import answer_cross_entropy
 from cmrvlm.models.features import MarkIds
@@ -93,8 +94,8 @@ def test_a_network_that_counts_places_by_itself_is_found_out():
 
 def test_a_recurrent_state_is_refused_before_training(tmp_path):
     for kind in ("convolution", "recurrent"):
-        assert not cache_is_shared(other(kind))
-    assert cache_is_shared(bloom())
+        assert not can_share_cache(other(kind))
+    assert can_share_cache(bloom())
     tokenizer = published_tokenizer()
     tokenizer.save_pretrained(tmp_path)
     config = MambaConfig(
@@ -185,7 +186,7 @@ def test_answers_are_those_of_the_network_itself():
         [own[0], *[38] * (count - 1), *own[count:]]
         for own, count in zip(prompts, IMAGES, strict=True)
     ]
-    found = generate(llm, embedded(llm, 38, tokens, ids, GROUPS), 39, 6)
+    found = generate(llm, embed_prompts(llm, 38, tokens, ids, GROUPS), 39, 6)
     for prompt, answer in zip(prompts, found, strict=True):
         whole = llm.network.generate(
             torch.tensor([prompt]),
