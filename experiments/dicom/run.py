@@ -11,8 +11,8 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 import sys
-import tarfile
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -160,11 +160,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         for name, archives in ARCHIVES.items():
             for number, archive in enumerate(archives):
-                with tarfile.open(root / archive) as file:
-                    file.extractall(
-                        Path(temporary) / name / ("images" if number == 0 else "points"),
-                        filter="data",
-                    )
+                kind = "images" if number == 0 else "points"
+                shutil.unpack_archive(root / archive, Path(temporary) / name / kind)
             folder = Path(temporary) / name
             decisions, left_out = decided(folder / "images")
             stack = next(one.stack for one in decisions if one.sequence == "sax")

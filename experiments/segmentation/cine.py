@@ -12,7 +12,6 @@ from __future__ import annotations
 import json
 import shutil
 import sys
-import tarfile
 import tempfile
 from dataclasses import replace
 from pathlib import Path
@@ -79,8 +78,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder)
         for name, where in (("patient1", "dicom"), ("patient1_guidepoints", "points")):
-            with tarfile.open(Path(settings["root"]) / f"{name}.tar.gz") as archive:
-                archive.extractall(place / where, filter="data")
+            shutil.unpack_archive(Path(settings["root"]) / f"{name}.tar.gz", place / where)
         run(
             "cmrvlm.ingest",
             f"source={place / 'dicom'}",

@@ -3,9 +3,9 @@
 import hashlib
 import json
 import os
+import shutil
 import subprocess
 import sys
-import tarfile
 import warnings
 from pathlib import Path
 
@@ -446,8 +446,7 @@ def test_the_command_says_when_something_is_missing(tmp_path):
 
 
 def unpacked(archive, tmp_path):
-    with tarfile.open(archive) as file:
-        file.extractall(tmp_path, filter="data")
+    shutil.unpack_archive(archive, tmp_path)
     return tmp_path
 
 
