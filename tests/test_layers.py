@@ -1,7 +1,8 @@
-"""Who may import whom."""
+"""The order in which packages and rooms may import each other, without circles."""
 
 import ast
 import re
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -14,19 +15,29 @@ ALLOWED = {
     "data_modules": {"cmrvlm", "data_modules"},
     "experiments": set(PACKAGES),
 }
-# Lightning and Hydra are known to the entry points and the stages alone; `instantiate` is their door to the rest.
+# Rooms of cmrvlm from the top; a room may import those of a later line, and no other of its own line.
+ROOMS = (
+    ("commands",),
+    ("evaluation", "stages"),
+    ("inference",),
+    ("runs",),
+    ("models",),
+    ("language_model", "encoders", "losses"),
+    ("tasks",),
+    ("metrics",),
+    ("instructions",),
+    ("reports",),
+    ("quantification",),
+    ("transforms",),
+    ("study",),
+    ("config",),
+    ("errors",),
+)
+LEVEL = {room: level for level, rooms in enumerate(ROOMS) for room in rooms}
+COMMANDS = {"train", "evaluate", "predict", "compare", "export", "check", "ingest", "shard"}
+# Lightning and Hydra are known to commands, configuration, runs and stages alone.
 FRAMEWORK = {"lightning", "hydra", "omegaconf"}
-KNOWS_FRAMEWORK = {
-    "cmrvlm/train.py",
-    "cmrvlm/evaluate.py",
-    "cmrvlm/predict.py",
-    "cmrvlm/config/command.py",
-    "cmrvlm/config/build.py",
-    "cmrvlm/check.py",
-    "cmrvlm/ingest.py",
-    "cmrvlm/shard.py",
-    "cmrvlm/export.py",
-}
+KNOWS_FRAMEWORK = {"commands", "config", "runs", "stages"}
 
 
 def modules():
@@ -47,18 +58,92 @@ def imported_by(nodes) -> set[str]:
     return found
 
 
+def dotted(path: Path) -> str:
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+
+
+def room_of(module: str) -> str | None:
+    """The room of a module of cmrvlm; None for the package itself, which only loads its object by name."""
+    names = module.split(".")
+    if names[0] != "cmrvlm" or len(names) == 1:
+        return None
+    return "commands" if names[1] in COMMANDS and len(names) == 2 else names[1]
+
+
+def import_graph() -> dict[str, set[str]]:
+    """Module to the modules of ours that it imports, at the top or inside functions."""
+    known = {dotted(path): path for path in modules()}
+    graph = {}
+    for module, path in known.items():
+        targets = set()
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Import):
+                targets |= {alias.name for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
+                inner = {f"{node.module}.{alias.name}" for alias in node.names} & known.keys()
+                targets |= inner or {node.module}
+        graph[module] = (targets & known.keys()) - {module}
+    return graph
+
+
+@pytest.fixture(scope="module")
+def graph():
+    return import_graph()
+
+
 @pytest.mark.parametrize("path", modules(), ids=lambda p: str(p.relative_to(ROOT)))
 def test_imports_point_downwards(path):
-    relative = path.relative_to(ROOT)
     names = imported(path)
-    assert names & set(PACKAGES) <= ALLOWED[relative.parts[0]]
+    assert names & set(PACKAGES) <= ALLOWED[path.relative_to(ROOT).parts[0]]
     assert not names & {"conf", "tests"}
-    if (
-        relative.parts[0] == "cmrvlm"
-        and relative.parts[1] not in ("stages", "runs")
-        and relative.as_posix() not in KNOWS_FRAMEWORK
-    ):
+    room = room_of(dotted(path))
+    if room is not None and room not in KNOWS_FRAMEWORK:
         assert not names & FRAMEWORK
+
+
+def test_no_room_imports_one_above_it(graph):
+    wrong = []
+    for module, targets in graph.items():
+        room = room_of(module)
+        for target in targets:
+            other = room_of(target)
+            if room is None or other is None or room == other:
+                continue
+            if LEVEL[room] >= LEVEL[other]:
+                wrong.append(f"{module} imports {target}")
+    assert not wrong
+
+
+def test_every_room_has_its_place_in_the_order(graph):
+    rooms = {room_of(module) for module in graph} - {None}
+    assert rooms == set(LEVEL)
+
+
+def test_modules_import_each_other_without_a_circle(graph):
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        pytest.fail(" -> ".join(error.args[1]))
+
+
+def test_packages_import_each_other_without_a_circle(graph):
+    def package(module):
+        return ".".join(module.split(".")[:2])
+
+    packages: dict[str, set[str]] = {}
+    for module, targets in graph.items():
+        others = {package(target) for target in targets} - {package(module)}
+        packages.setdefault(package(module), set()).update(others)
+    try:
+        TopologicalSorter(packages).prepare()
+    except CycleError as error:
+        pytest.fail(" -> ".join(error.args[1]))
+
+
+def test_only_commands_and_errors_lie_loose_at_the_top():
+    loose = {path.stem for path in (ROOT / "cmrvlm").glob("*.py")} - {"__init__"}
+    assert loose == COMMANDS | {"errors"}
+    assert len(loose) <= 9
 
 
 @pytest.mark.parametrize("path", modules(), ids=lambda p: str(p.relative_to(ROOT)))

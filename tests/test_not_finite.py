@@ -91,9 +91,7 @@ def archive_training(archive, cache, run, *overrides):
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 1e300, "constant"])
-def test_an_image_that_is_not_finite_or_empty_is_refused_by_name_wherever_it_is_read(
-    run, archive, tmp_path, value
-):
+def test_an_image_that_is_not_finite_or_empty_is_refused_by_name(run, archive, tmp_path, value):
     study = sorted(archive.iterdir())[2]
     spoil(study / "lge.nii.gz", value)
     named = r"lge" if value == "constant" else r"lge\.nii\.gz"
@@ -124,9 +122,7 @@ def test_a_mask_that_is_not_finite_is_refused(archive):
         (("labels", "measurements", "lvef_percent"), "lvef_percent"),
     ],
 )
-def test_numbers_of_study_json_that_are_not_finite_are_named_and_null_is_unknown(
-    archive, where, field
-):
+def test_study_json_with_a_number_not_finite_is_named_null_unknown(archive, where, field):
     study = sorted(archive.iterdir())[0]
     whole = json.loads((study / "study.json").read_text())
     for value in (math.nan, math.inf, None):
@@ -282,7 +278,7 @@ class NotANumber(torch.autograd.Function):
         ),
     ],
 )
-def test_a_training_that_is_not_finite_stops_and_keeps_its_last_good_checkpoint(
+def test_a_training_not_finite_stops_and_keeps_its_checkpoint(
     cache, tmp_path, monkeypatch, change, said
 ):
     at_step(2, monkeypatch, change)
@@ -394,7 +390,7 @@ def test_reading_keeps_every_finite_number(tmp_path):
     )
 
 
-def test_an_affine_that_is_not_finite_and_voxels_that_are_no_grey_values_are_named(tmp_path):
+def test_affines_not_finite_and_voxels_not_grey_are_named(tmp_path):
     image = nib.Nifti1Image(np.ones((4, 4, 3), np.float32), np.diag([1.5, 1.5, 8, 1.0]))
     image.header["srow_x"] = [1.5, 0, 0, np.nan]
     nib.save(

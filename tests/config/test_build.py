@@ -161,7 +161,7 @@ SUBCLASSES = {
 }
 
 
-def test_a_walk_over_everything_that_can_be_named_finds_nothing_else_to_build():
+def test_nothing_else_that_can_be_named_can_be_built():
     """Each name that exists, in each place: what is accepted is a class of the place's kind or one of its factories."""
     assert set(SLOTS) == set(FACTORIES) | set(SUBCLASSES)
     names = dict(reachable_names())

@@ -336,9 +336,7 @@ def test_broken_study_is_failed_and_named_and_never_replaced(run, tmp_path, monk
     assert broken not in {row["study"] for row in rows if not row["failure"]}
 
 
-def test_study_that_the_model_cannot_take_is_failed_and_the_others_are_asked(
-    run, tmp_path, monkeypatch
-):
+def test_a_study_that_the_model_cannot_take_fails_alone(run, tmp_path, monkeypatch):
     from cmrvlm.instructions.collate import Collator
 
     call, broken = Collator.__call__, json.loads((run / "split.json").read_text())["test"][0]

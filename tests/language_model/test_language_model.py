@@ -132,7 +132,7 @@ def test_other_implementations_are_refused_by_name():
 
 
 @torch.no_grad()
-def test_images_see_each_other_questions_see_both_and_nothing_sees_the_future():
+def test_images_and_questions_are_read_both_ways_answers_forwards():
     model = tiny()
     ids = torch.randint(0, 40, (1, 9))  # three images, three of the question, three of the answer
     layout = layout_of(torch.ones(1, 9, dtype=torch.bool), 3, [6])
@@ -163,7 +163,7 @@ GROUPS = ["a", "b", "c", "b", "b"]
 
 @pytest.mark.parametrize("family", ["qwen3", "llama"])
 @pytest.mark.parametrize("attention", ["prefix", "causal"])
-def test_answers_do_not_depend_on_the_neighbours_nor_on_who_shares_the_images(attention, family):
+def test_answers_depend_neither_on_neighbours_nor_on_shared_images(attention, family):
     model = tiny(attention=attention, family=family)
     shared = answers_of(model, PROMPTS, IMAGES, 39, 12, groups=GROUPS)
     assert answers_of(model, PROMPTS, IMAGES, 39, 12) == shared

@@ -58,9 +58,7 @@ def chain(tmp_path_factory, cache):
     return one, two, three
 
 
-def test_a_stage_keeps_the_parts_of_the_stages_before_and_divides_new_patients_alone(
-    chain, cache, tmp_path
-):
+def test_a_stage_keeps_earlier_parts_and_divides_new_patients_alone(chain, cache, tmp_path):
     one, two, three = (split(folder) for folder in chain)
     assert one == two
     for part in ("train", "val", "test"):

@@ -152,7 +152,7 @@ def job_end(folder, number, overrides, value):
     return job
 
 
-def test_a_job_that_failed_returns_nothing_and_what_users_wrote_is_no_markup(tmp_path):
+def test_a_failed_job_returns_nothing_and_user_text_is_no_markup(tmp_path):
     assert job_end(tmp_path, 0, ["a=1", "b=[/red]"], 0.25).return_value == 0.25
     assert (
         job_end(tmp_path, 1, ["c=[bold]x"], ValueError("no [/red] here\nmore")).return_value is None
@@ -198,7 +198,7 @@ def test_every_experiment_runs(tmp_path, cache):
     assert {one["status"] for one in results} == {"done"}
 
 
-def test_a_job_is_told_its_number_runs_once_and_leaves_a_folder_of_the_user(tmp_path, cache):
+def test_a_job_knows_its_number_and_runs_once(tmp_path, cache):
     """Although a file of the user's says that everything is a sweep."""
     own = tmp_path / "conf" / "mine"
     own.mkdir(parents=True)

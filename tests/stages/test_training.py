@@ -570,9 +570,7 @@ def test_accumulated_batches_weigh_tokens_and_studies_as_one_batch_does(small_co
     )
 
 
-def test_every_scale_of_a_mask_is_supervised_and_what_is_not_annotated_at_none(
-    small_config, monkeypatch
-):
+def test_every_scale_of_a_mask_is_supervised_where_it_is_annotated(small_config, monkeypatch):
     module, batch = stage_of(
         small_config("+experiment=stage3", "encoder@encoders.sax=unet", "head=fine")
     )

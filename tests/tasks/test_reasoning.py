@@ -65,7 +65,7 @@ def test_options_hold_the_right_answer_once_and_letters_are_spread(studies, lang
     assert min(shares) > 0.15
 
 
-def test_that_there_is_nothing_is_no_option_but_an_answer_to_the_open_question(studies):
+def test_absence_is_an_answer_to_open_questions_and_no_option(studies):
     closed, opened = VqaClosedTask(), VqaOpenTask()
     absent = {one.key: one.absent for one in QUESTIONS if one.absent}
     said = {key: set() for key in absent}
