@@ -1,4 +1,4 @@
-"""Reports that a model writes can be read back, whatever the model would rather say."""
+"""Rules for answers: reports can be read back, closed answers are given whole."""
 
 import pytest
 import torch
@@ -44,7 +44,7 @@ def written(tokenizer, rule, wishes, most):
 
 
 @pytest.mark.parametrize("language", ["en", "zh"])
-def test_a_whole_report_is_written_as_the_model_would(tokenizer, language):
+def test_a_report_with_all_headings_is_left_as_it_is(tokenizer, language):
     text = TEXTS[language == "zh"]
     ids = [*tokenizer.encode(text, add_special_tokens=False), tokenizer.eos_token_id]
 
@@ -58,7 +58,7 @@ def test_a_whole_report_is_written_as_the_model_would(tokenizer, language):
 
 @pytest.mark.parametrize("language", ["en", "zh"])
 @pytest.mark.parametrize("seed", range(10))
-def test_whatever_is_said_every_section_is_there_once_and_in_order(tokenizer, language, seed):
+def test_every_section_is_there_once_and_in_order(tokenizer, language, seed):
     generator = torch.Generator().manual_seed(seed)
     likely = tokenizer.encode("".join(all_headings()) + "".join(TEXTS), add_special_tokens=False)
 
@@ -92,7 +92,7 @@ def test_a_section_that_does_not_end_is_closed_and_not_read(tokenizer):
     assert split_sections(text) == {}
 
 
-def test_one_of_several_answers_is_given_whole():
+def test_one_of_the_listed_answers_is_given_whole():
     rule = OneOf([[1, 2, 9], [1, 3, 9], [4, 9]])
     kept = rule.narrow(torch.zeros(10), 5)
     assert kept.isfinite().nonzero()[:, 0].tolist() == [1, 4]

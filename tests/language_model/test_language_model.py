@@ -53,7 +53,7 @@ def layout_of(valid, images=1, prompts=None):
     )
 
 
-def test_masks_by_hand():
+def test_attention_masks_by_hand():
     """Two images, two tokens of the question, one of the answer, padding."""
     valid = torch.tensor([[True, True, True, True, True, False]])
     layout = layout_of(valid, 2, [4])
@@ -86,7 +86,7 @@ def test_positions_skip_padding():
 @pytest.mark.parametrize("family", ["qwen3", "llama"])
 @pytest.mark.parametrize("attention", ["prefix", "causal"])
 @torch.no_grad()
-def test_sdpa_and_eager_are_the_same_function(family, attention):
+def test_sdpa_and_eager_give_the_same_hidden_states(family, attention):
     one, two = (
         tiny(family=family, attention=attention, attention_implementation=i)
         for i in ("sdpa", "eager")
@@ -104,7 +104,7 @@ def some_layout():
 
 
 @pytest.mark.parametrize("attention", ["prefix", "causal"])
-def test_flex_attention_is_told_the_same(attention):
+def test_flex_attention_gets_the_same_mask(attention):
     mask = attention_mask(some_layout()[2], attention)
     blocks = mask_for_implementation(mask, "flex_attention", torch.float32)
     assert blocks.shape == (*mask.shape[:1], 1, *mask.shape[2:])
@@ -114,7 +114,7 @@ def test_flex_attention_is_told_the_same(attention):
 @pytest.mark.slow  # compiles its kernel
 @pytest.mark.skipif(shutil.which("g++") is None, reason="needs a compiler")
 @torch.no_grad()
-def test_flex_attention_is_the_same_function():
+def test_flex_attention_gives_the_same_hidden_states():
     one, two = (
         tiny(hidden_size=64, attention_implementation=name) for name in ("sdpa", "flex_attention")
     )
@@ -132,7 +132,7 @@ def test_other_implementations_are_refused_by_name():
 
 
 @torch.no_grad()
-def test_images_and_questions_are_read_both_ways_answers_forwards():
+def test_images_and_questions_attend_in_both_directions_and_answers_back():
     model = tiny()
     ids = torch.randint(0, 40, (1, 9))  # three images, three of the question, three of the answer
     layout = layout_of(torch.ones(1, 9, dtype=torch.bool), 3, [6])
@@ -173,7 +173,7 @@ def test_answers_depend_neither_on_neighbours_nor_on_shared_images(attention, fa
 
 
 @pytest.mark.parametrize("attention", ["prefix", "causal"])
-def test_cache_gives_what_a_full_pass_gives(attention):
+def test_cached_decoding_equals_full_passes(attention):
     model = tiny(attention=attention)
     for prompt, images, answer in zip(
         PROMPTS, IMAGES, answers_of(model, PROMPTS, IMAGES, 39, 8, groups=GROUPS), strict=True
@@ -235,7 +235,7 @@ def test_streaming_gives_the_same_tokens_one_by_one():
     assert list(stream(model, one_prompt(model, prompt), end, 12)) == whole[: whole.index(end)]
 
 
-def test_draws_follow_the_probabilities_and_leave_out_the_tail():
+def test_sampling_follows_the_probabilities_and_leaves_out_the_tail():
     logits = torch.tensor([0.5, 0.3, 0.2]).log().expand(6000, 3)
     shares = torch.bincount(Sampling(1.0, 1.0)(logits), minlength=3) / 6000
     assert torch.allclose(shares, torch.tensor([0.5, 0.3, 0.2]), atol=0.03)

@@ -1,4 +1,4 @@
-"""What training takes of the memory, against what it really takes."""
+"""Estimated memory of training, against what it really takes."""
 
 import pytest
 import torch
@@ -25,14 +25,17 @@ def real(config=SMALL):
     return full(LanguageModel(LlamaForCausalLM(config).to(torch.bfloat16), "causal"))
 
 
-def test_what_is_counted_is_what_is_allocated():
+def test_activation_bytes_equal_what_the_profiler_counts():
     """The profiler's count of what a forward pass allocates and does not free."""
     llm = real()
     embeddings = torch.zeros(2, 96, 128, dtype=torch.bfloat16, requires_grad=True)
-    mask, places = torch.ones(2, 1, 96, 96, dtype=torch.bool), torch.zeros(2, 96, dtype=torch.long)
-    llm.forward_cached(embeddings, mask, places)
+    mask, positions = (
+        torch.ones(2, 1, 96, 96, dtype=torch.bool),
+        torch.zeros(2, 96, dtype=torch.long),
+    )
+    llm.forward_cached(embeddings, mask, positions)
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as found:
-        hidden = llm.forward_cached(embeddings, mask, places)
+        hidden = llm.forward_cached(embeddings, mask, positions)
         logits = llm.logits(hidden[:, -16:]).flatten(0, 1).float()
         loss = torch.nn.functional.cross_entropy(logits, torch.zeros(32, dtype=torch.long))
     allocated = sum(event.self_cpu_memory_usage for event in found.key_averages())
@@ -40,7 +43,7 @@ def test_what_is_counted_is_what_is_allocated():
     del loss
 
 
-def test_an_architecture_without_values_keeps_as_much_as_one_with_them():
+def test_fake_tensors_keep_as_many_bytes_as_real_ones():
     whole = activation_bytes(real(), 2, 96, 16)
     found = estimate_memory(SMALL, 2, 96, 16, "full")
     assert found.activations == pytest.approx(whole, rel=0.02)
@@ -48,7 +51,7 @@ def test_an_architecture_without_values_keeps_as_much_as_one_with_them():
     assert (found.weights, found.gradients, found.optimizer) == (2 * count, 2 * count, 8 * count)
 
 
-def test_each_way_of_saving_saves():
+def test_adapters_quantization_and_checkpointing_save_memory():
     config = MiniCPM3Config(num_hidden_layers=4)
     table = {
         (how, ckpt): estimate_memory(config, 1, 256, 64, how, checkpointing=ckpt)

