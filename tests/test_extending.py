@@ -13,12 +13,22 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+from cmrvlm.inference.answering import answer_batch
+from cmrvlm.instructions import read_outs
+from cmrvlm.runs.wiring import (
+    build_collator,
+    build_data,
+    build_model,
+    build_stage,
+    build_tokenizer,
+)
 from cmrvlm.study.files import write_nifti
-from tests.conftest import ROOT
+from tests.conftest import ROOT, composed
 
 TEXT = (ROOT / "docs" / "extending.md").read_text()
 FILES = dict(re.findall(r'^```\w+ title="([\w./]+)"\n(.*?)^```$', TEXT, re.MULTILINE | re.DOTALL))
 ENTRY = re.search(r'^```python title="an entry of .*?"\n(.*?)^```$', TEXT, re.M | re.S)[1]
+RECORD = re.search(r'^```python title="a record of .*?"\n(.*?)^```$', TEXT, re.M | re.S)[1]
 COMMANDS = re.findall(r"^python -m (cmrvlm\.\w+) (.+)$", TEXT, re.MULTILINE)
 SMALL = (
     "transform.preprocessing.steps.grid.size=[null,48,48]",
@@ -157,3 +167,32 @@ def test_example_of_a_structure_is_an_entry_of_the_table():
     structure = Structure(**{word.arg: ast.literal_eval(word.value) for word in call.keywords})
     assert structure.name not in STRUCTURE_TABLE
     assert structure.value not in {one.value for one in STRUCTURE_TABLE.values()}
+
+
+def test_example_of_a_read_out_reaches_head_loss_and_answers(monkeypatch, tmp_path, cache):
+    """One record is enough: the head, its tokens, its loss and the answers follow from it."""
+    names = dict(vars(read_outs))
+    exec(RECORD, names)
+    monkeypatch.setitem(read_outs.READ_OUTS, "age", names["AGE"])
+    config = composed(
+        "+experiment=stage3",
+        "+debug=fast",
+        f"paths.cache={cache}",
+        f"out={tmp_path}",
+        f"run_dir={tmp_path}",
+    )
+    data = build_data(config)
+    data.prepare_data()
+    tokenizer = build_tokenizer(config, data, None)
+    model = build_model(config, tokenizer)
+    collator = build_collator(model, tokenizer)
+    study = data.load_study(data.split["train"][0])
+    batch = collator([(study, data.mixture.all(study)[:4])])
+    age_years = study.labels.demographics["age_years"]
+    assert batch.targets["age"].item() == pytest.approx((age_years - 50) / 20)
+    losses = build_stage(config, model).losses(batch)
+    assert losses["age"].total > 0
+    whole = [
+        answer for answer in answer_batch(model.eval(), collator, batch, 4) if answer.read_outs
+    ]
+    assert whole[0].read_outs["age"].shape == (1,)
