@@ -22,6 +22,7 @@ from cmrvlm.runs.run_folder import load_run
 from cmrvlm.stages.training import train
 from cmrvlm.study.files import read_nifti, read_study, write_mask, write_study
 from cmrvlm.study.orientation import to_layout
+from cmrvlm.study.study import Series
 from cmrvlm.study.vocabulary import DISEASES, STRUCTURES
 from cmrvlm.tasks.segmentation import SegmentTask, absent_sentence
 from cmrvlm.transforms.grid import ToGrid
@@ -160,9 +161,9 @@ def test_written_mask_lies_on_the_image(run, study_folder, tmp_path, monkeypatch
     prepared = load_run(run).preprocessing(
         study.with_series(
             {
-                "sax": type(study.series["sax"])(
-                    study.series["sax"].image,
-                    study.series["sax"].affine,
+                "sax": Series(
+                    image=study.series["sax"].image,
+                    affine=study.series["sax"].affine,
                     mask=truth.get_fdata().astype(np.uint8).transpose(2, 3, 1, 0),
                 )
             }

@@ -16,7 +16,7 @@ from cmrvlm.instructions.read_outs import study_targets
 from cmrvlm.instructions.tokens import SPECIAL_TOKENS
 from cmrvlm.reports.reader import terms_named
 from cmrvlm.reports.writer import split_sections
-from cmrvlm.study.study import StudyLabels
+from cmrvlm.study.study import Series, StudyLabels
 from cmrvlm.study.vocabulary import DISEASES, LANGUAGES, SEQUENCES, STRUCTURE_TERMS
 from cmrvlm.tasks.diagnosis import DiseaseTask
 from cmrvlm.tasks.mask_requests import structures_asked
@@ -74,7 +74,7 @@ def test_cases_show_only_what_is_shown_and_word_in_both_languages(task, study, s
 
 
 def test_nothing_is_asked_about_a_study_without_labels(task, study):
-    bare = {name: type(one)(one.image, one.affine) for name, one in study.series.items()}
+    bare = {name: Series(image=one.image, affine=one.affine) for name, one in study.series.items()}
     unknown = type(study)("a", "a", bare, StudyLabels())
     cases = task.cases(unknown, list(bare))
     assert task.name == "sequence" or not cases
@@ -418,9 +418,7 @@ def test_dropped_sequences_are_not_shown_and_one_always_is(study):
 def test_unknown_weight_and_unaskable_study_are_errors(study):
     with pytest.raises(CmrvlmError, match="diagnosis"):
         mixture(weights={"diagnosis": 1.0})
-    bare = type(study)(
-        "a", "a", {"lge": type(study.series["lge"])(study.series["lge"].image, np.eye(4))}
-    )
+    bare = type(study)("a", "a", {"lge": Series(image=study.series["lge"].image, affine=np.eye(4))})
     with pytest.raises(CmrvlmError, match="study a"):
         Mixture({"phase": PhaseTask()}).draw(bare, np.random.default_rng(0))
 
