@@ -62,7 +62,7 @@ def ends_loudly(make: Callable[Arguments, Made]) -> Callable[Arguments, Made]:
 
 
 @contextmanager
-def told_in(file: Path) -> Iterator[None]:
+def naming_file(file: Path) -> Iterator[None]:
     """Errors of what a file says of something else name the file.
 
     Raises:

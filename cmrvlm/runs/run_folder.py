@@ -16,7 +16,7 @@ from transformers import PreTrainedTokenizerBase
 
 from cmrvlm.config.build import build, check_plain
 from cmrvlm.config.command import Config
-from cmrvlm.errors import CmrvlmError, told_in
+from cmrvlm.errors import CmrvlmError, naming_file
 from cmrvlm.instructions.collate import Collator
 from cmrvlm.language_model.finite import check_weights
 from cmrvlm.language_model.network import LanguageModel, borrowed_keys
@@ -105,7 +105,7 @@ def read_config(run: Path) -> Config:
             remedy="Give the folder that training printed.",
         )
     config = dict(yaml.safe_load(path.read_text()))
-    with told_in(path):
+    with naming_file(path):
         check_plain(config)
     return config
 
