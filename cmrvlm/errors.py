@@ -48,7 +48,7 @@ class CmrvlmError(ValueError):
         )
 
 
-def ends_loudly(make: Callable[Arguments, Made]) -> Callable[Arguments, Made]:
+def raises_on_stop_iteration(make: Callable[Arguments, Made]) -> Callable[Arguments, Made]:
     """Let a stray StopIteration of a function be an error: a loop that calls it would take it for the end."""
 
     @wraps(make)
