@@ -34,7 +34,7 @@ from cmrvlm.runs.wiring import (
     build_tokenizer,
     check_masks,
 )
-from cmrvlm.stages.foresight import memory_message
+from cmrvlm.stages.memory_estimate import memory_message
 
 log = logging.getLogger(__name__)
 
