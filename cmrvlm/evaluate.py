@@ -8,13 +8,13 @@ from pathlib import Path
 import hydra
 from omegaconf import DictConfig
 
-from cmrvlm.config.command import CONFIG_PATH, explained, plain
+from cmrvlm.config.command import CONFIG_PATH, plain, with_readable_errors
 
 log = logging.getLogger(__name__)
 
 
 @hydra.main(version_base="1.3", config_path=CONFIG_PATH, config_name="evaluate")
-@explained
+@with_readable_errors
 def main(config: DictConfig) -> None:
     """Entry point."""
     settings = plain(config)

@@ -10,7 +10,7 @@ from omegaconf import DictConfig
 from rich.console import Console
 
 from cmrvlm.config.build import build
-from cmrvlm.config.command import CONFIG_PATH, Config, explained, plain
+from cmrvlm.config.command import CONFIG_PATH, Config, plain, with_readable_errors
 
 log = logging.getLogger(__name__)
 
@@ -48,7 +48,7 @@ def predict(config: Config) -> dict[str, Any]:
 
 
 @hydra.main(version_base="1.3", config_path=CONFIG_PATH, config_name="predict")
-@explained
+@with_readable_errors
 def main(config: DictConfig) -> None:
     """Run the command."""
     settings = plain(config)

@@ -10,7 +10,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from cmrvlm.config.command import CONFIG_PATH, explained, plain
+from cmrvlm.config.command import CONFIG_PATH, plain, with_readable_errors
 from cmrvlm.stages.callbacks.sweep_table import recorded
 from cmrvlm.stages.sweep_job import run_job
 
@@ -18,7 +18,7 @@ log = logging.getLogger(__name__)
 
 
 @hydra.main(version_base="1.3", config_path=CONFIG_PATH, config_name="train")
-@explained
+@with_readable_errors
 def main(config: DictConfig) -> float | None:
     """Train as the configuration says; a job of a sweep has a process of its own."""
     hydra_config = HydraConfig.get()

@@ -25,7 +25,7 @@ CONFIG_PATH = "../conf"
 Config = dict[str, Any]
 
 
-def explained(main: Callable[[DictConfig], Any]) -> Callable[[DictConfig], Any]:
+def with_readable_errors(main: Callable[[DictConfig], Any]) -> Callable[[DictConfig], Any]:
     """An entry point whose user errors end in one line and exit status 1; a sweep goes on with its other jobs."""
 
     @wraps(main)
