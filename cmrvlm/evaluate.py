@@ -8,7 +8,7 @@ from pathlib import Path
 import hydra
 from omegaconf import DictConfig
 
-from cmrvlm.config.command import CONFIG_PATH, plain, with_readable_errors
+from cmrvlm.config.command import CONFIG_PATH, resolved, with_readable_errors
 
 log = logging.getLogger(__name__)
 
@@ -17,7 +17,7 @@ log = logging.getLogger(__name__)
 @with_readable_errors
 def main(config: DictConfig) -> None:
     """Entry point."""
-    settings = plain(config)
+    settings = resolved(config)
     from cmrvlm.evaluation.evaluate import (
         evaluate,
     )  # loads PyTorch, which a misspelled key need not wait for

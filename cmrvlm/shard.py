@@ -10,7 +10,7 @@ from omegaconf import DictConfig
 from rich.console import Console
 
 from cmrvlm.config.build import build
-from cmrvlm.config.command import CONFIG_PATH, Config, plain, with_readable_errors
+from cmrvlm.config.command import CONFIG_PATH, Config, resolved, with_readable_errors
 
 
 def shard(config: Config) -> int:
@@ -33,7 +33,7 @@ def shard(config: Config) -> int:
 @with_readable_errors
 def main(config: DictConfig) -> None:
     """Write the shards and print how to train on them."""
-    settings = plain(config)
+    settings = resolved(config)
     study_count = shard(settings)
     out = settings["out"]
     Console().print(

@@ -10,7 +10,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from cmrvlm.config.command import CONFIG_PATH, plain, with_readable_errors
+from cmrvlm.config.command import CONFIG_PATH, resolved, with_readable_errors
 from cmrvlm.stages.callbacks.sweep_table import recorded
 from cmrvlm.stages.sweep_job import run_job
 
@@ -26,7 +26,7 @@ def main(config: DictConfig) -> float | None:
     if hydra_config.mode == RunMode.MULTIRUN:
         return run_job(run, hydra_config)
     with recorded(run, overrides) as result:
-        settings = plain(config)
+        settings = resolved(config)
         from cmrvlm.stages.training import (
             train,
         )  # loads PyTorch, which a misspelled key need not wait for

@@ -51,22 +51,22 @@ def exit_on_error() -> Iterator[None]:
         sys.exit(1)
 
 
-def plain(config: DictConfig) -> Config:
+def resolved(config: DictConfig) -> Config:
     """The configuration as plain data with everything resolved.
 
     Raises:
         CmrvlmError: A required value is missing, or an interpolation leads nowhere.
     """
     try:
-        resolved = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+        content = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
     except (MissingMandatoryValue, InterpolationResolutionError) as error:
         raise CmrvlmError(
             f"a value is missing: {str(error).splitlines()[0]}",
             field=str(error.full_key),
             remedy="Set it on the command line.",
         ) from error
-    assert isinstance(resolved, dict)
-    return {str(key): value for key, value in resolved.items()}
+    assert isinstance(content, dict)
+    return {str(key): value for key, value in content.items()}
 
 
 def merged(base: Config, changes: Config) -> Config:
