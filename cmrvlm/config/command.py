@@ -69,7 +69,7 @@ def resolved(config: DictConfig) -> Config:
     return {str(key): value for key, value in content.items()}
 
 
-def merged(base: Config, changes: Config) -> Config:
+def with_changes(base: Config, changes: Config) -> Config:
     """A plain configuration with changes to it, which may be nested."""
     whole = OmegaConf.to_container(OmegaConf.merge(base, changes))
     assert isinstance(whole, dict)
