@@ -16,11 +16,10 @@ log = logging.getLogger(__name__)
 @hydra.main(version_base="1.3", config_path=CONFIG_PATH, config_name="evaluate")
 @with_readable_errors
 def main(config: DictConfig) -> None:
-    """Entry point."""
+    """Evaluate the run that the configuration names."""
     settings = resolved(config)
-    from cmrvlm.evaluation.evaluate import (
-        evaluate,
-    )  # loads PyTorch, which a misspelled key need not wait for
+    # Loads PyTorch: a misspelled key is reported without waiting for it.
+    from cmrvlm.evaluation.evaluate import evaluate
 
     evaluate(settings)
     log.info("scores: %s", Path(settings["out"]) / "metrics.json")
