@@ -77,10 +77,10 @@ class DataModule(Protocol):
         *,
         paraphrased: bool = False,
     ) -> Any:
-        """Return a loader of lists of (study, instructions) with all questions of all tasks.
+        """Return a loader of lists of (study, instructions) with all questions.
 
         Args:
-            studies: Study ids.
-            shown: Sequences that the questions show, by default all.
-            paraphrased: Use the other wording of the questions.
+            studies: Ids of the studies, in the order in which they come.
+            shown: Sequences to show; None shows all that the model reads.
+            paraphrased: Use wordings that training never shows.
         """
