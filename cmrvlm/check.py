@@ -16,7 +16,7 @@ from rich.progress import track
 from rich.table import Table
 
 from cmrvlm.config.build import build
-from cmrvlm.config.command import CONFIG_PATH, Config, explained, plain
+from cmrvlm.config.command import CONFIG_PATH, Config, resolved, with_readable_errors
 
 # Faults that are printed; the page holds all of them.
 MOST_SHOWN = 40
@@ -84,10 +84,10 @@ def _collator_of(run: Path) -> Any:
 
 
 @hydra.main(version_base="1.3", config_path=CONFIG_PATH, config_name="check")
-@explained
+@with_readable_errors
 def main(config: DictConfig) -> None:
     """Check the data set and exit with status 1 on errors."""
-    content = check(plain(config), Console(width=150))
+    content = check(resolved(config), Console(width=150))
     if content["errors"]:
         sys.exit(1)
 

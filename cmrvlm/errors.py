@@ -1,4 +1,4 @@
-"""The one error that a user's mistake ends in: it names what broke, where, and what to do."""
+"""The error for mistakes of a user: it names the problem, the file, the field and the remedy."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from pathlib import Path
 from typing import ParamSpec, TypeVar
 
 Arguments = ParamSpec("Arguments")
-Made = TypeVar("Made")
+Result = TypeVar("Result")
 
 
 class CmrvlmError(ValueError):
-    """Bad input, configuration or file.
+    """An error in input, configuration or a file that the user can correct.
 
-    Entry points print it in one line and exit with status 1; everything else that is raised is a bug.
+    Commands print it in one line and exit with status 1. Any other exception is a bug.
 
     Args:
         problem: What is wrong, as a sentence without a full stop.
-        file: The file or folder it was found in.
-        field: The field, key or argument it was found at.
+        file: File or folder that holds the error.
+        field: Field, key or argument that holds the error.
         remedy: What the user can do about it.
     """
 
@@ -32,41 +32,57 @@ class CmrvlmError(ValueError):
         field: str | None = None,
         remedy: str = "",
     ) -> None:
-        self.problem, self.file, self.field, self.remedy = problem, file, field, remedy
-        where = [str(file)] if file is not None else []
+        self.problem = problem
+        self.file = file
+        self.field = field
+        self.remedy = remedy
+
+        location = []
+        if file is not None:
+            location.append(str(file))
         if field is not None:
-            where.append(f"field '{field}'")
-        text = f"{', '.join(where)}: {problem}" if where else problem
-        super().__init__(f"{text}. {remedy}".strip() if remedy else text)
+            location.append(f"field '{field}'")
+
+        message = problem
+        if location:
+            message = f"{', '.join(location)}: {problem}"
+        if remedy:
+            message = f"{message}. {remedy}".strip()
+        super().__init__(message)
 
     def without_folders(self) -> str:
-        """The message with the file's name in place of its path: folders of an archive can carry names of patients."""
-        return (
-            str(self)
-            if self.file is None
-            else str(self).replace(str(self.file), Path(self.file).name)
-        )
+        """Return the message with the file's name in place of its path."""
+        if self.file is None:
+            return str(self)
+        # Folders of an archive can carry names of patients.
+        return str(self).replace(str(self.file), Path(self.file).name)
 
 
-def ends_loudly(make: Callable[Arguments, Made]) -> Callable[Arguments, Made]:
-    """Let a stray StopIteration of a function be an error: a loop that calls it would take it for the end."""
+def raises_on_stop_iteration(function: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
+    """Decorate a function so that a StopIteration inside it becomes a RuntimeError.
 
-    @wraps(make)
-    def guarded(*arguments: Arguments.args, **named: Arguments.kwargs) -> Made:
+    A loop over an iterator that calls the function would take the StopIteration for its own end.
+    """
+
+    @wraps(function)
+    def guarded(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Result:
         try:
-            return make(*arguments, **named)
+            return function(*args, **kwargs)
         except StopIteration as error:
-            raise RuntimeError(f"{make.__qualname__} ended early") from error
+            raise RuntimeError(f"{function.__qualname__} ended early") from error
 
     return guarded
 
 
 @contextmanager
-def told_in(file: Path) -> Iterator[None]:
-    """Errors of what a file says of something else name the file.
+def naming_file(file: Path) -> Iterator[None]:
+    """Re-raise each `CmrvlmError` that names no file with the name of this one.
+
+    Args:
+        file: File whose content is used inside the `with` block.
 
     Raises:
-        CmrvlmError: One was raised inside; the file is that which it names, else this one.
+        CmrvlmError: It was raised inside the block. A file that it already names is kept.
     """
     try:
         yield

@@ -16,7 +16,7 @@ from peft import LoraConfig, get_peft_model_state_dict
 from rich.console import Console
 from safetensors.torch import save_file
 
-from cmrvlm.config.command import CONFIG_PATH, explained, plain
+from cmrvlm.config.command import CONFIG_PATH, resolved, with_readable_errors
 from cmrvlm.errors import CmrvlmError
 from cmrvlm.language_model.merge import merge_adapter, with_own_tokens
 from cmrvlm.runs.lineage import LINEAGE, SPLIT
@@ -84,10 +84,10 @@ def _write_adapter(trained: TrainedRun, out: Path) -> None:
 
 
 @hydra.main(version_base="1.3", config_path=CONFIG_PATH, config_name="export")
-@explained
+@with_readable_errors
 def main(config: DictConfig) -> None:
     """Export the run and print the folder."""
-    settings = plain(config)
+    settings = resolved(config)
     export(Path(settings["run"]), settings["to"], Path(settings["out"]))
     Console().print(f"written to {settings['out']}", markup=False)
 

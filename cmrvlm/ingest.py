@@ -16,7 +16,7 @@ from rich.progress import track
 from rich.table import Table
 
 from cmrvlm.config.build import build
-from cmrvlm.config.command import CONFIG_PATH, Config, explained, plain
+from cmrvlm.config.command import CONFIG_PATH, Config, resolved, with_readable_errors
 from cmrvlm.study.atomic_files import write_json
 
 # Exit status when something that should have been read could not be.
@@ -68,10 +68,10 @@ def _decision_table(ingested: list[Any]) -> Table:
 
 
 @hydra.main(version_base="1.3", config_path=CONFIG_PATH, config_name="ingest")
-@explained
+@with_readable_errors
 def main(config: DictConfig) -> None:
     """Ingest the archive and exit with status 3 when something could not be read."""
-    summary = ingest(plain(config), Console(width=150))
+    summary = ingest(resolved(config), Console(width=150))
     if summary["partial"]:
         sys.exit(PARTIAL)
 

@@ -10,7 +10,7 @@ from omegaconf import DictConfig
 from rich.console import Console
 
 from cmrvlm.config.build import build
-from cmrvlm.config.command import CONFIG_PATH, Config, explained, plain
+from cmrvlm.config.command import CONFIG_PATH, Config, resolved, with_readable_errors
 
 log = logging.getLogger(__name__)
 
@@ -48,10 +48,10 @@ def predict(config: Config) -> dict[str, Any]:
 
 
 @hydra.main(version_base="1.3", config_path=CONFIG_PATH, config_name="predict")
-@explained
+@with_readable_errors
 def main(config: DictConfig) -> None:
     """Run the command."""
-    settings = plain(config)
+    settings = resolved(config)
     result = predict(settings)
     console = Console(soft_wrap=True, highlight=False)
     if "answer" in result:

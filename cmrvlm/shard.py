@@ -10,7 +10,7 @@ from omegaconf import DictConfig
 from rich.console import Console
 
 from cmrvlm.config.build import build
-from cmrvlm.config.command import CONFIG_PATH, Config, explained, plain
+from cmrvlm.config.command import CONFIG_PATH, Config, resolved, with_readable_errors
 
 
 def shard(config: Config) -> int:
@@ -30,10 +30,10 @@ def shard(config: Config) -> int:
 
 
 @hydra.main(version_base="1.3", config_path=CONFIG_PATH, config_name="shard")
-@explained
+@with_readable_errors
 def main(config: DictConfig) -> None:
     """Write the shards and print how to train on them."""
-    settings = plain(config)
+    settings = resolved(config)
     study_count = shard(settings)
     out = settings["out"]
     Console().print(

@@ -10,7 +10,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from cmrvlm.config.command import CONFIG_PATH, explained, plain
+from cmrvlm.config.command import CONFIG_PATH, resolved, with_readable_errors
 from cmrvlm.stages.callbacks.sweep_table import recorded
 from cmrvlm.stages.sweep_job import run_job
 
@@ -18,18 +18,23 @@ log = logging.getLogger(__name__)
 
 
 @hydra.main(version_base="1.3", config_path=CONFIG_PATH, config_name="train")
-@explained
+@with_readable_errors
 def main(config: DictConfig) -> float | None:
-    """Train as the configuration says; a job of a sweep has a process of its own."""
+    """Train as the configuration says, each job of a sweep in its own process.
+
+    Returns:
+        Value of `optimized_metric`, or None.
+    """
     hydra_config = HydraConfig.get()
-    run, overrides = Path(hydra_config.runtime.output_dir), list(hydra_config.overrides.task)
+    run = Path(hydra_config.runtime.output_dir)
     if hydra_config.mode == RunMode.MULTIRUN:
         return run_job(run, hydra_config)
+
+    overrides = list(hydra_config.overrides.task)
     with recorded(run, overrides) as result:
-        settings = plain(config)
-        from cmrvlm.stages.training import (
-            train,
-        )  # loads PyTorch, which a misspelled key need not wait for
+        settings = resolved(config)
+        # Loads PyTorch: a misspelled key is reported without waiting for it.
+        from cmrvlm.stages.training import train
 
         result["metric"] = train(settings, run)
     log.info("run folder: %s", run)

@@ -9,7 +9,7 @@ import torch
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 
-from cmrvlm.config.command import plain
+from cmrvlm.config.command import resolved
 from cmrvlm.runs.wiring import build_collator, build_data, build_model, build_tokenizer
 from data_modules.sources.phantom.source import PhantomSource
 
@@ -49,7 +49,7 @@ def composed(*overrides: str, name: str = "train"):
     """A plain resolved configuration."""
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        return plain(compose(name, overrides=list(overrides)))
+        return resolved(compose(name, overrides=list(overrides)))
 
 
 @pytest.fixture(scope="session")

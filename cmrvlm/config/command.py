@@ -1,7 +1,6 @@
-"""What the entry points share: one readable error, the configuration as plain data, and where the configs are.
+"""Shared parts of the commands: readable errors, resolved configurations, folder of the configs.
 
-Nothing here loads PyTorch, so that the entry points which import no more at once answer `--help` and a misspelled key
-in a second.
+Nothing here loads PyTorch, so that commands answer `--help` and a misspelled key within a second.
 """
 
 from __future__ import annotations
@@ -21,17 +20,22 @@ from rich.console import Console
 
 from cmrvlm.errors import CmrvlmError
 
+# Relative to the folder of the command's module, as Hydra takes it.
 CONFIG_PATH = "../conf"
 Config = dict[str, Any]
 
 
-def explained(main: Callable[[DictConfig], Any]) -> Callable[[DictConfig], Any]:
-    """An entry point whose user errors end in one line and exit status 1; a sweep goes on with its other jobs."""
+def with_readable_errors(main: Callable[[DictConfig], Any]) -> Callable[[DictConfig], Any]:
+    """Decorate a command so that a `CmrvlmError` is printed in one line with exit status 1.
+
+    In a sweep the error is raised, so that the sweep goes on with its other jobs.
+    """
 
     @wraps(main)
     def run(config: DictConfig) -> Any:
-        for noisy in ("matplotlib", "fontTools", "numexpr"):
-            logging.getLogger(noisy).setLevel(logging.WARNING)
+        # These libraries log much that does not help a user.
+        for library in ("matplotlib", "fontTools", "numexpr"):
+            logging.getLogger(library).setLevel(logging.WARNING)
         if HydraConfig.get().mode == RunMode.MULTIRUN:
             return main(config)
         with exit_on_error():
@@ -51,26 +55,26 @@ def exit_on_error() -> Iterator[None]:
         sys.exit(1)
 
 
-def plain(config: DictConfig) -> Config:
-    """The configuration as plain data with everything resolved.
+def resolved(config: DictConfig) -> Config:
+    """Return the configuration as dicts, lists and values, with all interpolations resolved.
 
     Raises:
         CmrvlmError: A required value is missing, or an interpolation leads nowhere.
     """
     try:
-        resolved = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+        content = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
     except (MissingMandatoryValue, InterpolationResolutionError) as error:
         raise CmrvlmError(
             f"a value is missing: {str(error).splitlines()[0]}",
             field=str(error.full_key),
             remedy="Set it on the command line.",
         ) from error
-    assert isinstance(resolved, dict)
-    return {str(key): value for key, value in resolved.items()}
+    assert isinstance(content, dict)
+    return {str(key): value for key, value in content.items()}
 
 
-def merged(base: Config, changes: Config) -> Config:
-    """A plain configuration with changes to it, which may be nested."""
-    whole = OmegaConf.to_container(OmegaConf.merge(base, changes))
-    assert isinstance(whole, dict)
-    return {str(key): value for key, value in whole.items()}
+def with_changes(base: Config, changes: Config) -> Config:
+    """Return a copy of a plain configuration with changes, which may be nested."""
+    changed = OmegaConf.to_container(OmegaConf.merge(base, changes))
+    assert isinstance(changed, dict)
+    return {str(key): value for key, value in changed.items()}

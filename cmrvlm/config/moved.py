@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-# Module that a `_target_` of a saved run may name, to the module that its objects are in now.
+# Former module that a `_target_` of a saved run may name, to the current module of its objects.
 MOVED_MODULES = {
     "cmrvlm.models.adapter": "cmrvlm.language_model.adapter",
     "cmrvlm.models.decoding": "cmrvlm.language_model.decoding",
@@ -36,8 +36,8 @@ def _settings_of_swin4d(former: Mapping[str, Any]) -> dict[str, Any]:
     return settings
 
 
-# Class that a `_target_` of a saved run may name, to the class that replaced it and the
-# translation of its settings.
+# Former class that a `_target_` of a saved run may name, to the class that replaced it and a
+# function that translates its settings.
 REPLACED_CLASSES: dict[str, tuple[str, Callable[[Mapping[str, Any]], dict[str, Any]]]] = {
     "cmrvlm.encoders.swin.Swin3D": ("cmrvlm.encoders.swin.SwinEncoder", _settings_of_swin3d),
     "cmrvlm.encoders.swin.Swin4D": ("cmrvlm.encoders.swin.SwinEncoder", _settings_of_swin4d),
@@ -47,19 +47,19 @@ REPLACED_CLASSES: dict[str, tuple[str, Callable[[Mapping[str, Any]], dict[str, A
 
 
 def current_name(target: str) -> str:
-    """Return the dotted name under which the object of a `_target_` is found today."""
+    """Return the current dotted name of the object that a saved `_target_` names."""
     module, _, name = target.rpartition(".")
     return f"{MOVED_MODULES.get(module, module)}.{name}"
 
 
 def current_settings(tree: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a saved mapping that holds a `_target_` as the class of today takes it.
+    """Return saved settings with a `_target_` as the current class takes them.
 
     Args:
         tree: `_target_` and settings as a run saved them.
 
     Returns:
-        The same, or the class that replaced the target with its translated settings.
+        A copy; if the class was replaced, the new `_target_` with translated settings.
     """
     target = str(tree["_target_"])
     if target not in REPLACED_CLASSES:

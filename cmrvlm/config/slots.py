@@ -1,7 +1,8 @@
-"""What each place of a configuration may build: subclasses of its base type, or one of a few factories.
+"""Allow for each place of a configuration the subclasses of a base class, or a few factories.
 
-A configuration may come from somebody else, inside a run folder. Were any object of this project allowed anywhere,
-a method that clears a folder or a function that imports a package could be put in an encoder's place.
+A configuration may come from another person, inside a run folder. If every object of this project
+were allowed anywhere, a `_target_` could call a method that clears a folder or a function that
+imports a package.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ _CALLBACKS = (
 )
 _LOGGERS = ("lightning.pytorch.loggers.Logger", "cmrvlm.stages.wandb_logger.wandb_logger")
 
-# Place, where `*` is one name, to the base classes and the factories that fit there.
+# Keys joined by dots, where `*` is any one key, to the base classes and factories allowed there.
 SLOTS: dict[str, tuple[str, ...]] = {
     "data": ("data_modules.study_data_module.StudyDataModule",),
     "data.source": ("data_modules.sources.base.Source",),
@@ -68,14 +69,15 @@ SLOTS: dict[str, tuple[str, ...]] = {
 }
 
 
-def allowed_in(place: str) -> tuple[str, ...]:
-    """Return the names of the base classes and factories that fit a place of a configuration; none where nothing does.
+def allowed_in(key_path: str) -> tuple[str, ...]:
+    """Return the dotted names of the base classes and factories allowed at a place; may be empty.
 
     Args:
-        place: Keys from the top, joined by dots.
+        key_path: Keys from the top of the configuration, joined by dots.
     """
-    depth = place.count(".")
+    # `*` of fnmatch spans dots too, so the number of keys is compared first.
+    depth = key_path.count(".")
     for pattern, names in SLOTS.items():
-        if pattern.count(".") == depth and fnmatchcase(place, pattern):
+        if pattern.count(".") == depth and fnmatchcase(key_path, pattern):
             return names
     return ()

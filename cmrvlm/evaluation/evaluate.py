@@ -16,7 +16,7 @@ from typing import Any
 from rich.console import Console
 
 from cmrvlm.config.build import build
-from cmrvlm.config.command import Config, merged
+from cmrvlm.config.command import Config, with_changes
 from cmrvlm.errors import CmrvlmError
 from cmrvlm.evaluation import figures, tables
 from cmrvlm.evaluation.asking import Asked, Questioner
@@ -65,7 +65,7 @@ def evaluation_data(run: TrainedRun, changes: Config) -> DataModule:
     config = json.loads(json.dumps(run.config))
     if "_target_" in (changes.get("source") or {}):
         config["data"].pop("source")  # another source has other settings
-    config["data"] = merged(config["data"], changes)
+    config["data"] = with_changes(config["data"], changes)
     other_source = bool(
         {"source", "root", "path", "_target_", "split_file", "shares"} & set(changes)
     )

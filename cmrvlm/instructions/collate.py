@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from cmrvlm.errors import CmrvlmError, ends_loudly
+from cmrvlm.errors import CmrvlmError, raises_on_stop_iteration
 from cmrvlm.instructions.batch import Batch, Media, QuestionBatch, TextRows, stack_by_shape
 from cmrvlm.instructions.instruction import Instruction
 from cmrvlm.instructions.question import Question, View
@@ -143,7 +143,7 @@ class Collator:
             remedy="Show fewer sequences, use fewer image tokens, or a longer context.",
         )
 
-    @ends_loudly
+    @raises_on_stop_iteration
     def __call__(
         self, samples: Sequence[tuple[Study, list[Instruction]]], *, blind: bool = False
     ) -> Batch:

@@ -1,4 +1,4 @@
-"""Checkpoints as files: each is there whole or not at all, and one that cannot be read is named."""
+"""Write checkpoints atomically, and name the file of one that cannot be read."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ MEGABYTE = 1_000_000
 
 
 class CheckpointFiles(TorchCheckpointIO):
-    """Writes a checkpoint beside its file and renames it.
+    """Checkpoint files that are written under a temporary name beside their path and then renamed.
 
-    Lightning writes it into the folder for temporary files and moves it. Where that is another file system, moving is
-    copying, and a run that is killed meanwhile leaves an empty `last.ckpt`.
+    Lightning writes into the system's temporary folder and moves the file. On another file system
+    the move is a copy, and a run that is killed during it leaves an empty `last.ckpt`.
     """
 
     def save_checkpoint(
@@ -31,7 +31,7 @@ class CheckpointFiles(TorchCheckpointIO):
 
         Args:
             checkpoint: Plain data and tensors.
-            path: The file, on this machine.
+            path: Local path of the file.
             storage_options: Not used.
 
         Raises:
@@ -42,10 +42,8 @@ class CheckpointFiles(TorchCheckpointIO):
             file.parent.mkdir(parents=True, exist_ok=True)
             with atomic_write(file) as temporary:
                 torch.save(checkpoint, temporary)
-        except (
-            OSError,
-            RuntimeError,
-        ) as error:  # what torch raises when its writer fails on a full disk
+        # PyTorch raises RuntimeError when its writer fails on a full disk.
+        except (OSError, RuntimeError) as error:
             needed = _size_mb(checkpoint)
             raise CmrvlmError(
                 f"the checkpoint cannot be written ({error}); it needs about {needed:.0f} MB",
@@ -59,15 +57,21 @@ class CheckpointFiles(TorchCheckpointIO):
         map_location: Callable[..., Any] | None = None,
         weights_only: bool | None = None,
     ) -> dict[str, Any]:
-        """Read a checkpoint, always without running what a pickle could hold.
+        """Read a checkpoint, always with `weights_only=True`, so that no pickled code is run.
+
+        Args:
+            path: Local path of the file.
+            map_location: Device of the tensors as in `torch.load`, by default the CPU.
+            weights_only: Not used.
 
         Raises:
-            CmrvlmError: There is none, or it is damaged; the newest other one beside it is named.
+            CmrvlmError: The file is missing or damaged; the message names the newest valid
+                checkpoint beside it.
         """
         file = Path(path)
         if not file.is_file():
             raise CmrvlmError(
-                "there is no such checkpoint", file=file, field="ckpt_path", remedy=_others(file)
+                "there is no such checkpoint", file=file, field="ckpt_path", remedy=_remedy(file)
             )
         try:
             return dict(torch.load(file, map_location=map_location or "cpu", weights_only=True))
@@ -79,17 +83,19 @@ class CheckpointFiles(TorchCheckpointIO):
             KeyError,
             pickle.UnpicklingError,
         ) as error:
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            reason = type(error).__name__
+            if str(error):
+                reason = str(error).splitlines()[0]
             raise CmrvlmError(
                 f"the checkpoint is damaged ({reason[:120]})",
                 file=file,
                 field="ckpt_path",
-                remedy=_others(file),
+                remedy=_remedy(file),
             ) from error
 
 
 def _size_mb(content: Any) -> float:
-    """Return the size of all tensors in nested plain data."""
+    """Return the size in MB of all tensors in nested dicts, lists and tuples."""
     if isinstance(content, torch.Tensor):
         return content.numel() * content.element_size() / MEGABYTE
     if isinstance(content, dict):
@@ -99,12 +105,12 @@ def _size_mb(content: Any) -> float:
     return 0.0
 
 
-def _others(file: Path) -> str:
-    """Return what to do without a checkpoint: go on with the newest whole one beside it."""
-    whole = [
-        path for path in file.parent.glob("*.ckpt") if path != file and zipfile.is_zipfile(path)
-    ]
-    if not whole:
+def _remedy(file: Path) -> str:
+    """Return the advice to resume from the newest valid checkpoint beside an invalid one."""
+    others = [path for path in file.parent.glob("*.ckpt") if path != file]
+    # `torch.save` writes zip archives; an incomplete one has no index at its end.
+    valid = [path for path in others if zipfile.is_zipfile(path)]
+    if not valid:
         return "There is no whole one beside it: begin anew with overwrite=true."
-    newest = max(whole, key=lambda path: path.stat().st_mtime)
+    newest = max(valid, key=lambda path: path.stat().st_mtime)
     return f"Go on with ckpt_path={newest}."

@@ -1,4 +1,4 @@
-"""Declare what runs need of a data module."""
+"""Declare the interface of a data module that training and evaluation use."""
 
 from __future__ import annotations
 
@@ -18,16 +18,17 @@ Split = Mapping[str, Sequence[str]]
 
 
 class DataModule(Protocol):
-    """Studies of one source as batches, as training and evaluation use them.
+    """A data module that gives the studies of one source as batches.
 
-    Nothing outside writes its attributes.
+    No other code writes its attributes.
 
     Attributes:
         preprocessing: Steps from a native study to the model's grid.
-        mixture: Tasks and how they are drawn.
-        split: Part (`train`, `val`, `test`) to study ids, without broken studies; empty before `prepare_data`.
-        full_split: The same with the broken studies.
-        failures: Broken study to reason.
+        mixture: Tasks and their sampling.
+        split: Part (`train`, `val`, `test`) to study ids without broken studies. It is empty before
+            `prepare_data`.
+        full_split: Part to study ids with the broken studies.
+        failures: Id of each broken study to the reason.
     """
 
     preprocessing: Preprocessing
@@ -37,34 +38,34 @@ class DataModule(Protocol):
     failures: Mapping[str, str]
 
     def patient_of(self) -> dict[str, str]:
-        """Return the patient of each study of the source."""
+        """Return study id to patient id, for all studies of the source."""
 
     def begin_from(self, parts: Parts) -> None:
-        """Let patients of earlier runs stay in their part; see `cmrvlm.runs.lineage`."""
+        """Keep patients of earlier runs in their part of the split; see `cmrvlm.runs.lineage`."""
 
     def prepare_data(self) -> None:
         """Make the split and fill the cache; safe to call twice."""
 
     def use_collator(self, collator: Collator) -> None:
-        """Set what makes batches of samples, once the model is known."""
+        """Set the collator, which depends on the model."""
 
     def corpus(self) -> Iterator[str]:
-        """Yield the texts of the training part, which a tokenizer may be trained on."""
+        """Yield the texts of the training part, for the training of a tokenizer."""
 
     def class_shares(self) -> dict[str, Tensor]:
-        """Return for each read-out of classes the share (classes,) of each among the training studies."""
+        """Return read-out to the share of each class among the training studies, (classes,)."""
 
     def failures_of(self, part: str) -> dict[str, str]:
-        """Return the broken studies of a part, with reasons."""
+        """Return broken study id to reason, for one part of the split."""
 
     def save_split(self, path: Path) -> None:
-        """Write the split."""
+        """Write the split as JSON."""
 
     def load_study(self, study_id: str) -> Study:
         """Return a preprocessed study with all its series."""
 
     def content_hash(self, study_ids: Iterable[str]) -> str:
-        """Return a hash of studies, images and labels."""
+        """Return a hash of the ids, images and labels of some studies."""
 
     def train_dataloader(self) -> Any:
         """Return a loader of training batches."""
@@ -76,4 +77,10 @@ class DataModule(Protocol):
         *,
         paraphrased: bool = False,
     ) -> Any:
-        """Return a loader of lists of (study, instructions) with all questions, nothing drawn."""
+        """Return a loader of lists of (study, instructions) with all questions.
+
+        Args:
+            studies: Ids of the studies, in the order in which they come.
+            shown: Sequences to show; None shows all that the model reads.
+            paraphrased: Use wordings that training never shows.
+        """

@@ -1,4 +1,4 @@
-"""Weights from one stage to the next: whole parts move or stay, and a table says which."""
+"""Hand weights over from one stage to the next, part by part, and list the parts in a table."""
 
 from __future__ import annotations
 
@@ -15,17 +15,19 @@ from cmrvlm.language_model.finite import check_weights
 from cmrvlm.runs.run_claim import WEIGHTS
 from cmrvlm.runs.run_folder import own_weights
 
-_KEYED = ("encoders", "projectors", "mask_head", "image_projection")
+# Modules that hold one part for each sequence.
+_PER_SEQUENCE = ("encoders", "projectors", "mask_head", "image_projection")
 
 
 @dataclass(frozen=True)
 class Moved:
-    """What became of one part.
+    """The outcome of the hand-over for one part of the model.
 
     Attributes:
-        part: For example `encoders.sax` or `llm`.
-        status: `moved`, `fresh` (the earlier run had none) or `left behind` (this model has none).
-        parameters: Number of values.
+        part: Name such as `encoders.sax` or `llm`.
+        status: `moved`, `fresh` (the earlier run has no such part) or `left behind` (this model
+            has no such part).
+        parameters: Number of its parameters.
     """
 
     part: str
@@ -34,31 +36,52 @@ class Moved:
 
 
 def part_of(key: str) -> str:
-    """Part that a weight belongs to: the first name, or the first two where a part is kept for each sequence."""
+    """Return the part that a weight belongs to.
+
+    Args:
+        key: Key of the state dict.
+
+    Returns:
+        First name of the key, or its first two for parts per sequence and for the rows that are
+        added to the token embeddings.
+    """
     names = key.split(".")
-    keyed = names[0] in _KEYED or names[1:2] in (["rows"], ["out_rows"])
-    return ".".join(names[:2]) if keyed else names[0]
+    is_embedding_row = names[1:2] in (["rows"], ["out_rows"])
+    if names[0] in _PER_SEQUENCE or is_embedding_row:
+        return ".".join(names[:2])
+    return names[0]
 
 
 def load_parts(model: nn.Module, weights: dict[str, Tensor], source: Path) -> list[Moved]:
-    """Copy every part that both sides have.
+    """Copy every part that both the model and the weights have.
+
+    Args:
+        model: Model that takes the weights.
+        weights: Key to weight of any shape, as in a state dict.
+        source: File of the weights, for errors.
+
+    Returns:
+        Outcome for each part of the model or of the weights.
 
     Raises:
-        CmrvlmError: A part is there but its weights differ in name or shape, or nothing moves at all.
+        CmrvlmError: The weights of a part differ in name or shape, or no part is copied.
     """
-    wanted: dict[str, dict[str, Tensor]] = defaultdict(dict)
-    given: dict[str, dict[str, Tensor]] = defaultdict(dict)
-    for key, value in own_weights(model).items():
-        wanted[part_of(key)][key] = value
-    for key, value in weights.items():
-        given[part_of(key)][key] = value
+    current_parts = _by_part(own_weights(model))
+    earlier_parts = _by_part(weights)
     rows = []
-    for part in sorted(wanted.keys() | given.keys()):
-        here, there = wanted.get(part, {}), given.get(part, {})
-        if here and there:
-            _check(part, here, there, source)
-        status = "moved" if here and there else "fresh" if here else "left behind"
-        rows.append(Moved(part, status, sum(value.numel() for value in (here or there).values())))
+    for part in sorted(current_parts.keys() | earlier_parts.keys()):
+        current = current_parts.get(part, {})
+        earlier = earlier_parts.get(part, {})
+        if current and earlier:
+            _check(part, current, earlier, source)
+            status = "moved"
+        elif current:
+            status = "fresh"
+        else:
+            status = "left behind"
+        parameters = sum(value.numel() for value in (current or earlier).values())
+        rows.append(Moved(part, status, parameters))
+
     if not any(row.status == "moved" for row in rows):
         raise CmrvlmError(
             "nothing in the earlier run fits this model",
@@ -66,21 +89,39 @@ def load_parts(model: nn.Module, weights: dict[str, Tensor], source: Path) -> li
             field="stage.init_from",
             remedy="Give the run of the stage before.",
         )
-    model.load_state_dict(
-        {key: value for key, value in weights.items() if part_of(key) in wanted}, strict=False
-    )
+    moved = {key: value for key, value in weights.items() if part_of(key) in current_parts}
+    model.load_state_dict(moved, strict=False)
     return rows
 
 
-def _check(part: str, here: dict[str, Tensor], there: dict[str, Tensor], source: Path) -> None:
-    odd = sorted(here.keys() ^ there.keys())
-    odd += [
-        key for key in sorted(here.keys() & there.keys()) if here[key].shape != there[key].shape
+def _by_part(weights: dict[str, Tensor]) -> dict[str, dict[str, Tensor]]:
+    """Group the weights of a state dict by part."""
+    parts: dict[str, dict[str, Tensor]] = defaultdict(dict)
+    for key, value in weights.items():
+        parts[part_of(key)][key] = value
+    return parts
+
+
+def _check(part: str, current: dict[str, Tensor], earlier: dict[str, Tensor], source: Path) -> None:
+    """Refuse weights of a part that differ in name or shape.
+
+    Raises:
+        CmrvlmError: They differ.
+    """
+    differing = sorted(current.keys() ^ earlier.keys())
+    differing += [
+        key
+        for key in sorted(current.keys() & earlier.keys())
+        if current[key].shape != earlier[key].shape
     ]
-    if odd:
-        shapes = f"{tuple(there[odd[0]].shape) if odd[0] in there else 'absent'} in the run"
+    if differing:
+        first = differing[0]
+        shape = "absent"
+        if first in earlier:
+            shape = str(tuple(earlier[first].shape))
         raise CmrvlmError(
-            f"{len(odd)} weights of part '{part}' do not fit, the first is '{odd[0]}' ({shapes})",
+            f"{len(differing)} weights of part '{part}' do not fit, "
+            f"the first is '{first}' ({shape} in the run)",
             file=source,
             field="stage.init_from",
             remedy="Build both stages with the same encoders, language model and adapter.",
@@ -88,7 +129,18 @@ def _check(part: str, here: dict[str, Tensor], there: dict[str, Tensor], source:
 
 
 def hand_over(model: nn.Module, run: Path) -> list[Moved]:
-    """Load the parts of an earlier run's weights into a model."""
+    """Load the parts of an earlier run's weights into a model.
+
+    Args:
+        model: Model that takes the weights.
+        run: Folder of the earlier run.
+
+    Returns:
+        Outcome for each part.
+
+    Raises:
+        CmrvlmError: The run has no weights, some are not finite, or they do not fit.
+    """
     path = run / WEIGHTS
     if not path.is_file():
         raise CmrvlmError(
@@ -103,7 +155,7 @@ def hand_over(model: nn.Module, run: Path) -> list[Moved]:
 
 
 def moved_table(rows: list[Moved]) -> Table:
-    """The hand-over as a table."""
+    """Return the hand-over as a table."""
     table = Table("part", "status", "parameters", title="Hand-over from the earlier stage")
     for row in rows:
         table.add_row(row.part, row.status, f"{row.parameters:,}")

@@ -1,4 +1,4 @@
-"""Whom a run and the runs that it began from were trained on, by hashes of the patients' ids."""
+"""Record the patients that a run and the runs before it were trained on, by hashes of their ids."""
 
 from __future__ import annotations
 
@@ -11,15 +11,20 @@ from pathlib import Path
 from cmrvlm.errors import CmrvlmError
 from cmrvlm.study.atomic_files import write_json
 
-LINEAGE, TRAIN = "lineage.json", "train"
-_PARTS = (TRAIN, "val", "test")
+LINEAGE = "lineage.json"
 SPLIT = "split.json"
-Parts = dict[str, str]  # hash of a patient to the part of the split
+TRAIN = "train"
+_PARTS = (TRAIN, "val", "test")
+# Hash of a patient to the part of the split.
+Parts = dict[str, str]
 log = logging.getLogger(__name__)
 
 
 def patient_hash(patient_id: str) -> str:
-    """Return what stands for a patient in run folders: the same in every data set that has the same id."""
+    """Return the hash that replaces a patient's id in run folders.
+
+    It depends on the id alone, so that a patient is known again in another data set.
+    """
     return hashlib.sha256(f"cmrvlm patient {patient_id}".encode()).hexdigest()[:24]
 
 
@@ -27,8 +32,8 @@ def parts_of(split: Mapping[str, Iterable[str]], patient_of: Mapping[str, str]) 
     """Return the part of each patient of a split.
 
     Args:
-        split: Part to studies.
-        patient_of: Study to patient; a study that is not in it is taken for its own patient.
+        split: Part to study ids.
+        patient_of: Study id to patient id. A study that is missing counts as a patient.
     """
     return {
         patient_hash(patient_of.get(study, study)): part
@@ -38,60 +43,59 @@ def parts_of(split: Mapping[str, Iterable[str]], patient_of: Mapping[str, str]) 
 
 
 def joined(earlier: Parts, later: Parts) -> Parts:
-    """Return the parts of the patients of two runs; who was trained on once was trained on for good."""
+    """Return the parts of the patients of two runs.
+
+    A patient that either run was trained on stays in `train`. Otherwise the later run decides.
+    """
     both = earlier | later
-    return both | {
-        patient: TRAIN
-        for parts in (earlier, later)
-        for patient, part in parts.items()
-        if part == TRAIN
-    }
+    for patient, part in earlier.items():
+        if part == TRAIN:
+            both[patient] = TRAIN
+    return both
 
 
 def read_lineage(run: Path, patient_of: Mapping[str, str]) -> Parts:
-    """Return the part of each patient that a run, or one that it began from, knew.
+    """Return the part of each patient in the splits of a run and of the runs that it began from.
 
-    A run of an earlier version has its split alone, which says nothing of the runs that it began from; that is said.
+    A run of an earlier version has only its split, without the patients of the runs that it began
+    from. A warning says so.
 
     Args:
         run: Run folder.
-        patient_of: Study to patient in the data at hand, for a run that has its split alone.
+        patient_of: Study id to patient id in the current data, for a run that has only its split.
 
     Raises:
-        CmrvlmError: The file is none of this kind.
+        CmrvlmError: The file does not list patients by part.
     """
     path = run / LINEAGE
     if path.is_file():
-        told = json.loads(path.read_text())
-        if not isinstance(told, dict) or set(told) != set(_PARTS):
+        patients = json.loads(path.read_text())
+        if not isinstance(patients, dict) or set(patients) != set(_PARTS):
             raise CmrvlmError(
                 "this is no list of patients by part", file=path, remedy="Train the run again."
             )
-        return {str(patient): part for part in _PARTS for patient in told[part]}
+        return {str(patient): part for part in _PARTS for patient in patients[part]}
     if not (run / SPLIT).is_file():
         log.warning(
             "%s: this run does not say whom it was trained on: nobody can be left out", run.name
         )
         return {}
     log.warning(
-        "%s: this run does not say whom the runs that it began from were trained on; its own patients are known by its "
-        "split",
+        "%s: this run does not say whom the runs that it began from were trained on; "
+        "its own patients are known by its split",
         run.name,
     )
     return parts_of(json.loads((run / SPLIT).read_text()), patient_of)
 
 
 def write_lineage(run: Path, parts: Parts) -> None:
-    """Write the patients of a run and of those that it began from, by part."""
-    write_json(
-        run / LINEAGE,
-        {
-            name: sorted(patient for patient, part in parts.items() if part == name)
-            for name in _PARTS
-        },
-    )
+    """Write the hashes of the patients of a run and of the runs before it, listed by part."""
+    patients = {}
+    for name in _PARTS:
+        patients[name] = sorted(patient for patient, part in parts.items() if part == name)
+    write_json(run / LINEAGE, patients)
 
 
 def trained_on(parts: Parts, studies: Iterable[str], patient_of: Mapping[str, str]) -> list[str]:
-    """Return those of some studies whose patients were trained on."""
+    """Return the ids of the studies whose patients are in the training part."""
     return [study for study in studies if parts.get(patient_hash(patient_of[study])) == TRAIN]

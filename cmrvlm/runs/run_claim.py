@@ -1,4 +1,4 @@
-"""A run folder belongs to one training at a time, and an earlier run in it stays until the new one is whole."""
+"""Reserve a run folder for one training, and keep an earlier run in it until the new one is done."""
 
 from __future__ import annotations
 
@@ -13,9 +13,12 @@ from filelock import FileLock, Timeout
 from cmrvlm.errors import CmrvlmError
 from cmrvlm.study.atomic_files import clear_leftovers
 
-WEIGHTS, CHECKPOINTS = "model.safetensors", "checkpoints"
-_LOCK, _NEW, _OLD = ".lock", ".new", ".old"
-# What a training, and what was made of it, leaves in its folder; a replacement leaves everything else where it is.
+WEIGHTS = "model.safetensors"
+CHECKPOINTS = "checkpoints"
+_LOCK = ".lock"
+_NEW = ".new"
+_OLD = ".old"
+# Files and folders that belong to a run. A replacement leaves everything else in its place.
 _OF_A_RUN = (
     "config.yaml",
     WEIGHTS,
@@ -40,11 +43,11 @@ _OF_A_RUN = (
 
 
 class FolderTakenError(CmrvlmError):
-    """A folder holds a run that may not be written over, or another training writes into it."""
+    """An error for a folder that holds a run to be kept, or that another training writes into."""
 
 
 def holds_run(folder: Path) -> bool:
-    """Return whether a folder has what a training left: weights or checkpoints."""
+    """Return whether a folder holds weights or checkpoints of a training."""
     return (folder / WEIGHTS).is_file() or any((folder / CHECKPOINTS).glob("*.ckpt"))
 
 
@@ -52,19 +55,20 @@ def holds_run(folder: Path) -> bool:
 def claimed(
     folder: Path, *, overwrite: bool, resumed: Path | None, first_process: bool
 ) -> Iterator[Path]:
-    """Give the folder that a training writes into; other trainings are kept out meanwhile.
+    """Lock a run folder and yield the folder that the training writes into.
 
-    That is the run folder itself. Where it holds another run that is to be written over, it is `.new` in it, whose
-    content takes the place of the other run's once the training has ended well.
+    That is the run folder itself. If it holds another run to be replaced, it is the subfolder
+    `.new`, whose content replaces the other run after the training has ended without an error.
 
     Args:
         folder: Run folder.
-        overwrite: Whether a run in it may be replaced.
-        resumed: Run folder whose checkpoint the training goes on with, or None.
-        first_process: Whether this is the process that writes; the others write nothing.
+        overwrite: Whether a run in the folder may be replaced.
+        resumed: Run folder whose checkpoint the training resumes from, or None.
+        first_process: Whether this process writes files; the others take no lock.
 
     Raises:
-        FolderTakenError: It holds a run and may not be written over, or another training writes into it.
+        FolderTakenError: The folder holds a run that may not be replaced, or another training
+            writes into it.
     """
     if not first_process:
         yield _target(folder, resumed)
@@ -90,12 +94,14 @@ def claimed(
                 "the folder holds a run already",
                 file=folder,
                 field="out",
-                remedy="Give another out=<folder>, go on with ckpt_path=…, or replace it with overwrite=true.",
+                remedy="Give another out=<folder>, go on with ckpt_path=…, "
+                "or replace it with overwrite=true.",
             )
         if replaces and not resumes:
-            _remove(target)  # of a replacement that was not finished
-        for place in (target, target / CHECKPOINTS):
-            clear_leftovers(place)
+            # A replacement that was interrupted may have left files.
+            _remove(target)
+        clear_leftovers(target)
+        clear_leftovers(target / CHECKPOINTS)
         yield target
         if replaces:
             _put_in_place(folder)
@@ -104,14 +110,17 @@ def claimed(
 
 
 def _target(folder: Path, resumed: Path | None) -> Path:
-    """Return where a training writes: the folder, or `.new` in it where another run stays until this one is whole."""
-    goes_on = resumed is not None and resumed.resolve() == folder.resolve()
-    return folder / _NEW if holds_run(folder) and not goes_on else folder
+    """Return the folder that a training writes into: the run folder, or `.new` beside another run."""
+    resumes = resumed is not None and resumed.resolve() == folder.resolve()
+    if holds_run(folder) and not resumes:
+        return folder / _NEW
+    return folder
 
 
 def _put_in_place(folder: Path) -> None:
-    """Let what lies in `.new` take the place of the earlier run, by renaming alone."""
-    new, old = folder / _NEW, folder / _OLD
+    """Replace the earlier run by the content of `.new`, by renames alone."""
+    new = folder / _NEW
+    old = folder / _OLD
     _remove(old)
     old.mkdir()
     for name in sorted({*_OF_A_RUN, *(path.name for path in new.iterdir())}):
@@ -121,13 +130,15 @@ def _put_in_place(folder: Path) -> None:
 
 
 def _finish_replacement(folder: Path) -> None:
-    """End the renames of a replacement; one that was killed amid them is ended, or taken back, at the next start.
+    """Complete the renames of a replacement.
 
-    Weights come last out of `.new`: while they lie there, the new run is whole and not yet in its place.
+    A replacement that was killed during them is completed, or undone, at the next start.
     """
-    new, old = folder / _NEW, folder / _OLD
+    new = folder / _NEW
+    old = folder / _OLD
     if not old.is_dir() or old.is_symlink():
         return
+    # Weights leave `.new` last: while they are there, the new run is complete but not in place.
     if (new / WEIGHTS).is_file():
         for path in sorted(new.iterdir(), key=lambda path: path.name == WEIGHTS):
             if (folder / path.name).exists():
@@ -140,22 +151,29 @@ def _finish_replacement(folder: Path) -> None:
     _remove(old)
 
 
-def _remove(place: Path) -> None:
-    """Remove a folder of this module's own; of a link the link alone."""
-    if place.is_symlink():
-        place.unlink()
-    elif place.exists():
-        shutil.rmtree(place)
+def _remove(path: Path) -> None:
+    """Remove `.new` or `.old`; of a symbolic link only the link."""
+    if path.is_symlink():
+        path.unlink()
+    elif path.exists():
+        shutil.rmtree(path)
 
 
 def placed_in(config: object, folder: Path, target: Path) -> object:
-    """Return plain data in which paths in one folder are those in another."""
+    """Return a copy of plain data in which all paths inside one folder lead into another.
+
+    Args:
+        config: Nested dicts, lists and values.
+        folder: Folder of the paths to change.
+        target: Folder that replaces it.
+    """
     if isinstance(config, dict):
         return {key: placed_in(value, folder, target) for key, value in config.items()}
     if isinstance(config, list):
         return [placed_in(value, folder, target) for value in config]
     if isinstance(config, str) and os.sep in config:
-        place, inside = os.path.abspath(config), os.path.abspath(folder)
-        if place == inside or place.startswith(inside + os.sep):
-            return f"{target}{place[len(inside) :]}"
+        path = os.path.abspath(config)
+        root = os.path.abspath(folder)
+        if path == root or path.startswith(root + os.sep):
+            return f"{target}{path[len(root) :]}"
     return config

@@ -1,4 +1,7 @@
-"""Write and read run folders: all that is needed to evaluate and apply a model, nothing that is unpickled."""
+"""Write and read run folders, which hold all that evaluation and prediction need.
+
+No file in them is a pickle, so that a run of another person can be loaded safely.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,7 @@ from transformers import PreTrainedTokenizerBase
 
 from cmrvlm.config.build import build, check_plain
 from cmrvlm.config.command import Config
-from cmrvlm.errors import CmrvlmError, told_in
+from cmrvlm.errors import CmrvlmError, naming_file
 from cmrvlm.instructions.collate import Collator
 from cmrvlm.language_model.finite import check_weights
 from cmrvlm.language_model.network import LanguageModel, borrowed_keys
@@ -41,12 +44,23 @@ ARCHITECTURE = "language_model"
 
 
 def own_weights(model: nn.Module) -> dict[str, Tensor]:
-    """Return the state dict with each tied weight once, under its first name, without those of a pretrained base."""
+    """Return the weights of a model that a run folder stores.
+
+    Args:
+        model: Any module.
+
+    Returns:
+        State dict, key to weight of any shape such as (D_out, D_in) or (D,), without the weights
+        of a pretrained base. Tied weights are there once, under their first key.
+    """
     seen: set[int] = set()
     weights = {}
     borrowed = borrowed_keys(model)
     for key, value in model.state_dict().items():
-        if key in borrowed or (value.data_ptr() in seen and value.numel()):
+        if key in borrowed:
+            continue
+        # All tensors without elements share the address 0 and are not tied.
+        if value.data_ptr() in seen and value.numel():
             continue
         seen.add(value.data_ptr())
         weights[key] = value
@@ -54,7 +68,7 @@ def own_weights(model: nn.Module) -> dict[str, Tensor]:
 
 
 def label_schema() -> dict[str, Any]:
-    """Return names and order of everything that weights depend on."""
+    """Return names and order of the structures, diseases and findings that weights depend on."""
     return {"structures": STRUCTURES, "diseases": list(DISEASES), "findings": list(FINDINGS)}
 
 
@@ -69,7 +83,14 @@ def save_run(
 ) -> None:
     """Write configuration, weights, tokenizer, label schema and preprocessing into a run folder.
 
-    A model that is yet to be trained leaves no weights: they could be taken for its.
+    Args:
+        run: Run folder.
+        config: Resolved configuration.
+        model: Model of the run.
+        tokenizer: Its tokenizer.
+        preprocessing: Its preprocessing.
+        trained: Write the weights. Those of a model before its training are not written, as they
+            could be mistaken for a result.
     """
     run.mkdir(parents=True, exist_ok=True)
     (run / CONFIG).write_text(yaml.safe_dump(config, allow_unicode=True, sort_keys=False))
@@ -93,8 +114,8 @@ def read_config(run: Path) -> Config:
     """Read the resolved configuration of a run.
 
     Raises:
-        CmrvlmError: The folder is no run folder, or its configuration is not resolved: what is looked up later could
-            be anything, and runs come from other people.
+        CmrvlmError: The folder is no run folder, or its configuration holds interpolations. They
+            could resolve to anything, and runs come from other people.
     """
     path = run / CONFIG
     if not path.is_file():
@@ -105,21 +126,21 @@ def read_config(run: Path) -> Config:
             remedy="Give the folder that training printed.",
         )
     config = dict(yaml.safe_load(path.read_text()))
-    with told_in(path):
+    with naming_file(path):
         check_plain(config)
     return config
 
 
 @dataclass
 class TrainedRun:
-    """A trained model with all that belongs to it.
+    """A trained model with its tokenizer, preprocessing and tasks.
 
     Attributes:
         folder: Run folder.
         config: Resolved configuration.
         model: Network in evaluation mode.
-        collator: Tokenizer and token counts.
-        preprocessing: The same as in training.
+        collator: Collator with the tokenizer and the token counts of series.
+        preprocessing: Preprocessing of the training.
         mixture: Tasks of the training.
     """
 
@@ -136,10 +157,11 @@ def load_run(run: Path, *, quantized: bool = True) -> TrainedRun:
 
     Args:
         run: Run folder of stage 2 or 3.
-        quantized: Load a language model that was trained in quantized form as such, else in full.
+        quantized: Keep the quantization of a language model that was trained with it. Otherwise
+            its weights are loaded in full precision.
 
     Raises:
-        CmrvlmError: Something is missing, or was made under other labels or another preprocessing.
+        CmrvlmError: A file is missing, or the run has other labels or another preprocessing.
     """
     config = read_config(run)
     _check_labels(run)
@@ -175,14 +197,14 @@ def load_run(run: Path, *, quantized: bool = True) -> TrainedRun:
 
 
 def _check_labels(run: Path) -> None:
-    """Refuse a run that was made with other labels than there are now.
+    """Refuse a run whose label schema differs from the current one.
 
     Raises:
-        CmrvlmError: They differ.
+        CmrvlmError: The schemas differ.
     """
     saved = json.loads((run / LABELS).read_text())
     current = label_schema()
-    # A structure that came later changes no weight: it is named in words.
+    # A structure that was added later changes no weight, as prompts name structures in words.
     current["structures"] = {
         name: value for name, value in current["structures"].items() if name in saved["structures"]
     }
@@ -195,35 +217,40 @@ def _check_labels(run: Path) -> None:
 
 
 def check_base(model: nn.Module, run: Path, *, quantized: bool = False) -> None:
-    """Refuse a language model that is not the one that the run's additions were trained on.
+    """Refuse a pretrained language model other than the one that the run was trained on.
 
     Args:
-        model: With its language model.
+        model: Model with its language model.
         run: Run folder.
-        quantized: The run had it in quantized form.
+        quantized: Compare with the fingerprint of the quantized weights.
 
     Raises:
-        CmrvlmError: Its weights are others.
+        CmrvlmError: The weights differ.
     """
     path = run / BASE
     if not path.is_file():
         return
-    kept, llm = json.loads(path.read_text()), model.llm
+    saved = json.loads(path.read_text())
+    llm = model.llm
     assert isinstance(llm, LanguageModel)
-    if llm.fingerprint(quantized=quantized) != kept["fingerprint"]:
+    if llm.fingerprint(quantized=quantized) != saved["fingerprint"]:
         raise CmrvlmError(
             "the language model has other weights than the one that was trained on",
             file=str(llm.source),
             field="llm.network.path",
-            remedy=f"Give the model that the run was trained on: {kept['source']}.",
+            remedy=f"Give the model that the run was trained on: {saved['source']}.",
         )
 
 
 def load_weights(model: nn.Module, path: Path) -> None:
-    """Load every weight of the model, and no other.
+    """Load all weights of a model from a file that holds exactly those.
+
+    Args:
+        model: Model that takes the weights.
+        path: File in safetensors format.
 
     Raises:
-        CmrvlmError: Names or shapes differ, or a number is not finite; the first is named.
+        CmrvlmError: The file is missing, names or shapes differ, or a value is not finite.
     """
     if not path.is_file():
         raise CmrvlmError(
@@ -238,16 +265,16 @@ def load_weights(model: nn.Module, path: Path) -> None:
         "run",
         "Train it again: a training that is stopped by such numbers says why.",
     )
-    wanted = own_weights(model)
-    odd = sorted(weights.keys() ^ wanted.keys())
-    odd += [
+    expected = own_weights(model)
+    differing = sorted(weights.keys() ^ expected.keys())
+    differing += [
         key
-        for key in sorted(weights.keys() & wanted.keys())
-        if weights[key].shape != wanted[key].shape
+        for key in sorted(weights.keys() & expected.keys())
+        if weights[key].shape != expected[key].shape
     ]
-    if odd:
+    if differing:
         raise CmrvlmError(
-            f"{len(odd)} weights do not fit the model, the first is '{odd[0]}'",
+            f"{len(differing)} weights do not fit the model, the first is '{differing[0]}'",
             file=path,
             remedy="Use the configuration that the run was trained with.",
         )
@@ -255,27 +282,29 @@ def load_weights(model: nn.Module, path: Path) -> None:
 
 
 def check_preprocessing(run: Path, preprocessing: Preprocessing) -> None:
-    """Refuse another preprocessing than the training had.
+    """Refuse a preprocessing that differs from that of the training.
 
-    A run that states no layout was trained on images as their files stored them, which is said.
+    A run without a layout was trained on images in the axis order of their files. A warning says
+    so.
 
     Raises:
-        CmrvlmError: A step differs; both versions are shown.
+        CmrvlmError: A step differs; the message shows both versions.
     """
     path = run / PREPROCESSING
     if not path.is_file():
         raise CmrvlmError(
             "the run does not say how its images were prepared", file=path, remedy="Train it again."
         )
-    made = json.loads(path.read_text())
-    if "layout" not in made:
+    saved = json.loads(path.read_text())
+    if "layout" not in saved:
         log.warning(
-            "%s: this run was trained on rows, columns and slices as files stored them; it is shown all in one layout "
-            "now, so that answers about files in another order may be better, or worse: train it again",
+            "%s: this run was trained on rows, columns and slices as files stored them; "
+            "it is shown all in one layout now, so that answers about files in another order "
+            "may be better, or worse: train it again",
             run.name,
         )
-        made["layout"] = LAYOUT
-    difference = preprocessing.first_difference(made)
+        saved["layout"] = LAYOUT
+    difference = preprocessing.first_difference(saved)
     if difference is not None:
         step, trained, current = difference
         raise CmrvlmError(
@@ -287,5 +316,5 @@ def check_preprocessing(run: Path, preprocessing: Preprocessing) -> None:
 
 
 def weights_hash(run: Path) -> str:
-    """Return a short hash of a run's weights, to name them in results."""
+    """Return the first 16 hexadecimal digits of the SHA-256 of a run's weights file."""
     return hashlib.sha256((run / WEIGHTS).read_bytes()).hexdigest()[:16]

@@ -1,4 +1,7 @@
-"""Build data, tokenizer, model and stage from a resolved configuration. Only this module knows both sides."""
+"""Build data, tokenizer, model and stage from a resolved configuration.
+
+Only this module knows both the keys of the configuration and the classes that they describe.
+"""
 
 from __future__ import annotations
 
@@ -26,16 +29,16 @@ from cmrvlm.models.vision_language_model import VisionLanguageModel
 from cmrvlm.runs.data import DataModule
 from cmrvlm.tasks.base import Task
 
-# Read by sources through interpolation; no arguments of the data module.
+# Interpolations in the settings of sources use these keys; the data module does not take them.
 _DATA_ONLY = ("root", "path")
 
 
 def build_data(config: Config, **changes: Any) -> DataModule:
-    """Build the data module with preprocessing, augmentation and mix.
+    """Build the data module with preprocessing, augmentation and task mixture.
 
     Args:
         config: Plain configuration.
-        **changes: Settings of the data module in place of the configuration's.
+        **changes: Settings of the data module that replace those of the configuration.
     """
     settings = {key: value for key, value in config["data"].items() if key not in _DATA_ONLY}
     augmentation = config["transform"].get("augmentation")
@@ -55,11 +58,12 @@ def build_data(config: Config, **changes: Any) -> DataModule:
 def build_tokenizer(
     config: Config, data: DataModule, earlier: Path | None
 ) -> PreTrainedTokenizerBase:
-    """Load the earlier run's tokenizer, or make a new one.
+    """Load the tokenizer of an earlier run, or build the configured one.
 
     Args:
-        config: Plain configuration; it says whether a new tokenizer is trained or a pretrained model's.
-        data: Its training texts are what a tokenizer is trained on.
+        config: Plain configuration. It chooses between a tokenizer trained on the texts of the
+            data and that of a pretrained model.
+        data: Data module, whose training texts a new tokenizer is trained on.
         earlier: Run folder that the training begins from, or None.
     """
     if earlier is not None:
@@ -80,19 +84,21 @@ def build_model(config: Config, tokenizer: PreTrainedTokenizerBase) -> nn.Module
     llm: LanguageModel = build(config["llm"]["network"], "llm.network", vocab_size=len(tokenizer))
     build(config["adapter"], "adapter", llm=llm)
     ids = MarkIds(*tokenizer.convert_tokens_to_ids([IMAGE, SEGMENT, DETECT]))
-    heads = {
-        name: build(settings, f"head.{name}") if settings else None
-        for name, settings in config["head"].items()
+    heads: dict[str, Any] = {}
+    for name, settings in config["head"].items():
+        heads[name] = None
+        if settings:
+            heads[name] = build(settings, f"head.{name}")
+    value_names = {
+        name: [_ids_of_name(tokenizer, words) for words in record.value_names]
+        for name, record in READ_OUTS.items()
     }
     parts = Parts(
         encoders=encoders,
         llm=llm,
         projector=build(config["projector"], "projector"),
         heads=heads,
-        names={
-            name: [_ids_of_name(tokenizer, words) for words in record.value_names]
-            for name, record in READ_OUTS.items()
-        },
+        names=value_names,
         ids=ids,
         precision=check_precision(config["trainer"].get("precision")),
     )
@@ -102,16 +108,20 @@ def build_model(config: Config, tokenizer: PreTrainedTokenizerBase) -> nn.Module
 
 
 def _ids_of_name(tokenizer: PreTrainedTokenizerBase, name: Mapping[str, str]) -> list[int]:
-    """Return the token ids of a name in all languages, each as it stands inside a sentence."""
+    """Return the token ids of a name in English, with and without a space before, and in Chinese."""
     words = [name["en"], f" {name['en']}", name["zh"]]
     return [token for word in words for token in tokenizer.encode(word, add_special_tokens=False)]
 
 
 def check_masks(model: nn.Module, tasks: Mapping[str, Task]) -> None:
-    """Refuse tasks that ask for masks on a sequence that the model reads and has no mask decoder for.
+    """Refuse tasks that need masks of a sequence that has an encoder but no mask decoder.
+
+    Args:
+        model: Model to check. One of stage 1 has no masks and is accepted.
+        tasks: Name to task.
 
     Raises:
-        CmrvlmError: There is one.
+        CmrvlmError: There is such a task.
     """
     if not isinstance(model, VisionLanguageModel):
         return
@@ -131,7 +141,7 @@ def check_masks(model: nn.Module, tasks: Mapping[str, Task]) -> None:
 
 
 def build_collator(model: nn.Module, tokenizer: PreTrainedTokenizerBase) -> Collator:
-    """Build a collator that knows how many tokens a series and a view become in the model's text."""
+    """Build a collator with the model's numbers of image tokens for each series and view."""
     assert isinstance(model, VisionLanguageModel | DualEncoder)
     counts = {name: model.token_counts(name) for name in model.encoders}
     return Collator(
@@ -143,13 +153,13 @@ def build_collator(model: nn.Module, tokenizer: PreTrainedTokenizerBase) -> Coll
     )
 
 
-def build_stage(config: Config, model: nn.Module, **of_the_data: Any) -> Any:
+def build_stage(config: Config, model: nn.Module, **data_settings: Any) -> Any:
     """Build the stage around a model, with its optimizer and schedule.
 
     Args:
         config: Plain configuration.
-        model: Model that it trains.
-        **of_the_data: Settings that follow from the data: weights of the tasks, shares of the classes.
+        model: Model that the stage trains.
+        **data_settings: Settings computed from the data: task weights and class shares.
     """
     return build(
         {key: value for key, value in config["stage"].items() if key != "init_from"},
@@ -157,5 +167,5 @@ def build_stage(config: Config, model: nn.Module, **of_the_data: Any) -> Any:
         model=model,
         optimizer=build(config["optimizer"], "optimizer"),
         schedule=build(config["schedule"], "schedule"),
-        **of_the_data,
+        **data_settings,
     )

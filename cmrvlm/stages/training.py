@@ -34,7 +34,7 @@ from cmrvlm.runs.wiring import (
     build_tokenizer,
     check_masks,
 )
-from cmrvlm.stages.foresight import foretold
+from cmrvlm.stages.memory_estimate import memory_message
 
 log = logging.getLogger(__name__)
 
@@ -199,7 +199,7 @@ def _trainer(config: Config, folder: Path) -> Trainer:
 def _describe(model: Any, data: Any) -> None:
     Console().print(parameter_table(model))
     if isinstance(model, VisionLanguageModel) and model.llm.source is not None:
-        log.info(foretold(model, next(iter(data.train_dataloader()))))
+        log.info(memory_message(model, next(iter(data.train_dataloader()))))
     log.info(
         "studies: %s", ", ".join(f"{len(studies)} {part}" for part, studies in data.split.items())
     )

@@ -11,7 +11,7 @@ import numpy as np
 from nibabel.filebasedimages import ImageFileError
 from numpy.typing import NDArray
 
-from cmrvlm.errors import CmrvlmError, told_in
+from cmrvlm.errors import CmrvlmError, naming_file
 from cmrvlm.study.atomic_files import write_json
 from cmrvlm.study.codec import (
     META_FILE,
@@ -230,7 +230,7 @@ def read_study(path: Path, sequence: str = "sax") -> Study:
             continue
         stored, stored_affine = read_nifti(files[name])
         image, affine = to_layout(stored, stored_affine, name)
-        with told_in(meta_file):
+        with naming_file(meta_file):
             fields = series_in_layout(series_meta(meta, files[name]), stored_affine, name)
             series[name] = Series(
                 image=image.astype(np.float32),
@@ -238,7 +238,7 @@ def read_study(path: Path, sequence: str = "sax") -> Study:
                 frame_times_ms=fields["frame_times_ms"],
                 slice_places_mm=fields["slice_places_mm"],
             )
-    with told_in(meta_file):
+    with naming_file(meta_file):
         labels = StudyLabels(demographics=demographics_from_json(meta.get("labels", {})))
     study_id = path.name.removesuffix(".gz").removesuffix(".nii")
     study = Study(study_id, study_id, series, labels)

@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from cmrvlm.errors import CmrvlmError, ends_loudly
+from cmrvlm.errors import CmrvlmError, raises_on_stop_iteration
 from cmrvlm.instructions.collate import Collator
 from cmrvlm.study.atomic_files import write_json
 from cmrvlm.tasks.mixture import Mixture
@@ -140,7 +140,7 @@ class CheckRun:
         return pictures
 
 
-@ends_loudly
+@raises_on_stop_iteration
 def check_or_reuse(study_id: str, run: CheckRun) -> CheckedStudy:
     """Check one study, or return what an earlier run found."""
     record_path = run.record_path(study_id)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 import numpy as np
 from torch.utils.data import Dataset, Sampler
 
-from cmrvlm.errors import ends_loudly
+from cmrvlm.errors import raises_on_stop_iteration
 from cmrvlm.instructions.instruction import Instruction
 from cmrvlm.study.study import Study
 from cmrvlm.tasks.mixture import Mixture
@@ -48,7 +48,7 @@ class TrainingSet(Dataset[Sample]):
     def __len__(self) -> int:
         return len(self.study_ids)
 
-    @ends_loudly
+    @raises_on_stop_iteration
     def __getitem__(self, epoch_and_index: tuple[int, int]) -> Sample:
         """Return the sample of an epoch at an index."""
         epoch, index = epoch_and_index
@@ -89,7 +89,7 @@ class EvaluationSet(Dataset[Sample]):
     def __len__(self) -> int:
         return len(self.study_ids)
 
-    @ends_loudly
+    @raises_on_stop_iteration
     def __getitem__(self, index: int) -> Sample:
         """Return the study at an index with every instruction about it."""
         study = self.cache.load(self.study_ids[index])

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from cmrvlm.errors import CmrvlmError, told_in
+from cmrvlm.errors import CmrvlmError, naming_file
 from cmrvlm.study.codec import META_FILE, read_optional_meta, series_in_layout, series_meta
 from cmrvlm.study.files import read_nifti
 from cmrvlm.study.measurements import MEASUREMENTS
@@ -190,7 +190,7 @@ class ManifestSource(Source):
 
         phases = _phases(reader, sequence, frames=image.shape[1])
         meta = series_meta(read_optional_meta(path.parent), path)
-        with told_in(path.with_name(META_FILE)):
+        with naming_file(path.with_name(META_FILE)):
             return Series(
                 image=image.astype(np.float32),
                 affine=affine,

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from cmrvlm.errors import CmrvlmError, told_in
+from cmrvlm.errors import CmrvlmError, naming_file
 from cmrvlm.study.codec import META_FILE, labels_from_json, read_optional_meta, series_in_layout
 from cmrvlm.study.files import read_nifti
 from cmrvlm.study.orientation import to_layout
@@ -115,7 +115,7 @@ class NiftiSource(Source):
             check_grid(mask_path, values.shape, mask_affine, image.shape, affine)
             mask = remap_partial_labels(values, self.label_map, mask_path)
 
-        with told_in(path.with_name(META_FILE)):
+        with naming_file(path.with_name(META_FILE)):
             stated = series_in_layout(meta, stored_affine, sequence)
             return Series(image=image.astype(np.float32), affine=affine, mask=mask, **stated)
 

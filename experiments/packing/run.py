@@ -24,7 +24,7 @@ import torch
 from hydra import compose, initialize_config_dir
 
 from cmrvlm.config.build import build
-from cmrvlm.config.command import plain
+from cmrvlm.config.command import resolved
 from cmrvlm.inference.answering import answer_batch
 from cmrvlm.instructions.batch import Batch
 from cmrvlm.instructions.instruction import Instruction
@@ -61,7 +61,7 @@ SIZES = {
 def configured(overrides: Sequence[str]) -> dict[str, Any]:
     """A plain configuration of stage 3 with eight phantoms."""
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        return plain(
+        return resolved(
             compose(
                 "train",
                 overrides=[

@@ -19,7 +19,7 @@ from hydra import compose, initialize_config_dir
 from PIL import Image
 from sklearn.model_selection import StratifiedKFold
 
-from cmrvlm.config.command import plain
+from cmrvlm.config.command import resolved
 from cmrvlm.errors import CmrvlmError
 from cmrvlm.runs.wiring import build_data
 from cmrvlm.study.files import write_nifti
@@ -169,7 +169,7 @@ def data_of(overrides: list[str]) -> StudyDataModule:
     """The data module of an experiment."""
     with initialize_config_dir(str(CONF), version_base="1.3"):
         config = compose("train", overrides=[*overrides, "out=none", "run_dir=none"])
-    return build_data(plain(config))
+    return build_data(resolved(config))
 
 
 def write_folds(source: Source, folder: Path) -> list[Path]:

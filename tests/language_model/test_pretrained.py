@@ -30,7 +30,7 @@ from cmrvlm.language_model.pretrained import pretrained_language_model
 from cmrvlm.language_model.tokenizer import pretrained_tokenizer
 from cmrvlm.runs.run_folder import load_run
 from cmrvlm.runs.wiring import build_collator, build_data, build_model, build_tokenizer
-from cmrvlm.stages.foresight import foretold, memory_of
+from cmrvlm.stages.memory_estimate import memory_message, memory_of
 from cmrvlm.stages.training import train
 from tests.conftest import ROOT, composed
 
@@ -237,7 +237,7 @@ def test_errors_name_what_cannot_be_loaded(published, tmp_path, monkeypatch):
 RELOAD = """
 import sys, torch
 from pathlib import Path
-from cmrvlm.stages.foresight import foretold, memory_of
+from cmrvlm.stages.memory_estimate import memory_message, memory_of
 from cmrvlm.runs.run_folder import load_run
 from cmrvlm.runs.wiring import build_collator, build_data, build_model, build_tokenizer
 llm = load_run(Path(sys.argv[1])).model.llm
@@ -422,7 +422,7 @@ def test_training_memory_is_estimated_before_it_starts(published, cache):
     added = sum(p.numel() for name, p in model.llm.network.named_parameters() if "lora_" in name)
     assert found.weights == 2 * base + 4 * added
     assert found.gradients == 4 * added
-    assert "GB" in foretold(model, batch)
+    assert "GB" in memory_message(model, batch)
 
 
 @pytest.mark.parametrize(("family", "adapter"), [("minicpm3", "lora"), ("qwen3", "dora")])

@@ -33,7 +33,7 @@ def memory_of(model: VisionLanguageModel, batch: Batch) -> Memory:
     )
 
 
-def foretold(model: VisionLanguageModel, batch: Batch) -> str:
+def memory_message(model: VisionLanguageModel, batch: Batch) -> str:
     """`memory_of` in words, against what the device has."""
     found = memory_of(model, batch)
     parts = ", ".join(f"{name} {value / GB:.1f}" for name, value in vars(found).items())
