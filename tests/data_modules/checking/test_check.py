@@ -188,6 +188,8 @@ def test_a_leaking_prompt_and_one_that_is_too_long_are_found(parts, study):
     assert (ERROR, "too_long") in kinds(study, mixture=data.mixture, collator=short)
 
     class Leaking:
+        tasks = data.mixture.tasks
+
         def all(self, study):
             instructions = data.mixture.all(study)
             disease = next(one for one in instructions if one.task == "disease")
