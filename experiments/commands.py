@@ -1,4 +1,4 @@
-"""What experiments share: running the project's commands as a user would, and reading what they wrote."""
+"""Run the project's commands as a user would, and read what they wrote, for all experiments."""
 
 from __future__ import annotations
 
@@ -24,25 +24,33 @@ def run(*arguments: str) -> None:
 
 
 def train_anew(*arguments: str) -> None:
-    """Train a stage; what an earlier try left in the same folder is replaced, so that experiments can be repeated."""
+    """Train a stage.
+
+    What an earlier try left in the same folder is replaced, so that experiments can be repeated.
+    """
     run("cmrvlm.train", *arguments, "overwrite=true")
 
 
 def given(defaults: dict[str, str]) -> dict[str, str]:
-    """`name=value` arguments of the command line over their defaults.
+    """Return settings: the `name=value` arguments of the command line over their defaults.
 
     Raises:
         SystemExit: A name is unknown.
     """
-    found = dict(argument.split("=", 1) for argument in sys.argv[1:])
-    unknown = set(found) - set(defaults)
+    arguments = dict(argument.split("=", 1) for argument in sys.argv[1:])
+    unknown = set(arguments) - set(defaults)
     if unknown:
         sys.exit(f"unknown: {', '.join(sorted(unknown))}; known: {', '.join(defaults)}")
-    return defaults | found
+    return defaults | arguments
 
 
 def training_facts(started: float, steps: str) -> dict[str, Any]:
-    """What a result says of its training: minutes since `started` (of `time.monotonic`), steps, seed and processor."""
+    """Return what a result says of its training: minutes, steps, seed and processor.
+
+    Args:
+        started: `time.monotonic` at the start of the training.
+        steps: Number of steps.
+    """
     minutes = round((time.monotonic() - started) / 60, 1)
     threads = os.environ.get("OMP_NUM_THREADS", str(os.cpu_count()))
     return {
@@ -54,12 +62,12 @@ def training_facts(started: float, steps: str) -> dict[str, Any]:
 
 
 def metrics(folder: Path) -> dict[str, Any]:
-    """Content of the `metrics.json` in a folder."""
+    """Return the content of the `metrics.json` in a folder."""
     return dict(json.loads((folder / "metrics.json").read_text()))
 
 
 def logged(run_folder: Path, column: str) -> dict[int, float]:
-    """What training logged in a column of its `metrics.csv`, by the number of steps done."""
+    """Return a column of a training's `metrics.csv` by the number of steps done."""
     (table,) = run_folder.rglob("metrics.csv")
     with table.open() as file:
         return {

@@ -1,7 +1,7 @@
 """Ask a model every question about every study under one condition.
 
-A fixed number of studies is answered at a time, in their order, whatever the loader's batch size and the number of
-workers are: the same evaluation gives the same answers to the last bit.
+A fixed number of studies is answered at a time, in their order, whatever the loader's batch size
+and the number of workers are: the same evaluation gives the same answers to the last bit.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from cmrvlm.reports.numbers import has_quotes
 from cmrvlm.study.study import Study
 from cmrvlm.tasks.base import Task
 
-# Batches whose masks are drawn.
+# Batches whose masks are drawn; the panel shows the first studies only.
 PANEL_BATCHES = 4
 Panels = list[tuple[Batch, list[AnswerWithTruth]]]
 
@@ -45,8 +45,8 @@ class Asked:
         answers: All answers, study by study.
         patients: Patient of each answer's study.
         failures: Study to reason, for studies that could not be asked.
-        changed: For each answer whether the truth of the same question on the images shown is another; only under
-            the probe `swapped`, None where that study has no such question.
+        changed: For each answer whether the truth of the same question on the images shown is
+            another; only under the probe `swapped`, None where that study has no such question.
     """
 
     condition: Condition
@@ -59,18 +59,19 @@ class Asked:
         """Return the rows of each task's answers."""
         rows: dict[str, list[int]] = defaultdict(list)
         for row, answer in enumerate(self.answers):
-            rows[answer.instruction.task].append(row)
+            task = answer.instruction.task
+            rows[task].append(row)
         return rows
 
 
 @dataclass(frozen=True)
 class _Prepared:
-    """A study as it is asked under a condition.
+    """A study prepared for a condition.
 
     Attributes:
         study: The study itself.
         shown: The study with the images that are shown.
-        instructions: What is asked.
+        instructions: The questions about it.
         changed: See `Asked`.
     """
 
@@ -92,7 +93,8 @@ class Questioner:
         cases_per_task: Most questions of a task about a study, None for all.
         load: Returns a study by its id, for the probe that shows another patient's images.
         partners: Study to that other study.
-        at_once: Studies that are answered together; long answers of several cost little more than those of one.
+        at_once: Studies that are answered together; long answers of several cost little more than
+            those of one.
         decode: Way of decoding; None takes the likeliest token each time.
         reading: Way of reading masks; None takes them as they are.
         lowercase: Overlap scores compare texts in lower case.
@@ -122,10 +124,12 @@ class Questioner:
         Args:
             studies: Gives lists of (study, instructions).
             condition: Condition under which to ask.
-            full: Answers with everything shown; where questions are limited in number, others are not asked.
+            full: Answers with everything shown; where questions are limited in number, others are
+                not asked.
             panel: File for a picture of the first studies' masks; None draws none.
         """
         only = None
+        # Under every condition the same questions count, for differences in pairs.
         if full is not None and self.cases_per_task:
             only = {answer.question.identity for answer in full.answers}
         asked = Asked(condition)
@@ -155,7 +159,15 @@ class Questioner:
         return asked
 
     def _answer(self, group: Sequence[_Prepared], asked: Asked, panels: Panels) -> None:
-        """Answer some studies together; when one of them breaks, each by itself, so that it alone fails."""
+        """Answer some studies together.
+
+        When one of them breaks, each is answered by itself, so that it alone fails.
+
+        Args:
+            group: The studies.
+            asked: Their answers and failures are added here.
+            panels: Batches to draw; the first ones are added here.
+        """
         try:
             batch = self.collator(
                 [(prepared.shown, prepared.instructions) for prepared in group],
@@ -181,7 +193,8 @@ class Questioner:
             panels.append((batch, answers))
         asked.answers += answers
         for prepared in group:
-            asked.patients += [prepared.study.patient_id] * len(prepared.instructions)
+            patient = prepared.study.patient_id
+            asked.patients += [patient] * len(prepared.instructions)
             asked.changed += prepared.changed
 
     def _chosen(
@@ -203,7 +216,9 @@ class Questioner:
                 by_task[instruction.task].append(instruction)
         chosen: list[Instruction] = []
         for of_task in by_task.values():
-            ranked = sorted(range(len(of_task)), key=lambda index: _rank(of_task[index]))
+            ranks = [_rank(instruction) for instruction in of_task]
+            ranked = sorted(range(len(of_task)), key=ranks.__getitem__)
+            # Chosen by hash, but asked in their own order.
             kept = sorted(ranked[: self.cases_per_task])
             chosen += [of_task[index] for index in kept]
         return chosen
@@ -211,7 +226,7 @@ class Questioner:
     def _prepared(
         self, condition: Condition, study: Study, instructions: list[Instruction]
     ) -> _Prepared:
-        """Return a study as it is asked under a condition.
+        """Prepare a study for a condition.
 
         Raises:
             CmrvlmError: There is no other patient whose images could be shown.
@@ -219,22 +234,38 @@ class Questioner:
         if condition.probe == "swapped":
             return self._prepared_swapped(study, instructions)
         unknown: list[bool | None] = [None] * len(instructions)
-        shown = blackened(study) if condition.probe == "blind" else study
+        shown = study
+        if condition.probe == "blind":
+            shown = blackened(study)
         return _Prepared(study, shown, instructions, unknown)
 
     def _prepared_swapped(self, study: Study, instructions: list[Instruction]) -> _Prepared:
-        """Return a study with another patient's images."""
+        """Prepare a study with another patient's images.
+
+        Raises:
+            CmrvlmError: There is no other patient.
+        """
         if study.study_id not in self.partners:
             raise CmrvlmError(
                 "there is no other patient", field="probes", remedy="Leave the probe `swapped` out."
             )
-        other = self.load(self.partners[study.study_id])
+        partner = self.partners[study.study_id]
+        other = self.load(partner)
         shown = with_images_of(study, other)
         kept = [instruction for instruction in instructions if askable(instruction, shown)]
-        return _Prepared(study, shown, kept, self._changes(other, kept))
+        changes = self._changes(other, kept)
+        return _Prepared(study, shown, kept, changes)
 
     def _changes(self, other: Study, instructions: Sequence[Instruction]) -> list[bool | None]:
-        """Return whether each right answer would be another on the other study; None where it has none."""
+        """Compare the right answers with those on another study.
+
+        Args:
+            other: The other study.
+            instructions: Questions with their right answers.
+
+        Returns:
+            For each question whether the right answers differ; None where the other has none.
+        """
         changes: list[bool | None] = []
         for instruction in instructions:
             other_truth = None
@@ -243,46 +274,59 @@ class Questioner:
             truth = instruction.truth
             if truth is None:
                 truth = instruction.reference
-            changes.append(None if other_truth is None else other_truth != truth)
+            if other_truth is None:
+                changes.append(None)
+            else:
+                changes.append(other_truth != truth)
         return changes
 
 
 def _rank(instruction: Instruction) -> int:
     """Return a number that orders the questions of a study, the same in every run."""
-    return zlib.crc32(f"{instruction.study_id}/{instruction.key}".encode())
+    # Python's own hash of a string changes from process to process.
+    name = f"{instruction.study_id}/{instruction.key}"
+    return zlib.crc32(name.encode())
 
 
 def _samples(loader: Iterable[Any]) -> Iterable[tuple[Study, list[Instruction]]]:
+    """Yield the samples of a loader's batches, each a study with its instructions."""
     for group in loader:
         yield from group
 
 
 def _count(loader: DataLoader[Any]) -> int:
+    """Return the number of studies that a loader gives."""
     return len(loader.dataset)  # type: ignore[arg-type]
 
 
 def unchanged(asked: Asked, full: Asked, rows: Collection[int]) -> list[float | None]:
-    """Return for each of some rows whether the text is the one given with the patient's own images.
+    """Compare answers under a probe with those given to the patient's own images.
 
-    None for questions about no image, for those whose truth the probe does not change, and for texts that
-    quote numbers: any pixel changes a digit, so that such texts say nothing about what was read.
+    Left out are questions about no image, those whose truth the probe does not change, and texts
+    that quote numbers: any pixel changes a digit, so that such texts say nothing about what was
+    read.
 
     Args:
         asked: Answers under a probe.
         full: Answers with everything shown.
         rows: Rows of `asked`.
+
+    Returns:
+        For each row 1 when the text is the same and 0 otherwise; None when it is left out.
     """
     text_of = {answer.question.identity: answer.text for answer in full.answers}
     is_swapped = asked.condition.probe == "swapped"
     result: list[float | None] = []
     for row in rows:
         answer = asked.answers[row]
-        counts = bool(answer.instruction.views) and not has_quotes(answer.instruction.answer)
+        instruction = answer.instruction
+        counts = bool(instruction.views) and not has_quotes(instruction.answer)
         if is_swapped:
             counts = counts and asked.changed[row] is True
         earlier_text = text_of.get(answer.question.identity)
         if counts and earlier_text is not None:
-            result.append(float(answer.text == earlier_text))
+            is_same = answer.text == earlier_text
+            result.append(float(is_same))
         else:
             result.append(None)
     return result

@@ -1,4 +1,4 @@
-"""Define the conditions under which a model is asked: everything shown, subsets of sequences, and probes."""
+"""Define conditions under which a model is asked: everything shown, subsets, and probes."""
 
 from __future__ import annotations
 
@@ -43,15 +43,18 @@ class Condition:
     @property
     def shown(self) -> list[str] | None:
         """Sequences to show, None for all."""
-        return None if self.subset == FULL else self.subset.split("+")
+        if self.subset == FULL:
+            return None
+        return self.subset.split("+")
 
 
 def all_subsets(sequences: Sequence[str]) -> list[str]:
     """Return every non-empty subset of the sequences, joined with `+`, the largest first."""
-    sizes = range(len(sequences), 0, -1)
-    return [
-        "+".join(chosen) for size in sizes for chosen in itertools.combinations(sequences, size)
-    ]
+    subsets: list[str] = []
+    for size in range(len(sequences), 0, -1):
+        for chosen in itertools.combinations(sequences, size):
+            subsets.append("+".join(chosen))
+    return subsets
 
 
 def conditions(
@@ -59,7 +62,7 @@ def conditions(
     probes: str | Sequence[str] | None,
     sequences: Sequence[str],
 ) -> list[Condition]:
-    """Return the conditions that a configuration asks for; the first shows everything and probes nothing.
+    """Return the conditions of a configuration; the first shows everything and probes nothing.
 
     Args:
         subsets: `all`, names such as `sax+lge`, or None.
@@ -70,11 +73,12 @@ def conditions(
         CmrvlmError: A subset or a probe is unknown.
     """
     known_subsets = all_subsets([name for name in SEQUENCES if name in sequences])
+    # `lge+sax` means the same as `sax+lge`; an unknown name stays as given, for the message.
     in_order = {frozenset(subset.split("+")): subset for subset in known_subsets}
-    chosen_subsets = [
-        in_order.get(frozenset(subset.split("+")), subset)
-        for subset in _listed(subsets, known_subsets)
-    ]
+    chosen_subsets: list[str] = []
+    for subset in _listed(subsets, known_subsets):
+        members = frozenset(subset.split("+"))
+        chosen_subsets.append(in_order.get(members, subset))
     chosen_probes = _listed(probes, list(PROBES))
     _check_known("subsets", chosen_subsets, known_subsets)
     _check_known("probes", chosen_probes, list(PROBES))
@@ -91,10 +95,17 @@ def _listed(given: str | Sequence[str] | None, everything: list[str]) -> list[st
         return []
     if given == "all":
         return everything
-    return [given] if isinstance(given, str) else list(given)
+    if isinstance(given, str):
+        return [given]
+    return list(given)
 
 
 def _check_known(field: str, given: Sequence[str], known: Sequence[str]) -> None:
+    """Check that all names of a setting are known.
+
+    Raises:
+        CmrvlmError: A name is not.
+    """
     for name in given:
         if name not in known:
             raise CmrvlmError(
@@ -115,18 +126,21 @@ def blackened(study: Study) -> Study:
 def with_images_of(study: Study, other: Study) -> Study:
     """Return the study with another patient's images, where the other has the sequence.
 
-    A mask stays where it fits the other image, so that masks are scored against the patient who was asked about.
+    A mask stays where it fits the other image, so that masks are scored against the patient who
+    was asked about.
     """
     series = {}
     for name, original in study.series.items():
         if name not in other.series:
             continue
         shown = other.series[name]
-        fits = original.mask is not None and original.mask.shape == shown.image.shape
+        mask = original.mask
+        if mask is not None and mask.shape != shown.image.shape:
+            mask = None
         series[name] = replace(
             original,
             image=shown.image,
-            mask=original.mask if fits else None,
+            mask=mask,
             phases={},
             levels=(),
             frame_times_ms=shown.frame_times_ms,
@@ -149,19 +163,31 @@ def askable(question: Question, study: Study) -> bool:
     return study.series[question.region.sequence].mask is not None
 
 
+def _hash(name: str) -> str:
+    """Return the SHA-256 of a name."""
+    content = name.encode()
+    return hashlib.sha256(content).hexdigest()
+
+
 def partners(patient_of: Mapping[str, str], study_ids: Sequence[str]) -> dict[str, str]:
-    """Return for each study one of another patient: the next in an order by hash, round at the end.
+    """Return for each study a study of another patient.
 
-    A study of the only patient has none.
+    It is the next one in an order by hash, from the start again at the end. The order of the ids
+    may follow the labels, that of their hashes does not.
 
-    The order of the ids may follow the labels, that of their hashes does not.
+    Args:
+        patient_of: Study to its patient.
+        study_ids: All studies.
+
+    Returns:
+        Study to the other study; without those for whom there is no other patient.
     """
     partner_of = {}
-    order = sorted(study_ids, key=lambda name: hashlib.sha256(name.encode()).hexdigest())
+    order = sorted(study_ids, key=_hash)
     for index, study in enumerate(order):
         later = [*order[index + 1 :], *order[:index]]
-        others = (other for other in later if patient_of[other] != patient_of[study])
-        partner = next(others, None)
-        if partner is not None:
-            partner_of[study] = partner
+        for other in later:
+            if patient_of[other] != patient_of[study]:
+                partner_of[study] = other
+                break
     return partner_of

@@ -1,4 +1,8 @@
-"""A run scored on the test part of its own data: tasks, probes and subsets, with tables, answers and figures."""
+"""Score a run on the test part of its own data.
+
+Tasks are asked with everything shown, under probes and with subsets of the sequences; written are
+tables, answers and figures.
+"""
 
 from __future__ import annotations
 
@@ -51,28 +55,31 @@ from cmrvlm.runs.wiring import build_data
 from cmrvlm.study.atomic_files import write_json
 from cmrvlm.tasks.base import Task
 
+# Settings of data that decide which studies there are, or in which part they are.
+_SETTINGS_OF_STUDIES = {"source", "root", "path", "_target_", "split_file", "shares"}
+
 
 def evaluation_data(run: TrainedRun, changes: Config) -> DataModule:
     """Return the run's data module on the run's own split.
 
-    A change of the source, its root or its path means other data: the split is then made anew. Broken
-    studies are left out and counted, however many there are.
+    A change of the source, its root or its path means other data: the split is then made anew.
+    Broken studies are left out and counted, however many there are.
 
     Args:
         run: Trained run.
         changes: Changes to the settings of its data.
     """
+    # A deep copy, for the run keeps its configuration.
     config = json.loads(json.dumps(run.config))
+    # The settings of one source mean nothing to another.
     if "_target_" in (changes.get("source") or {}):
-        config["data"].pop("source")  # another source has other settings
+        config["data"].pop("source")
     config["data"] = with_changes(config["data"], changes)
-    other_source = bool(
-        {"source", "root", "path", "_target_", "split_file", "shares"} & set(changes)
-    )
     if "root" in changes and "root" in config["data"].get("source", {}):
         config["data"]["source"]["root"] = changes["root"]
+    has_other_studies = not _SETTINGS_OF_STUDIES.isdisjoint(changes)
     split = run.folder / SPLIT
-    if not other_source and split.is_file():
+    if not has_other_studies and split.is_file():
         config["data"]["split_file"] = str(split)
     data = build_data(config, allowed_failures=sys.maxsize)
     data.prepare_data()
@@ -80,24 +87,33 @@ def evaluation_data(run: TrainedRun, changes: Config) -> DataModule:
 
 
 def chosen_tasks(tasks: Mapping[str, Task], names: Sequence[str] | None) -> dict[str, Task]:
-    """Return the tasks to ask.
+    """Return the tasks to ask: those named, or all without names.
 
     Raises:
         CmrvlmError: A name is none of the mix's tasks.
     """
-    unknown = [name for name in names or () if name not in tasks]
-    if unknown:
-        raise CmrvlmError(
-            f"unknown task '{unknown[0]}'",
-            field="tasks",
-            remedy=f"Tasks of this run: {', '.join(tasks)}.",
-        )
-    return {name: task for name, task in tasks.items() if not names or name in names}
+    if not names:
+        return dict(tasks)
+    for name in names:
+        if name not in tasks:
+            raise CmrvlmError(
+                f"unknown task '{name}'",
+                field="tasks",
+                remedy=f"Tasks of this run: {', '.join(tasks)}.",
+            )
+    return {name: task for name, task in tasks.items() if name in names}
 
 
 @dataclass
 class Scored:
-    """Answers under one condition with their scores."""
+    """Answers under one condition with their scores.
+
+    Attributes:
+        asked: The answers.
+        tree: Values with intervals by task and metric.
+        replicates: Resampled values (B,) by `task.metric`.
+        rows: Rows of `answers.parquet`.
+    """
 
     asked: Asked
     tree: Tree
@@ -116,12 +132,12 @@ class Evaluation:
     """
 
     def __init__(self, config: Config) -> None:
-        self.config, self.out = config, Path(config["out"])
-        self.bert = {
-            name: value
-            for name, value in (config.get("bert_score") or {}).items()
-            if value is not None
-        }
+        """Load the run and its data, and leave out studies of patients it was trained on."""
+        self.config = config
+        self.out = Path(config["out"])
+        bert_settings = config.get("bert_score") or {}
+        self.bert = {name: value for name, value in bert_settings.items() if value is not None}
+        # A missing model is to stop the evaluation before its first answer, not after the last.
         if self.bert:
             check_bert_model(**self.bert)
         self.device = own_device(device_of(config["device"]))
@@ -163,44 +179,62 @@ class Evaluation:
         self.synthetic = bool(self.data.load_study(self.studies[0]).synthetic)
 
     def _leave_out_trained_on(self, patient_of: Mapping[str, str]) -> dict[str, int]:
-        """Leave out studies of patients whom the run, or one that it began from, was trained on, and count them.
+        """Leave out studies of patients whom the run, or one that it began from, was trained on.
 
-        Who asks for the part that is trained on gets it.
+        Args:
+            patient_of: Study to its patient.
+
+        Returns:
+            Number of studies and of patients that are left out.
 
         Raises:
             CmrvlmError: No study is left.
         """
+        # Scores on the training part are wanted only by those who name it.
         if self.config["part"] == TRAIN:
             return {"studies": 0, "patients": 0}
         known = trained_on(read_lineage(self.run.folder, patient_of), self.studies, patient_of)
-        left = [study for study in self.studies if study not in set(known)]
-        if not left:
+        unseen = [study for study in self.studies if study not in set(known)]
+        if not unseen:
             raise CmrvlmError(
                 f"the run was trained on the patients of all {len(known)} studies",
                 field="data",
                 remedy="Give data of other patients, or part=train to score what was trained on.",
             )
-        self.studies = left
-        return {"studies": len(known), "patients": len({patient_of[study] for study in known})}
+        self.studies = unseen
+        known_patients = {patient_of[study] for study in known}
+        return {"studies": len(known), "patients": len(known_patients)}
 
     def score(self, condition: Condition, full: Asked | None) -> Scored:
-        """Ask under one condition and score."""
+        """Ask and score under a condition; `full` are the answers with everything shown, if any."""
         loader = self.data.question_loader(
             own_share(self.studies), condition.shown, paraphrased=condition.probe == "paraphrase"
         )
-        panel = self.out / "panel.png" if full is None and rank_and_count()[0] == 0 else None
-        asked = gathered(self.questioner.ask(loader, condition, full, panel), self.studies)
+        rank, _ = rank_and_count()
+        panel = None
+        # Several processes would write the same file.
+        if full is None and rank == 0:
+            panel = self.out / "panel.png"
+        answers = self.questioner.ask(loader, condition, full, panel)
+        asked = gathered(answers, self.studies)
         extra = None
         if self.bert:
             free_text = [name for name, task in self.tasks.items() if task.is_free_text]
             extra = {name: partial(bert_scores, **self.bert) for name in free_text}
-        found = statistics(asked, self.tasks, full, extra)
-        tree, replicates = as_tree(found, asked, self.bootstrap)
-        return Scored(asked, tree, replicates, answer_rows(asked, self.tasks, found))
+        by_task = statistics(asked, self.tasks, full, extra)
+        tree, replicates = as_tree(by_task, asked, self.bootstrap)
+        rows = answer_rows(asked, self.tasks, by_task)
+        return Scored(asked, tree, replicates, rows)
 
     def settings(self) -> dict[str, Any]:
-        """Everything that the numbers depend on."""
+        """Return everything that the numbers depend on, for `metrics.json`."""
         config = self.config
+        cleaning = "none"
+        if config["lowercase"]:
+            cleaning = "lower case"
+        study_names = "/".join(self.studies)
+        probes = [condition.probe for condition in self.conditions if condition.probe]
+        packages = ("cmrvlm", "torch", "transformers", "monai")
         return {
             "part": config["part"],
             "studies": len(self.studies),
@@ -209,33 +243,32 @@ class Evaluation:
             "synthetic": self.synthetic,
             "weights": weights_hash(self.run.folder),
             "data": self.data.content_hash(self.studies),
-            "study_ids": hashlib.sha256("/".join(self.studies).encode()).hexdigest()[:16],
+            "study_ids": hashlib.sha256(study_names.encode()).hexdigest()[:16],
             "preprocessing": self.run.preprocessing.spec(),
             "languages": list(self.data.mixture.languages),
             "context": list(self.data.mixture.context),
             "tasks": list(self.tasks),
-            "decoding": f"{self.decode}; closed questions among the answers that they allow, reports in their outline",
+            "decoding": f"{self.decode}; closed questions among the answers that they allow, "
+            "reports in their outline",
             "masks": str(self.reading),
             "max_new_tokens": config["max_new_tokens"],
             "cases_per_task": config["cases_per_task"],
             "studies_at_once": config["studies_at_once"],
-            "cleaning": "lower case" if config["lowercase"] else "none",
+            "cleaning": cleaning,
             "text_scale": "0 to 1",
             "bleu_tokenizers": BLEU_TOKENIZERS,
             "rouge_and_meteor_tokenizer": "words, single characters for Chinese",
             "meteor": meteor_missing() or "WordNet of nltk",
             "bert_score": self.bert or "off",
             "intervals": f"2.5 to 97.5 %, {config['bootstrap']} resamples of patients, seed 0",
-            "probes": {one.probe: PROBES[one.probe] for one in self.conditions if one.probe},
+            "probes": {name: PROBES[name] for name in probes},
             "device": self.device.type,
-            "versions": {
-                name: version(name) for name in ("cmrvlm", "torch", "transformers", "monai")
-            },
+            "versions": {name: version(name) for name in packages},
         }
 
 
 def evaluate(config: Config) -> dict[str, Any]:
-    """Evaluate as `conf/evaluate.yaml` says, write the results, and return the content of `metrics.json`.
+    """Evaluate as `conf/evaluate.yaml` says, write the results, and return `metrics.json`.
 
     Args:
         config: Plain configuration.
@@ -261,6 +294,7 @@ def evaluate(config: Config) -> dict[str, Any]:
             )
             subsets[condition.name] = scored.tree
         rows += scored.rows
+        # Of several conditions that fail for a study the first is reported.
         for study, reason in scored.asked.failures.items():
             failures.setdefault(study, f"{condition.name}: {reason}")
     rows += [
@@ -281,59 +315,34 @@ def evaluate(config: Config) -> dict[str, Any]:
     write_json(evaluation.out / "metrics.json", content)
     write_answers(rows, evaluation.out / "answers.parquet")
     write_replicates(evaluation.out / "replicates.parquet", evaluation.bootstrap, full.replicates)
-    _figures(evaluation, full, subsets)
+    figures.draw_all(evaluation.tasks, full.asked, subsets, evaluation.out)
     _tables(evaluation, full, probes, subsets, failures)
     return content
 
 
-def _figures(evaluation: Evaluation, full: Scored, subsets: Mapping[str, Tree]) -> None:
-    """Draw agreement, calibration and scores by sequences shown, for the tasks that have them."""
-    rows_by_task = full.asked.by_task()
-    pairs: dict[str, list[tuple[float, float]]] = {}
-    calibrations = {}
-    for name, task in evaluation.tasks.items():
-        answers = [full.asked.answers[row] for row in rows_by_task.get(name, [])]
-        pairs |= task.stated_and_true(answers)
-        calibration = task.calibration(answers)
-        if calibration is not None:
-            calibrations[name] = calibration
-    figures.bland_altman(pairs, evaluation.out / "bland_altman.png")
-    figures.reliability(calibrations, evaluation.out / "reliability.png")
-    figures.subset_map(subsets, evaluation.out / "subsets.png")
-
-
 def _tables(
-    one: Evaluation,
+    evaluation: Evaluation,
     full: Scored,
     probes: Mapping[str, Tree],
     subsets: Mapping[str, Tree],
     failures: Mapping[str, str],
 ) -> None:
-    kind = "synthetic phantoms" if one.synthetic else "studies"
-    parts = [
-        (
-            *tables.score_rows(full.tree, probes),
-            f"{len(one.studies)} {kind} of the {one.config['part']} part",
-        )
-    ]
-    if probes:
-        parts.append((*tables.probe_rows(probes), "Answers that probes leave unchanged"))
-    if subsets:
-        metric_of = {name: task.subset_metric or task.primary for name, task in one.tasks.items()}
-        parts.append(
-            (
-                *tables.subset_rows(full.tree, subsets, metric_of),
-                "Sequences shown (difference from all)",
-            )
-        )
+    """Print the tables and the failures, and write the tables into `metrics.md`."""
+    studies = "studies"
+    if evaluation.synthetic:
+        studies = "synthetic phantoms"
+    title = f"{len(evaluation.studies)} {studies} of the {evaluation.config['part']} part"
+    titled_tables = tables.titled_tables(full.tree, probes, subsets, evaluation.tasks, title)
     console = Console(width=150)
-    for head, rows, title in parts:
-        console.print(tables.rich_table(head, rows, title))
-    if one.trained_on["studies"]:
+    for table in titled_tables:
+        console.print(tables.rich_table(*table))
+    left_out = evaluation.trained_on
+    if left_out["studies"]:
         console.print(
-            f"left out: {one.trained_on['studies']} studies of {one.trained_on['patients']} patients "
+            f"left out: {left_out['studies']} studies of {left_out['patients']} patients "
             "whom the run, or one that it began from, was trained on"
         )
     for study, reason in failures.items():
         console.print(f"failed: {study}: {reason}", markup=False)
-    (one.out / "metrics.md").write_text("\n".join(tables.markdown(*part) for part in parts))
+    text = "\n".join(tables.markdown(*table) for table in titled_tables)
+    (evaluation.out / "metrics.md").write_text(text)

@@ -1,4 +1,4 @@
-"""Draw the figures of an evaluation: agreement of numbers, calibration, and scores by sequences shown."""
+"""Draw agreement of numbers, calibration, and scores by sequences shown, for an evaluation."""
 
 from __future__ import annotations
 
@@ -11,13 +11,40 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from cmrvlm.evaluation.asking import Asked
 from cmrvlm.evaluation.results import Tree
 from cmrvlm.metrics.agreement import LIMIT
 from cmrvlm.metrics.statistic import CalibrationError
 from cmrvlm.study.drawing import save
 from cmrvlm.study.measurements import MEASUREMENTS
 from cmrvlm.study.vocabulary import DISEASES
-from cmrvlm.tasks.base import Calibration
+from cmrvlm.tasks.base import Calibration, Task
+
+
+def draw_all(
+    tasks: Mapping[str, Task], asked: Asked, subsets: Mapping[str, Tree], folder: Path
+) -> None:
+    """Draw agreement, calibration and scores by sequences shown, for the tasks that have them.
+
+    Args:
+        tasks: Tasks that were asked.
+        asked: Answers with everything shown.
+        subsets: Subset of sequences to scores.
+        folder: Folder for the figures.
+    """
+    rows_by_task = asked.by_task()
+    pairs: dict[str, list[tuple[float, float]]] = {}
+    calibrations: dict[str, Calibration] = {}
+    for name, task in tasks.items():
+        rows = rows_by_task.get(name, [])
+        answers = [asked.answers[row] for row in rows]
+        pairs |= task.stated_and_true(answers)
+        calibration = task.calibration(answers)
+        if calibration is not None:
+            calibrations[name] = calibration
+    bland_altman(pairs, folder / "bland_altman.png")
+    reliability(calibrations, folder / "reliability.png")
+    subset_map(subsets, folder / "subsets.png")
 
 
 def bland_altman(pairs: Mapping[str, Sequence[tuple[float, float]]], path: Path) -> None:
@@ -31,31 +58,48 @@ def bland_altman(pairs: Mapping[str, Sequence[tuple[float, float]]], path: Path)
         return
     columns = min(3, len(pairs))
     rows = math.ceil(len(pairs) / columns)
-    figure = Figure(figsize=(11 * columns / 3, 3.1 * rows), layout="constrained")
+    width = 11 * columns / 3
+    height = 3.1 * rows
+    figure = Figure(figsize=(width, height), layout="constrained")
     axes = figure.subplots(rows, columns, squeeze=False).flat
+    # The last row may have more axes than measurements are left.
     for axis, (name, numbers) in zip(axes, pairs.items(), strict=False):
         measurement = MEASUREMENTS[name]
-        axis.set_title(f"{measurement.en} ({measurement.unit})", fontsize=9)
-        axis.set_xlabel("mean of model and truth", fontsize=8)
-        axis.set_ylabel("model - truth", fontsize=8)
+        title = f"{measurement.en} ({measurement.unit})"
+        _label(axis, title, "mean of model and truth", "model - truth")
+        # A single pair has no standard deviation, so no limits.
         if len(numbers) > 1:
             _draw_agreement(axis, np.array(numbers))
     save(figure, path, vector=True)
+
+
+def _label(axis: Axes, title: str, x_label: str, y_label: str) -> None:
+    """Write a title and the names of both axes."""
+    axis.set_title(title, fontsize=9)
+    axis.set_xlabel(x_label, fontsize=8)
+    axis.set_ylabel(y_label, fontsize=8)
 
 
 def _draw_agreement(axis: Axes, pairs: NDArray[np.float64]) -> None:
     """Draw one Bland-Altman plot.
 
     Args:
-        axis: Where to draw.
+        axis: Axes to draw on.
         pairs: (N, 2) stated and true numbers.
     """
     difference = pairs[:, 0] - pairs[:, 1]
     bias = difference.mean()
-    spread = LIMIT * difference.std(ddof=1)
-    axis.scatter(pairs.mean(axis=1), difference, s=9, alpha=0.6)
+    half_width = LIMIT * difference.std(ddof=1)
+    axis.scatter(
+        pairs.mean(axis=1),
+        difference,
+        s=9,
+        alpha=0.6,
+    )
     axis.axhline(bias, color="black", linewidth=0.8, linestyle="-")
-    for limit in (bias - spread, bias + spread):
+    lower_limit = bias - half_width
+    upper_limit = bias + half_width
+    for limit in (lower_limit, upper_limit):
         axis.axhline(limit, color="black", linewidth=0.8, linestyle="--")
 
 
@@ -69,7 +113,8 @@ def reliability(calibrations: Mapping[str, Calibration], path: Path) -> None:
     if not calibrations:
         return
     count = len(calibrations)
-    figure = Figure(figsize=(4 * count, 3.6), layout="constrained")
+    width = 4 * count
+    figure = Figure(figsize=(width, 3.6), layout="constrained")
     axes = figure.subplots(1, count, squeeze=False)[0]
     for axis, (task, calibration) in zip(axes, calibrations.items(), strict=True):
         _draw_reliability(axis, calibration, task)
@@ -77,48 +122,73 @@ def reliability(calibrations: Mapping[str, Calibration], path: Path) -> None:
 
 
 def _draw_reliability(axis: Axes, calibration: Calibration, title: str) -> None:
+    """Draw the observed share of positives in each bin of the predicted probability.
+
+    Args:
+        axis: Axes to draw on.
+        calibration: Probabilities (N,) and whether each was true (N,).
+        title: Text above the plot.
+    """
     truth = np.asarray(calibration.truth)
     probability = np.asarray(calibration.probability)
-    bins = CalibrationError.bins
-    bin_of = np.clip((probability * bins).astype(int), 0, bins - 1)
-    filled = np.unique(bin_of)
+    bin_count = CalibrationError.bins
+    bin_of = (probability * bin_count).astype(int)
+    # A probability of 1 belongs to the last bin.
+    bin_of = np.clip(bin_of, 0, bin_count - 1)
+    mean_probabilities = []
+    observed_shares = []
+    for number in np.unique(bin_of):
+        in_bin = bin_of == number
+        mean_probabilities.append(probability[in_bin].mean())
+        observed_shares.append(truth[in_bin].mean())
     axis.plot([0, 1], [0, 1], color="grey", linewidth=0.8)
-    axis.plot(
-        [probability[bin_of == number].mean() for number in filled],
-        [truth[bin_of == number].mean() for number in filled],
-        marker="o",
-    )
-    axis.set_title(title, fontsize=9)
-    axis.set_xlabel("predicted probability", fontsize=8)
-    axis.set_ylabel("observed share", fontsize=8)
+    axis.plot(mean_probabilities, observed_shares, marker="o")
+    _label(axis, title, "predicted probability", "observed share")
 
 
 def subset_map(trees: Mapping[str, Tree], path: Path) -> None:
-    """Draw the AUROC of each disease by subset of sequences, as a map with numbers."""
-    rows = [name for name in trees if trees[name].get("disease")]
-    if len(rows) < 2:
+    """Draw the AUROC of each disease by subset of sequences, as a map with numbers.
+
+    Args:
+        trees: Subset to its scores.
+        path: File to write; nothing is written for fewer than two subsets with diseases.
+    """
+    subsets = [name for name in trees if trees[name].get("disease")]
+    if len(subsets) < 2:
         return
-    table = [
-        [trees[name]["disease"][f"auroc_{code}"]["value"] for code in DISEASES] for name in rows
-    ]
-    values = np.array([[np.nan if value is None else value for value in row] for row in table])
-    figure = Figure(figsize=(11, 0.55 * len(rows) + 1.6), layout="constrained")
+    aurocs = []
+    for name in subsets:
+        scores = trees[name]["disease"]
+        aurocs.append([scores[f"auroc_{code}"]["value"] for code in DISEASES])
+    # NumPy reads None as NaN.
+    values = np.array(aurocs, dtype=np.float64)
+    height = 0.55 * len(subsets) + 1.6
+    figure = Figure(figsize=(11, height), layout="constrained")
     axis = figure.subplots()
     picture = axis.imshow(values, vmin=0.5, vmax=1.0, cmap="viridis", aspect="auto")
     axis.set_xticks(range(len(DISEASES)), list(DISEASES), fontsize=8)
-    axis.set_yticks(range(len(rows)), rows, fontsize=8)
-    for row, column in np.ndindex(values.shape):
-        if not np.isnan(values[row, column]):
-            shade = "white" if values[row, column] < 0.8 else "black"
-            axis.text(
-                column,
-                row,
-                f"{values[row, column]:.2f}",
-                ha="center",
-                va="center",
-                fontsize=7,
-                color=shade,
-            )
+    axis.set_yticks(range(len(subsets)), subsets, fontsize=8)
+    _write_numbers(axis, values)
     figure.colorbar(picture, label="AUROC")
     axis.set_title("Diseases by sequences shown", fontsize=10)
     save(figure, path, vector=True)
+
+
+def _write_numbers(axis: Axes, values: NDArray[np.float64]) -> None:
+    """Write the defined values (R, C) into the cells of a map."""
+    for (row, column), value in np.ndenumerate(values):
+        if np.isnan(value):
+            continue
+        shade = "black"
+        # The map is dark below this value.
+        if value < 0.8:
+            shade = "white"
+        axis.text(
+            column,
+            row,
+            f"{value:.2f}",
+            ha="center",
+            va="center",
+            fontsize=7,
+            color=shade,
+        )

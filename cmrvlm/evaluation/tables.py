@@ -1,4 +1,4 @@
-"""Tables of an evaluation, on screen and as Markdown."""
+"""Build the tables of an evaluation, for the screen and as Markdown."""
 
 from __future__ import annotations
 
@@ -8,85 +8,153 @@ from typing import Any
 from rich.table import Table
 
 from cmrvlm.evaluation.results import OVERALL, Tree
+from cmrvlm.tasks.base import Task
 
+# Prefixes of metrics of single classes, which would flood the main table.
 PER_CLASS = ("auroc_", "auprc_")
 Row = tuple[str, ...]
 
 
 def shown(row: Mapping[str, Any] | None, *, interval: bool = False) -> str:
-    """A value with three digits, with its interval if wanted; `undefined` where there is none."""
+    """Format a value with three digits.
+
+    Args:
+        row: A metric's value and interval; None when it was not scored.
+        interval: Add the 95 % interval, if there is any.
+
+    Returns:
+        The text; `undefined` without a value, empty without a row.
+    """
     if row is None:
         return ""
     if row["value"] is None:
         return "undefined"
     text = f"{row['value']:.3f}"
-    return (
-        f"{text} ({row['low']:.3f} to {row['high']:.3f})"
-        if interval and row["low"] is not None
-        else text
-    )
+    if interval and row["low"] is not None:
+        return f"{text} ({row['low']:.3f} to {row['high']:.3f})"
+    return text
+
+
+def _cell(tree: Tree, task: str, metric: str) -> dict[str, Any] | None:
+    """Return a metric of a task, None when it was not scored."""
+    metrics = tree.get(task, {})
+    return metrics.get(metric)
 
 
 def score_rows(tree: Tree, probes: Mapping[str, Tree]) -> tuple[Row, list[Row]]:
-    """Head and rows of the main table: each metric with its interval, beside the probes; no single classes."""
+    """Return head and rows of the main table: each metric with its interval, beside the probes.
+
+    Metrics of single classes are left out.
+    """
     head = ("task", "metric", "value (95 %)", *probes, "n", "undefined")
-    rows = [
-        (
-            task,
-            name,
-            shown(row, interval=True),
-            *(shown(probe.get(task, {}).get(name)) for probe in probes.values()),
-            str(row["n"]),
-            str(row["undefined"]),
-        )
-        for task, metrics in tree.items()
-        for name, row in metrics.items()
-        if not name.startswith(PER_CLASS)
-    ]
+    rows: list[Row] = []
+    for task, metrics in tree.items():
+        for metric, row in metrics.items():
+            if metric.startswith(PER_CLASS):
+                continue
+            value = shown(row, interval=True)
+            probe_values = [shown(_cell(probe, task, metric)) for probe in probes.values()]
+            rows.append(
+                (
+                    task,
+                    metric,
+                    value,
+                    *probe_values,
+                    str(row["n"]),
+                    str(row["undefined"]),
+                )
+            )
     return head, rows
 
 
 def probe_rows(probes: Mapping[str, Tree]) -> tuple[Row, list[Row]]:
-    """Head and rows of the share of answers that each probe leaves unchanged, by task."""
-    names = list(probes)
-    tasks = [task for task in next(iter(probes.values()), {}) if task != OVERALL]
-    rows = [
-        (task, *(shown(probes[name].get(task, {}).get("unchanged_share")) for name in names))
-        for task in tasks
-    ]
-    overall = [next(iter(probes[name].get(OVERALL, {}).values()), None) for name in names]
-    return ("answers unchanged", *names), [
-        *rows,
-        ("all questions (mirage rate)", *(shown(one) for one in overall)),
-    ]
+    """Return head and rows of the share of answers that each probe leaves unchanged, by task."""
+    head = ("answers unchanged", *probes)
+    trees = list(probes.values())
+    rows: list[Row] = []
+    tasks: list[str] = []
+    if trees:
+        tasks = [task for task in trees[0] if task != OVERALL]
+    for task in tasks:
+        shares = [shown(_cell(tree, task, "unchanged_share")) for tree in trees]
+        rows.append((task, *shares))
+    # The metric over all questions is the only one there; its name depends on the probe.
+    overall_shares: list[str] = []
+    for tree in trees:
+        metrics = tree.get(OVERALL, {})
+        row = next(iter(metrics.values()), None)
+        overall_shares.append(shown(row))
+    rows.append(("all questions (mirage rate)", *overall_shares))
+    return head, rows
 
 
 def subset_rows(
     tree: Tree, subsets: Mapping[str, Tree], primary: Mapping[str, str]
 ) -> tuple[Row, list[Row]]:
-    """Head and rows of each task's main metrics by the sequences shown, with the difference from all of them.
+    """Return head and rows of each task's main metric by the sequences shown.
+
+    Beside each value stands its difference from the value with all sequences.
 
     Args:
         tree: Scores with everything shown.
         subsets: Subset to scores.
         primary: Task to metric.
     """
-    rows = []
+    head = ("task", "metric", "all", *subsets)
+    rows: list[Row] = []
     for task, metric in primary.items():
-        base = tree.get(task, {}).get(metric)
-        if base is None:
+        full_row = _cell(tree, task, metric)
+        if full_row is None:
             continue
-        cells = []
-        for one in subsets.values():
-            row = one.get(task, {}).get(metric)
-            gap = (row or {}).get("difference")
-            cells.append(shown(row) + (f" ({gap['value']:+.3f})" if gap else ""))
-        rows.append((task, metric, shown(base), *cells))
-    return ("task", "metric", "all", *subsets), rows
+        cells: list[str] = []
+        for subset in subsets.values():
+            row = _cell(subset, task, metric)
+            cells.append(_with_difference(row))
+        rows.append((task, metric, shown(full_row), *cells))
+    return head, rows
+
+
+def _with_difference(row: Mapping[str, Any] | None) -> str:
+    """Format a value with its difference from the full set, if there is any."""
+    text = shown(row)
+    if row is None:
+        return text
+    difference = row.get("difference")
+    if not difference:
+        return text
+    return f"{text} ({difference['value']:+.3f})"
+
+
+def titled_tables(
+    tree: Tree,
+    probes: Mapping[str, Tree],
+    subsets: Mapping[str, Tree],
+    tasks: Mapping[str, Task],
+    title: str,
+) -> list[tuple[Row, list[Row], str]]:
+    """Return head, rows and title of the main table, and of those of probes and subsets if any.
+
+    Args:
+        tree: Scores with everything shown.
+        probes: Probe to scores.
+        subsets: Subset to scores.
+        tasks: Tasks that were asked.
+        title: Title of the main table.
+    """
+    head, rows = score_rows(tree, probes)
+    result = [(head, rows, title)]
+    if probes:
+        head, rows = probe_rows(probes)
+        result.append((head, rows, "Answers that probes leave unchanged"))
+    if subsets:
+        metric_of = {name: task.subset_metric or task.primary for name, task in tasks.items()}
+        head, rows = subset_rows(tree, subsets, metric_of)
+        result.append((head, rows, "Sequences shown (difference from all)"))
+    return result
 
 
 def rich_table(head: Row, rows: Sequence[Row], title: str) -> Table:
-    """For the screen."""
+    """Build a table for the screen."""
     table = Table(*head, title=title)
     for row in rows:
         table.add_row(*row)
@@ -94,6 +162,19 @@ def rich_table(head: Row, rows: Sequence[Row], title: str) -> Table:
 
 
 def markdown(head: Row, rows: Sequence[Row], title: str) -> str:
-    """For `metrics.md`."""
-    lines = [f"## {title}", "", f"| {' | '.join(head)} |", "|" + "---|" * len(head)]
-    return "\n".join([*lines, *(f"| {' | '.join(row)} |" for row in rows)]) + "\n"
+    """Format a table as Markdown, for `metrics.md`."""
+    lines = [
+        f"## {title}",
+        "",
+        _markdown_row(head),
+        "|" + "---|" * len(head),
+    ]
+    for row in rows:
+        lines.append(_markdown_row(row))
+    return "\n".join(lines) + "\n"
+
+
+def _markdown_row(cells: Row) -> str:
+    """Format the cells of a table's row as Markdown."""
+    content = " | ".join(cells)
+    return f"| {content} |"

@@ -1,6 +1,7 @@
-"""Real patients: the phantoms' model goes on learning on ACDC, and is scored on patients it never saw.
+"""Train the phantoms' model further on ACDC, and score it on patients it never saw.
 
-    python -m experiments.acdc.run root=<ACDC training folder> [init=<run of stage 3>] [out=<folder>] [steps=<steps>]
+    python -m experiments.acdc.run root=<ACDC training folder> [init=<run of stage 3>]
+        [out=<folder>] [steps=<steps>]
 
 Nothing is shown but the ED and ES frames of the short axis. Writes `metrics.json` and `panel.png` here.
 """
@@ -36,13 +37,14 @@ def main() -> None:
     )
     training = training_facts(started, settings["steps"])
     run("cmrvlm.evaluate", f"run={settings['out']}", "probes=[blind]")
-    found = Path(settings["out"]) / "evaluation"
+    evaluation = Path(settings["out"]) / "evaluation"
     (HERE / "metrics.json").write_text(
-        json.dumps(metrics(found) | {"training": training}, indent=1)
+        json.dumps(metrics(evaluation) | {"training": training}, indent=1)
     )
-    shutil.copy(found / "panel.png", HERE / "panel.png")
+    shutil.copy(evaluation / "panel.png", HERE / "panel.png")
     CONSOLE.print(
-        f"Trained in {training['minutes']} minutes on real patients; result: {HERE / 'metrics.json'}"
+        f"Trained in {training['minutes']} minutes on real patients; "
+        f"result: {HERE / 'metrics.json'}"
     )
 
 

@@ -1,4 +1,4 @@
-"""Real data sets through the check: what is found, how long it takes, and the page as a picture.
+"""Check real data sets: keep what is found, how long it takes, and the page as a picture.
 
     python -m experiments.check.run acdc=<ACDC training folder> emidec=<EMIDEC folder>
 
@@ -20,11 +20,17 @@ from typing import Any
 from experiments.commands import CONSOLE, given
 
 HERE = Path(__file__).parent
+# Width and height of the picture.
 PAGE_PIXELS = "1220,1500"
 
 
 def picture(page: Path, path: Path) -> None:
-    """The top of a page as Chromium shows it; without Chromium nothing is written."""
+    """Draw the top of a page with Chromium.
+
+    Args:
+        page: HTML file.
+        path: Picture to write; without Chromium nothing is written.
+    """
     browser = (
         shutil.which("chromium")
         or shutil.which("chromium-browser")
@@ -69,14 +75,14 @@ def main() -> None:
             ]
             done = subprocess.run(command, check=False)
             seconds = time.monotonic() - started
-            found = json.loads((Path(out) / "check.json").read_text())
-            kinds = Counter(f"{one['level']}: {one['code']}" for one in found["faults"])
+            report = json.loads((Path(out) / "check.json").read_text())
+            faults = Counter(f"{fault['level']}: {fault['code']}" for fault in report["faults"])
             content[name] = {
                 "seconds": round(seconds, 1),
                 "status": done.returncode,
-                "studies": found["studies"],
-                "verdict": found["verdict"],
-                "faults": dict(kinds),
+                "studies": report["studies"],
+                "verdict": report["verdict"],
+                "faults": dict(faults),
             }
             picture(Path(out) / "check.html", HERE / f"{name}.png")
     (HERE / "metrics.json").write_text(json.dumps(content, indent=1))

@@ -1,4 +1,4 @@
-"""Each encoder in each slot, on synthetic phantoms.
+"""Compare the encoders in each slot, on synthetic phantoms.
 
     python -m experiments.encoders.run [out=<folder>] [steps=<steps>]
 
@@ -22,6 +22,7 @@ JOBS = {
     "unet in lax_4ch": ["encoder@encoders.lax_4ch=unet"],
     "unet in lge": ["encoder@encoders.lge=unet", "encoders.lge.temporal_tokens=0"],
 }
+# Task, metric and label of the columns.
 SHOWN = (
     ("segment_lv", "dice", "LV Dice"),
     ("segment_myo", "dice", "myo Dice"),
@@ -33,10 +34,9 @@ SHOWN = (
 def main() -> None:
     """Run the sweep and keep its result."""
     settings = given({"out": "runs/encoders", "steps": "500"})
-    asked = ["tasks=[segment_lv,segment_myo,disease,abnormality,volume]", "cases_per_task=6"]
-    keep(
-        HERE, sweep(JOBS, Path(settings["out"]), settings["steps"], asked), SHOWN, settings["steps"]
-    )
+    evaluation = ["tasks=[segment_lv,segment_myo,disease,abnormality,volume]", "cases_per_task=6"]
+    results = sweep(JOBS, Path(settings["out"]), settings["steps"], evaluation)
+    keep(HERE, results, SHOWN, settings["steps"])
 
 
 if __name__ == "__main__":

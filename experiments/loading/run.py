@@ -1,10 +1,10 @@
-"""How fast studies come: from the cache, from NIfTI, and from one PNG for each frame, on synthetic phantoms.
+"""Time the loading of synthetic studies: from the cache, NIfTI, and one PNG for each frame.
 
     python -m experiments.loading.run [studies=<number>] [rounds=<number>]
 
-All three give the same study on the model's grid: the cache reads it as it is, the others read and preprocess it each
-time, as loaders without a cache do. One process, each way timed in turn in every round; the median round counts. Writes
-`metrics.json` and `table.md` here.
+All three give the same study on the model's grid: the cache reads it as it is, the others read and
+preprocess it each time, as loaders without a cache do. One process, each way timed in turn in every
+round; the median round counts. Writes `metrics.json` and `table.md` here.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ LABELS = {
 
 
 def write_frames(study: Study, folder: Path) -> None:
-    """One 8-bit PNG for each slice and frame, as research code keeps them."""
+    """Write an 8-bit PNG for each slice and frame, as research code keeps them."""
     for name, series in study.series.items():
         image = np.asarray(series.image, dtype=np.float32)
         scaled = (255 * (image - image.min()) / np.ptp(image)).astype(np.uint8)
@@ -53,32 +53,35 @@ def write_frames(study: Study, folder: Path) -> None:
 
 
 def read_frames(study: Study, folder: Path) -> Study:
-    """The study with its images read from `write_frames`; geometry and labels are at hand."""
+    """Read the images of a study back from the folder of `write_frames`.
+
+    Geometry and labels are those of the study, so that only the images are timed.
+    """
     series = {}
-    for name, one in study.series.items():
+    for name, original in study.series.items():
         frames = [np.asarray(Image.open(path)) for path in sorted((folder / name).iterdir())]
-        series[name] = replace(
-            one, image=np.stack(frames).reshape(one.image.shape).astype(np.float32), mask=None
-        )
+        image = np.stack(frames).reshape(original.image.shape).astype(np.float32)
+        series[name] = replace(original, image=image, mask=None)
     return study.with_series(series)
 
 
 def seconds(read: Callable[[str], Study], ids: list[str]) -> float:
-    """Seconds for reading all images of the studies."""
+    """Return the seconds that reading all images of the studies takes."""
     started = time.perf_counter()
     for study_id in ids:
         for series in read(study_id).series.values():
-            np.asarray(series.image, dtype=np.float32).sum()  # a memory map is read when it is used
+            # A memory map is read when it is used.
+            np.asarray(series.image, dtype=np.float32).sum()
     return time.perf_counter() - started
 
 
 def main() -> None:
     """Write the studies in three ways, time reading them, and keep table and numbers."""
     settings = given({"studies": "8", "rounds": "5"})
-    count, rounds = int(settings["studies"]), int(settings["rounds"])
-    preprocessing = build(
-        OmegaConf.to_container(OmegaConf.load(SETTINGS))["preprocessing"], "transform.preprocessing"
-    )
+    count = int(settings["studies"])
+    rounds = int(settings["rounds"])
+    transform = OmegaConf.to_container(OmegaConf.load(SETTINGS))
+    preprocessing = build(transform["preprocessing"], "transform.preprocessing")
     phantoms = PhantomSource(count=count, **CLINICAL)
     ids = phantoms.study_ids()
     with tempfile.TemporaryDirectory() as temporary:
@@ -86,9 +89,10 @@ def main() -> None:
         bare = {}
         for study_id in ids:
             study = phantoms.load(study_id)
-            study = study.with_series(
-                {name: replace(one, mask=None) for name, one in study.series.items()}
-            )
+            without_masks = {
+                name: replace(series, mask=None) for name, series in study.series.items()
+            }
+            study = study.with_series(without_masks)
             write_study(study, folder / "nifti" / study_id)
             write_frames(study, folder / "png" / study_id)
             bare[study_id] = study
@@ -97,14 +101,16 @@ def main() -> None:
         cache.fill(ids)
         ways: dict[str, Callable[[str], Study]] = {
             "cache": cache.load,
-            "nifti": lambda one: preprocessing(files.load(one)),
-            "png": lambda one: preprocessing(read_frames(bare[one], folder / "png" / one)),
+            "nifti": lambda study_id: preprocessing(files.load(study_id)),
+            "png": lambda study_id: preprocessing(
+                read_frames(bare[study_id], folder / "png" / study_id)
+            ),
         }
         times: dict[str, list[float]] = {name: [] for name in ways}
         for _ in range(rounds):
             for name, read in ways.items():
                 times[name].append(seconds(read, ids))
-    rates = {name: count / median(own) for name, own in times.items()}
+    rates = {name: count / median(taken) for name, taken in times.items()}
     faster = {f"cache_over_{name}": rates["cache"] / rates[name] for name in ("nifti", "png")}
     content = {
         "studies": count,

@@ -1,4 +1,4 @@
-"""What training MiniCPM3-4B takes of a GPU's memory: computed, from its architecture alone.
+"""Estimate what training MiniCPM3-4B takes of a GPU's memory, from its architecture alone.
 
     python -m experiments.memory.run [tokens=<of a row>] [answers=<of these, answer tokens>]
 
@@ -19,35 +19,47 @@ from experiments.commands import CONSOLE, given
 
 HERE = Path(__file__).parent
 GPUS_GB = (24, 48, 80)
-HEADROOM_GB = 2.0  # the CUDA context, buffers of kernels, and encoders with their activations
+# The CUDA context, buffers of kernels, and encoders with their activations.
+HEADROOM_GB = 2.0
 GB = 1e9
 
 
 def main() -> None:
     """Compute and keep the table."""
     settings = given({"tokens": "560", "answers": "240"})
-    tokens, answers = int(settings["tokens"]), int(settings["answers"])
-    config = MiniCPM3Config()  # its defaults are those of MiniCPM3-4B
+    tokens = int(settings["tokens"])
+    answers = int(settings["answers"])
+    # Its defaults are those of MiniCPM3-4B.
+    config = MiniCPM3Config()
     lines = [
-        "| tuning | checkpointing | rows | weights | gradients | optimizer | activations | all, GB | fits |",
+        "| tuning | checkpointing | rows | weights | gradients | optimizer | activations "
+        "| all, GB | fits |",
         "|---|---|---:|---:|---:|---:|---:|---:|---|",
     ]
     content = []
-    for how, checkpointing, batch in itertools.product(TUNING, (False, True), (1, 2, 4)):
-        found = estimate_memory(config, batch, tokens, answers, how, checkpointing=checkpointing)
-        fits = [size for size in GPUS_GB if found.total / GB + HEADROOM_GB <= size]
-        parts = " | ".join(f"{value / GB:.1f}" for value in asdict(found).values())
+    for tuning, checkpointing, batch in itertools.product(TUNING, (False, True), (1, 2, 4)):
+        memory = estimate_memory(
+            config, batch, tokens, answers, tuning, checkpointing=checkpointing
+        )
+        total_gb = memory.total / GB
+        fits = [size for size in GPUS_GB if total_gb + HEADROOM_GB <= size]
+        smallest = "none of them"
+        if fits:
+            smallest = f"{fits[0]} GB"
+        is_checkpointed = "no"
+        if checkpointing:
+            is_checkpointed = "yes"
+        shares = " | ".join(f"{value / GB:.1f}" for value in asdict(memory).values())
         lines.append(
-            f"| {how} | {'yes' if checkpointing else 'no'} | {batch} | {parts} | {found.total / GB:.1f} | "
-            f"{f'{fits[0]} GB' if fits else 'none of them'} |"
+            f"| {tuning} | {is_checkpointed} | {batch} | {shares} | {total_gb:.1f} | {smallest} |"
         )
         content.append(
             {
-                "tuning": how,
+                "tuning": tuning,
                 "checkpointing": checkpointing,
                 "rows": batch,
                 "fits_gb": fits,
-                **{f"{name}_gb": value / GB for name, value in asdict(found).items()},
+                **{f"{name}_gb": value / GB for name, value in asdict(memory).items()},
             }
         )
     kept = {

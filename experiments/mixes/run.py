@@ -1,4 +1,4 @@
-"""Weights over tasks, on synthetic phantoms: those of the default mix, all equal, and the default's evened out.
+"""Compare weights over tasks, on synthetic phantoms: the default mix, equal, and evened out.
 
     python -m experiments.mixes.run [init=<run of stage 2>] [out=<folder>] [steps=<steps>]
 
@@ -19,6 +19,7 @@ JOBS = {
     "temperature 3": ["mix.temperature=3"],
     "two questions a study": ["mix.per_study=2"],
 }
+# Task, metric and label of the columns.
 SHOWN = (
     ("segment_lv", "dice", "LV Dice"),
     ("level", "accuracy", "level"),
@@ -36,10 +37,9 @@ def main() -> None:
         name: [*overrides, f"stage.init_from={settings['init']}"]
         for name, overrides in JOBS.items()
     }
-    asked = ["tasks=[segment_lv,level,disease,vqa_closed,vqa_open,report]", "cases_per_task=6"]
-    keep(
-        HERE, sweep(jobs, Path(settings["out"]), settings["steps"], asked), SHOWN, settings["steps"]
-    )
+    evaluation = ["tasks=[segment_lv,level,disease,vqa_closed,vqa_open,report]", "cases_per_task=6"]
+    results = sweep(jobs, Path(settings["out"]), settings["steps"], evaluation)
+    keep(HERE, results, SHOWN, settings["steps"])
 
 
 if __name__ == "__main__":

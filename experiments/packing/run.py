@@ -1,12 +1,13 @@
-"""What packing saves: many instructions about one study against one at a time, on synthetic phantoms.
+"""Time many instructions about a study in one row against one at a time, on synthetic phantoms.
 
     python -m experiments.packing.run [run=<run of stage 3>] [rounds=<number>]
 
-Training: a step on one study with eight instructions behind one copy of its images, against eight steps with one each;
-forward, backward and encoding included, with the tiny language model and with SmolLM2-135M (LoRA, in English), at the
-default number of image tokens and at larger ones. Reading: one question of each task about one study in one call,
-against a call for each, with a trained run; a study of the default size, and one as large as scanners make them. Both
-ways in turn in every round; the median round counts. Writes `metrics.json` and `table.md` here.
+Training: a step on one study with eight instructions behind one copy of its images, against eight
+steps with one each; forward, backward and encoding included, with the tiny language model and with
+SmolLM2-135M (LoRA, in English), at the default number of image tokens and at larger ones. Reading:
+one question of each task about one study in one call, against a call for each, with a trained run;
+a study of the default size, and one as large as scanners make them. Both ways in turn in every
+round; the median round counts. Writes `metrics.json` and `table.md` here.
 """
 
 from __future__ import annotations
@@ -38,13 +39,13 @@ HERE = Path(__file__).parent
 CONF = HERE.parents[1] / "conf"
 TOGETHER = 8
 SMOLLM2 = ["llm=smollm2_135m", "adapter=lora", "mix.languages=[en]"]
-ALL_TOKENS = ["projector=mlp"]  # every token of the encoders, in place of eight for each series
+# Every token of the encoders, in place of eight for each series.
+ALL_TOKENS = ["projector=mlp"]
 MANY_TOKENS = [
     *ALL_TOKENS,
-    *(
-        f"encoders.{name}.spatial_grid=[{grid}]"
-        for name, grid in (("sax", "6,6,6"), ("lax_4ch", "1,12,12"), ("lge", "4,6,6"))
-    ),
+    "encoders.sax.spatial_grid=[6,6,6]",
+    "encoders.lax_4ch.spatial_grid=[1,12,12]",
+    "encoders.lge.spatial_grid=[4,6,6]",
 ]
 MODELS = {
     "tiny": [],
@@ -59,7 +60,7 @@ SIZES = {
 
 
 def configured(overrides: Sequence[str]) -> dict[str, Any]:
-    """A plain configuration of stage 3 with eight phantoms."""
+    """Return a plain configuration of stage 3 on phantoms, with overrides."""
     with initialize_config_dir(str(CONF), version_base="1.3"):
         return resolved(
             compose(
@@ -76,19 +77,19 @@ def configured(overrides: Sequence[str]) -> dict[str, Any]:
 
 
 def in_turn(ways: dict[str, Callable[[], None]], rounds: int) -> dict[str, float]:
-    """Median seconds of each way; a first round warms up and is not counted."""
+    """Time each way in turn, and return the median seconds; a first round warms up uncounted."""
     times: dict[str, list[float]] = {name: [] for name in ways}
     for number in range(rounds + 1):
         for name, work in ways.items():
             started = time.perf_counter()
             work()
-            if number:
+            if number > 0:
                 times[name].append(time.perf_counter() - started)
-    return {name: median(own) for name, own in times.items()}
+    return {name: median(taken) for name, taken in times.items()}
 
 
 def training(overrides: Sequence[str], rounds: int) -> dict[str, float]:
-    """Seconds of a packed step and of as many single ones as it has instructions."""
+    """Time a packed step, and as many single steps as it has instructions."""
     config = configured(overrides)
     data = build_data(config)
     data.prepare_data()
@@ -101,55 +102,76 @@ def training(overrides: Sequence[str], rounds: int) -> dict[str, float]:
     }
     stage: Stage = build(settings, "stage", model=model, optimizer=None, schedule=None)
     study = data.cache.load(data.split["train"][0])
-    asked = one_of_each_task(data.mixture.all(study))[:TOGETHER]
-    together, alone = collator([(study, asked)]), [collator([(study, [one])]) for one in asked]
+    instructions = one_of_each_task(data.mixture.all(study))[:TOGETHER]
+    together = collator([(study, instructions)])
+    alone = [collator([(study, [instruction])]) for instruction in instructions]
     counts = {
         "image_tokens": float(together.rows.image_lengths.max() - 1),
         "other_tokens": float((together.rows.lengths - together.rows.image_lengths).float().mean()),
     }
 
     def step(batches: Sequence[Batch]) -> None:
+        """Run forward and backward on each batch."""
         for batch in batches:
             with torch.autocast("cpu", torch.bfloat16):
                 stage.total(stage.means(batch)).backward()
             stage.zero_grad()
 
-    return (
-        in_turn({"together": lambda: step([together]), "alone": lambda: step(alone)}, rounds)
-        | counts
-    )
+    times = in_turn({"together": lambda: step([together]), "alone": lambda: step(alone)}, rounds)
+    return times | counts
 
 
 def one_of_each_task(instructions: Sequence[Instruction]) -> list[Instruction]:
-    """The first instruction of each task; those that are answered in words about whole series first."""
+    """Return the first instruction of each task, those about whole series first."""
     first: dict[str, Instruction] = {}
-    for one in instructions:
-        first.setdefault(one.task, one)
-    return sorted(first.values(), key=lambda one: not all(view.whole for view in one.views))
+    for instruction in instructions:
+        first.setdefault(instruction.task, instruction)
+
+    def is_about_part(instruction: Instruction) -> bool:
+        """Return whether a view shows less than its whole series."""
+        return not all(view.whole for view in instruction.views)
+
+    return sorted(first.values(), key=is_about_part)
 
 
 def reading(run: Path, rounds: int, size: Mapping[str, Any]) -> dict[str, float]:
-    """Seconds of one call with a question of each task, and of a call for each, about a phantom of some size."""
+    """Time one call with a question of each task, and a call for each question.
+
+    Args:
+        run: Folder of a trained run.
+        rounds: Rounds that are timed.
+        size: Settings of the phantom that is asked about.
+    """
     trained = load_run(run)
     source = PhantomSource(count=1, seed=1, **size)
     study = source.load(source.study_ids()[0])
-    asked = one_of_each_task(build(trained.config["mix"], "mix").all(study))
-    together = trained.collator([(study, asked)])
-    alone = [trained.collator([(study, [one])]) for one in asked]
+    mixture = build(trained.config["mix"], "mix")
+    instructions = one_of_each_task(mixture.all(study))
+    together = trained.collator([(study, instructions)])
+    alone = [trained.collator([(study, [instruction])]) for instruction in instructions]
     answers: dict[str, list[str]] = {}
 
     def ask(name: str, batches: Sequence[Batch]) -> None:
-        found = [
-            answer_batch(trained.model, trained.collator, replace(batch), 200) for batch in batches
-        ]
-        answers[name] = [one.text for own in found for one in own]
+        """Answer each batch, and keep the texts under a name."""
+        texts: list[str] = []
+        for batch in batches:
+            given_answers = answer_batch(trained.model, trained.collator, replace(batch), 200)
+            texts += [answer.text for answer in given_answers]
+        answers[name] = texts
 
     times = in_turn(
         {"together": lambda: ask("together", [together]), "alone": lambda: ask("alone", alone)},
         rounds,
     )
     assert answers["together"] == answers["alone"]
-    return times | {"questions": float(len(asked))}
+    return times | {"questions": float(len(instructions))}
+
+
+def _count(times: Mapping[str, float], name: str) -> str:
+    """Format a number of tokens; empty where none was counted."""
+    if name not in times:
+        return ""
+    return f"{times[name]:.0f}"
 
 
 def main() -> None:
@@ -166,9 +188,8 @@ def main() -> None:
     for name, times in trained.items():
         content[f"train_seconds_{name}"] = times
         content[f"train_instructions_per_second_ratio_{name}"] = times["alone"] / times["together"]
-    content["train_instructions_per_second_ratio"] = content[
-        "train_instructions_per_second_ratio_smollm2_135m"
-    ]
+    smollm2_ratio = content["train_instructions_per_second_ratio_smollm2_135m"]
+    content["train_instructions_per_second_ratio"] = smollm2_ratio
     read = {name: reading(Path(settings["run"]), rounds, size) for name, size in SIZES.items()}
     for name, times in read.items():
         content[f"read_study_seconds_{name}"] = times
@@ -187,12 +208,14 @@ def main() -> None:
         (f"reading {times['questions']:.0f} tasks, study of {name} size", times)
         for name, times in read.items()
     ]
-    for label, own in rows:
-        counts = [
-            f"{own[name]:.0f}" if name in own else "" for name in ("image_tokens", "other_tokens")
-        ]
-        shown = f"{own['together']:.2f} | {own['alone']:.2f} | {own['alone'] / own['together']:.1f}"
-        lines.append(f"| {label} | {counts[0]} | {counts[1]} | {shown} |")
+    for label, times in rows:
+        image_tokens = _count(times, "image_tokens")
+        other_tokens = _count(times, "other_tokens")
+        ratio = times["alone"] / times["together"]
+        lines.append(
+            f"| {label} | {image_tokens} | {other_tokens} | {times['together']:.2f} "
+            f"| {times['alone']:.2f} | {ratio:.1f} |"
+        )
     (HERE / "table.md").write_text("\n".join(lines) + "\n")
     CONSOLE.print("\n".join(lines), markup=False)
 

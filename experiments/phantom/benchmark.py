@@ -1,10 +1,10 @@
-"""The benchmark on synthetic phantoms: train the three stages, evaluate on a test and on a shifted test set.
+"""Train the three stages on phantoms, and evaluate on a test and on a shifted test set.
 
     python -m experiments.phantom.benchmark [out=<folder>] [steps=<of stage 3>]
 
-The full settings: 2 mm pixels, ten frames, augmentation. Training draws from seed 0; the test set is seed 1 and the
-shifted one seed 2, 160 studies each, ten of every disease. The result goes into `experiments/phantom/metrics.json`,
-with `table.md` and the figures beside it.
+The full settings: 2 mm pixels, ten frames, augmentation. Training draws from seed 0; the test set is
+seed 1 and the shifted one seed 2, 160 studies each, ten of every disease. The result goes into
+`experiments/phantom/metrics.json`, with `table.md` and the figures beside it.
 """
 
 from __future__ import annotations
@@ -37,7 +37,12 @@ AUGMENTATION = [
 
 
 def train(out: Path, steps: str) -> None:
-    """The three stages in turn."""
+    """Train the three stages in turn.
+
+    Args:
+        out: Folder of the runs.
+        steps: Training steps of stage 3.
+    """
     earlier: list[str] = []
     stages = {
         "stage1": ["trainer.max_steps=150"],
@@ -61,11 +66,13 @@ def evaluate(out: Path, training: dict[str, Any]) -> None:
 
     Args:
         out: Folder of the runs.
-        training: What is said of the training.
+        training: Facts of the training that go into the result.
     """
-    asked = [f"run={out / 'stage3'}", "cases_per_task=6"]
-    run("cmrvlm.evaluate", *asked, "+data=phantom_test", f"out={out / 'test'}", "probes=all")
-    run("cmrvlm.evaluate", *asked, "+data=phantom_shifted", f"out={out / 'shifted'}", "probes=null")
+    shared = [f"run={out / 'stage3'}", "cases_per_task=6"]
+    run("cmrvlm.evaluate", *shared, "+data=phantom_test", f"out={out / 'test'}", "probes=all")
+    run(
+        "cmrvlm.evaluate", *shared, "+data=phantom_shifted", f"out={out / 'shifted'}", "probes=null"
+    )
     content = metrics(out / "test") | {
         "shifted": metrics(out / "shifted")["tasks"],
         "training": training,
@@ -87,7 +94,8 @@ def main() -> None:
     training = training_facts(started, settings["steps"])
     evaluate(out, training)
     CONSOLE.print(
-        f"Trained in {training['minutes']} minutes; synthetic test sets; result: {HERE / 'metrics.json'}"
+        f"Trained in {training['minutes']} minutes; synthetic test sets; "
+        f"result: {HERE / 'metrics.json'}"
     )
 
 

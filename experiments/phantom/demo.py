@@ -1,4 +1,4 @@
-"""The front door: three stages on synthetic phantoms, evaluation beside the blind baseline, and one prediction.
+"""Train three stages on phantoms, evaluate beside the blind baseline, and predict one study.
 
     python -m experiments.phantom.demo [out=<folder>]
 
@@ -16,6 +16,7 @@ from rich.table import Table
 from cmrvlm.study.files import write_study
 from data_modules.sources.phantom.source import PhantomSource
 from experiments.commands import CONSOLE, given, metrics, run, train_anew
+from experiments.phantom.table import number
 
 STEPS = "transform.preprocessing.steps"
 # Coarser pixels and fewer frames than the full experiments, so that two cores are done in minutes.
@@ -38,6 +39,7 @@ STAGES = {
         "data.batch_size=8",
     ],
 }
+# Task, metric and label of the rows of the result.
 SHOWN = (
     ("segment_lv", "dice", "LV Dice"),
     ("segment_myo", "dice", "myocardium Dice"),
@@ -70,31 +72,31 @@ def main() -> None:
         f"Trained, evaluated and predicted in {minutes:.1f} minutes on synthetic phantoms."
     )
     CONSOLE.print(
-        f"Masks over images: {model / 'evaluation' / 'panel.png'} and {model / 'prediction' / 'panel.png'}"
+        f"Masks over images: {model / 'evaluation' / 'panel.png'} "
+        f"and {model / 'prediction' / 'panel.png'}"
     )
 
 
 def held_out_study(model: Path, out: Path) -> Path:
     """Write the first test study of a run as NIfTI files, as a user would have them."""
     study_id = json.loads((model / "split.json").read_text())["test"][0]
-    seed, index = (int(part) for part in study_id.split("-")[1:])
+    seed, index = (int(number) for number in study_id.split("-")[1:])
     folder = out / "study"
     write_study(PhantomSource(count=index + 1, seed=seed).load(study_id), folder)
     return folder
 
 
 def result_table(model: Path) -> Table:
-    """The demo's scores, with the images and with them removed."""
+    """Build a table of the demo's scores, with the images and with them removed."""
     content = metrics(model / "evaluation")
     studies = content["settings"]["studies"]
     table = Table(
         "score", "model", "images removed", title=f"{studies} held-out synthetic phantoms"
     )
     for task, name, label in SHOWN:
-        pair = (content["tasks"][task][name], content["probes"]["blind"][task][name])
-        table.add_row(
-            label, *("undefined" if one["value"] is None else f"{one['value']:.3f}" for one in pair)
-        )
+        score = number(content["tasks"][task][name])
+        blind_score = number(content["probes"]["blind"][task][name])
+        table.add_row(label, score, blind_score)
     return table
 
 

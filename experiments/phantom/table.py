@@ -1,4 +1,4 @@
-"""The benchmark's table: every task beside the probes, and what decides whether an aim is met."""
+"""Format the benchmark's tables: every task beside the probes, and the aims with the results."""
 
 from __future__ import annotations
 
@@ -31,30 +31,33 @@ PROBES = ("blind", "swapped", "paraphrase")
 
 
 def number(row: Mapping[str, Any] | None) -> str:
-    """A score, or that it is undefined."""
-    return "undefined" if row is None or row["value"] is None else f"{row['value']:.3f}"
+    """Format a score with three digits; `undefined` where there is none."""
+    if row is None or row["value"] is None:
+        return "undefined"
+    return f"{row['value']:.3f}"
 
 
 def table(content: Mapping[str, Any]) -> list[str]:
-    """Lines of Markdown from the benchmark's `metrics.json`."""
+    """Return lines of Markdown with every score from the benchmark's `metrics.json`."""
     lines = [
         "| score | test (95 %) | black images | another's images | unseen wording | shifted test |",
         "|---|---:|---:|---:|---:|---:|",
     ]
     for task, name, label in ROWS:
-        own = content["tasks"][task][name]
+        row = content["tasks"][task][name]
         probes = [number(content["probes"][probe].get(task, {}).get(name)) for probe in PROBES]
-        shown = f"{number(own)} ({own['low']:.3f} to {own['high']:.3f})"
-        lines.append(
-            f"| {label} | {shown} | {' | '.join(probes)} | {number(content['shifted'][task][name])} |"
-        )
+        shown = f"{number(row)} ({row['low']:.3f} to {row['high']:.3f})"
+        shifted = number(content["shifted"][task][name])
+        lines.append(f"| {label} | {shown} | {' | '.join(probes)} | {shifted} |")
     return lines
 
 
 def aims(content: Mapping[str, Any]) -> list[str]:
-    """What was aimed at and what was reached."""
-    tasks, probes = content["tasks"], content["probes"]
-    closed, guessed = (one["vqa_closed"]["accuracy"]["value"] for one in (tasks, probes["blind"]))
+    """Return lines of Markdown with each aim and what was reached."""
+    tasks = content["tasks"]
+    probes = content["probes"]
+    closed = tasks["vqa_closed"]["accuracy"]["value"]
+    guessed = probes["blind"]["vqa_closed"]["accuracy"]["value"]
     mirage = probes["swapped"]["overall"]["mirage_rate"]["value"]
     reached = (
         ("closed questions, against black images", ">= 2.36 x", closed / guessed),

@@ -1,10 +1,11 @@
-"""A run trained on ACDC, applied to a DICOM cine of another scanner: contours in every frame, volumes, a bull's eye.
+"""Apply a run trained on ACDC to a DICOM cine of another scanner: contours, volumes, a bull's eye.
 
     python -m experiments.segmentation.cine run=<run> root=<bivme_siemens>
 
-Takes the archive in as a user would, predicts masks of the whole cycle, and keeps the pictures and the numbers of
-`cmrvlm.predict` here as `cine.webp`, `cine_volumes.png`, `cine_wall_thickness.png` and `cine.json`. The left ventricle
-is compared with the endocardial points that come with the study, frame by frame.
+Takes the archive in as a user would, predicts masks of the whole cycle, and keeps the pictures and
+the numbers of `cmrvlm.predict` here as `cine.webp`, `cine_volumes.png`, `cine_wall_thickness.png`
+and `cine.json`. The left ventricle is compared with the endocardial points that come with the study,
+frame by frame.
 """
 
 from __future__ import annotations
@@ -36,36 +37,60 @@ KEPT = {
 
 
 def cavity(edge: NDArray[np.float64], height: int, width: int) -> NDArray[np.bool_]:
-    """(H, W) inside of endocardial points (n, 2) (column, row), taken in turn about their centre; none for under 3."""
-    drawn = Image.new("1", (width, height))
+    """Fill the polygon through endocardial points, ordered by their angle about the centre.
+
+    Args:
+        edge: (N, 2) points, each (column, row).
+        height: H of the mask.
+        width: W of the mask.
+
+    Returns:
+        Mask (H, W), empty for fewer than three points.
+    """
+    picture = Image.new("1", (width, height))
     if len(edge) >= 3:
-        around = edge - edge.mean(axis=0)
-        turn = np.argsort(np.arctan2(around[:, 1], around[:, 0]))
-        ImageDraw.Draw(drawn).polygon([tuple(one) for one in edge[turn].tolist()], fill=1)
-    return np.asarray(drawn)
+        from_center = edge - edge.mean(axis=0)
+        angles = np.arctan2(from_center[:, 1], from_center[:, 0])
+        corners = edge[np.argsort(angles)].tolist()
+        ImageDraw.Draw(picture).polygon([tuple(corner) for corner in corners], fill=1)
+    return np.asarray(picture)
 
 
 def against_points(series: Series, folder: Path) -> dict[str, float | int | list[float | None]]:
-    """Dice of the left ventricle with the inside of the points, in the slices that have any, by frame."""
+    """Compute the Dice of the left ventricle with the inside of endocardial points, by frame.
+
+    Only slices with points count.
+
+    Args:
+        series: Series with the predicted mask (Z, T, H, W).
+        folder: Files of the points.
+    """
     assert series.mask is not None
-    z, frames, h, w = series.mask.shape
-    found, slices = [], set()
-    for frame in range(frames):
-        truth = np.stack(
-            [cavity(one["endocardium"], h, w) for one in guide_points(folder, frame, series)]
-        )
-        shown = truth.any(axis=(1, 2))
-        slices |= set(np.flatnonzero(shown).tolist())
-        said = series.mask[:, frame] == STRUCTURES["lv"]
-        found.append(dice(said[shown], truth[shown]))
-    known = [one for one in found if one is not None]
+    slice_count, frame_count, height, width = series.mask.shape
+    dice_by_frame: list[float | None] = []
+    slices_with_points: set[int] = set()
+    for frame in range(frame_count):
+        by_slice = guide_points(folder, frame, series)
+        truth = np.stack([cavity(points["endocardium"], height, width) for points in by_slice])
+        has_points = truth.any(axis=(1, 2))
+        slices_with_points |= set(np.flatnonzero(has_points).tolist())
+        predicted = series.mask[:, frame] == STRUCTURES["lv"]
+        dice_by_frame.append(dice(predicted[has_points], truth[has_points]))
+    known = [score for score in dice_by_frame if score is not None]
     return {
         "lv_dice": round(float(np.mean(known)), 3),
         "frames": len(known),
-        "slices_with_points": len(slices),
-        "slices": z,
-        "lv_dice_by_frame": [None if one is None else round(one, 3) for one in found],
+        "slices_with_points": len(slices_with_points),
+        "slices": slice_count,
+        "lv_dice_by_frame": [_rounded(score) for score in dice_by_frame],
     }
+
+
+def _rounded(score: float | None) -> float | None:
+    """Round a score to three digits; None stays None."""
+    if score is None:
+        return None
+    return round(score, 3)
 
 
 def main() -> None:
@@ -75,37 +100,38 @@ def main() -> None:
         sys.exit(
             "give run=<run> and root=<folder with patient1.tar.gz and patient1_guidepoints.tar.gz>"
         )
-    with tempfile.TemporaryDirectory() as folder:
-        place = Path(folder)
-        for name, where in (("patient1", "dicom"), ("patient1_guidepoints", "points")):
-            shutil.unpack_archive(Path(settings["root"]) / f"{name}.tar.gz", place / where)
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        for name, subfolder in (("patient1", "dicom"), ("patient1_guidepoints", "points")):
+            shutil.unpack_archive(Path(settings["root"]) / f"{name}.tar.gz", folder / subfolder)
         run(
             "cmrvlm.ingest",
-            f"source={place / 'dicom'}",
-            f"out={place / 'studies'}",
-            f"ingest.key_file={place / 'key'}",
+            f"source={folder / 'dicom'}",
+            f"out={folder / 'studies'}",
+            f"ingest.key_file={folder / 'key'}",
         )
-        (study,) = (one.parent for one in (place / "studies").rglob("sax.nii.gz"))
+        (image_path,) = (folder / "studies").rglob("sax.nii.gz")
+        study = image_path.parent
+        prediction = folder / "prediction"
         run(
             "cmrvlm.predict",
             f"run={settings['run']}",
             f"study={study}",
-            f"out={place / 'prediction'}",
+            f"out={prediction}",
         )
         for name, kept in KEPT.items():
-            (HERE / kept).unlink(
-                missing_ok=True
-            )  # where there is no volume, there is no picture of it
-            if (place / "prediction" / name).is_file():
-                shutil.copyfile(place / "prediction" / name, HERE / kept)
+            # An old picture must not stay where there is no volume to draw.
+            (HERE / kept).unlink(missing_ok=True)
+            if (prediction / name).is_file():
+                shutil.copyfile(prediction / name, HERE / kept)
         native = read_study(study).series["sax"]
-        labels, _ = read_image(place / "prediction" / "sax_mask.nii.gz", "sax")
-        told = json.loads((place / "prediction" / "prediction.json").read_text())["from_masks"]
-        told["against_points"] = against_points(
-            replace(native, mask=labels), place / "points" / "patient1"
+        labels, _ = read_image(prediction / "sax_mask.nii.gz", "sax")
+        measured = json.loads((prediction / "prediction.json").read_text())["from_masks"]
+        measured["against_points"] = against_points(
+            replace(native, mask=labels), folder / "points" / "patient1"
         )
-    (HERE / "cine.json").write_text(json.dumps(told, indent=1))
-    CONSOLE.print(told)
+    (HERE / "cine.json").write_text(json.dumps(measured, indent=1))
+    CONSOLE.print(measured)
 
 
 if __name__ == "__main__":

@@ -1,11 +1,11 @@
-"""What masks of a whole cycle cost, by slices and frames: seconds and memory of one study, on synthetic phantoms.
+"""Measure seconds and memory of masks of a whole cycle, by slices and frames, on phantoms.
 
     python -m experiments.segmentation.cost run=<run> [size=<pixels>]
 
-Masks: all frames are asked at once, on the model's grid. Predict: `cmrvlm.predict` as a user runs it, which starts,
-loads the run, writes a report, measures and draws, and shows a cine of more frames than the run was trained with
-several times. Each size is a process of its own, so that its peak memory is its own. Writes `cost.json` and
-`table_cost.md` here.
+Masks: all frames are asked at once, on the model's grid. Predict: `cmrvlm.predict` as a user runs it,
+which starts, loads the run, writes a report, measures and draws, and shows a cine of more frames
+than the run was trained with several times. Each size is a process of its own, so that its peak
+memory is its own. Writes `cost.json` and `table_cost.md` here.
 """
 
 from __future__ import annotations
@@ -30,19 +30,24 @@ from data_modules.sources.phantom.source import PhantomSource
 from experiments.commands import CONSOLE, given
 
 HERE = Path(__file__).parent
-SLICES, FRAMES = (6, 10, 14), (10, 25, 50)
+SLICES = (6, 10, 14)
+FRAMES = (10, 25, 50)
 ROUNDS = 3
 
 
 def cine(size: int, slices: int, frames: int) -> Study:
-    """A synthetic short-axis cine."""
+    """Return a synthetic short-axis cine."""
     source = PhantomSource(1, size=size, slices=slices, frames=frames)
     study = source.load(source.study_ids()[0])
     return study.with_series({"sax": study.series["sax"]})
 
 
 def of_masks(run: Path, study: Study) -> dict[str, float]:
-    """Seconds of three masks in all frames of one study, median of a few, and the memory of the process."""
+    """Measure the masks of three structures in all frames of a study.
+
+    Returns:
+        Median seconds of a few rounds, and the memory of the process in MB.
+    """
     trained = load_run(run)
     loaded_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     questions = [
@@ -65,7 +70,7 @@ def of_masks(run: Path, study: Study) -> dict[str, float]:
 
 
 def of_predict(run: Path, study: Study) -> dict[str, float]:
-    """Seconds and memory of the whole command."""
+    """Measure seconds and memory of the whole command."""
     with tempfile.TemporaryDirectory() as folder:
         write_study(study, Path(folder) / "study")
         started = time.perf_counter()
@@ -90,16 +95,20 @@ def of_predict(run: Path, study: Study) -> dict[str, float]:
     }
 
 
+# What is measured, by the name of its setting.
 KINDS = {"masks": of_masks, "predict": of_predict}
 
 
 def main() -> None:
     """Measure every size and keep the table."""
     settings = given({"run": "runs/benchmark/stage3", "size": "128", "one": "", "kind": "masks"})
-    run, size = Path(settings["run"]), int(settings["size"])
+    run = Path(settings["run"])
+    size = int(settings["size"])
+    # The process of one size, which this command starts itself.
     if settings["one"]:
-        slices, frames = (int(one) for one in settings["one"].split("x"))
-        sys.stdout.write(json.dumps(KINDS[settings["kind"]](run, cine(size, slices, frames))))
+        slices, frames = (int(number) for number in settings["one"].split("x"))
+        measure = KINDS[settings["kind"]]
+        sys.stdout.write(json.dumps(measure(run, cine(size, slices, frames))))
         return
     rows: list[dict[str, float]] = []
     for slices, frames in itertools.product(SLICES, FRAMES):
@@ -116,9 +125,8 @@ def main() -> None:
                 f"one={slices}x{frames}",
                 f"kind={kind}",
             ]
-            rows[-1] |= json.loads(
-                subprocess.run(command, check=True, capture_output=True, text=True).stdout
-            )
+            done = subprocess.run(command, check=True, capture_output=True, text=True)
+            rows[-1] |= json.loads(done.stdout)
         CONSOLE.print(rows[-1])
     (HERE / "cost.json").write_text(json.dumps({"size": size, "rows": rows}, indent=1))
     lines = [
@@ -127,10 +135,11 @@ def main() -> None:
         "|---:|---:|---:|---:|---:|---:|---:|",
     ]
     for row in rows:
-        each = 1000 * row["seconds"] / (row["slices"] * row["frames"])
+        picture_ms = 1000 * row["seconds"] / (row["slices"] * row["frames"])
         lines.append(
-            f"| {row['slices']} | {row['frames']} | {row['seconds']:.2f} | {each:.1f} | "
-            f"{row['above_loaded_mb']:.0f} | {row['predict_seconds']:.1f} | {row['predict_mb']:.0f} |"
+            f"| {row['slices']} | {row['frames']} | {row['seconds']:.2f} | {picture_ms:.1f} "
+            f"| {row['above_loaded_mb']:.0f} | {row['predict_seconds']:.1f} "
+            f"| {row['predict_mb']:.0f} |"
         )
     (HERE / "table_cost.md").write_text("\n".join(lines) + "\n")
     CONSOLE.print("\n".join(lines), markup=False)

@@ -1,7 +1,8 @@
-"""The three data sets of the comparison: their overrides, their folds by patient, and studies as the loaders give them.
+"""Define the three data sets of the comparison, their folds by patient, and their loading.
 
-EMIDEC lies here as pictures of slices that were stretched to one size. They become stacks in the challenge's own layout
-with a spacing of 1 mm that is not theirs, so nothing in mm, ml or g is scored on them.
+EMIDEC is available as pictures of slices that were stretched to one size. They become stacks in the
+challenge's own layout with a spacing of 1 mm that is not theirs, so nothing in mm, ml or g is scored
+on them.
 """
 
 from __future__ import annotations
@@ -75,16 +76,29 @@ class DataSet:
     in_mm: bool = True
 
     def overrides(self, root: str) -> list[str]:
-        """What `cmrvlm.train` is told, but for the mix and the split."""
+        """Return the overrides for `cmrvlm.train`, but for the mix and the split.
+
+        Args:
+            root: Folder of the data; empty for data without any.
+        """
         spacing, size, center = self.grid
         grid = "transform.preprocessing.steps.grid"
-        placed = [
+        grid_overrides = [
             f"{grid}.spacing_mm=[null,{spacing},{spacing}]",
             f"{grid}.size=[null,{size},{size}]",
             f"{grid}.center={center}",
         ]
-        where = [f"data.root={root}"] if root else []
-        return [*self.experiment, *where, *placed, *_AUGMENTATION, *_UNET, *self.encoders]
+        root_override: list[str] = []
+        if root:
+            root_override = [f"data.root={root}"]
+        return [
+            *self.experiment,
+            *root_override,
+            *grid_overrides,
+            *_AUGMENTATION,
+            *_UNET,
+            *self.encoders,
+        ]
 
 
 _MASKS_ALONE = ("head.read_out=null", "stage.trainable=[encoders,projectors,mask_head]")
@@ -127,7 +141,9 @@ DATA_SETS = {
 
 
 def stacks_of_slices(pictures: Path, out: Path) -> None:
-    """EMIDEC's slices as `<case>/Images/<case>.nii.gz` and `Contours`, from its four folders of pictures; once.
+    """Write EMIDEC's pictures of slices as stacks, `<case>/Images/<case>.nii.gz` and `Contours`.
+
+    Cases that are already there are left as they are.
 
     The pictures are turned by 180 degrees, and are turned back here.
 
@@ -147,60 +163,66 @@ def stacks_of_slices(pictures: Path, out: Path) -> None:
             field="root",
             remedy=f"Give the folder that holds {', '.join(_FOLDERS)}.",
         )
-    for path in sorted(pictures.glob("*annot/*.png"), key=lambda one: one.name):
-        found = _SLICE.fullmatch(path.name)
-        if found:
-            slices[found[1]].append(path)
+    for path in sorted(pictures.glob("*annot/*.png"), key=lambda file: file.name):
+        match = _SLICE.fullmatch(path.name)
+        if match:
+            slices[match[1]].append(path)
     for case, paths in slices.items():
-        if (out / case / "Contours" / f"{case}.nii.gz").is_file():  # written last
+        # The contours are written last: where they are, the case is complete.
+        if (out / case / "Contours" / f"{case}.nii.gz").is_file():
             continue
         images = [
             path.parents[1] / path.parent.name.removesuffix("annot") / path.name for path in paths
         ]
         for kind, files in (("Images", images), ("Contours", paths)):
-            stack = np.stack([np.rot90(np.asarray(Image.open(one)), 2) for one in files])[
-                :, None
-            ]  # (Z, 1, H, W)
+            pictures_of_case = [np.rot90(np.asarray(Image.open(file)), 2) for file in files]
+            stack = np.stack(pictures_of_case)[:, None]  # (Z, 1, H, W)
             (out / case / kind).mkdir(parents=True, exist_ok=True)
             write_nifti(out / case / kind / f"{case}.nii.gz", stack, np.diag([1.0, 1.0, 10.0, 1.0]))
 
 
 def data_of(overrides: list[str]) -> StudyDataModule:
-    """The data module of an experiment."""
+    """Build the data module of an experiment from overrides of `cmrvlm.train`."""
     with initialize_config_dir(str(CONF), version_base="1.3"):
         config = compose("train", overrides=[*overrides, "out=none", "run_dir=none"])
     return build_data(resolved(config))
 
 
 def write_folds(source: Source, folder: Path) -> list[Path]:
-    """A split file for each fold: patients shared out alike over the strata, each held out once."""
-    studies, strata = source.study_ids(), source.strata()
+    """Write a split file for each fold, stratified; each patient is held out once."""
+    studies = source.study_ids()
+    strata = source.strata()
     folds = StratifiedKFold(FOLDS, shuffle=True, random_state=0)
     folder.mkdir(parents=True, exist_ok=True)
     paths = []
     for number, (train, test) in enumerate(folds.split(studies, strata)):
-        paths.append(folder / f"split{number}.json")
-        paths[-1].write_text(
-            json.dumps({"train": [studies[i] for i in train], "test": [studies[i] for i in test]})
-        )
+        path = folder / f"split{number}.json"
+        split = {"train": [studies[i] for i in train], "test": [studies[i] for i in test]}
+        path.write_text(json.dumps(split))
+        paths.append(path)
     return paths
 
 
 def median_stack(data: StudyDataModule, sequence: str) -> tuple[list[int], list[float]]:
-    """Median size and spacing in mm along (Z, H, W) of the training series."""
-    series = [data.cache.load(one, [sequence]).series[sequence] for one in data.split["train"]]
-    sizes = [(len(one.image), *one.image.shape[2:]) for one in series]
-    return (
-        np.median(sizes, axis=0).round().astype(int).tolist(),
-        np.median([one.spacing_mm for one in series], axis=0).tolist(),
-    )
+    """Return the median size and spacing in mm along (Z, H, W) of the training series."""
+    sizes = []
+    spacings = []
+    for study_id in data.split["train"]:
+        series = data.cache.load(study_id, [sequence]).series[sequence]
+        sizes.append((len(series.image), *series.image.shape[2:]))
+        spacings.append(series.spacing_mm)
+    median_size = np.median(sizes, axis=0).round().astype(int)
+    median_spacing = np.median(spacings, axis=0)
+    return median_size.tolist(), median_spacing.tolist()
 
 
 def endless(data: StudyDataModule, sequence: str, slices: int | None) -> Iterator[Series]:
-    """Single annotated frames of the training series, epoch after epoch, chosen first and then augmented.
+    """Yield single annotated frames of the training series, epoch after epoch.
+
+    A frame is chosen first and then augmented.
 
     Args:
-        data: With its split.
+        data: Data module with its split.
         sequence: Series to take.
         slices: Take as many slices at random; None takes all.
     """
@@ -212,17 +234,16 @@ def endless(data: StudyDataModule, sequence: str, slices: int | None) -> Iterato
             assert series.mask is not None
             frame = int(rng.choice(series.annotated_frames()))
             count = len(series.image)
-            chosen = (
-                range(count)
-                if slices is None
-                else sorted(rng.choice(count, min(slices, count), replace=False))
-            )
-            one = Series(
-                image=series.image[list(chosen), frame : frame + 1],
+            chosen = list(range(count))
+            if slices is not None:
+                chosen = sorted(rng.choice(count, min(slices, count), replace=False))
+            if not data.augmentation:
+                yield series
+                continue
+            selected = Series(
+                image=series.image[chosen, frame : frame + 1],
                 affine=series.affine,
-                mask=series.mask[list(chosen), frame : frame + 1],
+                mask=series.mask[chosen, frame : frame + 1],
             )
-            augment = data.augmentation
-            yield (augment(study.with_series({sequence: one}), rng) if augment else study).series[
-                sequence
-            ]
+            augmented = data.augmentation(study.with_series({sequence: selected}), rng)
+            yield augmented.series[sequence]

@@ -1,4 +1,4 @@
-"""Our model: trained for a given time by the project's own command, and its label maps from what it answers."""
+"""Train our model for a given time by the project's command, and make its label maps."""
 
 from __future__ import annotations
 
@@ -19,11 +19,20 @@ from cmrvlm.tasks.segmentation import SegmentTask
 from experiments.commands import logged, train_anew
 from experiments.segmentation.scores import LabelMap
 
-_TIMED = (15, 60)  # steps of two short runs; what they differ by is the time of a step
+# Steps of two short runs; what they differ by is the time of a step.
+_TIMED = (15, 60)
 
 
 def timed(overrides: Sequence[str], folder: Path) -> tuple[float, float]:
-    """Seconds that a training command needs for itself and for a step, from two short runs; once for each folder."""
+    """Time a training command by two short runs, once for each folder.
+
+    Args:
+        overrides: Overrides of `cmrvlm.train`.
+        folder: Folder that keeps the result.
+
+    Returns:
+        Seconds that the command needs for itself, and for each step.
+    """
     path = folder / "seconds.json"
     if not path.is_file():
         took = []
@@ -31,35 +40,41 @@ def timed(overrides: Sequence[str], folder: Path) -> tuple[float, float]:
             started = time.monotonic()
             train_anew(*overrides, f"out={folder / str(steps)}", f"trainer.max_steps={steps}")
             took.append(time.monotonic() - started)
-        each = (took[1] - took[0]) / (_TIMED[1] - _TIMED[0])
-        if each <= 0:
+        seconds_a_step = (took[1] - took[0]) / (_TIMED[1] - _TIMED[0])
+        if seconds_a_step <= 0:
             sys.exit(
-                f"{_TIMED[1]} steps took no longer than {_TIMED[0]}: leave the machine to this command alone"
+                f"{_TIMED[1]} steps took no longer than {_TIMED[0]}: "
+                "leave the machine to this command alone"
             )
-        path.write_text(json.dumps([took[1] - _TIMED[1] * each, each]))
-    start, each = json.loads(path.read_text())
-    return float(start), float(each)
+        overhead = took[1] - _TIMED[1] * seconds_a_step
+        path.write_text(json.dumps([overhead, seconds_a_step]))
+    overhead, seconds_a_step = json.loads(path.read_text())
+    return float(overhead), float(seconds_a_step)
 
 
 def train(
     overrides: Sequence[str], out: Path, minutes: float, timing: Path
 ) -> tuple[list[tuple[float, float]], float]:
-    """Train for as many steps as fit into the minutes with all that the command does around them.
+    """Train for as many steps as fit into the minutes, with the overhead of the command.
 
     Returns:
         Minutes and loss of the masks, for the learning curve; and the minutes that the command took.
     """
-    start, each = timed(overrides, timing)
-    steps = max(1, int((60 * minutes - start) / each))
+    overhead, seconds_a_step = timed(overrides, timing)
+    steps = max(1, int((60 * minutes - overhead) / seconds_a_step))
     started = time.monotonic()
     train_anew(*overrides, f"out={out}", f"trainer.max_steps={steps}")
     took = (time.monotonic() - started) / 60
-    dice, entropy = (logged(out, f"train/loss_{name}") for name in ("mask_dice", "mask_ce"))
-    return [(took * step / steps, one + entropy[step]) for step, one in dice.items()], took
+    dice_losses = logged(out, "train/loss_mask_dice")
+    cross_entropies = logged(out, "train/loss_mask_ce")
+    curve: list[tuple[float, float]] = []
+    for step, dice_loss in dice_losses.items():
+        curve.append((took * step / steps, dice_loss + cross_entropies[step]))
+    return curve, took
 
 
 def label(trained: TrainedRun, study: Study, sequence: str, structures: Sequence[str]) -> LabelMap:
-    """Canonical values (Z, T, H, W); frames that were not asked are 255."""
+    """Return a label map (Z, T, H, W) of a study; frames that were not asked are 255."""
     series = study.series[sequence]
     frames = series.annotated_frames()
     questions = []
@@ -70,5 +85,7 @@ def label(trained: TrainedRun, study: Study, sequence: str, structures: Sequence
     answers = answer_questions(trained.model, trained.collator, batch, 40)
     labels = label_map(answers, sequence)
     result = np.full(series.image.shape, NOT_ANNOTATED, dtype=np.uint8)
-    result[:, list(frames)] = 0 if labels is None else labels
+    if labels is None:
+        labels = np.zeros_like(result[:, list(frames)])
+    result[:, list(frames)] = labels
     return result

@@ -1,4 +1,4 @@
-"""Label maps to scores, the same for every model: overlap, distances, and what is counted from them."""
+"""Score label maps, the same for every model: overlap, distances, and measurements."""
 
 from __future__ import annotations
 
@@ -36,55 +36,64 @@ COUNTED = {
     ),
     "lge": ("scar_mass_g", "scar_share_percent"),
 }
-_PHASE_BEHIND, _PHASE_FIRST = re.compile(r"^(dice|hd95|asd)_(ed|es)"), r"\2_\1"
-_PRESENCE = re.compile(r"^presence_")  # of ventricles, which are in every study
+# `dice_ed` becomes `ed_dice`.
+_PHASE_BEHIND = re.compile(r"^(dice|hd95|asd)_(ed|es)")
+_PHASE_FIRST = r"\2_\1"
+# Ventricles are in every study, so their presence is no score.
+_PRESENCE = re.compile(r"^presence_")
 _IN_UNITS = re.compile(r"_(mm|ml|g)$|_mass_")
 
 
 def statistics(
     maps: Mapping[str, LabelMap], studies: Sequence[Study], chosen: DataSet
 ) -> dict[str, Statistic]:
-    """Each metric over the studies, in their order: `lv_ed_dice`, `rv_hd95_mm`, `lvef_bias_points`.
+    """Compute all metrics over the studies: `lv_ed_dice`, `rv_hd95_mm`, `lvef_bias_points`.
 
     Args:
-        maps: Study id to labels (Z, T, H, W) on the study's grid; frames that are not annotated are not looked at.
-        studies: With true masks.
-        chosen: The data set. Without a true spacing nothing is told in units of length, volume or mass.
+        maps: Study id to labels (Z, T, H, W) on the study's grid; only annotated frames count.
+        studies: Studies with true masks.
+        chosen: The data set. Without a true spacing nothing is scored in units of length, volume
+            or mass.
     """
-    found = overlaps(maps, studies, chosen.sequence, chosen.structures)
-    said = [
-        _counted(one.series[chosen.sequence], maps[one.study_id], chosen.sequence)
-        for one in studies
-    ]
-    truth = [_counted(one.series[chosen.sequence], None, chosen.sequence) for one in studies]
+    metrics = overlaps(maps, studies, chosen.sequence, chosen.structures)
+    predicted = []
+    truth = []
+    for study in studies:
+        series = study.series[chosen.sequence]
+        predicted.append(_measured(series, maps[study.study_id], chosen.sequence))
+        truth.append(_measured(series, None, chosen.sequence))
     for name in COUNTED[chosen.sequence]:
-        scores = agreement_scores(
-            [own.get(name) for own in said], [own.get(name) for own in truth], name
-        )
-        found |= {metric.replace("_percent", "_points"): one for metric, one in scores.items()}
-    return (
-        found
-        if chosen.in_mm
-        else {name: one for name, one in found.items() if not _IN_UNITS.search(name)}
-    )
+        predicted_values = [values.get(name) for values in predicted]
+        true_values = [values.get(name) for values in truth]
+        scores = agreement_scores(predicted_values, true_values, name)
+        for metric, statistic in scores.items():
+            metrics[metric.replace("_percent", "_points")] = statistic
+    if chosen.in_mm:
+        return metrics
+    return {name: metric for name, metric in metrics.items() if not _IN_UNITS.search(name)}
 
 
 def overlaps(
     maps: Mapping[str, LabelMap], studies: Sequence[Study], sequence: str, structures: Sequence[str]
 ) -> dict[str, Statistic]:
-    """Dice and distances by structure, by phase on the short axis and by presence on late enhancement: `lv_ed_dice`.
+    """Compute Dice and distances by structure.
+
+    They are by phase on the short axis (`lv_ed_dice`), and with presence on late enhancement.
 
     Frames without any label are those that the models did not see.
     """
-    found: dict[str, Statistic] = {}
+    metrics: dict[str, Statistic] = {}
     for structure in structures:
-        task, answers = SegmentTask(structure, sequence), []
+        task = SegmentTask(structure, sequence)
+        answers: list[AnswerWithTruth] = []
         for study in studies:
             series = study.series[sequence]
             assert series.mask is not None
             labels = maps[study.study_id]
             frames = tuple(
-                f for f in series.annotated_frames() if (labels[:, f] != NOT_ANNOTATED).any()
+                frame
+                for frame in series.annotated_frames()
+                if (labels[:, frame] != NOT_ANNOTATED).any()
             )
             phase_of = {frame: phase for phase, frame in series.phases.items()}
             case = task.case_on([sequence], frames, tuple(phase_of.get(frame) for frame in frames))
@@ -100,47 +109,60 @@ def overlaps(
                     spacing_mm=series.spacing_mm,
                 )
             )
-        for name, one in mask_scores(answers).items():
-            shown = not (_PHASE_BEHIND if sequence == "lge" else _PRESENCE).match(name)
-            if name != "mask_share" and shown:
-                found[f"{structure}_{_PHASE_BEHIND.sub(_PHASE_FIRST, name)}"] = one
-    return found
+        left_out = _PRESENCE
+        # Late enhancement is a single frame without a phase.
+        if sequence == "lge":
+            left_out = _PHASE_BEHIND
+        for name, statistic in mask_scores(answers).items():
+            if name == "mask_share" or left_out.match(name):
+                continue
+            metric = _PHASE_BEHIND.sub(_PHASE_FIRST, name)
+            metrics[f"{structure}_{metric}"] = statistic
+    return metrics
 
 
-def _counted(series: Series, labels: LabelMap | None, sequence: str) -> Mapping[str, float]:
+def _measured(series: Series, labels: LabelMap | None, sequence: str) -> Mapping[str, float]:
+    """Compute measurements from labels (Z, T, H, W), or from the true mask when they are None."""
     assert series.mask is not None
-    own = series
     if labels is not None:
-        own = replace(series, mask=np.where(series.mask == NOT_ANNOTATED, series.mask, labels))
-    return (quantify(own) if sequence == "sax" else quantify_scar(own)).values
+        mask = np.where(series.mask == NOT_ANNOTATED, series.mask, labels)
+        series = replace(series, mask=mask)
+    if sequence == "sax":
+        return quantify(series).values
+    return quantify_scar(series).values
 
 
-def as_rows(found: Mapping[str, Statistic], studies: Sequence[Study]) -> dict[str, Any]:
-    """Values with 95 % intervals by bootstrap over patients."""
-    weights, rows = _resampled(studies), {}
-    for name, one in found.items():
-        low, high = (None, None) if one.value is None else interval(one(weights))
-        value = None if one.value is None else round(one.value, 4)
+def as_rows(metrics: Mapping[str, Statistic], studies: Sequence[Study]) -> dict[str, Any]:
+    """Return values with 95 % intervals by bootstrap over patients."""
+    weights = _resampled(studies)
+    rows: dict[str, Any] = {}
+    for name, statistic in metrics.items():
+        value = statistic.value
+        low = None
+        high = None
+        if value is not None:
+            value = round(value, 4)
+            low, high = interval(statistic(weights))
         rows[name] = {
             "value": value,
             "low": low,
             "high": high,
-            "n": one.n,
-            "undefined": one.undefined,
+            "n": statistic.n,
+            "undefined": statistic.undefined,
         }
     return rows
 
 
 def _resampled(studies: Sequence[Study]) -> Weights:
-    """How often each study is drawn in each of a thousand resamples of patients."""
-    patients = [one.patient_id for one in studies]
+    """Return weights (1000, N) of the studies, by drawing their patients a thousand times."""
+    patients = [study.patient_id for study in studies]
     return Bootstrap.of(patients, 1000).rows(patients)
 
 
 def difference(
     one: Statistic, other: Statistic, studies: Sequence[Study]
 ) -> dict[str, float | int | None]:
-    """Mean difference over the patients for whom both are defined, with its paired interval."""
+    """Return the mean difference where both are defined, with its paired interval."""
     both = Mean(per_answer(one) - per_answer(other))
     if both.value is None:
         return {"value": None, "low": None, "high": None, "n": 0}

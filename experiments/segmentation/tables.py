@@ -1,4 +1,4 @@
-"""Tables of a comparison: all metrics with their differences in pairs, and what the README shows of them."""
+"""Format the tables of a comparison: all metrics with paired differences, and a summary."""
 
 from __future__ import annotations
 
@@ -45,68 +45,84 @@ Content = Mapping[str, Any]
 
 
 def all_metrics(models: Sequence[str], content: Content) -> list[str]:
-    """Lines of a table of every metric, and of one for each baseline with the differences in pairs."""
+    """Return lines of a table of every metric, and of one for each baseline with the differences.
+
+    Args:
+        models: Models in the order of the columns.
+        content: Results of a data set.
+    """
     count = content["training"]["test_studies"]
     lines = [
         f"| {count} studies held out | {' | '.join(models)} |",
         "|---|" + "---:|" * len(models),
     ]
     for metric in content[models[0]]:
-        lines.append(
-            f"| {metric} | {' | '.join(_shown(content[model][metric], count, 3) for model in models)} |"
-        )
-    for other in (key for key in content if key.startswith("ours_less_")):
-        found = {metric: one for metric, one in content[other].items() if one["value"] is not None}
+        cells = [_shown(content[model][metric], count, 3) for model in models]
+        lines.append(f"| {metric} | {' | '.join(cells)} |")
+    for other in content:
+        if not other.startswith("ours_less_"):
+            continue
         lines += [
             "",
             f"| {other.replace('_', ' ')} | difference | 95 % interval | n |",
             "|---|---:|---:|---:|",
         ]
-        lines += [
-            f"| {metric} | {one['value']:+.3f} | {one['low']:+.3f} to {one['high']:+.3f} | {one['n']} |"
-            for metric, one in found.items()
-        ]
+        for metric, row in content[other].items():
+            if row["value"] is None:
+                continue
+            lines.append(
+                f"| {metric} | {row['value']:+.3f} | {row['low']:+.3f} to {row['high']:+.3f} "
+                f"| {row['n']} |"
+            )
     return lines
 
 
 def summary(models: Sequence[str], content: Content) -> list[str]:
-    """Lines of the README's table, with the differences from DynUNet 2D in pairs where it was trained."""
-    count, known = content["training"]["test_studies"], content[models[0]]
+    """Return lines of the short table, with paired differences from DynUNet 2D if it was trained.
+
+    Args:
+        models: Models in the order of the columns.
+        content: Results of a data set.
+    """
+    count = content["training"]["test_studies"]
+    known = content[models[0]]
     pairs = content.get("ours_less_dynunet_2d", {})
-    columns = [_NAMES[one] for one in models] + ["ours less DynUNet 2D"] * bool(pairs)
+    columns = [_NAMES[model] for model in models]
+    if pairs:
+        columns.append("ours less DynUNet 2D")
     lines = [f"| {count} held out | {' | '.join(columns)} |", "|---|" + "---:|" * len(columns)]
 
     def row(title: str, cells: Sequence[str], metric: str, digits: int) -> None:
-        last = [_in_pairs(pairs.get(metric), digits)] * bool(pairs)
-        lines.append(f"| {title} | {' | '.join([*cells, *last])} |")
+        """Add a line with a cell for each model, and the difference if there is any."""
+        all_cells = list(cells)
+        if pairs:
+            all_cells.append(_in_pairs(pairs.get(metric), digits))
+        lines.append(f"| {title} | {' | '.join(all_cells)} |")
 
     for metric, title in _OF_STRUCTURES.items():
         for structure, name in _STRUCTURES.items():
-            if (key := metric.format(structure)) in known:
-                digits = 1 if key.endswith("mm") else 3
-                row(
-                    title.format(name),
-                    [_shown(content[model][key], count, digits) for model in models],
-                    key,
-                    digits,
-                )
+            key = metric.format(structure)
+            if key not in known:
+                continue
+            digits = 3
+            if key.endswith("mm"):
+                digits = 1
+            cells = [_shown(content[model][key], count, digits) for model in models]
+            row(title.format(name), cells, key, digits)
     for measurement, title in _AGREEMENT.items():
         base, unit = measurement.rsplit("_", 1)
         if f"{base}_bias_{unit}" in known:
-            row(
-                title,
-                [_agreement(content[model], base, unit, count) for model in models],
-                f"{base}_bias_{unit}",
-                1,
-            )
+            cells = [_agreement(content[model], base, unit, count) for model in models]
+            row(title, cells, f"{base}_bias_{unit}", 1)
     for metric, title in _ERRORS.items():
         if metric in known:
-            row(title, [_shown(content[model][metric], count, 1) for model in models], metric, 1)
+            cells = [_shown(content[model][metric], count, 1) for model in models]
+            row(title, cells, metric, 1)
     return lines
 
 
 def _in_pairs(row: Mapping[str, Any] | None, digits: int) -> str:
-    """A difference with its interval; empty where there is none."""
+    """Format a difference with its interval; empty where there is none."""
     if row is None or row["value"] is None:
         return ""
     value, low, high = (f"{row[name]:+.{digits}f}" for name in ("value", "low", "high"))
@@ -114,19 +130,26 @@ def _in_pairs(row: Mapping[str, Any] | None, digits: int) -> str:
 
 
 def _shown(row: Mapping[str, Any], count: int, digits: int) -> str:
-    """A value, with the number of studies that it is over where those are not all."""
+    """Format a value, with the number of studies that it is over where those are not all."""
     if row["value"] is None:
         return "undefined"
-    return f"{row['value']:.{digits}f}" + ("" if row["n"] == count else f" (n {row['n']})")
+    text = f"{row['value']:.{digits}f}"
+    if row["n"] != count:
+        text += f" (n {row['n']})"
+    return text
 
 
 def _agreement(rows: Content, base: str, unit: str, count: int) -> str:
-    """Bias, and its limits, which one study alone does not have."""
-    bias, low, high = (
-        rows[f"{base}_{kind}_{unit}"] for kind in ("bias", "lower_limit", "upper_limit")
-    )
+    """Format a bias and its limits, which a single study does not have."""
+    bias = rows[f"{base}_bias_{unit}"]
+    low = rows[f"{base}_lower_limit_{unit}"]
+    high = rows[f"{base}_upper_limit_{unit}"]
     if bias["value"] is None:
         return "undefined"
-    known = "" if bias["n"] == count else f", n {bias['n']}"
-    limits = "no limits" if low["value"] is None else f"{low['value']:.1f} to {high['value']:.1f}"
-    return f"{bias['value']:+.1f} ({limits}){known}"
+    limits = "no limits"
+    if low["value"] is not None:
+        limits = f"{low['value']:.1f} to {high['value']:.1f}"
+    text = f"{bias['value']:+.1f} ({limits})"
+    if bias["n"] != count:
+        text += f", n {bias['n']}"
+    return text

@@ -1,4 +1,7 @@
-"""What a run's language model says behind fixed tokens: `python -m experiments.smollm2.logits <run> <file>`."""
+"""Write the logits of a run's language model for fixed tokens.
+
+python -m experiments.smollm2.logits <run> <file>
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,7 @@ from cmrvlm.runs.run_folder import load_run
 
 @torch.no_grad()
 def logits_of(run: Path) -> Tensor:
-    """Logits (1, 12, V) behind tokens of the model and of our own."""
+    """Return logits (1, 12, V) of a run for tokens of the base model and added ones."""
     llm = load_run(run).model.llm
     ids = torch.arange(llm.known_tokens - 4, llm.known_tokens + 8)[None]
     lengths = torch.ones(1, dtype=torch.long)

