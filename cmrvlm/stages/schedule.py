@@ -11,7 +11,7 @@ from torch.optim.lr_scheduler import LambdaLR
 def warmup_cosine(
     optimizer: Optimizer, total_steps: int, warmup_share: float = 0.05, floor: float = 0.02
 ) -> LambdaLR:
-    """Linear warm-up, then half a cosine down to a floor (Loshchilov and Hutter, SGDR, ICLR 2017).
+    """Warm up linearly, then follow half a cosine down to a floor (Loshchilov and Hutter, SGDR, ICLR 2017).
 
     Args:
         optimizer: Its learning rates are the peak.
@@ -31,7 +31,7 @@ def warmup_cosine(
 
 
 def constant(optimizer: Optimizer, total_steps: int) -> LambdaLR:
-    """The same rate throughout.
+    """Keep the rate as it is throughout.
 
     Args:
         optimizer: Its learning rates are kept.

@@ -9,7 +9,7 @@ from lightning.pytorch.loggers import WandbLogger
 
 
 def wandb_logger(save_dir: str, project: str, offline: bool = True) -> WandbLogger:
-    """A logger with a run of its own.
+    """Make a logger with a run of its own.
 
     Args:
         save_dir: Run folder.

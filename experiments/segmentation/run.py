@@ -111,7 +111,7 @@ def _minutes_of(folder: Path) -> float | None:
 
 
 def read(folders: dict[str, Path], source: Source, studies: list[Study]) -> Fold:
-    """What all models gave on the held-out studies of a fold.
+    """Collect the results of all models on the held-out studies of a fold.
 
     Raises:
         SystemExit: A folder holds what was made of another split.

@@ -84,5 +84,5 @@ def test_sequences_that_the_model_does_not_read_are_never_shown(make_module, tin
     assert all("none of sax" in reason for reason in data.failures.values())
     training = TrainingSet(data.cache, data.split["train"], data.mixture, None, 0, ["sax"])
     _, instructions = training[(0, 0)]
-    views = [view for instruction in instructions for view in instruction.case.views]
+    views = [view for instruction in instructions for view in instruction.views]
     assert {view.sequence for view in views} == {"sax"}

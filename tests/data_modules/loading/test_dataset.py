@@ -65,7 +65,7 @@ def test_evaluation_is_the_same_every_time(parts):
 def test_evaluation_asks_about_shown_sequences_alone(parts):
     data = parts[0]
     _, instructions = EvaluationSet(data.cache, data.split["val"], data.mixture, shown=["lge"])[0]
-    views = [view for instruction in instructions for view in instruction.case.views]
+    views = [view for instruction in instructions for view in instruction.views]
     assert {view.sequence for view in views} == {"lge"}
 
 
@@ -74,5 +74,5 @@ def test_training_shows_the_given_sequences_alone(parts):
     training = TrainingSet(data.cache, data.split["train"], data.mixture, None, 0, ["sax"])
     study, instructions = training[(0, 0)]
     assert set(study.series) == {"sax"}
-    views = [view for instruction in instructions for view in instruction.case.views]
+    views = [view for instruction in instructions for view in instruction.views]
     assert {view.sequence for view in views} == {"sax"}

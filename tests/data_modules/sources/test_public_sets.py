@@ -76,9 +76,14 @@ def test_emidec_values_and_an_unknown_one(tmp_path):
 
 def test_base_comes_first_and_levels_follow():
     mask = heart()[:, None]
-    series = Series(mask.astype(np.float32), np.eye(4), None, mask, {"ed": 0})
+    series = Series(image=mask.astype(np.float32), affine=np.eye(4), mask=mask, phases={"ed": 0})
     flipped = order_base_to_apex(
-        Series(series.image[::-1].copy(), np.eye(4), None, mask[::-1].copy(), {"ed": 0})
+        Series(
+            image=series.image[::-1].copy(),
+            affine=np.eye(4),
+            mask=mask[::-1].copy(),
+            phases={"ed": 0},
+        )
     )
     assert (flipped.mask == mask).all()
     assert (
