@@ -31,7 +31,7 @@ def ellipse_series(affine, shape=(3, 2, 80, 72), middle=(50.0, 30.0)):
     h, w = np.mgrid[: shape[2], : shape[3]]
     inside = ((h - middle[0]) / 12) ** 2 + ((w - middle[1]) / 7) ** 2 < 1
     mask = np.broadcast_to(inside, shape).astype(np.uint8)
-    return Series(mask.astype(np.float32), affine, mask=mask, phases={"ed": 0})
+    return Series(image=mask.astype(np.float32), affine=affine, mask=mask, phases={"ed": 0})
 
 
 def centroid_mm(weights, series):
@@ -64,7 +64,7 @@ def test_slices_and_frames_stay_apart():
     rng = np.random.default_rng(0)
     values = rng.integers(1, 4, (4, 3)).astype(np.uint8)
     mask = np.ones((4, 3, 40, 40), np.uint8) * values[:, :, None, None]
-    series = Series(mask.astype(np.float32), np.diag([2.0, 2.0, 8.0, 1.0]), mask=mask)
+    series = Series(image=mask.astype(np.float32), affine=np.diag([2.0, 2.0, 8.0, 1.0]), mask=mask)
     moved = from_subject(in_plane_motion(20.0, (8.0, 4.0))(to_subject(series)), series)
     for z, t in np.ndindex(4, 3):
         assert set(np.unique(moved.mask[z, t])) == {values[z, t], 255}
@@ -73,7 +73,7 @@ def test_slices_and_frames_stay_apart():
 
 def test_what_comes_in_from_outside_is_black_and_not_annotated():
     ones = np.ones((2, 1, 30, 30), np.uint8)
-    series = Series(ones.astype(np.float32), np.diag([2.0, 2.0, 8.0, 1.0]), mask=ones)
+    series = Series(image=ones.astype(np.float32), affine=np.diag([2.0, 2.0, 8.0, 1.0]), mask=ones)
     moved = from_subject(in_plane_motion(0.0, (10.0, 0.0))(to_subject(series)), series)
     assert (moved.mask[:, :, :5] == 255).all()
     assert (moved.mask[:, :, 5:] == 1).all()
@@ -204,7 +204,7 @@ def test_artefacts_of_probability_zero_change_nothing(scaled, artefact):
 def test_blur_is_in_plane(scaled):
     image = np.zeros((3, 1, 20, 20), np.float32)
     image[1] = scaled.series["sax"].image[0, 0, :20, :20]
-    series = Series(image, np.diag([2.0, 2.0, 8.0, 1.0]))
+    series = Series(image=image, affine=np.diag([2.0, 2.0, 8.0, 1.0]))
     augment = Augment(**STILL_GREY, geometry_probability=0.0, extra={"blur": Blur(1.0)})
     blurred = (
         augment(Study("a", "a", {"sax": series}), np.random.default_rng(0)).series["sax"].image
