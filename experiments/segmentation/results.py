@@ -99,16 +99,22 @@ def keep(name: str, chosen: DataSet, folds: Sequence[Fold], minutes: float, to: 
         "seed": 0,
     }
     path.write_text(json.dumps(content, indent=1))
-    tables = {
-        "table": all_metrics(models, content[name]),
-        "summary": summary(models, content[name]),
-    }
-    for prefix, lines in tables.items():
-        (to / f"{prefix}_{name}.md").write_text("\n".join(lines) + "\n")
-        CONSOLE.print("\n".join(lines), markup=False)
+    _tables(name, models, content[name], to)
     _curves(folds, to / f"curves_{name}.png")
     if "ours" in maps:
         _pictures(name, maps["ours"], studies, native, chosen, to)
+
+
+def _tables(name: str, models: Sequence[str], content: Mapping[str, Any], to: Path) -> None:
+    """Write and print the tables of a data set, given its name and results."""
+    tables = {
+        "table": all_metrics(models, content),
+        "summary": summary(models, content),
+    }
+    for prefix, lines in tables.items():
+        text = "\n".join(lines)
+        (to / f"{prefix}_{name}.md").write_text(text + "\n")
+        CONSOLE.print(text, markup=False)
 
 
 def _pictures(
