@@ -3,7 +3,8 @@
     python -m experiments.acdc.run root=<ACDC training folder> [init=<run of stage 3>]
         [out=<folder>] [steps=<steps>]
 
-Nothing is shown but the ED and ES frames of the short axis. Writes `metrics.json` and `panel.png` here.
+Nothing is shown but the ED and ES frames of the short axis. Writes `metrics.json` and `panel.png`
+here.
 """
 
 from __future__ import annotations

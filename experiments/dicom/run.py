@@ -1,11 +1,13 @@
 """Ingest real DICOM studies, and draw contours that others made over them.
 
-    python -m experiments.dicom.run root=<folder with bivme_siemens, sunnybrook_ge and sunnybrook_scout>
+    python -m experiments.dicom.run root=<folder with bivme_siemens, sunnybrook_ge and
+        sunnybrook_scout>
 
 Unpacks the archives into a temporary folder, decides about every stack as `cmrvlm.ingest` does,
-and draws the contours that come with the data over the images: guide points in patient coordinates
-for the Siemens study, contours in pixels for the GE study. Shows whether geometry is right: contours
-must fall on the borders of the ventricles. Writes `metrics.json`, `siemens.png` and `ge.png` here.
+and draws the contours that come with the data over the images: guide points in patient
+coordinates for the Siemens study, contours in pixels for the GE study. Shows whether geometry is
+right: contours must fall on the borders of the ventricles. Writes `metrics.json`, `siemens.png`
+and `ge.png` here.
 """
 
 from __future__ import annotations

@@ -2,7 +2,8 @@
 
     python -m experiments.encoders.run [out=<folder>] [steps=<steps>]
 
-Stage 3 from scratch, so that no encoder has an earlier stage of its own. Writes table and figure here.
+Stage 3 from scratch, so that no encoder has an earlier stage of its own. Writes table and figure
+here.
 """
 
 from __future__ import annotations

@@ -2,7 +2,8 @@
 
     python -m experiments.memory.run [tokens=<of a row>] [answers=<of these, answer tokens>]
 
-A row is a study with eight instructions behind one copy of its images. Writes `metrics.json` and `table.md` here.
+A row is a study with eight instructions behind one copy of its images. Writes `metrics.json` and
+`table.md` here.
 """
 
 from __future__ import annotations

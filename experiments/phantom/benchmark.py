@@ -2,8 +2,8 @@
 
     python -m experiments.phantom.benchmark [out=<folder>] [steps=<of stage 3>]
 
-The full settings: 2 mm pixels, ten frames, augmentation. Training draws from seed 0; the test set is
-seed 1 and the shifted one seed 2, 160 studies each, ten of every disease. The result goes into
+The full settings: 2 mm pixels, ten frames, augmentation. Training draws from seed 0; the test set
+is seed 1 and the shifted one seed 2, 160 studies each, ten of every disease. The result goes into
 `experiments/phantom/metrics.json`, with `table.md` and the figures beside it.
 """
 

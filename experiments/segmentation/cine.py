@@ -2,10 +2,10 @@
 
     python -m experiments.segmentation.cine run=<run> root=<bivme_siemens>
 
-Takes the archive in as a user would, predicts masks of the whole cycle, and keeps the pictures and
-the numbers of `cmrvlm.predict` here as `cine.webp`, `cine_volumes.png`, `cine_wall_thickness.png`
-and `cine.json`. The left ventricle is compared with the endocardial points that come with the study,
-frame by frame.
+Takes the archive in as a user would, predicts masks of the whole cycle, and keeps the pictures
+and the numbers of `cmrvlm.predict` here as `cine.webp`, `cine_volumes.png`,
+`cine_wall_thickness.png` and `cine.json`. The left ventricle is compared with the endocardial
+points that come with the study, frame by frame.
 """
 
 from __future__ import annotations

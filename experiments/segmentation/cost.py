@@ -2,10 +2,10 @@
 
     python -m experiments.segmentation.cost run=<run> [size=<pixels>]
 
-Masks: all frames are asked at once, on the model's grid. Predict: `cmrvlm.predict` as a user runs it,
-which starts, loads the run, writes a report, measures and draws, and shows a cine of more frames
-than the run was trained with several times. Each size is a process of its own, so that its peak
-memory is its own. Writes `cost.json` and `table_cost.md` here.
+Masks: all frames are asked at once, on the model's grid. Predict: `cmrvlm.predict` as a user runs
+it, which starts, loads the run, writes a report, measures and draws, and shows a cine of more
+frames than the run was trained with several times. Each size is a process of its own, so that its
+peak memory is its own. Writes `cost.json` and `table_cost.md` here.
 """
 
 from __future__ import annotations

