@@ -341,10 +341,10 @@ def test_a_study_that_the_model_cannot_take_fails_alone(run, tmp_path, monkeypat
 
     call, broken = Collator.__call__, json.loads((run / "split.json").read_text())["test"][0]
 
-    def failing(self, samples, blind=False):
+    def failing(self, samples, *, blind=False):
         if samples[0][0].study_id == broken:
             raise CmrvlmError("the row is too long", field="llm.max_length")
-        return call(self, samples, blind)
+        return call(self, samples, blind=blind)
 
     monkeypatch.setattr(Collator, "__call__", failing)
     content = evaluation(run, tmp_path, "tasks=[sequence]", "probes=null")
