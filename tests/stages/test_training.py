@@ -12,8 +12,8 @@ from lightning.pytorch import Trainer
 from safetensors.torch import load_file, save_file
 
 from cmrvlm.errors import CmrvlmError
+from cmrvlm.inference.cmrvlm import CMRVLM
 from cmrvlm.instructions.rows import rows_by_shown_set
-from cmrvlm.models.vision_language_model import VisionLanguageModel
 from cmrvlm.runs.handover import hand_over, load_parts, moved_table, part_of
 from cmrvlm.runs.run_folder import (
     check_preprocessing,
@@ -385,7 +385,7 @@ def test_run_folder_holds_what_is_needed(runs):
 
 
 def test_trained_model_is_loaded_as_it_was(runs):
-    model = VisionLanguageModel.from_pretrained(runs["stage3"])
+    model = CMRVLM.from_pretrained(runs["stage3"], device="cpu").network
     saved = load_file(runs["stage3"] / "model.safetensors")
     assert all(torch.equal(own_weights(model)[key], saved[key]) for key in saved)
     assert not model.training

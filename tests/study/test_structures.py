@@ -27,11 +27,12 @@ PAPILLARY_MUSCLES = """
 """
 USE_PAPILLARY_MUSCLES = """
 import numpy as np
-from cmrvlm.inference.label_maps import check_coding, coded
-from cmrvlm.quantification.ventricles import WALL
+from cmrvlm.inference.label_maps import check_coding, recoded
+from cmrvlm.quantification.volumes import WALL
 from cmrvlm.runs.run_folder import label_schema
 from cmrvlm.study.drawing import COLORS
-from cmrvlm.tasks.segmentation import SegmentTask, structures_asked
+from cmrvlm.tasks.mask_requests import structures_asked
+from cmrvlm.tasks.segmentation import SegmentTask
 from data_modules.sources.masks import remap_labels
 
 assert structures_asked("Segment the papillary muscles and the LV wall.") == ["myo", "papillary"]
@@ -42,13 +43,13 @@ assert 8 in WALL
 
 task = SegmentTask("papillary")
 assert (task.name, task.sequence, task.may_be_absent) == ("segment_papillary", "sax", True)
-assert task.case_on(["sax"], (0,)).mask.values == (8,)
-assert SegmentTask("myo").case_on(["sax"], (0,)).mask.values == (2, 4, 5, 8)
+assert task.case_on(["sax"], (0,)).region.values == (8,)
+assert SegmentTask("myo").case_on(["sax"], (0,)).region.values == (2, 4, 5, 8)
 
 mask = np.array([8, 2, 0], np.uint8)
 check_coding({"papillary": 3})
-assert coded(mask, {"papillary": 3, "myo": 1}).tolist() == [3, 1, 0]
-assert coded(mask, {"myo": 1}).tolist() == [1, 1, 0]
+assert recoded(mask, {"papillary": 3, "myo": 1}).tolist() == [3, 1, 0]
+assert recoded(mask, {"myo": 1}).tolist() == [1, 1, 0]
 assert remap_labels(np.array([30]), {30: "papillary"}, "mask.nii.gz").tolist() == [8]
 """
 
