@@ -93,6 +93,7 @@ def test_training_from_the_shell_prints_few_plain_lines_and_its_folder(tmp_path,
     assert again.returncode == 0, again.stderr
 
 
+@pytest.mark.slow
 def test_wandb_works_offline_without_a_login(tmp_path, cache):
     done = python(
         "cmrvlm.train",

@@ -107,6 +107,7 @@ def test_every_example_has_a_python_file_and_a_yaml_file():
     assert len(COMMANDS) == 4, "run the others here too"
 
 
+@pytest.mark.slow
 def test_example_of_a_task_keeps_the_contract_of_tasks(tree):
     found = python(tree, "-m", "pytest", "-q", "-n", "0", CONTRACT, "-k", "larger_ventricle")
     assert int(re.search(r"(\d+) passed", found)[1]) >= 10
@@ -122,6 +123,7 @@ def test_examples_of_a_task_and_an_encoder_are_trained_together(tree, tmp_path):
     assert config.count("LargerVentricleTask") == 1
 
 
+@pytest.mark.slow
 def test_example_of_an_encoder_keeps_the_contract_of_encoders(tree):
     path = tree / "tests/encoders/test_encoders.py"
     imports = "from cmrvlm.encoders.plain import PlainEncoder\n"

@@ -76,6 +76,7 @@ def test_a_stack_is_padded_in_training_as_at_test(dimensions, slices, monkeypatc
             assert torch.equal(seen[0], images[:1])
 
 
+@pytest.mark.slow
 def test_a_baseline_learns_what_it_is_shown(monkeypatch):
     """Until the time is over, with a clock that goes on by a second a step."""
     monkeypatch.setattr(dynunet.time, "monotonic", itertools.count().__next__)

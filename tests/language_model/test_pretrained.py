@@ -248,7 +248,10 @@ with torch.no_grad():
 """
 
 
-@pytest.mark.parametrize("adapter", ["lora", "full", "none"])
+@pytest.mark.parametrize(
+    "adapter",
+    ["lora", *(pytest.param(name, marks=pytest.mark.slow) for name in ("full", "none"))],
+)
 def test_a_run_is_reloaded_elsewhere_with_the_same_logits(published, cache, tmp_path, adapter):
     base = published["minicpm3" if adapter == "lora" else "llama"]
     overrides = [

@@ -49,11 +49,11 @@ def overrides(base, adapter, precision, cache, run):
 @pytest.mark.parametrize(
     ("family", "adapter", "precision"),
     [
-        ("qwen3", "lora", "32"),
         ("qwen3", "full", "bf16-mixed"),
         *(
             pytest.param(*case, marks=pytest.mark.slow)
             for case in (
+                ("qwen3", "lora", "32"),
                 ("qwen3", "full", "32"),
                 ("qwen3", "lora", "bf16-mixed"),
                 ("minicpm3", "dora", "32"),

@@ -53,7 +53,10 @@ def trained(folder, cache, *overrides):
     return load_file(folder / "model.safetensors")
 
 
-@pytest.mark.parametrize("stage", OWN)
+@pytest.mark.parametrize(
+    "stage",
+    [pytest.param("+experiment=stage1", marks=pytest.mark.slow), "+experiment=stage3"],
+)
 def test_two_processes_are_one_with_larger_batches(cache, tmp_path, stage):
     own = (stage, *SAME, *OWN[stage])
     one = trained(tmp_path / "one", cache, *own, "data.batch_size=2")

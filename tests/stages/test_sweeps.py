@@ -28,6 +28,7 @@ def result(folder, job):
     return json.loads((folder / str(job) / "result.json").read_text())
 
 
+@pytest.mark.slow
 def test_equal_jobs_are_equal_and_the_table_lists_them(tmp_path, cache):
     done = python(
         "cmrvlm.train",
@@ -198,6 +199,7 @@ def test_every_experiment_runs(tmp_path, cache):
     assert {one["status"] for one in results} == {"done"}
 
 
+@pytest.mark.slow
 def test_a_job_knows_its_number_and_runs_once(tmp_path, cache):
     """Although a file of the user's says that everything is a sweep."""
     own = tmp_path / "conf" / "mine"

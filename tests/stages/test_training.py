@@ -55,7 +55,12 @@ def stage_of(config):
 
 
 @pytest.mark.parametrize(
-    ("stage", "steps", "share"), [("stage1", 60, 0.4), ("stage2", 60, 0.9), ("stage3", 60, 0.4)]
+    ("stage", "steps", "share"),
+    [
+        pytest.param("stage1", 60, 0.4, marks=pytest.mark.slow),
+        pytest.param("stage2", 60, 0.9, marks=pytest.mark.slow),
+        ("stage3", 60, 0.4),
+    ],
 )
 def test_one_batch_is_overfitted(stage, steps, share, small_config):
     """Stage 2 trains projectors alone before a frozen random language model, so it can learn least."""
@@ -110,6 +115,7 @@ def test_what_a_stage_does_not_train_stays(stage, small_config):
     assert all(p.grad is None for p in module.model.parameters() if not p.requires_grad)
 
 
+@pytest.mark.slow
 def test_twenty_steps_in_bf16_on_hearts_without_a_right_ventricle(
     small_config, tmp_path, monkeypatch
 ):
@@ -165,15 +171,21 @@ def _noted(trained):
 @pytest.mark.parametrize(
     ("stop_at", "workers", "accumulated"),
     [
-        (2, 0, 1),
         (4, 0, 1),
         (2, 2, 1),
-        (3, 2, 1),
         (1, 2, 2),
-        (2, 0, 2),
         *(
-            pytest.param(*one, marks=pytest.mark.slow)
-            for one in ((3, 0, 1), (4, 2, 1), (1, 0, 2), (2, 2, 2), (3, 2, 2))
+            pytest.param(*case, marks=pytest.mark.slow)
+            for case in (
+                (2, 0, 1),
+                (3, 0, 1),
+                (3, 2, 1),
+                (4, 2, 1),
+                (1, 0, 2),
+                (2, 0, 2),
+                (2, 2, 2),
+                (3, 2, 2),
+            )
         ),
     ],
 )
@@ -231,9 +243,11 @@ def test_resumed_run_equals_an_unbroken_one_bit_for_bit(
 @pytest.mark.parametrize(
     ("first", "workers"),
     [
-        (2, 0),
         (3, 2),
-        *(pytest.param(*one, marks=pytest.mark.slow) for one in ((2, 2), (3, 0), (4, 0), (4, 2))),
+        *(
+            pytest.param(*case, marks=pytest.mark.slow)
+            for case in ((2, 0), (2, 2), (3, 0), (4, 0), (4, 2))
+        ),
     ],
 )
 def test_a_run_that_reached_its_steps_goes_on_with_the_next_batch(
@@ -475,6 +489,7 @@ def test_norms_and_biases_are_not_decayed(small_config):
     assert all(p.ndim >= 2 for p in groups[0]["params"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("optimizer", ["adafactor", "paged_adamw_8bit"])
 def test_optimizers_with_a_small_state_lower_the_loss(small_config, optimizer):
     if optimizer == "paged_adamw_8bit":
@@ -511,6 +526,7 @@ def test_unknown_part_to_train_is_named(small_config):
         stage_of(small_config("+experiment=stage3", "stage.trainable=[encodrs]"))
 
 
+@pytest.mark.slow
 def test_averaged_weights_and_tensorboard(small_config):
     config = small_config(
         "+experiment=stage3",
