@@ -15,7 +15,7 @@ from cmrvlm.study.files import write_study
 from data_modules.sources.phantom.source import PhantomSource
 from tests.conftest import ROOT, composed
 
-# Trained on phantoms by the commit before the moves, for thirty steps.
+# Trained on phantoms by the commit before the moves, for 700 steps.
 RUN = ROOT / "tests" / "runs" / "run_before_moves"
 
 
@@ -40,7 +40,9 @@ def test_a_run_from_before_the_moves_answers_as_it_did(run, tmp_path):
     assert result["probabilities"] == pytest.approx(expected["probabilities"], abs=1e-3)
     assert result["measurements"] == pytest.approx(expected["measurements"], abs=0.2)
     mask = np.asarray(nib.load(tmp_path / "out" / "sax_mask.nii.gz").dataobj)
-    assert not mask.any()  # as it was: thirty steps teach no mask
+    voxels = [int((mask == value).sum()) for value in range(4)]
+    # Another library of matrix products may decide a few voxels at an edge otherwise.
+    assert voxels == pytest.approx(expected["mask_voxels"], abs=20)
 
 
 @pytest.mark.parametrize("former", MOVED_MODULES)
