@@ -16,8 +16,8 @@ from cmrvlm.inference.records import Segmentation, StudyAnswer, StudyMeasurement
 from cmrvlm.inference.requests import USER_TASK
 from cmrvlm.inference.study_answering import AnsweredStudy, Frames, StudyAnswerer
 from cmrvlm.inference.texts import (
+    answers_by_structure,
     disease_probabilities,
-    structure_sentences,
     text_of_structures,
 )
 from cmrvlm.instructions.question import Question
@@ -88,7 +88,7 @@ class CMRVLM(StudyAnswerer):
             probabilities=disease_probabilities(read_outs),
             measurements=quoted_values(read_outs),
         )
-        chosen = structure_sentences(question, answered.answers, answered.label_maps)
+        chosen = answers_by_structure(question, answered.answers)
         for name in structures_asked(question):
             if name in chosen:
                 return self._with_mask(answer, chosen[name].question, answered)

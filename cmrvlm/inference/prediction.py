@@ -18,7 +18,7 @@ from cmrvlm.quantification.summary import PICTURES
 from cmrvlm.study.atomic_files import write_json
 from cmrvlm.study.files import image_files, write_mask
 from cmrvlm.study.orientation import LAYOUT, is_oriented
-from cmrvlm.study.study import Study
+from cmrvlm.study.study import Series, Study
 from cmrvlm.study.vocabulary import SEQUENCES
 
 log = logging.getLogger(__name__)
@@ -62,12 +62,11 @@ def write_prediction(
     frames_wanted(frames, native)
     _clear(out)
     answered = answerer.answer_study(native, language=language, question=question, frames=frames)
+    series = answered.measured_series()
     written = answered.label_maps
     if frames == "ed_es":
-        written = {
-            name: at_ed_and_es(series) for name, series in answered.measured_series().items()
-        }
-    _write_masks(answered, written, image_files(study, sequence), out, mask_values)
+        written = {name: at_ed_and_es(one) for name, one in series.items()}
+    _write_masks(series, written, image_files(study, sequence), out, mask_values)
     result = _texts(answered, written, question, language)
     result["layout"] = _layouts(native)
     if frames != "all":
@@ -76,7 +75,7 @@ def write_prediction(
             for name, labels in written.items()
         }
     measured = measure_masks(
-        answered.measured_series(),
+        series,
         native.labels.demographics,
         answered.structures_on("lge"),
         out,
@@ -101,14 +100,14 @@ def _clear(out: Path) -> None:
 
 
 def _write_masks(
-    answered: AnsweredStudy,
+    measured: Mapping[str, Series],
     written: LabelMaps,
     images: Mapping[str, Path],
     out: Path,
     mask_values: Mapping[str, int] | None,
 ) -> None:
     """Write each label map as a NIfTI file like the image's, and a picture of it."""
-    for name, series in answered.measured_series().items():
+    for name, series in measured.items():
         labels = recoded(written[name], mask_values)
         write_mask(out / _mask_name(name), labels, images[name], name)
         study_panel(series, out / _panel_name(name))

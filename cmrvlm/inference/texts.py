@@ -51,9 +51,7 @@ def sentence_of_structure(answer: Answer, label_maps: LabelMaps) -> str:
     return answer.question.words_for_mask(is_empty=is_empty)
 
 
-def structure_sentences(
-    question: str, answers: Sequence[Answer], label_maps: LabelMaps
-) -> dict[str, Answer]:
+def answers_by_structure(question: str, answers: Sequence[Answer]) -> dict[str, Answer]:
     """Return for each structure the answer that counts, where it was looked for on several series.
 
     That is the series that the question names, or the one that the structure is usually drawn on.
@@ -61,24 +59,18 @@ def structure_sentences(
     Args:
         question: Question in a user's words.
         answers: Answers about the study.
-        label_maps: Sequence to structure values (Z, T, H, W).
     """
     named = terms_named(question, SEQUENCE_TERMS)
-    chosen: dict[str, Answer] = {}
+    usual: dict[str, Answer] = {}
+    other: dict[str, Answer] = {}
     for answer in answers:
         region = answer.question.region
         if region is None or (named and region.sequence not in named):
             continue
         is_usual = region.sequence == STRUCTURE_TABLE[region.structure].usual_sequence
-        earlier = chosen.get(region.structure)
-        earlier_region = None if earlier is None else earlier.question.region
-        was_usual = (
-            earlier_region is not None
-            and earlier_region.sequence == STRUCTURE_TABLE[region.structure].usual_sequence
-        )
-        if is_usual or not was_usual:
-            chosen[region.structure] = answer
-    return chosen
+        chosen = usual if is_usual else other
+        chosen[region.structure] = answer
+    return other | usual
 
 
 def text_of_structures(
@@ -92,7 +84,7 @@ def text_of_structures(
         label_maps: Sequence to structure values (Z, T, H, W) that are written.
         language: `en` or `zh`.
     """
-    chosen = structure_sentences(question, answers, label_maps)
+    chosen = answers_by_structure(question, answers)
     sentences = []
     for name in structures_asked(question):
         if name in chosen:

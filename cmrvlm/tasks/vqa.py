@@ -94,11 +94,7 @@ class VqaClosedTask(Task):
         paraphrased: bool = False,
     ) -> Question:
         """Put a case into words with shuffled options. The case must have its truth."""
-        if case.source:
-            language = case.source.language
-            words = case.source.prompt
-        else:
-            words = BY_KEY[case.key].question(language, wording, paraphrased=paraphrased)
+        language, words = _language_and_words(case, language, wording, paraphrased=paraphrased)
         options = self._shuffled_options(study, case, language, wording)
         # The letter stands behind the option, as in the answer, which is then a part of the prompt, word for word.
         lettered = [
@@ -188,6 +184,15 @@ class VqaClosedTask(Task):
         return right_option(BY_KEY[instruction.key], offered, other.labels)
 
 
+def _language_and_words(
+    case: Case, language: str, wording: int, *, paraphrased: bool
+) -> tuple[str, str]:
+    """Return the question of a case with its language, which a question of the data brings itself."""
+    if case.source:
+        return case.source.language, case.source.prompt
+    return language, BY_KEY[case.key].question(language, wording, paraphrased=paraphrased)
+
+
 def _full_stop(language: str) -> str:
     return "." if language == "en" else "。"
 
@@ -238,11 +243,7 @@ class VqaOpenTask(Task):
         paraphrased: bool = False,
     ) -> Question:
         """Put a case into one of its wordings."""
-        if case.source:
-            language = case.source.language
-            words = case.source.prompt
-        else:
-            words = BY_KEY[case.key].question(language, wording, paraphrased=paraphrased)
+        language, words = _language_and_words(case, language, wording, paraphrased=paraphrased)
         return Question(
             study_id=study.study_id,
             task=self.name,
