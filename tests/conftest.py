@@ -2,16 +2,21 @@
 
 import os
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
+from transformers import PreTrainedTokenizerBase
 
 from cmrvlm.config.command import resolved
+from cmrvlm.instructions.collate import Collator
+from cmrvlm.models.vision_language_model import VisionLanguageModel
 from cmrvlm.runs.wiring import build_collator, build_data, build_model, build_tokenizer
 from data_modules.sources.phantom.source import PhantomSource
+from data_modules.study_data_module import StudyDataModule
 
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ["OMP_NUM_THREADS"] = "1"  # for processes that tests start: workers share the cores
@@ -70,10 +75,20 @@ def small_config(tmp_path, cache) -> Callable:
     return make
 
 
+@dataclass(frozen=True)
+class Untrained:
+    """What stage 3 is built of, on small phantoms and before any training."""
+
+    data: StudyDataModule
+    tokenizer: PreTrainedTokenizerBase
+    model: VisionLanguageModel
+    collator: Collator
+
+
 @pytest.fixture(scope="session")
-def parts(cache, tmp_path_factory):
-    """Data module, tokenizer, model and collator of stage 3 on small phantoms, untrained."""
-    run = tmp_path_factory.mktemp("parts")
+def untrained(cache, tmp_path_factory) -> Untrained:
+    """Stage 3 before any training. Nobody may change it."""
+    run = tmp_path_factory.mktemp("untrained")
     config = composed(
         "+experiment=stage3", "+debug=fast", f"paths.cache={cache}", f"out={run}", f"run_dir={run}"
     )
@@ -83,7 +98,7 @@ def parts(cache, tmp_path_factory):
     torch.manual_seed(0)
     model = build_model(config, tokenizer).eval()
     data.collator = build_collator(model, tokenizer)
-    return data, tokenizer, model, data.collator
+    return Untrained(data, tokenizer, model, data.collator)
 
 
 @pytest.fixture(scope="session")

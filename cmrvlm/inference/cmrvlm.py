@@ -25,7 +25,9 @@ from cmrvlm.instructions.read_outs import quoted_values
 from cmrvlm.reports.writer import split_sections
 from cmrvlm.runs.run_folder import load_run
 from cmrvlm.study.study import Study
+from cmrvlm.tasks.diagnosis import DiseaseTask
 from cmrvlm.tasks.mask_requests import structures_asked
+from cmrvlm.tasks.reporting import ReportTask
 
 
 class CMRVLM(StudyAnswerer):
@@ -79,8 +81,9 @@ class CMRVLM(StudyAnswerer):
             language=language,
             question=question,
             structures=None if structures_asked(question) else (),
+            word_tasks=[DiseaseTask.name],
         )
-        read_outs = answered.by_task("disease").read_outs
+        read_outs = answered.by_task(DiseaseTask.name).read_outs
         text = text_of_structures(question, answered.answers, answered.label_maps, language)
         answer = StudyAnswer(
             question=question,
@@ -127,7 +130,7 @@ class CMRVLM(StudyAnswerer):
             CmrvlmError: A structure or a frame is unknown, or the study cannot be read.
         """
         answered = self.answer_study(
-            self.read(study, sequence), structures=structures, frames=frames, in_words=False
+            self.read(study, sequence), structures=structures, frames=frames, word_tasks=()
         )
         affines = {name: answered.native.series[name].affine for name in answered.label_maps}
         return Segmentation(answered.label_maps, affines)
@@ -142,7 +145,7 @@ class CMRVLM(StudyAnswerer):
         Raises:
             CmrvlmError: The study cannot be read, or has no sequence that the run reads.
         """
-        answered = self.answer_study(self.read(study, sequence))
+        answered = self.answer_study(self.read(study, sequence), word_tasks=[DiseaseTask.name])
         measured = measure_masks(
             answered.measured_series(),
             answered.native.labels.demographics,
@@ -151,7 +154,7 @@ class CMRVLM(StudyAnswerer):
         return StudyMeasurements(
             from_masks=measured.from_masks,
             from_lge_masks=measured.from_lge_masks,
-            from_read_out=quoted_values(answered.by_task("disease").read_outs),
+            from_read_out=quoted_values(answered.by_task(DiseaseTask.name).read_outs),
         )
 
     def report(
@@ -168,8 +171,8 @@ class CMRVLM(StudyAnswerer):
             CmrvlmError: The language is unknown, or the study cannot be read.
         """
         answered = self.answer_study(self.read(study, sequence), language=language, structures=())
-        report = answered.by_task("report")
-        disease = answered.by_task("disease")
+        report = answered.by_task(ReportTask.name)
+        disease = answered.by_task(DiseaseTask.name)
         return StudyReport(
             text=report.text,
             sections=split_sections(report.text, truncated=report.truncated),

@@ -19,6 +19,8 @@ from cmrvlm.tasks.segmentation import SegmentTask
 
 FRAMES = ("all", "seen", "ed_es")
 USER_TASK = "ask"
+# What a study is asked in words, beside the user's own question.
+WORD_TASKS = (ReportTask.name, DiseaseTask.name)
 
 
 def check_language(language: str) -> None:
@@ -80,7 +82,11 @@ def _frame_indices(frames: object) -> list[int]:
 
 
 def word_questions(
-    study: Study, language: str, user_question: str | None, tasks: Iterable[Task]
+    study: Study,
+    language: str,
+    user_question: str | None,
+    tasks: Iterable[Task],
+    word_tasks: Collection[str],
 ) -> list[Question]:
     """Return the questions in words about a study: report, disease, and the user's own.
 
@@ -91,12 +97,14 @@ def word_questions(
         language: `en` or `zh`.
         user_question: Question in a user's words, or None.
         tasks: Tasks of the run, whose report may have an outline of its own.
+        word_tasks: Which of `WORD_TASKS` are asked.
     """
     case = Case(whole_views(list(study.series)))
     report = next((task for task in tasks if isinstance(task, ReportTask)), ReportTask())
     questions = [
-        report.make_question(study, case, language),
-        DiseaseTask().make_question(study, case, language),
+        task.make_question(study, case, language)
+        for task in (report, DiseaseTask())
+        if task.name in word_tasks
     ]
     if user_question and not structures_asked(user_question):
         questions.append(

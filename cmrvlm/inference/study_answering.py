@@ -15,6 +15,7 @@ from cmrvlm.inference.answering import answer_questions, device_of
 from cmrvlm.inference.label_maps import begun_later, label_map, shown_frames, to_native
 from cmrvlm.inference.mask_reading import MaskReading
 from cmrvlm.inference.requests import (
+    WORD_TASKS,
     check_language,
     check_structures,
     frames_wanted,
@@ -130,7 +131,7 @@ class StudyAnswerer:
         question: str | None = None,
         structures: Collection[str] | None = None,
         frames: Frames = "all",
-        in_words: bool = True,
+        word_tasks: Collection[str] = WORD_TASKS,
     ) -> AnsweredStudy:
         """Answer everything about a study at once: images are encoded once for all questions.
 
@@ -140,7 +141,7 @@ class StudyAnswerer:
             question: Question in a user's own words, or None.
             structures: Structures to segment; None takes all that the run knows.
             frames: See `segment`.
-            in_words: Ask for report, disease and the user's question too.
+            word_tasks: What is asked in words beside the user's question, of `report` and `disease`.
 
         Raises:
             CmrvlmError: The language, a structure or a frame is unknown.
@@ -154,18 +155,16 @@ class StudyAnswerer:
             check_structures(structures, mask_tasks)
             mask_tasks = [task for task in mask_tasks if task.structure in structures]
         study = self.run.preprocessing(native)
-        questions: list[Question] = []
-        if in_words:
-            questions += word_questions(study, language, question, self.tasks)
+        questions = word_questions(study, language, question, self.tasks, word_tasks)
         questions += _mask_questions(mask_tasks, study, language)
-        answers = self._answers(study, questions)
+        answers = self.answer(study, questions)
         label_maps = self._label_maps(native, study, answers, mask_tasks, wanted, language)
         if not isinstance(frames, str):
             for name, labels in label_maps.items():
                 labels[:, ~wanted[name]] = NOT_ANNOTATED
         return AnsweredStudy(native, answers, label_maps)
 
-    def _answers(self, study: Study, questions: Sequence[Question]) -> list[Answer]:
+    def answer(self, study: Study, questions: Sequence[Question]) -> list[Answer]:
         """Answer questions about a study on the model's grid."""
         collator = self.run.collator
         batch = collator.questions([(study, questions)])
@@ -220,7 +219,7 @@ class StudyAnswerer:
             shifted_native = begun_later(native, shift)
             shifted = self.run.preprocessing(shifted_native)
             tasks = [task for task in mask_tasks if task.sequence in unfinished]
-            more = self._answers(shifted, _mask_questions(tasks, shifted, language))
+            more = self.answer(shifted, _mask_questions(tasks, shifted, language))
             for name in unfinished:
                 labels = label_map(more, name)
                 if labels is not None:

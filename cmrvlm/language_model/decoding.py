@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -146,32 +146,6 @@ def _choose_by_rules(
             tokens[index] = choose(logits[index : index + 1])[0]
         rule.add(int(tokens[index]))
     return tokens
-
-
-@torch.no_grad()
-def stream(
-    llm: LanguageModel,
-    prompts: Prompts,
-    end_id: int,
-    max_new_tokens: int,
-    choose: Choice = most_likely,
-) -> Iterator[int]:
-    """Yield the tokens of the answer to a single prompt, each as soon as it is known.
-
-    Args:
-        llm: Language model.
-        prompts: One prompt.
-        end_id: Token that ends the answer; it is not yielded.
-        max_new_tokens: Longest answer in tokens.
-        choose: Function from logits (1, V) to the next token (1,).
-    """
-    state = DecodingState(llm, prompts)
-    for _ in range(max_new_tokens):
-        token = choose(state.logits)
-        if int(token) == end_id:
-            return
-        yield int(token)
-        state.add(token)
 
 
 class Decode(ABC):

@@ -88,6 +88,10 @@ class Task(ABC):
     def score(self, answers: Sequence[AnswerWithTruth]) -> dict[str, Statistic]:
         """Return metrics over answers to this task."""
 
+    def answer_as_asked(self, study: Study, case: Case, question: Question) -> str:
+        """Return the right answer to a question as it was put into words."""
+        return self.answer(study, case, question.language)
+
     def unlabelled_cases(self, study: Study) -> list[Case]:
         """Return what this task can ask about a study without labels; nothing unless a task says so."""
         return []
@@ -187,7 +191,7 @@ class Task(ABC):
         question = self.make_question(study, case, language, wording, paraphrased=paraphrased)
         return Instruction.of(
             question,
-            answer=self.answer(study, case, question.language),
+            answer=self.answer_as_asked(study, case, question),
             truth=case.truth,
             values=self.values(study),
             source=case.source,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import zlib
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 
@@ -114,24 +114,14 @@ class VqaClosedTask(Task):
             allowed=tuple(option + _full_stop(language) for option in lettered),
         )
 
-    def make_instruction(
-        self,
-        study: Study,
-        case: Case,
-        language: str,
-        wording: int = 0,
-        *,
-        paraphrased: bool = False,
-    ) -> Instruction:
-        """Put a case into words, with the right option and its letter as the answer."""
-        question = self.make_question(study, case, language, wording, paraphrased=paraphrased)
+    def answer_as_asked(self, study: Study, case: Case, question: Question) -> str:
+        """Return the right option with the letter that it has in the question."""
         right = self.answer(study, case, question.language)
-        return Instruction.of(
-            question,
-            answer=question.allowed[question.options.index(right)],
-            truth=case.truth,
-            source=case.source,
-        )
+        return question.allowed[question.options.index(right)]
+
+    def values(self, study: Study) -> Mapping[str, float]:
+        """Return nothing: options hold no numbers to fill in."""
+        return {}
 
     def _shuffled_options(self, study: Study, case: Case, language: str, wording: int) -> list[str]:
         """Return the options in an order that follows from study, question and wording."""

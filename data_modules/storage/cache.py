@@ -12,7 +12,6 @@ import hashlib
 import json
 import os
 import re
-import shutil
 import tempfile
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -144,7 +143,3 @@ class StudyCache(StudyStore):
     def contents(self, study_id: str) -> dict[str, bytes]:
         """Return the content of each file of a cached study."""
         return {file.name: file.read_bytes() for file in self.path(study_id).iterdir()}
-
-    def clear(self) -> None:
-        """Remove this cache from disk."""
-        shutil.rmtree(self.folder, ignore_errors=True)

@@ -21,8 +21,7 @@ from pathlib import Path
 
 import numpy as np
 
-from cmrvlm.inference.answering import answer_questions
-from cmrvlm.runs.run_folder import load_run
+from cmrvlm.inference.cmrvlm import CMRVLM
 from cmrvlm.study.files import write_study
 from cmrvlm.study.study import Study
 from cmrvlm.tasks.segmentation import SegmentTask
@@ -48,7 +47,7 @@ def of_masks(run: Path, study: Study) -> dict[str, float]:
     Returns:
         Median seconds of a few rounds, and the memory of the process in MB.
     """
-    trained = load_run(run)
+    model = CMRVLM.from_pretrained(run, device="cpu")
     loaded_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     questions = [
         question
@@ -57,9 +56,8 @@ def of_masks(run: Path, study: Study) -> dict[str, float]:
     ]
     seconds = []
     for _ in range(ROUNDS):
-        batch = trained.collator.questions([(study, questions)])
         started = time.perf_counter()
-        answer_questions(trained.model, trained.collator, batch, 40)
+        model.answer(study, questions)
         seconds.append(time.perf_counter() - started)
     peak_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     return {

@@ -10,9 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
-from cmrvlm.inference.answering import answer_questions
+from cmrvlm.inference.cmrvlm import CMRVLM
 from cmrvlm.inference.label_maps import label_map
-from cmrvlm.runs.run_folder import TrainedRun
 from cmrvlm.study.study import Study
 from cmrvlm.study.vocabulary import NOT_ANNOTATED
 from cmrvlm.tasks.segmentation import SegmentTask
@@ -74,7 +73,7 @@ def train(
     return curve, took
 
 
-def label(trained: TrainedRun, study: Study, sequence: str, structures: Sequence[str]) -> LabelMap:
+def label(model: CMRVLM, study: Study, sequence: str, structures: Sequence[str]) -> LabelMap:
     """Return a label map (Z, T, H, W) of a study; frames that were not asked are 255."""
     series = study.series[sequence]
     frames = series.annotated_frames()
@@ -82,8 +81,7 @@ def label(trained: TrainedRun, study: Study, sequence: str, structures: Sequence
     for structure in structures:
         task = SegmentTask(structure, sequence)
         questions.append(task.make_question(study, task.case_on([sequence], frames), "en"))
-    batch = trained.collator.questions([(study.with_series({sequence: series}), questions)])
-    answers = answer_questions(trained.model, trained.collator, batch, 40)
+    answers = model.answer(study.with_series({sequence: series}), questions)
     labels = label_map(answers, sequence)
     result = np.full(series.image.shape, NOT_ANNOTATED, dtype=np.uint8)
     if labels is None:

@@ -23,7 +23,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from cmrvlm.runs.run_folder import load_run
+from cmrvlm.inference.cmrvlm import CMRVLM
 from cmrvlm.study.study import Study
 from data_modules.sources.base import Source
 from data_modules.study_data_module import StudyDataModule
@@ -99,9 +99,9 @@ def made(
         with_mix = [*overrides, *chosen.mixes[model]]
         timing = folder.parent / f"{model}_timed"
         curve, took = ours.train(with_mix, folder / "run", minutes, timing)
-        trained = load_run(folder / "run")
+        model_of_ours = CMRVLM.from_pretrained(folder / "run", device="cpu")
         maps = {
-            study.study_id: ours.label(trained, study, chosen.sequence, chosen.structures)
+            study.study_id: ours.label(model_of_ours, study, chosen.sequence, chosen.structures)
             for study in studies
         }
     folder.mkdir(parents=True, exist_ok=True)

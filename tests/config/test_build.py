@@ -34,7 +34,7 @@ FRAMES = "cmrvlm.transforms.frames.SampleFrames"
         "cmrvlm.study.files.json.loads",
         "cmrvlm",
         "lightning.pytorch.callbacks.nothing",
-        "data_modules.storage.cache.StudyCache.clear",
+        "data_modules.storage.cache.StudyCache.fill",
         "data_modules.storage.cache.StudyCache",
         "cmrvlm.config.model_source.file_of_package",
         "cmrvlm.stages.training.train",
@@ -165,7 +165,7 @@ def test_nothing_else_that_can_be_named_can_be_built():
     """Each name that exists, in each place: what is accepted is a class of the place's kind or one of its factories."""
     assert set(SLOTS) == set(FACTORIES) | set(SUBCLASSES)
     names = dict(reachable_names())
-    assert "data_modules.storage.cache.StudyCache.clear" in names
+    assert "data_modules.storage.cache.StudyCache.fill" in names
     accepted = {slot: set() for slot in SLOTS}
     resolved = {}
     for name in names:

@@ -10,14 +10,14 @@ from data_modules.study_data_module import StudyDataModule
 
 
 @pytest.fixture
-def make_module(tmp_path, parts, tiny_source, scaling):
+def make_module(tmp_path, untrained, tiny_source, scaling):
     """Return a function that makes a data module of small phantoms."""
 
     def make(**changes):
         settings = {
             "source": tiny_source(count=16),
             "preprocessing": scaling(),
-            "mixture": parts[0].mixture,
+            "mixture": untrained.data.mixture,
             "cache_dir": str(tmp_path),
             "shares": {"test": 0.25},
         }
@@ -66,8 +66,8 @@ def test_broken_studies_leave_the_split_and_not_the_full_one(make_module, broken
     assert list(data.failures_of(parts[0])) == [broken]
 
 
-def test_batches_of_an_epoch_hold_every_study_once(parts):
-    data = parts[0]
+def test_batches_of_an_epoch_hold_every_study_once(untrained):
+    data = untrained.data
     seen = [study for batch in data.train_dataloader() for study in batch.study_ids]
     batches = len(data.split["train"]) // data.batch_size
     assert len(seen) == len(set(seen)) == batches * data.batch_size

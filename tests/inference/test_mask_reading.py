@@ -79,9 +79,11 @@ def test_parts_and_holes_are_those_of_scipy():
     assert filled.sum() > (noise > 0).sum()
 
 
-def test_a_mirrored_study_has_the_mirrored_mask(parts):
+def test_a_mirrored_study_has_the_mirrored_mask(untrained):
     """With flips, mirroring the images mirrors the logits: both are averaged either way."""
-    data, _, model, collator = parts
+    data = untrained.data
+    model = untrained.model
+    collator = untrained.collator
     study = data.cache.load(data.split["train"][0])
     own = [one for one in data.mixture.all(study) if one.task == "segment_lv"]
     batch = collator([(study, own)])
@@ -106,9 +108,11 @@ def test_a_mirrored_study_has_the_mirrored_mask(parts):
     assert (one - two.flip(-1)).abs().max() < 1e-4
 
 
-def test_what_is_nowhere_is_said_to_be_absent_and_has_an_empty_mask(parts, monkeypatch):
+def test_what_is_nowhere_is_said_to_be_absent_and_has_an_empty_mask(untrained, monkeypatch):
     """Whatever the words said, and of every structure: in words alone, or for want of a voxel."""
-    data, _, model, collator = parts
+    data = untrained.data
+    model = untrained.model
+    collator = untrained.collator
     study = data.cache.load(data.split["train"][0])
     tasks = [SegmentTask(one, "sax") for one in ("scar", "no_reflow", "lv")]
     asked = [
@@ -149,8 +153,10 @@ def test_what_is_nowhere_is_said_to_be_absent_and_has_an_empty_mask(parts, monke
             assert not one.mask.any()
 
 
-def test_closed_answers_are_whole_however_short_answers_are_to_be(parts):
-    data, _, model, collator = parts
+def test_closed_answers_are_whole_however_short_answers_are_to_be(untrained):
+    data = untrained.data
+    model = untrained.model
+    collator = untrained.collator
     study = data.cache.load(data.split["train"][0])
     asked = [
         one for one in data.mixture.all(study) if one.allowed or one.task in ("report", "caption")
@@ -164,8 +170,10 @@ def test_closed_answers_are_whole_however_short_answers_are_to_be(parts):
             assert len(collator.tokenizer.encode(one.text, add_special_tokens=False)) <= 2
 
 
-def test_masks_asked_together_are_those_asked_one_by_one(parts):
-    data, _, model, collator = parts
+def test_masks_asked_together_are_those_asked_one_by_one(untrained):
+    data = untrained.data
+    model = untrained.model
+    collator = untrained.collator
     study = data.cache.load(data.split["train"][0])
     asked = [
         question for one in ("lv", "myo", "rv") for question in SegmentTask(one).ask(study, "en")
@@ -178,9 +186,11 @@ def test_masks_asked_together_are_those_asked_one_by_one(parts):
     assert not np.array_equal(together[0].mask, together[2].mask)
 
 
-def test_masks_of_a_cycle_are_decoded_some_frames_at_a_time(parts, monkeypatch):
+def test_masks_of_a_cycle_are_decoded_some_frames_at_a_time(untrained, monkeypatch):
     """The same logits, and no more pictures at once than are allowed, but for those of one frame."""
-    data, _, model, collator = parts
+    data = untrained.data
+    model = untrained.model
+    collator = untrained.collator
     studies = [data.cache.load(one) for one in data.split["train"][:2]]
     asked = [
         (

@@ -8,7 +8,7 @@ from cmrvlm.errors import CmrvlmError
 from cmrvlm.language_model.answer_rules import OneOf
 from cmrvlm.language_model.attention_mask import Layout, attention_mask, mask_for_implementation
 from cmrvlm.language_model.beam_search import beam_search
-from cmrvlm.language_model.decoding import Beams, Greedy, Sampled, Sampling, generate, stream
+from cmrvlm.language_model.decoding import Beams, Greedy, Sampled, Sampling, generate
 from cmrvlm.language_model.fusion import fill_image_places
 from cmrvlm.language_model.network import tiny_language_model
 from cmrvlm.language_model.prompts import embed_prompts
@@ -224,15 +224,6 @@ def one_prompt(model, prompt):
     return embed_prompts(
         model, IMAGE, [model.embed(torch.zeros(0, dtype=torch.long))], [prompt], [0]
     )
-
-
-def test_streaming_gives_the_same_tokens_one_by_one():
-    model = tiny()
-    for prompt in PROMPTS:
-        whole = answers_of(model, [prompt], [1], 39, 12)[0]
-        assert list(stream(model, one_prompt(model, prompt), 39, 12)) == whole
-    end = whole[3]
-    assert list(stream(model, one_prompt(model, prompt), end, 12)) == whole[: whole.index(end)]
 
 
 def test_sampling_follows_the_probabilities_and_leaves_out_the_tail():

@@ -6,7 +6,7 @@ from monai.losses import DiceLoss
 
 from cmrvlm.losses.classification import binary_sum, log_odds, regression_sum
 from cmrvlm.losses.contrastive import InfoNce, SigLip, info_nce, sig_lip
-from cmrvlm.losses.language import IGNORE, answer_cross_entropy
+from cmrvlm.losses.language import answer_cross_entropy
 from cmrvlm.losses.segmentation import (
     box_profile_loss,
     mask_cross_entropy,
@@ -122,13 +122,12 @@ def test_identical_texts_are_no_negatives():
 
 
 def test_language_loss_is_the_sum_over_answer_tokens():
-    logits = torch.zeros(5, 10)
-    labels = torch.tensor([1, IGNORE, 3, IGNORE, 5])
-    once = torch.ones(5)
+    logits = torch.zeros(3, 10)
+    labels = torch.tensor([1, 3, 5])
+    once = torch.ones(3)
     assert answer_cross_entropy(logits, labels, once).item() == pytest.approx(3 * math.log(10))
-    weights = torch.tensor([2.0, 9.0, 0.5, 9.0, 0.0])
+    weights = torch.tensor([2.0, 0.5, 0.0])
     assert answer_cross_entropy(logits, labels, weights).item() == pytest.approx(2.5 * math.log(10))
-    assert answer_cross_entropy(logits, torch.full((5,), IGNORE), once) == 0
     no_labels = torch.zeros(0, dtype=torch.long)
     assert answer_cross_entropy(torch.zeros(0, 10), no_labels, torch.zeros(0)) == 0
 

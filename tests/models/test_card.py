@@ -7,9 +7,8 @@ from cmrvlm.models.card import parameter_table, part_sizes
 
 
 @pytest.fixture
-def model(parts):
-    _, _, model, _ = parts
-    return model
+def model(untrained):
+    return untrained.model
 
 
 @pytest.fixture

@@ -14,8 +14,9 @@ from tests.records import an_instruction
 
 
 @pytest.fixture(scope="module")
-def samples(parts):
-    data, _, _, collator = parts
+def samples(untrained):
+    data = untrained.data
+    collator = untrained.collator
     studies = [data.cache.load(s) for s in data.split["train"][:3]]
     without_lge = studies[1].with_series({k: v for k, v in studies[1].series.items() if k != "lge"})
     only_lge = studies[2].with_series({"lge": studies[2].series["lge"]})
@@ -39,9 +40,9 @@ def forward(model, batch):
     return logits, masks, torch.cat(list(model.read_outs(features, shown).values()), dim=1)
 
 
-def test_a_study_in_company_equals_the_study_alone(parts, samples):
+def test_a_study_in_company_equals_the_study_alone(untrained, samples):
     """One with everything, one without LGE, one with LGE only: logits of each are those it has alone."""
-    model = parts[2]
+    model = untrained.model
     studies, collator = samples
     together = forward(model, collator(studies))
     alone = [forward(model, collator([one])) for one in studies]
@@ -60,9 +61,9 @@ def test_a_study_in_company_equals_the_study_alone(parts, samples):
 
 
 @torch.no_grad()
-def test_words_tell_structures_apart_where_hidden_states_are_all_alike(parts, samples):
+def test_words_tell_structures_apart_where_hidden_states_are_all_alike(untrained, samples):
     """In every study each structure has a mask of its own, in either language, and the same in company."""
-    model = parts[2]
+    model = untrained.model
     studies, collator = samples
     batch = collator(studies)
     features = model.encode(batch.media)
@@ -97,20 +98,22 @@ def test_absent_sequences_are_not_in_the_batch(samples):
     assert all(stack.images.abs().sum() > 0 for stacks in batch.media.values() for stack in stacks)
 
 
-def test_studies_of_different_size_share_a_batch(parts, samples):
-    model, collator = parts[2], parts[3]
+def test_studies_of_different_size_share_a_batch(untrained, samples):
+    model = untrained.model
+    collator = untrained.collator
     (one, asked), (two, asked_two) = samples[0][0], samples[0][1]
     sax = two.series["sax"]
     shorter = replace(sax, image=sax.image[:2], mask=sax.mask[:2], levels=sax.levels[:2], drawn=())
     two = two.with_series({"sax": shorter})
-    asked_two = [i for i in parts[0].mixture.all(two)]
+    asked_two = [i for i in untrained.data.mixture.all(two)]
     together = forward(model, collator([(one, asked), (two, asked_two)]))
     alone = forward(model, collator([(two, asked_two)]))
     assert (together[0][-len(alone[0]) :] - alone[0]).abs().max() < 1e-5
 
 
-def test_images_change_the_answer(parts, samples):
-    model, collator = parts[2], parts[3]
+def test_images_change_the_answer(untrained, samples):
+    model = untrained.model
+    collator = untrained.collator
     study, asked = samples[0][0]
     other = study.with_series(
         {
@@ -123,8 +126,8 @@ def test_images_change_the_answer(parts, samples):
     assert (one[2] - two[2]).abs().max() > 1e-5
 
 
-def test_answers_come_for_every_instruction_in_order(parts, samples):
-    model = parts[2]
+def test_answers_come_for_every_instruction_in_order(untrained, samples):
+    model = untrained.model
     studies, collator = samples
     batch = collator(studies)
     answers = answer_batch(model, collator, batch, 6)
@@ -139,8 +142,8 @@ def test_answers_come_for_every_instruction_in_order(parts, samples):
             assert name == "measurements" or ((values >= 0) & (values <= 1)).all()
 
 
-def test_blind_questions_have_no_images_and_no_numbers(parts, samples):
-    model = parts[2]
+def test_blind_questions_have_no_images_and_no_numbers(untrained, samples):
+    model = untrained.model
     studies, collator = samples
     batch = collator(studies, blind=True)
     assert batch.media == {}
@@ -149,8 +152,8 @@ def test_blind_questions_have_no_images_and_no_numbers(parts, samples):
     assert all(not a.read_outs and a.mask is None for a in answers)
 
 
-def test_several_structures_decode_their_pixels_once(parts, samples, monkeypatch):
-    model = parts[2]
+def test_several_structures_decode_their_pixels_once(untrained, samples, monkeypatch):
+    model = untrained.model
     studies, collator = samples
     decoder = model.mask_head["sax"]
     calls = []
@@ -165,22 +168,27 @@ def test_several_structures_decode_their_pixels_once(parts, samples, monkeypatch
     assert calls == [2, 2]  # at ED and ES for masks, at ED for boxes
 
 
-def test_unknown_sequence_is_named(parts):
+def test_unknown_sequence_is_named(untrained):
     with pytest.raises(CmrvlmError, match="perfusion"):
-        parts[2].encoder("perfusion")
+        untrained.model.encoder("perfusion")
 
 
-def test_special_tokens_cannot_be_smuggled_in(parts, samples):
+def test_special_tokens_cannot_be_smuggled_in(untrained, samples):
     study = samples[0][0][0]
     bad = an_instruction(
         study_id=study.study_id, prompt="What is <SEG> here?", views=(View("sax"),)
     )
     with pytest.raises(CmrvlmError, match="special token"):
-        parts[3].prompt_ids(bad)
+        untrained.collator.prompt_ids(bad)
 
 
-def test_too_long_a_row_is_an_error_with_its_lengths(parts, samples):
-    collator = type(parts[3])(parts[1], parts[3].series_tokens, parts[3].view_tokens, max_length=64)
+def test_too_long_a_row_is_an_error_with_its_lengths(untrained, samples):
+    collator = type(untrained.collator)(
+        untrained.tokenizer,
+        untrained.collator.series_tokens,
+        untrained.collator.view_tokens,
+        max_length=64,
+    )
     with pytest.raises(CmrvlmError, match="the model takes 64"):
         collator(samples[0][:1])
 
@@ -200,9 +208,10 @@ def test_rows_are_split_where_padding_costs_least():
 
 
 @torch.no_grad()
-def test_numbers_in_a_text_are_those_of_the_read_out(parts, samples, monkeypatch):
+def test_numbers_in_a_text_are_those_of_the_read_out(untrained, samples, monkeypatch):
     """Whatever a model writes, a mark becomes the number of the regression head for the series shown."""
-    _, tokenizer, model, _ = parts
+    tokenizer = untrained.tokenizer
+    model = untrained.model
     studies, collator = samples
     text = "LVEDV <lvedv_ml> ml, LVESV <lvesv_ml> ml, LVEF <lvef_percent> %."
     ids = tokenizer.encode(text, add_special_tokens=False)
@@ -227,7 +236,7 @@ def test_numbers_in_a_text_are_those_of_the_read_out(parts, samples, monkeypatch
 UNKNOWN = {"en": "unknown", "zh": "未知"}
 
 
-def test_the_end_of_an_answer_is_known_from_a_cut(parts, samples):
+def test_the_end_of_an_answer_is_known_from_a_cut(untrained, samples):
     studies, collator = samples
     batch = collator(studies[:1])
-    assert any(a.truncated for a in answer_batch(parts[2], collator, batch, 2))
+    assert any(a.truncated for a in answer_batch(untrained.model, collator, batch, 2))

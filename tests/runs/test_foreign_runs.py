@@ -72,14 +72,11 @@ def put(folder, key, value):
     path.write_text(yaml.safe_dump(config, allow_unicode=True))
 
 
-def clearing(folder):
-    """The cache's method that removes a folder, with a cache as its first argument."""
+def removing(folder):
+    """A function of Python's library that removes a folder, by way of one of our modules."""
     return {
-        "_target_": "data_modules.storage.cache.StudyCache.clear",
-        "self": {
-            "_target_": "types.SimpleNamespace",
-            "folder": str(folder.parents[1] / "precious"),
-        },
+        "_target_": "cmrvlm.export.shutil.rmtree",
+        "path": str(folder.parents[1] / "precious"),
     }
 
 
@@ -108,7 +105,7 @@ def test_targets_that_do_not_belong_and_interpolations_are_refused(foreign, plac
         "field": "x",
     }
     for value in (
-        clearing(foreign),
+        removing(foreign),
         package,
         HUB,
         INNER,
@@ -127,7 +124,7 @@ def test_a_cache_that_is_to_be_cleared_with_its_own_class_is_refused(foreign):
     put(
         foreign,
         "encoders.sax",
-        clearing(foreign)
+        removing(foreign)
         | {"self": {"_target_": "data_modules.storage.cache.StudyCache", "root": "."}},
     )
     with pytest.raises(CmrvlmError, match="StudyCache"):

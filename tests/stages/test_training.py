@@ -726,8 +726,8 @@ def test_trainer_is_given_windows_only_when_it_accumulates(small_config, tmp_pat
     assert load_run(tmp_path / "run").config["trainer"]["accumulate_grad_batches"] == 2
 
 
-def test_class_shares_are_those_of_the_training_studies(parts, small_config, tmp_path):
-    data = parts[0]
+def test_class_shares_are_those_of_the_training_studies(untrained, small_config, tmp_path):
+    data = untrained.data
     shares = data.class_shares()
     known = [data.cache.load(study).labels for study in data.split["train"]]
     for index, code in enumerate(DISEASES):

@@ -177,8 +177,9 @@ def test_each_fault_of_labels_and_reports_is_found(study, changes, kind):
     assert kind in kinds(replace(study, labels=replace(study.labels, **changes)))
 
 
-def test_a_leaking_prompt_and_one_that_is_too_long_are_found(parts, study):
-    data, _, _, collator = parts
+def test_a_leaking_prompt_and_one_that_is_too_long_are_found(untrained, study):
+    data = untrained.data
+    collator = untrained.collator
     checked = check_study(study, data.mixture, collator)
     assert not checked.faults
     assert 0 < checked.longest_row <= collator.max_length

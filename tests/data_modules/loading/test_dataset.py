@@ -30,8 +30,8 @@ def load_samples(cache, mixture, workers, epoch=0):
     ]
 
 
-def test_samples_depend_on_the_epoch_and_not_on_workers(study_cache, parts):
-    mixture = parts[0].mixture
+def test_samples_depend_on_the_epoch_and_not_on_workers(study_cache, untrained):
+    mixture = untrained.data.mixture
     samples = load_samples(study_cache, mixture, workers=0)
     assert samples == load_samples(study_cache, mixture, workers=3)
     assert samples != load_samples(study_cache, mixture, workers=0, epoch=1)
@@ -54,23 +54,23 @@ def test_processes_share_an_epoch_without_overlap():
     assert len(first | second) == 10
 
 
-def test_evaluation_is_the_same_every_time(parts):
-    data = parts[0]
+def test_evaluation_is_the_same_every_time(untrained):
+    data = untrained.data
     first, second = (
         EvaluationSet(data.cache, data.split["val"], data.mixture)[0] for _ in range(2)
     )
     assert first[1] == second[1]
 
 
-def test_evaluation_asks_about_shown_sequences_alone(parts):
-    data = parts[0]
+def test_evaluation_asks_about_shown_sequences_alone(untrained):
+    data = untrained.data
     _, instructions = EvaluationSet(data.cache, data.split["val"], data.mixture, shown=["lge"])[0]
     views = [view for instruction in instructions for view in instruction.views]
     assert {view.sequence for view in views} == {"lge"}
 
 
-def test_training_shows_the_given_sequences_alone(parts):
-    data = parts[0]
+def test_training_shows_the_given_sequences_alone(untrained):
+    data = untrained.data
     training = TrainingSet(data.cache, data.split["train"], data.mixture, None, 0, ["sax"])
     study, instructions = training[(0, 0)]
     assert set(study.series) == {"sax"}

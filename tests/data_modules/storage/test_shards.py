@@ -67,9 +67,9 @@ def test_split_studies_and_hash_are_those_of_the_cache(both):
         np.testing.assert_array_equal(one.series["sax"].mask, two.series["sax"].mask)
 
 
-def test_batches_are_equal_whoever_loads_them(both, parts):
+def test_batches_are_equal_whoever_loads_them(both, untrained):
     for one in both:
-        one.collator = parts[3]
+        one.collator = untrained.collator
     both[1].num_workers = 2
     for first, second in zip(*(iter(one.train_dataloader()) for one in both), strict=True):
         assert [i.prompt for i in first.instructions] == [i.prompt for i in second.instructions]
