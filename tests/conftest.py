@@ -64,12 +64,17 @@ def cache(tmp_path_factory) -> Path:
 
 @pytest.fixture
 def small_config(tmp_path, cache) -> Callable:
-    """Configuration of a fast run whose files lie in the test's folder."""
+    """Configuration of a fast run without samples, whose files lie in the test's folder."""
 
     def make(*overrides: str, folder: str = "run"):
         run = tmp_path / folder
         return composed(
-            "+debug=fast", f"paths.cache={cache}", f"out={run}", f"run_dir={run}", *overrides
+            "+debug=fast",
+            "callbacks.samples=null",
+            f"paths.cache={cache}",
+            f"out={run}",
+            f"run_dir={run}",
+            *overrides,
         )
 
     return make

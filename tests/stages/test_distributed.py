@@ -53,10 +53,8 @@ def trained(folder, cache, *overrides):
     return load_file(folder / "model.safetensors")
 
 
-@pytest.mark.parametrize(
-    "stage",
-    [pytest.param("+experiment=stage1", marks=pytest.mark.slow), "+experiment=stage3"],
-)
+@pytest.mark.slow  # trains in three processes
+@pytest.mark.parametrize("stage", ["+experiment=stage1", "+experiment=stage3"])
 def test_two_processes_are_one_with_larger_batches(cache, tmp_path, stage):
     own = (stage, *SAME, *OWN[stage])
     one = trained(tmp_path / "one", cache, *own, "data.batch_size=2")

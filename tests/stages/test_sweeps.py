@@ -59,10 +59,11 @@ def holder(path):
     return None
 
 
+@pytest.mark.slow  # trains four jobs
 @pytest.mark.skipif(
     not Path("/proc/self/fd").is_dir(), reason="processes are found by their open files"
 )
-@pytest.mark.parametrize("launcher", ["joblib", pytest.param("basic", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("launcher", ["joblib", "basic"])
 def test_jobs_that_fail_or_are_killed_end_no_other_and_are_all_named(tmp_path, cache, launcher):
     """The first two fail, each by itself, the third is killed, and the last is done."""
     extra = ["+sweep=joblib"] if launcher == "joblib" else []
@@ -184,6 +185,7 @@ def test_a_job_leaves_its_traceback_and_a_later_one_takes_it_away(tmp_path):
     assert not (tmp_path / "traceback.txt").exists()
 
 
+@pytest.mark.slow  # trains every experiment
 def test_every_experiment_runs(tmp_path, cache):
     done = python(
         "cmrvlm.train",

@@ -59,7 +59,7 @@ def stage_of(config):
     [
         pytest.param("stage1", 60, 0.4, marks=pytest.mark.slow),
         pytest.param("stage2", 60, 0.9, marks=pytest.mark.slow),
-        ("stage3", 60, 0.4),
+        ("stage3", 45, 0.4),
     ],
 )
 def test_one_batch_is_overfitted(stage, steps, share, small_config):
@@ -137,7 +137,6 @@ def test_twenty_steps_in_bf16_on_hearts_without_a_right_ventricle(
         "mix=masks",
         "hardware=cpu_bf16",
         "trainer.max_steps=20",
-        "callbacks.samples=null",
         f"paths.cache={tmp_path / 'cache'}",
     )
     train(config, _folder(config))
@@ -172,11 +171,11 @@ def _noted(trained):
     ("stop_at", "workers", "accumulated"),
     [
         (4, 0, 1),
-        (2, 2, 1),
         (1, 2, 2),
         *(
             pytest.param(*case, marks=pytest.mark.slow)
             for case in (
+                (2, 2, 1),
                 (2, 0, 1),
                 (3, 0, 1),
                 (3, 2, 1),
@@ -243,10 +242,10 @@ def test_resumed_run_equals_an_unbroken_one_bit_for_bit(
 @pytest.mark.parametrize(
     ("first", "workers"),
     [
-        (3, 2),
+        (3, 0),
         *(
             pytest.param(*case, marks=pytest.mark.slow)
-            for case in ((2, 0), (2, 2), (3, 0), (4, 0), (4, 2))
+            for case in ((2, 0), (2, 2), (3, 2), (4, 0), (4, 2))
         ),
     ],
 )
@@ -532,7 +531,6 @@ def test_averaged_weights_and_tensorboard(small_config):
         "+experiment=stage3",
         "callbacks=ema",
         "logger=tensorboard",
-        "callbacks.samples=null",
         "trainer.max_steps=3",
     )
     train(config, _folder(config))
@@ -743,7 +741,6 @@ def test_class_shares_are_those_of_the_training_studies(untrained, small_config,
 def test_what_each_task_was_asked_is_counted_in_the_log(small_config, tmp_path):
     config = small_config(
         "+experiment=stage3",
-        "callbacks.samples=null",
         "trainer.max_steps=8",
         "data.source.count=16",
         "data.shares={val:0,test:0}",
