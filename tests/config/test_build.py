@@ -161,6 +161,7 @@ SUBCLASSES = {
 }
 
 
+@pytest.mark.slow  # looks at every name that can be reached
 def test_nothing_else_that_can_be_named_can_be_built():
     """Each name that exists, in each place: what is accepted is a class of the place's kind or one of its factories."""
     assert set(SLOTS) == set(FACTORIES) | set(SUBCLASSES)

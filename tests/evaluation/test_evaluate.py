@@ -175,6 +175,7 @@ def test_removed_images_leave_nothing_to_segment_by(whole):
     assert 0 <= content["probes"]["swapped"]["overall"]["mirage_rate"]["value"] <= 1
 
 
+@pytest.mark.slow  # evaluates four times
 def test_twice_and_at_any_batch_size_and_workers_the_file_is_the_same(run, tmp_path):
     settings = (
         [],

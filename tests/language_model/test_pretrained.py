@@ -460,6 +460,7 @@ def test_exports_give_the_logits_of_the_run(published, cache, tmp_path, family, 
     assert (tuned(input_ids=known).logits[..., :first] - said[..., :first]).abs().max() < 1e-4
 
 
+@pytest.mark.slow
 def test_adapters_of_quantized_weights_merge_into_the_full_ones(published, cache, tmp_path):
     pytest.importorskip("bitsandbytes")
     run = trained_run(tmp_path / "run", published["wide_llama"], cache, "qlora")

@@ -46,20 +46,16 @@ def overrides(base, adapter, precision, cache, run):
     ]
 
 
+@pytest.mark.slow  # each variant trains and predicts
 @pytest.mark.parametrize(
     ("family", "adapter", "precision"),
     [
         ("qwen3", "full", "bf16-mixed"),
-        *(
-            pytest.param(*case, marks=pytest.mark.slow)
-            for case in (
-                ("qwen3", "lora", "32"),
-                ("qwen3", "full", "32"),
-                ("qwen3", "lora", "bf16-mixed"),
-                ("minicpm3", "dora", "32"),
-                ("minicpm3", "none", "bf16-mixed"),
-            )
-        ),
+        ("qwen3", "lora", "32"),
+        ("qwen3", "full", "32"),
+        ("qwen3", "lora", "bf16-mixed"),
+        ("minicpm3", "dora", "32"),
+        ("minicpm3", "none", "bf16-mixed"),
     ],
 )
 def test_a_model_in_bfloat16_goes_from_training_to_prediction(

@@ -161,6 +161,7 @@ def test_one_training_a_folder(tmp_path, cache):
     assert content(folder) == {}
 
 
+@pytest.mark.slow  # a training in a process of its own
 def test_the_command_refuses_a_folder_and_leaves_its_result(run, cache):
     (run / "result.json").write_text(json.dumps({"overrides": [], "status": "done", "metric": 1.0}))
     done = python("cmrvlm.train", *FAST, f"paths.cache={cache}", f"out={run}")
@@ -223,6 +224,7 @@ def test_what_a_killed_run_left_half_written_is_cleared_at_the_next_start(tmp_pa
     assert not any(path.exists() for path in leftovers)
 
 
+@pytest.mark.slow  # kills several trainings
 @pytest.mark.skipif(not os.access("/dev/shm", os.W_OK), reason="no second file system")
 def test_a_checkpoint_is_never_half_though_temporary_files_lie_elsewhere(tmp_path, cache):
     """Watched while it is written again and again, and then the run is killed."""

@@ -262,6 +262,7 @@ def test_a_run_is_resumed_and_its_page_holds_no_report(manifest, tmp_path, monke
     assert sum(one.faults[0].code == "unreadable" for one in again.run() if one.faults) == 2
 
 
+@pytest.mark.slow  # a process that loads PyTorch
 def test_the_command_exits_with_status_1_on_errors(manifest, tmp_path):
     arguments = [
         sys.executable,
