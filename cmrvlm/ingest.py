@@ -19,7 +19,7 @@ from cmrvlm.config.build import build
 from cmrvlm.config.command import CONFIG_PATH, Config, resolved, with_readable_errors
 from cmrvlm.study.atomic_files import write_json
 
-# Exit status when something that should have been read could not be.
+# Exit status when something could not be read, or somebody should look at a study.
 PARTIAL = 3
 
 
@@ -34,8 +34,9 @@ def ingest(config: Config, console: Console) -> dict[str, Any]:
         Content of `ingest.json`.
     """
     ingestion = build(config["ingest"], "ingest")
-    with console.status("Looking through the files"):
-        archive = ingestion.find_files()
+    archive = ingestion.find_files(
+        lambda files, count: track(files, "Reading headers", count, console=console)
+    )
     studies = track(
         ingestion.run(archive), "Reading studies", len(archive.studies), console=console
     )
@@ -64,13 +65,15 @@ def _decision_table(ingested: list[Any]) -> Table:
             table.add_row(study.study_id, sequence, slices, phases, reasons)
         if study.problem:
             table.add_row(study.study_id, "failed", "", "", study.problem)
+        for doubt in study.doubts:
+            table.add_row(study.study_id, "look at it", "", "", doubt)
     return table
 
 
 @hydra.main(version_base="1.3", config_path=CONFIG_PATH, config_name="ingest")
 @with_readable_errors
 def main(config: DictConfig) -> None:
-    """Ingest the archive and exit with status 3 when something could not be read."""
+    """Ingest the archive and exit with status 3 when something is missing or in doubt."""
     summary = ingest(resolved(config), Console(width=150))
     if summary["partial"]:
         sys.exit(PARTIAL)

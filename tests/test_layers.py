@@ -146,16 +146,21 @@ def test_only_commands_and_errors_lie_loose_at_the_top():
     assert len(loose) <= 9
 
 
+# One guard each, around a file, a series and a study of an archive that others recorded.
+GUARDS = ("scan.py", "stacks.py", "ingest_study.py")
+
+
 @pytest.mark.parametrize("path", modules(), ids=lambda p: str(p.relative_to(ROOT)))
 def test_sizes_stay_readable(path):
     text = path.read_text()
     assert text.count("\n") <= 350
+    assert text.count("except Exception") <= (path.name in GUARDS and path.parent.name == "dicom")
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             assert node.end_lineno - node.lineno < 60, node.name
         if isinstance(node, ast.ExceptHandler):
             assert node.type is not None
-            assert getattr(node.type, "id", "") not in {"Exception", "BaseException"}
+            assert getattr(node.type, "id", "") != "BaseException"
 
 
 def test_yaml_stays_short():

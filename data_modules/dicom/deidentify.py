@@ -76,6 +76,10 @@ class Pseudonyms:
         """Return the new id of a study."""
         return "s" + self._digest("study", study).hex()[:12]
 
+    def fingerprint(self, *content: object) -> str:
+        """Return a keyed hash of anything, such as names of files, that tells nothing of it."""
+        return self._digest("fingerprint", repr(content)).hex()
+
     def shifted_date(self, day: str, patient: str) -> str | None:
         """Move a date into the past by a number of days that is the same for all of a patient.
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
+
+from cmrvlm.errors import CmrvlmError
+from data_modules.dicom.tags import Tags, words_of
 
 # Keys by which images of one position can be ordered in time, the best first.
 TIME_KEYS = (
@@ -18,7 +20,45 @@ TIME_KEYS = (
     "acquisition_time_s",
     "instance_number",
 )
+# Keys whose values are as far apart as the frames are in the heart beat.
+UNIFORM_KEYS = ("trigger_time_ms", "temporal_position", "instance_number")
+# Positions further from the centre of a scanner than this are no positions.
+_FARTHEST_MM = 10_000.0
+# Length of a direction, and cosine of two, by which a rounded orientation may be off.
+_ROUGH_DIRECTION = 0.05
+_MOST_PIXELS = 8192
 Vector = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What series are recognised and slices placed by.
+
+    Attributes:
+        description: Names of series, protocol and pulse sequence as they are written.
+        series_number: Number of the series, None where it is not stated.
+        inversion_time_ms: Inversion time, None without one or with several.
+        several_inversion_times: The image comes from several inversion times.
+        echo_time_ms: Echo time.
+        interval_ms: Stated length of the heart beat.
+        tagged: The magnetization was tagged.
+        velocity_encoded: Grey values are velocities, or come from velocity encoding.
+        thickness_mm: Thickness of the slice.
+        stated_gap_mm: Stated distance of slices.
+        slice_location_mm: Stated place of the slice.
+    """
+
+    description: str = ""
+    series_number: float | None = None
+    inversion_time_ms: float | None = None
+    several_inversion_times: bool = False
+    echo_time_ms: float | None = None
+    interval_ms: float | None = None
+    tagged: bool = False
+    velocity_encoded: bool = False
+    thickness_mm: float | None = None
+    stated_gap_mm: float | None = None
+    slice_location_mm: float | None = None
 
 
 @dataclass(frozen=True)
@@ -29,7 +69,9 @@ class Image:
         path: File of the image.
         file_number: Number of the file among the sorted files of the folder.
         frame: Frame index in a multi-frame file, None for a file of one image.
-        patient: Value that is the same for all images of a patient.
+        instance: Unique identifier of the image, empty where the file has none.
+        patient: Stated identifier of the patient, empty where the file has none.
+        person: Stated birth date and sex, by which people of one identifier are told apart.
         study: Value that is the same for all images of a visit.
         series: Value that is the same for all images of a series, and of a stack in it.
         acquisition: Number of the acquisition and its time in seconds, to tell repeats apart.
@@ -43,14 +85,15 @@ class Image:
         slope: Rescale slope.
         intercept: Rescale intercept.
         image_type: Values of the tag ImageType or FrameType in upper case.
-        facts: Description, inversion time and distances of slices, by which sequences are
-            recognised and slices placed.
+        facts: What series are recognised and slices placed by.
     """
 
     path: Path
     file_number: int
     frame: int | None
+    instance: str
     patient: str
+    person: tuple[str, str]
     study: str
     series: str
     acquisition: tuple[float, float]
@@ -63,50 +106,12 @@ class Image:
     slope: float
     intercept: float
     image_type: tuple[str, ...]
-    facts: dict[str, Any] = field(default_factory=dict)
+    facts: Facts
 
     @property
     def normal(self) -> Vector:
         """(3,) unit vector across the image."""
         return np.cross(self.row_direction, self.column_direction)
-
-
-@dataclass(frozen=True)
-class Tags:
-    """Tags of one image.
-
-    Attributes:
-        datasets: Data sets that may state a tag, the closest to the image first.
-    """
-
-    datasets: tuple[Dataset, ...]
-
-    def value(self, *names: str) -> Any:
-        """Return the first value that is stated of the first name that has one, else None."""
-        for name in names:
-            for dataset in self.datasets:
-                value = dataset.get(name)
-                if value not in (None, ""):
-                    return value
-        return None
-
-    def number(self, *names: str) -> float | None:
-        """Return `value` as a number, None where no tag states it."""
-        value = self.value(*names)
-        if value is None:
-            return None
-        return float(value)
-
-    def numbers(self, name: str) -> list[float] | None:
-        """Return the several numbers of a tag, None where it is not stated."""
-        values = self.value(name)
-        if values is None:
-            return None
-        return [float(value) for value in values]
-
-    def seconds(self, *names: str) -> float | None:
-        """Return `value`, a time of day, as seconds since midnight."""
-        return _seconds_since_midnight(self.value(*names))
 
 
 def image_of(header: Dataset, tags: Tags, path: Path, file_number: int, frame: int | None) -> Image:
@@ -118,37 +123,105 @@ def image_of(header: Dataset, tags: Tags, path: Path, file_number: int, frame: i
         path: The file.
         file_number: Number of the file among the sorted files of the folder.
         frame: Frame index in a multi-frame file, None for a file of one image.
+
+    Raises:
+        CmrvlmError: A tag that is needed is missing or holds nonsense.
     """
     folder = str(path.parent)
-    patient_id = header.get("PatientID")
-    study_uid = header.get("StudyInstanceUID")
-    orientation = tags.numbers("ImageOrientationPatient") or [1.0, 0.0, 0.0, 0.0, 1.0, 0.0]
-    position_mm = tags.numbers("ImagePositionPatient")
-    spacing_mm = tags.numbers("PixelSpacing")
+    patient_id = _text(header, "PatientID")
+    study_uid = _text(header, "StudyInstanceUID")
+    row_direction, column_direction = _directions(tags)
     slope = tags.number("RescaleSlope")
-    image_type = tags.value("FrameType", "ImageType") or ()
     return Image(
         path=path,
         file_number=file_number,
         frame=frame,
-        patient=str(patient_id or study_uid or folder),
-        study=str(study_uid or patient_id or folder),
+        instance=_text(header, "SOPInstanceUID"),
+        patient=patient_id,
+        person=(_text(header, "PatientBirthDate"), _text(header, "PatientSex")),
+        study=study_uid or patient_id or folder,
         series=_series_of(header, tags, folder),
         acquisition=(
             tags.number("AcquisitionNumber") or 0.0,
             tags.seconds("AcquisitionTime") or 0.0,
         ),
-        position_mm=None if position_mm is None else np.array(position_mm),
-        row_direction=np.array(orientation[:3]),
-        column_direction=np.array(orientation[3:]),
-        spacing_mm=None if spacing_mm is None else (spacing_mm[0], spacing_mm[1]),
-        shape=(int(header.Rows), int(header.Columns)),
+        position_mm=_position_mm(tags),
+        row_direction=row_direction,
+        column_direction=column_direction,
+        spacing_mm=_spacing_mm(tags),
+        shape=_shape(header),
         times=_times(tags, frame),
         slope=1.0 if slope is None else slope,
         intercept=tags.number("RescaleIntercept") or 0.0,
-        image_type=tuple(str(value).upper() for value in image_type),
+        image_type=words_of(tags.value("FrameType", "ImageType")),
         facts=_facts(header, tags),
     )
+
+
+def _text(header: Dataset, name: str) -> str:
+    """Return a tag as text without blanks around it, empty where it is not stated."""
+    return str(header.get(name) or "").strip(" \0")
+
+
+def _shape(header: Dataset) -> tuple[int, int]:
+    """Return the numbers of rows and columns.
+
+    Raises:
+        CmrvlmError: They are not stated, or no scanner makes such images.
+    """
+    sizes = []
+    for name in ("Rows", "Columns"):
+        size = header.get(name)
+        if size is None or not 0 < int(size) <= _MOST_PIXELS:
+            raise CmrvlmError("missing or absurd", field=name)
+        sizes.append(int(size))
+    return sizes[0], sizes[1]
+
+
+def _position_mm(tags: Tags) -> Vector | None:
+    """Return the centre (3,) of the first pixel in LPS, None where it is not stated.
+
+    Raises:
+        CmrvlmError: It is no position in a scanner.
+    """
+    numbers = tags.numbers("ImagePositionPatient", count=3)
+    if numbers is None:
+        return None
+    if max(abs(number) for number in numbers) > _FARTHEST_MM:
+        raise CmrvlmError("no position in a scanner", field="ImagePositionPatient")
+    return np.array(numbers)
+
+
+def _spacing_mm(tags: Tags) -> tuple[float, float] | None:
+    """Return the distance of rows and of columns, None where it is not stated.
+
+    Raises:
+        CmrvlmError: One is not positive.
+    """
+    numbers = tags.numbers("PixelSpacing", count=2)
+    if numbers is None:
+        return None
+    if min(numbers) <= 0:
+        raise CmrvlmError("not positive", field="PixelSpacing")
+    return numbers[0], numbers[1]
+
+
+def _directions(tags: Tags) -> tuple[Vector, Vector]:
+    """Return the unit vectors (3,) along a row and along a column, in LPS.
+
+    Raises:
+        CmrvlmError: They are no two directions at a right angle.
+    """
+    numbers = tags.numbers("ImageOrientationPatient", count=6)
+    if numbers is None:
+        numbers = [1.0, 0.0, 0.0, 0.0, 1.0, 0.0]
+    row = np.array(numbers[:3])
+    column = np.array(numbers[3:])
+    lengths = float(np.linalg.norm(row)), float(np.linalg.norm(column))
+    off = max(abs(lengths[0] - 1), abs(lengths[1] - 1), abs(float(row @ column)))
+    if off > _ROUGH_DIRECTION:
+        raise CmrvlmError("no two directions", field="ImageOrientationPatient")
+    return row / lengths[0], column / lengths[1]
 
 
 def _series_of(header: Dataset, tags: Tags, folder: str) -> str:
@@ -176,27 +249,26 @@ def _times(tags: Tags, frame: int | None) -> dict[str, float]:
     return {name: value for name, value in times.items() if value is not None}
 
 
-def _facts(header: Dataset, tags: Tags) -> dict[str, Any]:
-    """Return what sequences are recognised and slices placed by."""
-    series = header.get("SeriesDescription", "")
-    protocol = header.get("ProtocolName", "")
-    return {
-        "description": f"{series} {protocol}".lower(),
-        "inversion_time_ms": tags.number("InversionTime", "InversionTimes"),
-        "thickness_mm": tags.number("SliceThickness"),
-        "stated_gap_mm": tags.number("SpacingBetweenSlices"),
-        "slice_location_mm": tags.number("SliceLocation"),
-    }
-
-
-def _seconds_since_midnight(value: Any) -> float | None:
-    """Return the seconds since midnight of a DICOM time, or of the time in a date and time."""
-    text = str(value or "").split("+")[0]
-    digits_before_fraction = len(text.split(".")[0])
-    if digits_before_fraction >= len("YYYYMMDDHHMMSS"):
-        text = text[len("YYYYMMDD") :]
-    if len(text) < len("HHMM") or not text[:4].isdigit():
-        return None
-    hours = int(text[:2])
-    minutes = int(text[2:4])
-    return hours * 3600 + minutes * 60 + float(text[4:] or 0)
+def _facts(header: Dataset, tags: Tags) -> Facts:
+    """Return what series are recognised and slices placed by."""
+    names = ("SeriesDescription", "ProtocolName", "SequenceName", "PulseSequenceName")
+    description = " ".join(str(tags.value(name) or "") for name in names[:2]).strip()
+    pulse = " ".join(str(tags.value(name) or "") for name in names[2:]).lower()
+    inversions_ms = tags.numbers("InversionTimes") or []
+    inversion_ms = tags.number("InversionTime")
+    if inversion_ms is None and len(inversions_ms) == 1:
+        inversion_ms = inversions_ms[0]
+    tagging = str(tags.value("Tagging") or "NONE").upper()
+    return Facts(
+        description=description,
+        series_number=tags.number("SeriesNumber"),
+        inversion_time_ms=inversion_ms,
+        several_inversion_times=len(set(inversions_ms)) > 1,
+        echo_time_ms=tags.number("EchoTime", "EffectiveEchoTime"),
+        interval_ms=tags.number("NominalInterval", "RRIntervalTimeNominal"),
+        tagged=tagging != "NONE" or "tag" in pulse,
+        velocity_encoded=bool(tags.number("VelocityEncodingMaximumValue")),
+        thickness_mm=tags.number("SliceThickness"),
+        stated_gap_mm=tags.number("SpacingBetweenSlices"),
+        slice_location_mm=tags.number("SliceLocation"),
+    )

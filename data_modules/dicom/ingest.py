@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import csv
+import json
 import os
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -13,14 +14,30 @@ from pathlib import Path
 from typing import Any
 
 from cmrvlm.errors import CmrvlmError
+from cmrvlm.study.atomic_files import atomic_write
 from data_modules.dicom.deidentify import Pseudonyms, read_key
-from data_modules.dicom.ingest_study import Ingested, StudyFiles, ingest_study
-from data_modules.dicom.scan import LeftOut, files_of, scan
-from data_modules.dicom.stacks import Keep
+from data_modules.dicom.image import Image
+from data_modules.dicom.ingest_study import Ingested, Reading, ingest_study
+from data_modules.dicom.scan import LeftOut, files_of, scan, without_copies
+from data_modules.dicom.studies import StudyFiles, studies_of
+from data_modules.dicom.timing import Keep, UnevenFrames
+from data_modules.dicom.words import Vocabulary
+from data_modules.tables import read_table
 
 MANIFEST = "manifest.csv"
-# Reasons that mean a file is broken; all others mean that it is something else.
-_BROKEN = ("empty file", "truncated file", "header cannot", "no decoder", "pixels cannot")
+SUMMARY = "ingest.json"
+# Reasons that mean that a file is something else, and not that it is broken.
+_SOMETHING_ELSE = (
+    "AppleDouble",
+    "no DICOM file",
+    "DICOMDIR",
+    "no MR image",
+    "burnt-in annotation",
+    "secondary capture",
+    "colour image",
+    "copy of another file",
+)
+_UNEVEN_FRAMES = ("resample", "drop", "error")
 
 
 @dataclass(frozen=True)
@@ -45,26 +62,51 @@ class Ingest:
         out: Folder of the result.
         key_file: File of the secret for new ids.
         keep: Acquisition of a slice that is kept where there are several.
+        uneven_frames: Treatment of slices with other frames than most of their stack: `resample`
+            in time, `drop` the slice, or `error` leaves the stack out.
         spacing_mm: Distance of slices, rows and columns for files without positions; None refuses
             those.
+        words: More words for views, by what they name, beside those that are known.
+        rules: Regular expression to `sax`, `lax_4ch`, `lge` or `none`: series whose description
+            it is found in are that, whatever else speaks against it.
         mapping_file: File, outside of `out`, for old and new ids; None writes none.
-        workers: Studies that are read at once.
+        paths_file: File, outside of `out`, for the path behind each number of a file; None writes
+            none.
+        workers: Files and studies that are read at once.
     """
 
     source: str
     out: str
     key_file: str
     keep: Keep = "later"
+    uneven_frames: UnevenFrames = "resample"
     spacing_mm: Sequence[float] | None = None
+    words: Mapping[str, Sequence[str]] | None = None
+    rules: Mapping[str, str] | None = None
     mapping_file: str | None = None
+    paths_file: str | None = None
     workers: int = 2
 
-    def find_files(self) -> ArchiveFiles:
+    def find_files(
+        self, track: Callable[[Iterator[Any], int], Iterator[Any]] = lambda items, count: items
+    ) -> ArchiveFiles:
         """Read the headers of all files and group the files by study.
 
+        Args:
+            track: Function that shows the progress of an iterator with a number of items.
+
         Raises:
-            CmrvlmError: The folder is not there, or the result would lie in it.
+            CmrvlmError: A setting is wrong, the folder is not there or empty, or the result would
+                lie in it.
         """
+        # Wrong rules are found before the archive is read.
+        Vocabulary(self.words, self.rules)
+        if self.uneven_frames not in _UNEVEN_FRAMES:
+            raise CmrvlmError(
+                f"'{self.uneven_frames}' is unknown",
+                field="ingest.uneven_frames",
+                remedy=f"Use {', '.join(_UNEVEN_FRAMES)}.",
+            )
         source = Path(self.source).resolve()
         out = Path(self.out).resolve()
         if not source.is_dir():
@@ -82,19 +124,21 @@ class Ingest:
                 remedy="Give a folder elsewhere.",
             )
         paths = files_of(source)
-        studies: dict[tuple[str, str], StudyFiles] = {}
+        if not paths:
+            raise CmrvlmError(
+                "the archive holds no file", file=self.source, field="source", remedy="Give it."
+            )
+        if self.paths_file:
+            rows = enumerate(str(path) for path in paths)
+            self._write_private(self.paths_file, "paths_file", ("number", "path"), rows)
         left_out = []
-        for file_number, images in enumerate(scan(paths)):
+        by_file: list[list[Image]] = []
+        for images in track(without_copies(scan(paths, self.workers)), len(paths)):
             if isinstance(images, LeftOut):
                 left_out.append(images)
-            elif images:
-                # All images of a file share its header, and so patient and study.
-                patient = images[0].patient
-                study = images[0].study
-                files = studies.setdefault((patient, study), StudyFiles(patient, study))
-                files.file_numbers.append(file_number)
-                files.paths.append(paths[file_number])
-        return ArchiveFiles(list(studies.values()), left_out)
+            else:
+                by_file.append(images)
+        return ArchiveFiles(studies_of(by_file), left_out)
 
     def run(self, archive: ArchiveFiles) -> Iterator[Ingested]:
         """Read all studies and yield what became of each; one that is there is not read again.
@@ -105,13 +149,16 @@ class Ingest:
         pseudonyms = Pseudonyms(read_key(Path(self.key_file)))
         Path(self.out).mkdir(parents=True, exist_ok=True)
         if self.mapping_file:
-            self._write_mapping(Path(self.mapping_file), pseudonyms, archive.studies)
+            self._write_mapping(pseudonyms, archive.studies)
+        reading = Reading(
+            self.keep, self.uneven_frames, self.spacing_mm, self.words or {}, self.rules or {}
+        )
         read = partial(
             ingest_study,
             out=Path(self.out),
             pseudonyms=pseudonyms,
-            keep=self.keep,
-            spacing_mm=self.spacing_mm,
+            reading=reading,
+            reading_digest=reading.digest(),
         )
         if self.workers < 2:
             yield from map(read, archive.studies)
@@ -132,58 +179,97 @@ class Ingest:
             out: Folder of the manifest.
 
         Returns:
-            Content of `ingest.json`.
+            Content of `ingest.json`; studies of earlier runs into this folder are kept in it.
         """
         _write_manifest(out / MANIFEST, ingested)
         file_numbers: dict[str, list[int]] = defaultdict(list)
         for file in left_out:
             file_numbers[file.reason].append(file.file_number)
-        studies = {}
+        studies = _earlier_studies(out / SUMMARY)
         for study in ingested:
-            problem = study.problem or None
-            studies[study.study_id] = {"decisions": study.decisions, "problem": problem}
-        unreadable = any(study.problem for study in ingested)
-        broken = any(reason.startswith(_BROKEN) for reason in file_numbers)
+            studies[study.study_id] = {
+                "decisions": study.decisions,
+                "problem": study.problem or None,
+                "doubts": list(study.doubts),
+            }
+        unreadable = any(study.problem or study.doubts for study in ingested)
+        broken = any(not reason.startswith(_SOMETHING_ELSE) for reason in file_numbers)
         return {
-            "partial": unreadable or broken,
+            "partial": unreadable or broken or not any(study.row for study in ingested),
             "studies": studies,
             "files_left_out": {reason: len(own) for reason, own in file_numbers.items()},
             "numbers_of_files_left_out": dict(file_numbers),
         }
 
-    def _write_mapping(
-        self, path: Path, pseudonyms: Pseudonyms, studies: Sequence[StudyFiles]
+    def _write_mapping(self, pseudonyms: Pseudonyms, studies: Sequence[StudyFiles]) -> None:
+        """Write old and new ids to a file that only its owner can read."""
+        assert self.mapping_file is not None
+        rows = [
+            (
+                files.patient,
+                files.study,
+                pseudonyms.patient(files.patient),
+                pseudonyms.study(files.study),
+            )
+            for files in studies
+        ]
+        head = ("patient", "study", "patient_id", "study_id")
+        self._write_private(self.mapping_file, "mapping_file", head, rows)
+
+    def _write_private(
+        self, name: str, field: str, head: Sequence[str], rows: Iterable[Sequence[object]]
     ) -> None:
-        """Write old and new ids to a file that only its owner can read.
+        """Write a table that only its owner can read.
 
         Raises:
             CmrvlmError: The file would lie beside the result.
         """
+        path = Path(name)
         if Path(self.out).resolve() in path.resolve().parents:
             raise CmrvlmError(
-                "the mapping would lie beside the de-identified data",
+                "the file would lie beside the de-identified data",
                 file=path,
-                field="mapping_file",
+                field=field,
                 remedy="Give a path elsewhere.",
             )
+        path.parent.mkdir(parents=True, exist_ok=True)
         handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        with os.fdopen(handle, "w", newline="") as file:
+        # Links and earlier files keep their rights when they are opened.
+        os.fchmod(handle, 0o600)
+        with os.fdopen(handle, "w", newline="", encoding="utf-8", errors="surrogateescape") as file:
             writer = csv.writer(file)
-            writer.writerow(("patient", "study", "patient_id", "study_id"))
-            for files in studies:
-                patient_id = pseudonyms.patient(files.patient)
-                study_id = pseudonyms.study(files.study)
-                writer.writerow((files.patient, files.study, patient_id, study_id))
+            writer.writerow(head)
+            writer.writerows(rows)
+
+
+def _earlier_studies(path: Path) -> dict[str, Any]:
+    """Return what an earlier run says of its studies, empty where there was none."""
+    if not path.is_file():
+        return {}
+    return dict(json.loads(path.read_text(encoding="utf-8")).get("studies", {}))
 
 
 def _write_manifest(path: Path, ingested: Sequence[Ingested]) -> None:
-    """Write a row for each study that has a sequence."""
-    rows = [study.row for study in ingested if study.row is not None]
+    """Write a row for each study that has a sequence, into a manifest that may be there already.
+
+    Rows of studies that are not among these stay, and so do columns that the user added: nothing
+    that somebody wrote into the table is lost when more studies are ingested.
+    """
+    rows: dict[str, dict[str, Any]] = {}
     # Columns in the order in which they come; a header may lack some of them.
     columns: dict[str, None] = {}
-    for row in rows:
-        columns |= dict.fromkeys(row)
-    with path.open("w", newline="", encoding="utf-8") as file:
+    if path.is_file():
+        for row in read_table(path):
+            rows[row["study_id"]] = dict(row)
+            columns |= dict.fromkeys(row)
+    for study in ingested:
+        if study.row is not None:
+            rows[study.study_id] = rows.get(study.study_id, {}) | study.row
+            columns |= dict.fromkeys(study.row)
+    with (
+        atomic_write(path) as temporary,
+        temporary.open("w", newline="", encoding="utf-8") as file,
+    ):
         writer = csv.DictWriter(file, list(columns) or ["study_id"])
         writer.writeheader()
-        writer.writerows(rows)
+        writer.writerows(rows.values())

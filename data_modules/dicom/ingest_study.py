@@ -1,7 +1,8 @@
-"""Ingest one study: from its DICOM files to a folder of NIfTI series."""
+"""Ingest one study: from its images to a folder of NIfTI series."""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -20,29 +21,42 @@ from cmrvlm.study.atomic_files import write_json
 from cmrvlm.study.files import write_study
 from cmrvlm.study.study import Series, Study, StudyLabels
 from cmrvlm.study.vocabulary import SEQUENCES
+from data_modules.code_key import code_digest
 from data_modules.dicom.deidentify import Pseudonyms, demographics, scanner
 from data_modules.dicom.image import Image
-from data_modules.dicom.recognise import Decision, recognise
-from data_modules.dicom.scan import read_file
-from data_modules.dicom.stacks import Keep, stacks_of
+from data_modules.dicom.recognise import Decision, parallel_cines_left_out, recognise
+from data_modules.dicom.stacks import Stacks, Unstacked, stacks_of
+from data_modules.dicom.studies import StudyFiles
+from data_modules.dicom.timing import Keep, UnevenFrames
 from data_modules.dicom.volumes import series_of
+from data_modules.dicom.words import Vocabulary
+
+RECORD = "ingest.json"
 
 
 @dataclass(frozen=True)
-class StudyFiles:
-    """Files of one study.
+class Reading:
+    """Settings by which studies are read.
 
     Attributes:
-        patient: Value that the headers state for the patient.
-        study: Value that the headers state for the study.
-        file_numbers: Numbers of its files among the sorted files of the archive.
-        paths: Its files, in the same order.
+        keep: Acquisition of a slice that is kept where there are several.
+        uneven_frames: Treatment of slices with other frames than most.
+        spacing_mm: Distance of slices, rows and columns for files without positions; None refuses
+            those.
+        words: More words by what they name.
+        rules: Regular expression to sequence.
     """
 
-    patient: str
-    study: str
-    file_numbers: list[int] = field(default_factory=list)
-    paths: list[Path] = field(default_factory=list)
+    keep: Keep = "later"
+    uneven_frames: UnevenFrames = "resample"
+    spacing_mm: Sequence[float] | None = None
+    words: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    rules: Mapping[str, str] = field(default_factory=dict)
+
+    def digest(self) -> str:
+        """Compute a hash of the settings and of the code that reads."""
+        settings = json.dumps(vars(self), sort_keys=True, default=str)
+        return hashlib.sha256((settings + code_digest([__name__])).encode()).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -54,108 +68,170 @@ class Ingested:
         row: Row of the manifest, None when none of its stacks is a sequence.
         decisions: Decision about each of its stacks, as plain data.
         problem: Reason why it could not be read, empty otherwise.
+        doubts: What somebody should look at, in words.
+        reused: An earlier run read it, from the same files in the same way.
     """
 
     study_id: str
     row: dict[str, Any] | None
     decisions: list[dict[str, Any]]
     problem: str = ""
+    doubts: tuple[str, ...] = ()
+    reused: bool = False
 
 
 def ingest_study(
-    files: StudyFiles,
-    out: Path,
-    pseudonyms: Pseudonyms,
-    keep: Keep,
-    spacing_mm: Sequence[float] | None,
+    files: StudyFiles, out: Path, pseudonyms: Pseudonyms, reading: Reading, reading_digest: str
 ) -> Ingested:
     """Read one study and write its folder, or return what an earlier run wrote.
+
+    A study is made anew when its files, the settings or the code changed.
 
     Args:
         files: Files of the study.
         out: Folder of all studies.
         pseudonyms: New ids and dates.
-        keep: Acquisition of a slice that is kept where there are several.
-        spacing_mm: Distance of slices, rows and columns for files without positions; None refuses
-            those.
+        reading: Settings by which studies are read.
+        reading_digest: Its `digest`, which takes a moment to compute.
     """
     study_id = pseudonyms.study(files.study)
-    folder = out / study_id
-    record = folder / "ingest.json"
-    # A folder is renamed into place as a whole, so a record means that all of it is there.
-    if record.is_file():
-        earlier = json.loads(record.read_text())
-        return Ingested(study_id, earlier["row"], earlier["decisions"])
-
-    series: dict[str, Series] = {}
+    fingerprint = pseudonyms.fingerprint(_state_of(files.paths), reading_digest)
+    earlier = _earlier(out / study_id, fingerprint)
+    if earlier is not None:
+        return earlier
     try:
-        images = _with_positions(_images_of(files), spacing_mm)
-        decisions = recognise(stacks_of(images, keep))
-        for decision in decisions:
-            if decision.sequence:
-                series[decision.sequence] = series_of(decision.stack, spacing_mm)
+        return _read_and_write(files, out / study_id, pseudonyms, reading, fingerprint)
     except CmrvlmError as error:
-        return Ingested(study_id, None, [], str(error))
+        return Ingested(study_id, None, [], str(error), files.notes)
+    # One study of an archive must not end the others, whatever a scanner wrote into it.
+    except Exception as error:  # noqa: BLE001
+        first, last = min(files.file_numbers), max(files.file_numbers)
+        problem = f"files {first} to {last} cannot be read ({type(error).__name__})"
+        return Ingested(study_id, None, [], problem, files.notes)
 
-    plain_decisions = [_as_json(decision) for decision in decisions]
+
+def _state_of(paths: Sequence[Path]) -> list[tuple[str, int, int]]:
+    """Return name, size and time of change of files."""
+    state = []
+    for path in sorted(paths):
+        status = path.stat()
+        state.append((path.name, status.st_size, status.st_mtime_ns))
+    return state
+
+
+def _earlier(folder: Path, fingerprint: str) -> Ingested | None:
+    """Return what an earlier run made of the same files in the same way, None where none did."""
+    record = folder / RECORD
+    # A folder is renamed into place as a whole, so a record means that all of it is there.
+    if not record.is_file():
+        return None
+    earlier = json.loads(record.read_text(encoding="utf-8"))
+    if earlier.get("fingerprint") != fingerprint:
+        return None
+    doubts = tuple(earlier["doubts"])
+    return Ingested(folder.name, earlier["row"], earlier["decisions"], doubts=doubts, reused=True)
+
+
+def _read_and_write(
+    files: StudyFiles, folder: Path, pseudonyms: Pseudonyms, reading: Reading, fingerprint: str
+) -> Ingested:
+    """Read one study and write its folder."""
+    images, lost = _with_positions(files.images, reading.spacing_mm)
+    stacks = stacks_of(images, reading.keep, reading.uneven_frames)
+    decisions = recognise(stacks.stacks, Vocabulary(reading.words, reading.rules))
+    series: dict[str, Series] = {}
+    for index, decision in enumerate(decisions):
+        if not decision.sequence:
+            continue
+        try:
+            series[decision.sequence], stack = series_of(decision.stack, reading.spacing_mm)
+            decisions[index] = replace(decision, stack=stack)
+        except CmrvlmError as error:
+            reasons = (*decision.reasons, str(error))
+            decisions[index] = replace(decision, sequence="", reasons=reasons, ambiguous=True)
+    unstacked = [*lost, *stacks.unstacked]
+    doubts = _doubts(files, stacks, decisions, series)
+    plain = [*map(_as_json, decisions), *map(_unstacked_as_json, unstacked)]
     if not series:
-        return Ingested(study_id, None, plain_decisions)
+        return Ingested(folder.name, None, plain, doubts=doubts)
     header = pydicom.dcmread(files.paths[0], stop_before_pixels=True)
     row = _manifest_row(files, header, pseudonyms, series)
     study = Study(
-        study_id,
+        folder.name,
         pseudonyms.patient(files.patient),
         {name: series[name] for name in SEQUENCES if name in series},
         StudyLabels(demographics=demographics(header)),
     )
-    _write_folder(folder, study, {"row": row, "decisions": plain_decisions})
-    return Ingested(study_id, row, plain_decisions)
+    record = {"fingerprint": fingerprint, "row": row, "decisions": plain, "doubts": list(doubts)}
+    _write_folder(folder, study, record)
+    return Ingested(folder.name, row, plain, doubts=doubts)
 
 
-def _images_of(files: StudyFiles) -> list[Image]:
-    """Read the headers of a study's files."""
-    images: list[Image] = []
-    for path, file_number in zip(files.paths, files.file_numbers, strict=True):
-        images_of_file = read_file(path, file_number)
-        # A file may have become unreadable since the archive was scanned.
-        if not isinstance(images_of_file, str):
-            images += images_of_file
-    return images
+def _doubts(
+    files: StudyFiles,
+    stacks: Stacks,
+    decisions: Sequence[Decision],
+    series: Mapping[str, Series],
+) -> tuple[str, ...]:
+    """Return what somebody should look at."""
+    doubts = list(files.notes)
+    if stacks.stacks and "sax" not in series:
+        doubts.append("no short-axis cine was found")
+    if parallel_cines_left_out(decisions):
+        doubts.append("two cines that were left out are parallel: one may be the short axis")
+    return tuple(doubts)
 
 
-def _with_positions(images: Sequence[Image], spacing_mm: Sequence[float] | None) -> list[Image]:
-    """Place images without a position by their slice location.
+def _with_positions(
+    images: Sequence[Image], spacing_mm: Sequence[float] | None
+) -> tuple[list[Image], list[Unstacked]]:
+    """Place images without a position by their slice location, and take out those without any.
 
     Args:
         images: Images of a study.
-        spacing_mm: Distance of slices, rows and columns; None refuses images without a position.
+        spacing_mm: Distance of slices, rows and columns; None takes images without a position out.
+
+    Returns:
+        Images with positions, and those without.
 
     Raises:
-        CmrvlmError: An image has no position and no spacing is given, or no slice location either.
+        CmrvlmError: No image has a position and no spacing is given.
     """
     placed = []
+    lost: dict[str, list[int]] = {}
     for image in images:
+        location_mm = image.facts.slice_location_mm
         if image.position_mm is not None:
             placed.append(image)
-            continue
-        if spacing_mm is None:
-            raise CmrvlmError(
-                "images do not say where they lie",
-                file=f"file {image.file_number}",
-                field="ImagePositionPatient",
-                remedy="Give ingest.spacing_mm=[slices,rows,columns].",
-            )
-        location_mm = image.facts["slice_location_mm"]
-        if location_mm is None:
-            raise CmrvlmError(
-                "nothing tells the order of the slices",
-                file=f"file {image.file_number}",
-                field="SliceLocation",
-                remedy="Leave the series out.",
-            )
-        position_mm = np.asarray(image.normal * location_mm)
-        placed.append(replace(image, position_mm=position_mm))
-    return placed
+        elif spacing_mm is not None and location_mm is not None:
+            placed.append(replace(image, position_mm=np.asarray(image.normal * location_mm)))
+        else:
+            field = "ImagePositionPatient" if spacing_mm is None else "SliceLocation"
+            lost.setdefault(field, []).append(image.file_number)
+    if not placed:
+        raise _without_place(images[0], spacing_mm)
+    reason = "images do not say where they lie"
+    return placed, [
+        Unstacked(tuple(sorted(set(numbers))), f"{field}: {reason}")
+        for field, numbers in lost.items()
+    ]
+
+
+def _without_place(image: Image, spacing_mm: Sequence[float] | None) -> CmrvlmError:
+    """Return the error of a study of which no image says where it lies."""
+    if spacing_mm is None:
+        return CmrvlmError(
+            "images do not say where they lie",
+            file=f"file {image.file_number}",
+            field="ImagePositionPatient",
+            remedy="Give ingest.spacing_mm=[slices,rows,columns].",
+        )
+    return CmrvlmError(
+        "nothing tells the order of the slices",
+        file=f"file {image.file_number}",
+        field="SliceLocation",
+        remedy="Leave the series out.",
+    )
 
 
 def _manifest_row(
@@ -178,7 +254,7 @@ def _write_folder(folder: Path, study: Study, record: Mapping[str, Any]) -> None
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".writing-") as temporary:
         unfinished = Path(temporary) / folder.name
         write_study(study, unfinished)
-        write_json(unfinished / "ingest.json", record)
+        write_json(unfinished / RECORD, record)
         shutil.rmtree(folder, ignore_errors=True)
         os.replace(unfinished, folder)
 
@@ -192,9 +268,30 @@ def _as_json(decision: Decision) -> dict[str, Any]:
         "slices": stack.slices,
         "phases": stack.phases,
         "slice_places_mm": stack.slice_positions_mm().round(3).tolist(),
+        "time_key": stack.time_key or None,
+        # Frames of a slice that it lacks itself; all others are as they were acquired.
+        "filled_frames": {str(index): frames for index, frames in stack.filled_frames().items()},
         "files": [min(file_numbers), max(file_numbers)],
         "reasons": list(decision.reasons),
         "notes": list(stack.notes),
         "ambiguous": decision.ambiguous,
         "irregular": stack.irregular,
+    }
+
+
+def _unstacked_as_json(unstacked: Unstacked) -> dict[str, Any]:
+    """Return images that make no stack as plain data."""
+    numbers = unstacked.file_numbers
+    return {
+        "sequence": None,
+        "slices": 0,
+        "phases": 0,
+        "slice_places_mm": [],
+        "time_key": None,
+        "filled_frames": {},
+        "files": [min(numbers), max(numbers)],
+        "reasons": [unstacked.reason],
+        "notes": [f"{len(numbers)} files"],
+        "ambiguous": True,
+        "irregular": False,
     }

@@ -1,36 +1,45 @@
-"""Recognise the short-axis cine, the four-chamber cine and the late enhancement among stacks."""
+"""Recognise the short-axis cine, the four-chamber cine and the late enhancement among stacks.
+
+Geometry and physics come first, words second, and a user's rules go before both.
+"""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from data_modules.dicom.image import Vector
-from data_modules.dicom.stacks import Stack
-
-# A stack with fewer phases is no cine.
-CINE_PHASES = 5
-_SAX_SLICES = 3
-# Inversion times at which normal myocardium is nulled.
-_NULLING_MS = (120.0, 700.0)
-# Largest component of a normal along the body for planes that are not transverse to it.
-_TRANSVERSE = 0.95
-_LOCALIZER = re.compile(r"scout|locali[sz]er|survey|plan(ning)?\b|3[- ]?plane", re.IGNORECASE)
-_WORDS = {
-    "sax": re.compile(r"\bsax\b|short[ _-]?ax|sa[ _-]stack|\bsa\b|kurzachse", re.IGNORECASE),
-    "lax_4ch": re.compile(r"4[ _-]?ch|four[ _-]?ch|\bhla\b|4[ _-]?chamber", re.IGNORECASE),
-    "lge": re.compile(
-        r"\blge\b|late|delayed|psir|\bde[_ -]|enhanc|viab|\bmde\b|tfi_?psir|_ir\b", re.IGNORECASE
-    ),
-}
-_OTHER_VIEW = re.compile(
-    r"\blax|long[ _-]?ax|2[ _-]?ch|3[ _-]?ch|rvot|lvot|\bvla\b|aorta"
-    r"|perf|\bt[12]\b|map|tagg|flow|venc",
-    re.IGNORECASE,
+from data_modules.dicom.physics import (
+    CINE_PHASES,
+    degrees_between,
+    degrees_from_heart_axis,
+    is_nulled,
+    is_phase_picture,
+    is_t2_weighted,
+    is_transverse,
+    reason_no_cine,
 )
+from data_modules.dicom.stacks import Stack
+from data_modules.dicom.words import (
+    CINE,
+    LOCALIZER,
+    NO_SEQUENCE,
+    OTHER_KIND,
+    OTHER_VIEW,
+    Vocabulary,
+)
+
+_SAX_SLICES = 3
+# Angles of a short axis with base to apex in its usual place: usual ones, and the largest. Long
+# axes are at 70 degrees and more; a real heart was seen at 54.
+_USUAL_DEGREES = 45.0
+_SAX_DEGREES = 65.0
+# A runner-up with fewer points less than this is as likely as the best.
+_MARGIN = 0.5
+_BY_RULE = 100.0
+_PARALLEL_DEGREES = 20.0
 
 
 @dataclass(frozen=True)
@@ -41,13 +50,15 @@ class Decision:
         stack: The stack.
         sequence: `sax`, `lax_4ch`, `lge`, or empty for a stack that is left out.
         reasons: Reasons in words.
-        ambiguous: Signals disagree.
+        ambiguous: Signals disagree, or another stack is as likely.
+        is_cine: Its frames are a heart beat.
     """
 
     stack: Stack
     sequence: str
     reasons: tuple[str, ...]
     ambiguous: bool = False
+    is_cine: bool = False
 
 
 @dataclass(frozen=True)
@@ -65,178 +76,267 @@ class _Score:
     reasons: tuple[str, ...]
 
 
-def recognise(stacks: Sequence[Stack]) -> list[Decision]:
+def recognise(stacks: Sequence[Stack], vocabulary: Vocabulary | None = None) -> list[Decision]:
     """Decide which sequence each stack is; each sequence is given to one stack at most.
 
     Args:
         stacks: Stacks of one study.
+        vocabulary: Words for views, and a user's rules; None takes the words that are known.
 
     Returns:
         A decision for each stack, in their order.
     """
-    decisions: dict[int, Decision] = {}
-    cines = []
-    stills = []
-    for stack in stacks:
-        if _is_localizer(stack):
-            decisions[id(stack)] = Decision(stack, "", ("localizer",))
-        elif stack.phases >= CINE_PHASES:
-            cines.append(stack)
+    return _Recognition(stacks, vocabulary or Vocabulary()).decisions()
+
+
+def parallel_cines_left_out(decisions: Sequence[Decision]) -> bool:
+    """Return whether two cines that were left out are parallel: a short axis may be among them."""
+    cines = [decision for decision in decisions if decision.is_cine and not decision.sequence]
+    for index, first in enumerate(cines):
+        for second in cines[index + 1 :]:
+            normals = first.stack.first.normal, second.stack.first.normal
+            if degrees_between(*normals) < _PARALLEL_DEGREES:
+                return True
+    return False
+
+
+class _Recognition:
+    """Recognition of the stacks of one study.
+
+    Args:
+        stacks: The stacks.
+        vocabulary: Words for views, and a user's rules.
+    """
+
+    def __init__(self, stacks: Sequence[Stack], vocabulary: Vocabulary) -> None:
+        self.stacks = stacks
+        self.vocabulary = vocabulary
+        self.rules = {id(stack): vocabulary.rule(_description(stack)) for stack in stacks}
+        self.cines: list[Stack] = []
+        self.stills: list[Stack] = []
+        self.left_out: dict[int, tuple[str, ...]] = {}
+        for stack in stacks:
+            self._sort(stack)
+
+    def decisions(self) -> list[Decision]:
+        """Return a decision for each stack, in their order."""
+        chosen: dict[int, Decision] = {}
+        sax = self._choose("sax", self.cines, self._score_sax, chosen)
+        # Of a study without a short axis only descriptions and the body's directions tell the
+        # rest.
+        axis = sax.first.normal if sax is not None else None
+        others = [stack for stack in self.cines if stack is not sax]
+        self._choose("lax_4ch", others, lambda stack: self._score_four_chamber(stack, axis), chosen)
+        self._choose("lge", self.stills, lambda stack: self._score_late(stack, axis), chosen)
+        for stack in self.stacks:
+            if id(stack) not in chosen:
+                chosen[id(stack)] = self._left_out(stack, axis)
+        return [chosen[id(stack)] for stack in self.stacks]
+
+    def _sort(self, stack: Stack) -> None:
+        """Sort a stack into cines, stills, and those that are neither for a reason."""
+        rule = self.rules[id(stack)]
+        if rule == NO_SEQUENCE:
+            self.left_out[id(stack)] = ("a rule leaves it out",)
+        elif rule is None and self._is_localizer(stack):
+            self.left_out[id(stack)] = ("localizer",)
+        elif stack.phases < CINE_PHASES:
+            self.stills.append(stack)
         else:
-            stills.append(stack)
+            reason = reason_no_cine(stack)
+            if rule is None and reason:
+                self.left_out[id(stack)] = ("no cine", reason)
+            else:
+                self.cines.append(stack)
 
-    sax = _best([_score_sax(stack) for stack in cines])
-    # Of a study without a short axis only descriptions and the body's directions tell the rest.
-    axis = sax.stack.first.normal if sax is not None else None
-    others = [stack for stack in cines if sax is None or stack is not sax.stack]
-    four_chamber = _best([_score_four_chamber(stack, axis) for stack in others])
-    late = _best([_score_late(stack, axis) for stack in stills])
-    for sequence, score in (("sax", sax), ("lax_4ch", four_chamber), ("lge", late)):
-        if score is not None:
-            ambiguous = _is_ambiguous(score.stack, sequence)
-            decision = Decision(score.stack, sequence, score.reasons, ambiguous)
-            decisions[id(score.stack)] = decision
+    def _choose(
+        self,
+        sequence: str,
+        stacks: Sequence[Stack],
+        score: Callable[[Stack], _Score],
+        chosen: dict[int, Decision],
+    ) -> Stack | None:
+        """Choose the stack with most points for a sequence, of equal ones that with most images.
 
-    for stack in (*cines, *stills):
-        if id(stack) not in decisions:
-            decisions[id(stack)] = _left_out(stack, axis)
-    return [decisions[id(stack)] for stack in stacks]
+        Args:
+            sequence: The sequence.
+            stacks: Stacks that may be it.
+            score: Function from a stack to its points.
+            chosen: Decisions so far by the `id` of their stack; that about the best is added.
+        """
+        scores = [self._with_rule(score(stack), sequence) for stack in stacks]
+        candidates = [entry for entry in scores if entry.points > 0]
+        candidates.sort(key=lambda entry: (entry.points, len(entry.stack.images)), reverse=True)
+        if not candidates:
+            return None
+        best = candidates[0]
+        reasons = list(best.reasons)
+        ambiguous = self._disagrees(best.stack, sequence)
+        if len(candidates) > 1 and best.points - candidates[1].points < _MARGIN:
+            ambiguous = True
+            reasons.append("another stack is as likely")
+        stack = best.stack
+        is_cine = stack.phases >= CINE_PHASES
+        chosen[id(stack)] = Decision(stack, sequence, tuple(reasons), ambiguous, is_cine)
+        return stack
 
+    def _with_rule(self, score: _Score, sequence: str) -> _Score:
+        """Return a score that a user's rule decides, where there is one for the stack."""
+        rule = self.rules[id(score.stack)]
+        if rule is None:
+            return score
+        if rule == sequence:
+            return _Score(score.stack, _BY_RULE, (*score.reasons, "a rule says so"))
+        return _Score(score.stack, -_BY_RULE, score.reasons)
 
-def _is_described_as(stack: Stack, sequence: str) -> bool:
-    """Check that the description of a stack names a sequence."""
-    description = stack.first.facts["description"]
-    return bool(_WORDS[sequence].search(description))
+    def _names(self, stack: Stack, meaning: str) -> bool:
+        """Return whether the description of a stack holds a word for a meaning."""
+        return self.vocabulary.names(_description(stack), meaning)
 
+    def _names_other(self, stack: Stack) -> bool:
+        """Return whether the description names a view or a kind that is none of the sequences."""
+        return self._names(stack, OTHER_VIEW) or self._names(stack, OTHER_KIND)
 
-def _is_described_as_other(stack: Stack) -> bool:
-    """Check that the description of a stack names a view that is none of the sequences."""
-    description = stack.first.facts["description"]
-    return bool(_OTHER_VIEW.search(description))
+    def _is_localizer(self, stack: Stack) -> bool:
+        return "LOCALIZER" in stack.first.image_type or self._names(stack, LOCALIZER)
 
-
-def _is_localizer(stack: Stack) -> bool:
-    first = stack.first
-    if "LOCALIZER" in first.image_type:
-        return True
-    return bool(_LOCALIZER.search(first.facts["description"]))
-
-
-def _angle_between(first: Vector, second: Vector) -> float:
-    """Return the angle between planes with these normals (3,) in degrees, 0 to 90."""
-    cosine = abs(float(first @ second))
-    # Rounding can make it more than 1.
-    return float(np.degrees(np.arccos(min(1.0, cosine))))
-
-
-def _score_sax(stack: Stack) -> _Score:
-    """Score a cine as the short axis."""
-    reasons = [f"{stack.phases} phases", f"{stack.slices} parallel slices"]
-    points = -1.0
-    described = _is_described_as(stack, "sax")
-    if described:
-        points += 2.0
-        reasons.append("the description says short axis")
-    elif abs(stack.first.normal[2]) > _TRANSVERSE:
-        reasons.append("the planes are transverse to the body")
-        return _Score(stack, -1.0, tuple(reasons))
-    if stack.slices >= _SAX_SLICES:
-        # Of two stacks that are alike the one with more slices is taken.
-        points += 2.0 + 0.01 * stack.slices
-    if _is_described_as(stack, "lax_4ch") or _is_described_as_other(stack):
-        points -= 2.5
-        reasons.append("the description says another view")
-    return _Score(stack, points, tuple(reasons))
-
-
-def _score_four_chamber(stack: Stack, axis: Vector | None) -> _Score:
-    """Score a cine as the four-chamber view.
-
-    Args:
-        stack: A cine.
-        axis: (3,) normal of the short axis, None where there is none.
-    """
-    normal = stack.first.normal
-    reasons = [f"{stack.phases} phases", f"{stack.slices} slices"]
-    points = -1.5
-    if axis is not None:
-        angle = _angle_between(normal, axis)
-        reasons.append(f"{angle:.0f} degrees between its plane and the short axis")
-        if angle < 60:
-            return _Score(stack, -1.0, tuple(reasons))
-        points += 0.5
-
-    # Views of two and of three chambers do not hold the left-right direction.
-    left_right = np.array([1.0, 0.0, 0.0])
-    sideways = _angle_between(normal, left_right)
-    reasons.append(f"its plane holds the left-right direction to {90 - sideways:.0f} degrees")
-    if sideways > 60:
-        points += 1.0 + (sideways - 60) / 30
-    if _is_described_as(stack, "lax_4ch"):
-        points += 1.0
-        reasons.append("the description says four chambers")
-    elif _is_described_as_other(stack):
-        points -= 1.5
-        reasons.append("the description says another view")
-    return _Score(stack, points, tuple(reasons))
-
-
-def _score_late(stack: Stack, axis: Vector | None) -> _Score:
-    """Score stills as the late enhancement.
-
-    Args:
-        stack: Slices with one image each.
-        axis: (3,) normal of the short axis, None where there is none.
-    """
-    first = stack.first
-    reasons = [f"{stack.slices} slices, one image each"]
-    points = -1.5
-    inversion_ms = first.facts["inversion_time_ms"]
-    shortest_ms, longest_ms = _NULLING_MS
-    if inversion_ms is not None and shortest_ms <= inversion_ms <= longest_ms:
-        points += 1.0
-        reasons.append(f"inversion time {inversion_ms:.0f} ms")
-    if _is_described_as(stack, "lge"):
-        points += 1.0
-        reasons.append("the description says late enhancement")
-    if axis is not None and _angle_between(first.normal, axis) < 20:
-        points += 1.0
-        reasons.append("parallel to the short-axis cine")
-    if stack.slices >= _SAX_SLICES:
-        points += 0.5
-    if {"P", "PHASE"} & set(first.image_type):
-        points -= 1.5
-        reasons.append("phase image")
-    return _Score(stack, points, tuple(reasons))
-
-
-def _best(scores: Sequence[_Score]) -> _Score | None:
-    """Return the score with most points, of equal ones that with most images, or None."""
-    candidates = [score for score in scores if score.points > 0]
-    return max(
-        candidates,
-        key=lambda score: (score.points, len(score.stack.images)),
-        default=None,
-    )
-
-
-def _is_ambiguous(stack: Stack, sequence: str) -> bool:
-    """Check whether the description of a stack names something else than the sequence."""
-    for other in _WORDS:
-        if other != sequence and _is_described_as(stack, other):
+    def _disagrees(self, stack: Stack, sequence: str) -> bool:
+        """Return whether the description of a stack names something else than the sequence."""
+        if self.rules[id(stack)] is not None:
+            return False
+        # Late enhancement is often of the short axis.
+        others = {"sax": ("lax_4ch", "lge"), "lax_4ch": ("sax", "lge"), "lge": ()}[sequence]
+        if any(self._names(stack, other) for other in others) or self._names(stack, OTHER_KIND):
             return True
-    return _is_described_as_other(stack) and not _is_described_as(stack, sequence)
+        return self._names(stack, OTHER_VIEW) and not self._names(stack, sequence)
+
+    def _score_sax(self, stack: Stack) -> _Score:
+        """Score a cine as the short axis."""
+        normal = stack.first.normal
+        reasons = [f"{stack.phases} phases", f"{stack.slices} parallel slices"]
+        points = -1.0
+        described = self._names(stack, "sax")
+        angle = degrees_from_heart_axis(normal)
+        if is_transverse(normal):
+            if not described:
+                reasons.append("the planes are transverse to the body")
+                return _Score(stack, -1.0, tuple(reasons))
+        elif angle > _SAX_DEGREES:
+            reasons.append(f"its normal is {angle:.0f} degrees off base to apex")
+            return _Score(stack, -1.0, tuple(reasons))
+        elif angle > _USUAL_DEGREES:
+            points -= (angle - _USUAL_DEGREES) / (_SAX_DEGREES - _USUAL_DEGREES)
+            reasons.append(f"its normal is {angle:.0f} degrees off base to apex")
+        if described:
+            points += 2.0
+            reasons.append("the description says short axis")
+        if stack.slices >= _SAX_SLICES:
+            # Of two stacks that are alike the one with more slices is taken.
+            points += 2.0 + 0.01 * stack.slices
+        points += self._points_of_words(stack, "lax_4ch", reasons)
+        return _Score(stack, points, tuple(reasons))
+
+    def _points_of_words(self, stack: Stack, other: str, reasons: list[str]) -> float:
+        """Return points for words beside the view's own, and add their reasons."""
+        points = 0.0
+        if self._names(stack, CINE):
+            points += 0.6
+        if self._names(stack, other) or self._names(stack, OTHER_VIEW):
+            points -= 2.5
+            reasons.append("the description says another view")
+        if self._names(stack, OTHER_KIND):
+            points -= 2.5
+            reasons.append("the description says another kind of series")
+        if is_phase_picture(stack):
+            points -= 2.5
+            reasons.append("phase images")
+        if "DERIVED" in stack.first.image_type:
+            points -= 0.3
+        return points
+
+    def _score_four_chamber(self, stack: Stack, axis: Vector | None) -> _Score:
+        """Score a cine as the four-chamber view.
+
+        Args:
+            stack: A cine.
+            axis: (3,) normal of the short axis, None where there is none.
+        """
+        normal = stack.first.normal
+        reasons = [f"{stack.phases} phases", f"{stack.slices} slices"]
+        points = -1.5
+        if axis is not None:
+            angle = degrees_between(normal, axis)
+            reasons.append(f"{angle:.0f} degrees between its plane and the short axis")
+            if angle < 60:
+                return _Score(stack, -1.0, tuple(reasons))
+            points += 0.5
+
+        # Views of two and of three chambers do not hold the left-right direction.
+        sideways = degrees_between(normal, np.array([1.0, 0.0, 0.0]))
+        reasons.append(f"its plane holds the left-right direction to {90 - sideways:.0f} degrees")
+        if sideways > 60:
+            points += 1.0 + (sideways - 60) / 30
+        if self._names(stack, "lax_4ch"):
+            points += 1.0
+            reasons.append("the description says four chambers")
+        elif self._names(stack, OTHER_VIEW):
+            points -= 1.5
+            reasons.append("the description says another view")
+        if self._names(stack, OTHER_KIND) or is_phase_picture(stack):
+            points -= 2.5
+            reasons.append("another kind of series")
+        return _Score(stack, points, tuple(reasons))
+
+    def _score_late(self, stack: Stack, axis: Vector | None) -> _Score:
+        """Score stills as the late enhancement.
+
+        Args:
+            stack: Slices with one image each.
+            axis: (3,) normal of the short axis, None where there is none.
+        """
+        reasons = [f"{stack.slices} slices, one image each"]
+        points = -1.5
+        described = self._names(stack, "lge")
+        nulled = is_nulled(stack)
+        if nulled:
+            points += 1.0
+            reasons.append(f"inversion time {stack.first.facts.inversion_time_ms:.0f} ms")
+        if described:
+            points += 1.2
+            reasons.append("the description says late enhancement")
+        if axis is not None and degrees_between(stack.first.normal, axis) < _PARALLEL_DEGREES:
+            points += 1.0
+            reasons.append("parallel to the short-axis cine")
+        if stack.slices >= _SAX_SLICES:
+            points += 0.5
+        if is_t2_weighted(stack):
+            points -= 3.0
+            reasons.append(f"echo time {stack.first.facts.echo_time_ms:.0f} ms")
+        if self._names(stack, OTHER_KIND):
+            points -= 2.5
+            reasons.append("the description says another kind of series")
+        if is_phase_picture(stack):
+            points -= 1.5
+            reasons.append("phase image")
+        if not nulled and not described:
+            points = min(points, -0.5)
+        return _Score(stack, points, tuple(reasons))
+
+    def _left_out(self, stack: Stack, axis: Vector | None) -> Decision:
+        """Build the decision about a stack that is none of the sequences."""
+        if id(stack) in self.left_out:
+            return Decision(stack, "", self.left_out[id(stack)])
+        if stack.phases < CINE_PHASES:
+            reasons = self._score_late(stack, axis).reasons
+            return Decision(stack, "", ("stills that are no late enhancement", *reasons))
+        score = self._score_four_chamber(stack, axis)
+        reason = "a cine of another view"
+        if score.points > 0:
+            reason = "another stack shows four chambers better"
+        # The user should look at a stack that calls itself a four-chamber view.
+        ambiguous = self._names(stack, "lax_4ch")
+        return Decision(stack, "", (reason, *score.reasons), ambiguous, is_cine=True)
 
 
-def _left_out(stack: Stack, axis: Vector | None) -> Decision:
-    """Build the decision about a stack that is none of the sequences."""
-    if stack.phases < CINE_PHASES:
-        reasons = _score_late(stack, axis).reasons
-        return Decision(stack, "", ("stills that are no late enhancement", *reasons))
-    score = _score_four_chamber(stack, axis)
-    reason = "a cine of another view"
-    if score.points > 0:
-        reason = "another stack shows four chambers better"
-    # The user should look at a stack that calls itself a four-chamber view.
-    ambiguous = _is_described_as(stack, "lax_4ch")
-    return Decision(stack, "", (reason, *score.reasons), ambiguous)
+def _description(stack: Stack) -> str:
+    return stack.first.facts.description

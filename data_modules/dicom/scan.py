@@ -5,7 +5,9 @@ Files without an MR image are left out, with the reason.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,11 +17,18 @@ from pydicom.errors import InvalidDicomError
 from pydicom.pixels.decoders.base import get_decoder
 from pydicom.uid import EnhancedMRImageStorage, MRImageStorage, UncompressedTransferSyntaxes
 
-from data_modules.dicom.image import Image, Tags, image_of
+from cmrvlm.errors import CmrvlmError
+from data_modules.dicom.image import Image, image_of
+from data_modules.dicom.tags import Tags, words_of
 
-MR_CLASSES = (MRImageStorage, EnhancedMRImageStorage)
+_LEGACY_ENHANCED_MR_STORAGE = "1.2.840.10008.5.1.4.1.1.4.4"
+_MULTI_FRAME_CLASSES = (EnhancedMRImageStorage, _LEGACY_ENHANCED_MR_STORAGE)
+MR_CLASSES = (MRImageStorage, *_MULTI_FRAME_CLASSES)
 # Class of a DICOMDIR, the index of a medium.
 _DIRECTORY_STORAGE = "1.2.840.10008.1.3.10"
+_ARCHIVE_BEGINNINGS = (b"PK\x03\x04", b"\x1f\x8b", b"7z\xbc\xaf", b"Rar!")
+# Files that a worker reads before it hands its results over.
+_FILES_AT_ONCE = 64
 
 
 @dataclass(frozen=True)
@@ -36,24 +45,48 @@ class LeftOut:
     reason: str
 
 
-def scan(paths: Iterable[Path]) -> Iterator[list[Image] | LeftOut]:
+def scan(paths: Sequence[Path], workers: int = 1) -> Iterator[list[Image] | LeftOut]:
     """Read the headers of files, of which none is changed.
 
+    Args:
+        paths: The files.
+        workers: Processes that read.
+
     Yields:
-        Images of each file, or the reason why it is left out.
+        For each file, in their order, its images or the reason why it is left out.
     """
-    for file_number, path in enumerate(paths):
-        images = read_file(path, file_number)
-        if isinstance(images, str):
-            yield LeftOut(file_number, reason=images)
-        else:
-            yield images
+    numbers = range(len(paths))
+    if workers < 2 or len(paths) <= _FILES_AT_ONCE:
+        yield from map(_scan_file, paths, numbers)
+        return
+    with ProcessPoolExecutor(workers) as pool:
+        yield from pool.map(_scan_file, paths, numbers, chunksize=_FILES_AT_ONCE)
+
+
+def _scan_file(path: Path, file_number: int) -> list[Image] | LeftOut:
+    """Return the images of a file, or the reason why it is left out."""
+    images = read_file(path, file_number)
+    if isinstance(images, str):
+        return LeftOut(file_number, reason=images)
+    return images
 
 
 def files_of(folder: Path) -> list[Path]:
-    """Return all files of a folder tree, sorted."""
-    paths = folder.rglob("*")
-    return sorted(path for path in paths if path.is_file())
+    """Return all files of a folder tree, sorted; linked folders are followed, each once.
+
+    What is no regular file, such as a link to nothing, is among them, so that it is named.
+    """
+    paths: list[Path] = []
+    visited: set[str] = set()
+    for parent, folders, names in os.walk(folder, followlinks=True):
+        real = os.path.realpath(parent)
+        if real in visited:
+            folders.clear()
+            continue
+        visited.add(real)
+        folders.sort()
+        paths += [Path(parent, name) for name in names]
+    return sorted(paths)
 
 
 def read_file(path: Path, file_number: int) -> list[Image] | str:
@@ -64,25 +97,41 @@ def read_file(path: Path, file_number: int) -> list[Image] | str:
         file_number: Number by which messages name the file.
 
     Returns:
-        Images of the file, or the reason why it has none.
+        Images of the file, or the reason why it has none. No reason quotes a value of the header.
     """
     # These hold no image, although they bear the name of one.
     if path.name.startswith("._"):
         return "AppleDouble file of macOS"
+    try:
+        # Opening a pipe would wait for ever.
+        if not path.is_file():
+            return "no regular file"
+        return _read_regular_file(path, file_number)
+    except CmrvlmError as error:
+        return f"{error.field}: {error.problem}"
+    # One odd file among a million must not end the intake: whatever pydicom makes of it is a
+    # reason to leave the file out.
+    except Exception as error:  # noqa: BLE001
+        return f"header cannot be read ({type(error).__name__})"
+
+
+def _read_regular_file(path: Path, file_number: int) -> list[Image] | str:
+    """Return the images of a file, or the reason why it has none."""
     if path.stat().st_size == 0:
         return "empty file"
-    try:
-        with path.open("rb") as file:
+    with path.open("rb") as file:
+        if file.read(4).startswith(_ARCHIVE_BEGINNINGS):
+            return "archive, which has to be unpacked first"
+        file.seek(0)
+        try:
             header = pydicom.dcmread(file, stop_before_pixels=True)
-            pixel_bytes = path.stat().st_size - file.tell()
-    except InvalidDicomError:
-        return "no DICOM file"
-    except (OSError, ValueError, KeyError, EOFError, AttributeError) as error:
-        return f"header cannot be read ({type(error).__name__})"
+        except InvalidDicomError:
+            return "no DICOM file"
+        pixel_bytes = path.stat().st_size - file.tell()
     reason = _reason_to_leave_out(header, pixel_bytes)
     if reason:
         return reason
-    if header.SOPClassUID == EnhancedMRImageStorage:
+    if header.SOPClassUID in _MULTI_FRAME_CLASSES:
         return _images_of_frames(header, path, file_number)
     return [image_of(header, Tags((header,)), path, file_number, frame=None)]
 
@@ -99,12 +148,14 @@ def _reason_to_leave_out(header: Dataset, pixel_bytes: int) -> str | None:
     if storage_class is None or media_class == _DIRECTORY_STORAGE:
         return "DICOMDIR or no image"
     if storage_class not in MR_CLASSES:
-        return f"no MR image ({getattr(storage_class, 'name', storage_class)})"
+        return f"no MR image ({getattr(storage_class, 'name', 'unknown class')})"
     if str(header.get("BurnedInAnnotation", "")).upper() == "YES":
         return "burnt-in annotation"
-    image_type = [str(value).upper() for value in header.get("ImageType", ())]
+    image_type = words_of(header.get("ImageType"))
     if {"SECONDARY", "SAVE"} & set(image_type) or "SCREEN SAVE" in " ".join(image_type):
         return "secondary capture"
+    if int(header.get("SamplesPerPixel") or 1) != 1:
+        return "colour image"
     return _reason_unreadable(header, pixel_bytes)
 
 
@@ -126,10 +177,10 @@ def _reason_unreadable(header: Dataset, pixel_bytes: int) -> str | None:
 
 def _expected_pixel_bytes(header: Dataset) -> int:
     """Return the size of the uncompressed pixels that a header announces."""
-    bits = int(header.get("BitsAllocated", 16))
-    frames = int(header.get("NumberOfFrames", 1) or 1)
-    rows = int(header.get("Rows", 0))
-    columns = int(header.get("Columns", 0))
+    bits = int(header.get("BitsAllocated") or 16)
+    frames = int(header.get("NumberOfFrames") or 1)
+    rows = int(header.get("Rows") or 0)
+    columns = int(header.get("Columns") or 0)
     return rows * columns * bits // 8 * frames
 
 
@@ -151,3 +202,25 @@ def _macros(group: Dataset) -> list[Dataset]:
     """Return the data sets in a functional group."""
     sequences = [element for element in group if element.VR == "SQ"]
     return [element.value[0] for element in sequences if len(element.value)]
+
+
+def without_copies(scanned: Iterable[list[Image] | LeftOut]) -> Iterator[list[Image] | LeftOut]:
+    """Yield what was scanned, with a reason in place of each file that is a copy of an earlier one.
+
+    A copy has the identifier of the other and lies at its place and time: tools that remove
+    identifiers may give one to all files.
+    """
+    known: set[tuple[object, ...]] = set()
+    for images in scanned:
+        if isinstance(images, LeftOut) or not images:
+            yield images
+            continue
+        first = images[0]
+        position = None if first.position_mm is None else tuple(first.position_mm)
+        times = tuple(sorted(first.times.items()))
+        key = (first.instance, first.study, first.series, position, times)
+        if first.instance and key in known:
+            yield LeftOut(first.file_number, "copy of another file")
+        else:
+            known.add(key)
+            yield images

@@ -2,30 +2,36 @@
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from cmrvlm.errors import CmrvlmError
 from cmrvlm.study.orientation import points_to_apex
-from data_modules.dicom.image import TIME_KEYS, Image, Vector
+from data_modules.dicom.geometry import (
+    LPS_TO_RAS,
+    aside_mm,
+    heights_mm,
+    is_uneven,
+    position_along,
+    stated_thickness_mm,
+)
+from data_modules.dicom.image import Image, Vector
+from data_modules.dicom.series import merged_series
+from data_modules.dicom.timing import (
+    Keep,
+    UnevenFrames,
+    acquisitions_of,
+    frame_weights,
+    in_time,
+    most_common,
+    time_key_of,
+    too_few_frames,
+)
 
-# In rad; breath holds are planned alike, scanners round to six digits.
-_SAME_DIRECTION = 0.01
 _SAME_POSITION_MM = 0.1
-# DICOM positions are in LPS, affines in RAS.
-LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0])
-# Components of the image type that make another picture: magnitude, phase, phase-sensitive.
-_PICTURE_TYPES = {"M", "P", "R", "I", "PHASE", "PS", "PSIR", "MAGNITUDE"}
-# Acquisitions of one slice have as many images as each other; a part of one has fewer.
-_LEAST_BLOCK_RATIO = 0.8
-# Slices are irregular when their distances differ by more than both of these.
-_UNEVEN_MM = 0.5
-_UNEVEN_RATIO = 0.02
-Keep = Literal["later", "first"]
 
 
 @dataclass(frozen=True)
@@ -57,7 +63,7 @@ class Stack:
     @property
     def phases(self) -> int:
         """Number of frames that most of the slices have."""
-        return _most_common(len(images) for images in self.frames)
+        return most_common(len(images) for images in self.frames)
 
     @property
     def images(self) -> list[Image]:
@@ -66,144 +72,172 @@ class Stack:
 
     def slice_positions_mm(self) -> Vector:
         """Compute the distance (Z,) of each slice from the first along the normal."""
-        normal = self.first.normal
-        positions = []
-        for images in self.frames:
-            positions.append(_position_along(images[0], normal))
-        return np.abs(np.array(positions) - positions[0])
+        return heights_mm(self.frames)
+
+    def frame_weights(self) -> list[NDArray[np.float32]]:
+        """Return for each slice how its frames make up those of the stack, (T, own frames)."""
+        return frame_weights(self.frames, self.time_key, self.phases)
+
+    def filled_frames(self) -> dict[int, list[int]]:
+        """Return slice to the frames that it lacks and that are interpolated in time."""
+        filled = {}
+        for index, weights in enumerate(self.frame_weights()):
+            frames = np.flatnonzero(weights.max(axis=1) < 1).tolist()
+            if frames:
+                filled[index] = frames
+        return filled
 
 
-def stacks_of(images: Sequence[Image], keep: Keep = "later") -> list[Stack]:
+@dataclass(frozen=True)
+class Unstacked:
+    """Images that make no stack.
+
+    Attributes:
+        file_numbers: Numbers of the files.
+        reason: Reason in words, without a value of a header.
+    """
+
+    file_numbers: tuple[int, ...]
+    reason: str
+
+
+@dataclass(frozen=True)
+class Stacks:
+    """Stacks of a study.
+
+    Attributes:
+        stacks: The stacks.
+        unstacked: Series that make none.
+    """
+
+    stacks: list[Stack]
+    unstacked: list[Unstacked]
+
+
+def stacks_of(
+    images: Sequence[Image], keep: Keep = "later", uneven_frames: UnevenFrames = "resample"
+) -> Stacks:
     """Group the images of a study into stacks.
 
     Args:
         images: Images of one visit.
         keep: Acquisition of a slice that is kept where there are several; an operator repeats a
             slice to replace it.
-
-    Raises:
-        CmrvlmError: An image has no position, or frames cannot be ordered in time.
+        uneven_frames: Treatment of a slice with other frames than most: `resample` in time, `drop`
+            the slice, or `error` leaves the stack out.
     """
-    series: list[list[Image]] = []
-    for image in images:
-        for group in series:
-            if _is_alike(group[0], image) and group[0].series == image.series:
-                group.append(image)
-                break
-        else:
-            series.append([image])
-
-    # A cine may be stored as one series for each slice.
-    merged: list[list[Image]] = []
-    for group in series:
-        for stack in merged:
-            if _belong_together(stack, group):
-                stack += group
-                break
-        else:
-            merged.append(group)
-    return [_build_stack(group, keep) for group in merged]
+    stacks, unstacked = [], []
+    for group in merged_series(images):
+        try:
+            stacks.append(_build_stack(group, keep, uneven_frames))
+        except CmrvlmError as error:
+            reason = f"{error.field}: {error.problem}"
+            unstacked.append(Unstacked(_file_numbers(group), reason))
+        # Nothing that a scanner or a tool wrote into one series may end the study.
+        except Exception as error:  # noqa: BLE001
+            reason = f"the series makes no stack ({type(error).__name__})"
+            unstacked.append(Unstacked(_file_numbers(group), reason))
+    return Stacks(stacks, unstacked)
 
 
-def _position_along(image: Image, normal: Vector) -> float:
-    """Return the position of an image in mm along a normal (3,).
+def without_images(stack: Stack, lost: Collection[int]) -> Stack | None:
+    """Return a stack without images that cannot be read; None where nothing is left.
 
-    Raises:
-        CmrvlmError: The image has no position.
+    Args:
+        stack: The stack.
+        lost: `id` of each image that is lost.
     """
-    if image.position_mm is None:
-        raise CmrvlmError(
-            "the image does not say where it lies",
-            file=f"file {image.file_number}",
-            field="ImagePositionPatient",
-            remedy="Give spacing_mm to place its slices.",
-        )
-    return float(image.position_mm @ normal)
+    frames = []
+    notes = list(stack.notes)
+    for index, images in enumerate(stack.frames):
+        kept = tuple(image for image in images if id(image) not in lost)
+        if len(kept) < len(images):
+            notes.append(f"slice {index} lost {len(images) - len(kept)} images without pixels")
+        if kept:
+            frames.append(kept)
+    if not frames:
+        return None
+    return _with_geometry_notes(Stack(tuple(frames), stack.time_key, tuple(notes)))
 
 
-def _is_alike(first: Image, second: Image) -> bool:
-    """Check that two images have the direction, size and picture type that a stack shares."""
-    return (
-        _same_direction(first.row_direction, second.row_direction)
-        and _same_direction(first.column_direction, second.column_direction)
-        and first.shape == second.shape
-        and first.spacing_mm == second.spacing_mm
-        and _picture_types(first) == _picture_types(second)
-    )
+def _file_numbers(images: Sequence[Image]) -> tuple[int, ...]:
+    return tuple(sorted({image.file_number for image in images}))
 
 
-def _same_direction(first: Vector, second: Vector) -> bool:
-    """Check that two unit vectors (3,) point in one direction."""
-    return bool(np.linalg.norm(first - second) < _SAME_DIRECTION)
-
-
-def _picture_types(image: Image) -> set[str]:
-    return _PICTURE_TYPES & set(image.image_type)
-
-
-def _belong_together(first: Sequence[Image], second: Sequence[Image]) -> bool:
-    """Check that two series are slices of one cine.
-
-    They are alike and both have several frames at a position. Stacks that a file itself keeps
-    apart stay apart.
-    """
-    image = first[0]
-    other = second[0]
-    if _series_without_stack(image) == _series_without_stack(other):
-        return False
-    if not _is_alike(image, other):
-        return False
-    if image.facts["description"] != other.facts["description"]:
-        return False
-    # Stills are series of their own.
-    first_count = _most_at_a_position(first, image.normal)
-    second_count = _most_at_a_position(second, image.normal)
-    return min(first_count, second_count) > 1
-
-
-def _series_without_stack(image: Image) -> str:
-    return image.series.rpartition("/")[0]
-
-
-def _most_at_a_position(images: Sequence[Image], normal: Vector) -> int:
-    """Return the largest number of images at one position along a normal (3,)."""
-    counts: Counter[int] = Counter()
-    for image in images:
-        position_mm = _position_along(image, normal)
-        counts[round(position_mm / _SAME_POSITION_MM)] += 1
-    return max(counts.values())
-
-
-def _build_stack(images: Sequence[Image], keep: Keep) -> Stack:
+def _build_stack(images: Sequence[Image], keep: Keep, uneven_frames: UnevenFrames) -> Stack:
     """Build a stack of the images of a series or of a cine.
 
     Raises:
-        CmrvlmError: An image has no position, or frames cannot be ordered in time.
+        CmrvlmError: An image has no position, frames cannot be ordered in time, or slices have
+            other frames than others and `uneven_frames` is `error`.
     """
     slices = _slices_from_base(images)
     notes: list[str] = []
-    usual_count = _most_common(len(images_of_slice) for images_of_slice in slices)
+    usual_count = most_common(len(images_of_slice) for images_of_slice in slices)
     kept_index = -1 if keep == "later" else 0
     kept = []
     for index, images_of_slice in enumerate(slices):
-        acquisitions = _acquisitions(images_of_slice, usual_count)
+        acquisitions = acquisitions_of(images_of_slice, usual_count)
         if len(acquisitions) > 1:
             times = f"{len(acquisitions)} times"
             notes.append(f"slice {index} was acquired {times}, the {keep} one is kept")
         kept.append(acquisitions[kept_index])
+    kept = _with_enough_frames(kept, uneven_frames, notes)
 
     time_key = ""
     if max(len(images_of_slice) for images_of_slice in kept) > 1:
-        time_key = _time_key(kept)
+        time_key = time_key_of(kept)
         notes.append(f"frames ordered by {time_key}")
-    frames = tuple(_in_time(images_of_slice, time_key) for images_of_slice in kept)
-    frame_counts = sorted({len(images_of_slice) for images_of_slice in frames})
-    if len(frame_counts) > 1:
-        notes.append(f"slices have {frame_counts} frames; they are aligned by phase")
-
+    frames = tuple(in_time(images_of_slice, time_key) for images_of_slice in kept)
     stack = Stack(frames, time_key)
+    for index, filled in stack.filled_frames().items():
+        own_count = len(frames[index])
+        notes.append(
+            f"slice {index} has {own_count} frames of {stack.phases}; "
+            f"frames {filled} are interpolated in time"
+        )
+    return _with_geometry_notes(replace(stack, notes=tuple(notes)))
+
+
+def _with_enough_frames(
+    slices: list[list[Image]], uneven_frames: UnevenFrames, notes: list[str]
+) -> list[list[Image]]:
+    """Return the slices whose frames can make up those of the stack, and note which cannot.
+
+    Raises:
+        CmrvlmError: Slices have other frames than others and `uneven_frames` is `error`.
+    """
+    count = most_common(len(images) for images in slices)
+    kept = []
+    for index, images in enumerate(slices):
+        is_uneven = len(images) != count
+        if is_uneven and uneven_frames == "error":
+            raise CmrvlmError(
+                f"slice {index} has {len(images)} frames, most have {count}",
+                file=f"file {images[0].file_number}",
+                field="frames",
+                remedy="Set ingest.uneven_frames to resample or drop.",
+            )
+        if is_uneven and (uneven_frames == "drop" or too_few_frames(len(images), count)):
+            notes.append(f"slice {index} has {len(images)} frames of {count} and is left out")
+        else:
+            kept.append(images)
+    return kept
+
+
+def _with_geometry_notes(stack: Stack) -> Stack:
+    """Return a stack with notes of slices that are unevenly far apart, aside, or of no thickness."""
+    notes = list(stack.notes)
+    for index, beside_mm in enumerate(aside_mm(stack.frames)):
+        distance_mm = float(np.linalg.norm(beside_mm))
+        if distance_mm > 0:
+            notes.append(
+                f"slice {index} lies {distance_mm:.1f} mm aside and is moved to the stack's grid"
+            )
+    if stack.slices == 1 and stated_thickness_mm(stack.first) is None:
+        notes.append("the thickness of the single slice is unknown")
     gaps_mm = np.diff(stack.slice_positions_mm())
-    irregular = _is_uneven(gaps_mm)
+    irregular = is_uneven(gaps_mm)
     if irregular:
         notes.append(f"slices are {gaps_mm.round(2).tolist()} mm apart")
     return replace(stack, notes=tuple(notes), irregular=irregular)
@@ -213,7 +247,7 @@ def _slices_from_base(images: Sequence[Image]) -> list[list[Image]]:
     """Return the images of each slice, from base to apex."""
     normal = images[0].normal
     to_apex = normal if points_to_apex(LPS_TO_RAS @ normal) else -normal
-    positions_mm = {id(image): _position_along(image, to_apex) for image in images}
+    positions_mm = {id(image): position_along(image, to_apex) for image in images}
     slices: list[list[Image]] = []
     slice_mm = -np.inf
     for image in sorted(images, key=lambda image: positions_mm[id(image)]):
@@ -224,103 +258,3 @@ def _slices_from_base(images: Sequence[Image]) -> list[list[Image]]:
             slices.append([image])
             slice_mm = position_mm
     return slices
-
-
-def _acquisitions(images: list[Image], usual_count: int) -> list[list[Image]]:
-    """Divide the images of a slice into its acquisitions, in the order of their time.
-
-    A slice was acquired more than once when it has more images than most slices, or several at one
-    trigger time. Acquisitions are told apart by series, then by number, then by time, whichever
-    divides the images into blocks of about one size.
-
-    Args:
-        images: Images of one slice.
-        usual_count: Number of images that most slices have.
-    """
-    if len(images) <= usual_count and not _shares_trigger_times(images):
-        return [images]
-    for key in (_series, _acquisition_number, _acquisition_time):
-        blocks = _blocks(images, key)
-        sizes = sorted(len(block) for block in blocks)
-        if len(sizes) > 1 and sizes[0] >= _LEAST_BLOCK_RATIO * sizes[-1]:
-            return sorted(blocks, key=lambda block: _acquisition_order(block[0]))
-    return [images]
-
-
-def _shares_trigger_times(images: Sequence[Image]) -> bool:
-    """Check that there are two images or more at a trigger time, on average."""
-    times = [image.times.get("trigger_time_ms") for image in images]
-    if None in times:
-        return False
-    return len(set(times)) <= len(images) // 2
-
-
-def _series(image: Image) -> str:
-    return image.series
-
-
-def _acquisition_number(image: Image) -> float:
-    return image.acquisition[0]
-
-
-def _acquisition_time(image: Image) -> float:
-    return image.acquisition[1]
-
-
-def _acquisition_order(image: Image) -> tuple[float, float, int]:
-    return _acquisition_time(image), _acquisition_number(image), image.file_number
-
-
-def _blocks(images: Sequence[Image], key: Callable[[Image], object]) -> list[list[Image]]:
-    """Return images in blocks that have one value of a key."""
-    blocks: dict[object, list[Image]] = defaultdict(list)
-    for image in images:
-        blocks[key(image)].append(image)
-    return list(blocks.values())
-
-
-def _time_key(slices: Sequence[Sequence[Image]]) -> str:
-    """Return the best time key that every image has and that differs between frames of a slice.
-
-    A key that is the same for all frames of a slice, such as a TemporalPositionIdentifier of 1
-    throughout, does not order them.
-
-    Raises:
-        CmrvlmError: There is no such key.
-    """
-    for key in TIME_KEYS:
-        if all(_orders(key, images) for images in slices):
-            return key
-    raise CmrvlmError(
-        "frames of a slice cannot be told apart in time",
-        file=f"file {slices[0][0].file_number}",
-        field="TriggerTime",
-        remedy="Leave the series out.",
-    )
-
-
-def _orders(key: str, images: Sequence[Image]) -> bool:
-    """Check that a time key differs between all frames of a slice."""
-    values = [image.times.get(key) for image in images]
-    if None in values:
-        return False
-    return len(set(values)) == len(values)
-
-
-def _in_time(images: Sequence[Image], time_key: str) -> tuple[Image, ...]:
-    """Return images in the order of a time key; without a key they stay as they are."""
-    in_time = sorted(images, key=lambda image: image.times.get(time_key, 0.0))
-    return tuple(in_time)
-
-
-def _is_uneven(gaps_mm: Vector) -> bool:
-    """Check whether distances (Z - 1,) of slices differ by more than rounding explains."""
-    if len(gaps_mm) < 2:
-        return False
-    tolerance_mm = max(_UNEVEN_MM, _UNEVEN_RATIO * float(np.median(gaps_mm)))
-    return bool(np.ptp(gaps_mm) > tolerance_mm)
-
-
-def _most_common(counts: Iterable[int]) -> int:
-    """Return the number that occurs most often, of several the first."""
-    return Counter(counts).most_common(1)[0][0]

@@ -13,7 +13,7 @@ from data_modules.dicom.scan import read_file
 from data_modules.dicom.stacks import stacks_of
 from data_modules.dicom.volumes import series_of
 from data_modules.sources.base import Source
-from data_modules.sources.tables import Row, read_table
+from data_modules.tables import Row, read_table
 
 
 class KaggleDsb2Source(Source):
@@ -65,8 +65,8 @@ class KaggleDsb2Source(Source):
             if isinstance(frames, list):
                 images += frames
         series = {
-            decision.sequence: series_of(decision.stack)
-            for decision in recognise(stacks_of(images))
+            decision.sequence: series_of(decision.stack)[0]
+            for decision in recognise(stacks_of(images).stacks)
             if decision.sequence
         }
         if not series:

@@ -17,8 +17,8 @@ from cmrvlm.study.vocabulary import FINDINGS, LANGUAGES, SEQUENCES
 from data_modules.sources.base import Source
 from data_modules.sources.manifest_row import DEMOGRAPHICS, RowReader, read_labels
 from data_modules.sources.masks import check_label_map, read_mask, remap_partial_labels
-from data_modules.sources.tables import read_table
 from data_modules.split import PARTS, Split
+from data_modules.tables import read_table
 
 PHASES = ("ed", "es")
 

@@ -13,7 +13,7 @@ from cmrvlm.reports.writer import split_sections
 from cmrvlm.study.measurements import MEASUREMENTS
 from cmrvlm.study.study import StudyLabels, UserQuestion
 from cmrvlm.study.vocabulary import DISEASES, FINDINGS, LANGUAGES
-from data_modules.sources.tables import Row
+from data_modules.tables import Row
 
 DEMOGRAPHICS = ("age_years", "height_cm", "weight_kg")
 _YES = ("1", "yes", "true", "abnormal")

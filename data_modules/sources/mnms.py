@@ -21,7 +21,7 @@ from data_modules.sources.masks import (
     read_mask,
     remap_labels,
 )
-from data_modules.sources.tables import Row, read_table
+from data_modules.tables import Row, read_table
 
 # The other way round than ACDC.
 LABEL_MAP = {0: "background", 1: "lv", 2: "myo", 3: "rv"}

@@ -20,7 +20,7 @@ from data_modules.sources.masks import (
     read_mask,
     remap_labels,
 )
-from data_modules.sources.tables import Row, read_table
+from data_modules.tables import Row, read_table
 
 LABEL_MAP = {0: "background", 1: "lv", 2: "myo", 3: "rv"}
 # Diseases that are one of the sixteen classes; the others are unknown, not normal.

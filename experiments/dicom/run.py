@@ -64,7 +64,7 @@ def decided(folder: Path) -> tuple[list[Decision], list[LeftOut]]:
             left_out.append(scanned)
         else:
             images += scanned
-    return recognise(stacks_of(images)), left_out
+    return recognise(stacks_of(images).stacks), left_out
 
 
 def guide_points(folder: Path, frame: int, series: Series) -> list[Points]:
@@ -208,7 +208,7 @@ def main() -> None:
                 shutil.unpack_archive(root / archive, folder / subfolder)
             decisions, left_out = decided(folder / "images")
             stack = next(decision.stack for decision in decisions if decision.sequence == "sax")
-            series = series_of(stack)
+            series, _ = series_of(stack)
             # About end-systole.
             late_frame = stack.phases // 3
             frames: dict[str, tuple[int, list[Points]]] = {}

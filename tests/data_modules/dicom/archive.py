@@ -132,10 +132,9 @@ class Archive:
             image = base_dataset(
                 SeriesInstanceUID=series,
                 SeriesDescription=description,
-                InversionTime=300.0,
                 ImagePositionPatient=[float(v) for v in TO_APEX * s * GAP_MM],
                 InstanceNumber=s + 1,
-                **tags,
+                **{"InversionTime": 300.0, **tags},
             )
             set_pixels(image, value + s)
             self.save(image)

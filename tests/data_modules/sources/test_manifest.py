@@ -12,7 +12,7 @@ from cmrvlm.errors import CmrvlmError
 from cmrvlm.study.files import write_nifti
 from cmrvlm.study.vocabulary import STRUCTURES
 from data_modules.sources.manifest import ManifestSource
-from data_modules.sources.tables import read_table, read_text
+from data_modules.tables import read_table, read_text
 
 AFFINE = np.diag([1.25, 1.5, 10.0, 1.0])
 

@@ -1,0 +1,113 @@
+"""Tell from times, inversion and echo times and counts what kind of acquisition a stack is."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from cmrvlm.study.orientation import BASE_TO_APEX_RAS
+from data_modules.dicom.geometry import LPS_TO_RAS
+from data_modules.dicom.image import Vector
+from data_modules.dicom.stacks import Stack
+from data_modules.dicom.timing import LONGEST_BEAT_MS, trigger_span_ms
+
+# A stack with fewer phases is no cine.
+CINE_PHASES = 5
+# First passes of contrast have a few slices and many measurements of them.
+_PERFUSION_SLICES = 4
+_PERFUSION_MEASUREMENTS = 30
+# Seconds between measurements from which each is a heart beat of its own.
+_BEAT_S = 0.4
+# Largest component of a normal along the body for planes that are not transverse to it.
+_TRANSVERSE = 0.95
+# Inversion times at which normal myocardium is nulled, and echo times of T2-weighted images.
+_NULLING_MS = (120.0, 700.0)
+_LONG_ECHO_MS = 20.0
+
+
+def reason_no_cine(stack: Stack) -> str:
+    """Return why frames of a stack are no heart beat, empty where they may be.
+
+    A cine's trigger times spread over one heart beat. Mapping has several inversion times,
+    tagging and velocity encoding say what they are, perfusion has a beat for each measurement.
+    """
+    facts = [image.facts for image in stack.images]
+    if stack.phases < CINE_PHASES:
+        return f"{stack.phases} phases"
+    if facts[0].tagged:
+        return "tagged"
+    if any(fact.velocity_encoded for fact in facts) or "VELOCITY" in _types(stack):
+        return "velocity encoded"
+    inversions_ms = {fact.inversion_time_ms for fact in facts} - {None}
+    if len(inversions_ms) > 1 or facts[0].several_inversion_times:
+        return f"{max(len(inversions_ms), 2)} inversion times"
+    if _has_triggers(stack):
+        span_ms = float(np.median([trigger_span_ms(images) for images in stack.frames]))
+        if span_ms > LONGEST_BEAT_MS:
+            return f"its trigger times span {span_ms:.0f} ms, more than one heart beat"
+        return ""
+    # Some tools count images in the time of acquisition, so that it alone tells nothing.
+    few_slices = stack.slices <= _PERFUSION_SLICES
+    if few_slices and stack.phases >= _PERFUSION_MEASUREMENTS and _seconds_apart(stack):
+        return f"{stack.slices} slices with {stack.phases} measurements, a heart beat each"
+    return ""
+
+
+def _types(stack: Stack) -> set[str]:
+    return set(stack.first.image_type)
+
+
+def _has_triggers(stack: Stack) -> bool:
+    """Return whether trigger times differ between the frames of most slices."""
+    counts = []
+    for images in stack.frames:
+        times = {image.times.get("trigger_time_ms") for image in images}
+        counts.append(None not in times and len(times) > 1)
+    return sum(counts) > len(counts) / 2
+
+
+def _seconds_apart(stack: Stack) -> bool:
+    """Return whether the frames of slices were acquired a heart beat or more apart."""
+    gaps = []
+    for images in stack.frames:
+        times = [image.times.get("acquisition_time_s") for image in images]
+        if None in times:
+            return False
+        gaps.append(float(np.median(np.diff(sorted(time for time in times if time is not None)))))
+    return float(np.median(gaps)) >= _BEAT_S
+
+
+def is_nulled(stack: Stack) -> bool | None:
+    """Return whether an inversion time nulls normal myocardium, None where none is stated."""
+    inversion_ms = stack.first.facts.inversion_time_ms
+    if not inversion_ms:
+        return None
+    return _NULLING_MS[0] <= inversion_ms <= _NULLING_MS[1]
+
+
+def is_t2_weighted(stack: Stack) -> bool:
+    """Return whether the echo time is that of T2-weighted images, such as STIR."""
+    echo_ms = stack.first.facts.echo_time_ms
+    return echo_ms is not None and echo_ms > _LONG_ECHO_MS
+
+
+def is_phase_picture(stack: Stack) -> bool:
+    """Return whether the images show phase and not magnitude."""
+    return bool({"P", "PHASE"} & _types(stack))
+
+
+def is_transverse(normal: Vector) -> bool:
+    """Return whether planes with a normal (3,) in LPS lie across the body."""
+    return bool(abs(normal[2]) > _TRANSVERSE)
+
+
+def degrees_between(first: Vector, second: Vector) -> float:
+    """Return the angle between planes with these normals (3,), 0 to 90 degrees."""
+    cosine = abs(float(first @ second))
+    # Rounding can make it more than 1.
+    return float(np.degrees(np.arccos(min(1.0, cosine))))
+
+
+def degrees_from_heart_axis(normal: Vector) -> float:
+    """Return the angle of a normal (3,) in LPS with base to apex in its usual place, in degrees."""
+    apex = BASE_TO_APEX_RAS / np.linalg.norm(BASE_TO_APEX_RAS)
+    return degrees_between(LPS_TO_RAS @ normal, apex)
