@@ -25,6 +25,7 @@ _OF_A_RUN = (
     "tokenizer",
     "labels.json",
     "preprocessing.json",
+    "familiarity.safetensors",
     "split.json",
     "lineage.json",
     "language_model",

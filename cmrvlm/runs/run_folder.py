@@ -24,6 +24,7 @@ from cmrvlm.instructions.collate import Collator
 from cmrvlm.language_model.finite import check_weights
 from cmrvlm.language_model.network import LanguageModel, borrowed_keys
 from cmrvlm.language_model.tokenizer import load_tokenizer
+from cmrvlm.models.familiarity import Familiarity
 from cmrvlm.models.vision_language_model import VisionLanguageModel
 from cmrvlm.runs.run_claim import WEIGHTS
 from cmrvlm.runs.wiring import build_collator, build_model
@@ -41,6 +42,7 @@ LABELS = "labels.json"
 PREPROCESSING = "preprocessing.json"
 BASE = "language_model.json"
 ARCHITECTURE = "language_model"
+FAMILIARITY = "familiarity.safetensors"
 
 
 def own_weights(model: nn.Module) -> dict[str, Tensor]:
@@ -142,6 +144,7 @@ class TrainedRun:
         collator: Collator with the tokenizer and the token counts of series.
         preprocessing: Preprocessing of the training.
         mixture: Tasks of the training.
+        familiarity: Tells images unlike those of the training; None for a run that did not keep it.
     """
 
     folder: Path
@@ -150,6 +153,7 @@ class TrainedRun:
     collator: Collator
     preprocessing: Preprocessing
     mixture: Mixture
+    familiarity: Familiarity | None = None
 
 
 def load_run(run: Path, *, quantized: bool = True) -> TrainedRun:
@@ -193,6 +197,7 @@ def load_run(run: Path, *, quantized: bool = True) -> TrainedRun:
         collator=build_collator(model, tokenizer),
         preprocessing=preprocessing,
         mixture=build(config["mix"], "mix"),
+        familiarity=Familiarity.load(run / FAMILIARITY),
     )
 
 

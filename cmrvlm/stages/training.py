@@ -23,9 +23,10 @@ from cmrvlm.models.vision_language_model import VisionLanguageModel
 from cmrvlm.runs.checkpoint_files import CheckpointFiles
 from cmrvlm.runs.data import DataModule
 from cmrvlm.runs.handover import hand_over, moved_table
+from cmrvlm.runs.known_images import familiarity_of
 from cmrvlm.runs.lineage import SPLIT, Parts, joined, parts_of, read_lineage, write_lineage
 from cmrvlm.runs.run_claim import CHECKPOINTS, claimed, placed_in
-from cmrvlm.runs.run_folder import TOKENIZER, own_weights, save_run
+from cmrvlm.runs.run_folder import FAMILIARITY, TOKENIZER, own_weights, save_run
 from cmrvlm.runs.wiring import (
     build_collator,
     build_data,
@@ -101,6 +102,8 @@ def _train(config: Config, run: Path, folder: Path) -> float | None:
     )
     if first_process():
         save_run(folder, config, model, tokenizer, data.preprocessing)
+        if config["keep_familiarity"] and isinstance(model, VisionLanguageModel):
+            familiarity_of(model, data).save(folder / FAMILIARITY)
     metric = trainer.callback_metrics.get(config["optimized_metric"])
     if metric is None or math.isnan(float(metric)):
         return None

@@ -1,0 +1,91 @@
+"""Measure the features of a run's training, by which images unlike those of the training are told."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+import torch
+from rich.progress import track
+from torch import Tensor
+
+from cmrvlm.models.familiarity import LEAST_HELD_OUT, Familiarity, describe, fit_gate
+from cmrvlm.models.precision import autocast_of
+from cmrvlm.models.vision_language_model import VisionLanguageModel
+from cmrvlm.runs.data import DataModule
+from cmrvlm.study.study import Study
+
+# As many are enough for a covariance, and take seconds.
+_TRAINED = 128
+_HELD_OUT = 64
+# Share of the training studies that stand for held-out ones where a run has no others.
+_SPARED = 4
+
+
+def familiarity_of(model: VisionLanguageModel, data: DataModule) -> Familiarity:
+    """Measure the features of studies of the training and of others, and fit the gates.
+
+    Args:
+        model: Trained network.
+        data: Its data module, with a split.
+    """
+    trained = list(data.split["train"])
+    held_out = list(data.split["val"])
+    if len(held_out) < LEAST_HELD_OUT:
+        held_out = trained[::_SPARED]
+        spared = set(held_out)
+        trained = [study_id for study_id in trained if study_id not in spared]
+    features_trained = _features(model, data, _spread(trained, _TRAINED))
+    features_held_out = _features(model, data, _spread(held_out, _HELD_OUT))
+    gates = {}
+    for sequence, features in features_trained.items():
+        if sequence in features_held_out:
+            gate = fit_gate(features, features_held_out[sequence])
+            if gate is not None:
+                gates[sequence] = gate
+    return Familiarity(gates)
+
+
+def _spread(study_ids: Sequence[str], most: int) -> list[str]:
+    """Return at most some ids, evenly spread over all."""
+    if len(study_ids) <= most:
+        return list(study_ids)
+    indices = np.linspace(0, len(study_ids) - 1, most).round().astype(int)
+    return [study_ids[index] for index in indices]
+
+
+def _features(
+    model: VisionLanguageModel, data: DataModule, study_ids: Sequence[str]
+) -> dict[str, Tensor]:
+    """Return sequence to the features (N, F) of the studies that have it."""
+    by_sequence: dict[str, list[Tensor]] = defaultdict(list)
+    for study_id in track(study_ids, "Measuring what was learned", transient=True):
+        for sequence, features in features_of(model, data.load_study(study_id)).items():
+            by_sequence[sequence].append(features)
+    return {sequence: torch.cat(rows) for sequence, rows in by_sequence.items()}
+
+
+@torch.no_grad()
+def features_of(
+    model: VisionLanguageModel, study: Study, sequences: Iterable[str] | None = None
+) -> dict[str, Tensor]:
+    """Return sequence to the features (1, F) of a study's series.
+
+    Args:
+        model: Trained network.
+        study: Study on the model's grid.
+        sequences: Sequences to look at; None looks at all that the network reads.
+    """
+    was_training = model.training
+    model.eval()
+    features = {}
+    for sequence in sequences or [name for name in study.series if name in model.encoders]:
+        image = np.asarray(study.series[sequence].image, dtype=np.float32)
+        images = torch.from_numpy(image)[None, None].to(model.device)
+        encoder = model.encoder(sequence)
+        with autocast_of(model.precision, model.device):
+            encoded = encoder(images)
+        features[sequence] = describe(encoder, encoded)
+    model.train(was_training)
+    return features
