@@ -19,6 +19,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from sklearn.covariance import LedoitWolf
 from torch import Tensor
+from torch.nn.functional import adaptive_avg_pool2d
 
 from cmrvlm.encoders.base import Encoded, Encoder
 from cmrvlm.errors import CmrvlmError
@@ -26,6 +27,8 @@ from cmrvlm.study.atomic_files import atomic_write
 
 # Levels of the pyramid whose averages describe a series, from the finest.
 _LEVELS = 3
+# Fields along rows and columns in which the finest level is averaged: where something lies.
+_COARSE = 4
 # More features than this are projected at random, which keeps distances.
 _MOST_FEATURES = 384
 # Fewer studies make no covariance, and no limit.
@@ -72,8 +75,13 @@ def describe(encoder: Encoder, encoded: Encoded) -> Tensor:
     tokens = encoder.tokens_of_series(encoded.grid).float()  # (N, tokens, D)
     parts = [tokens.mean(dim=1), tokens.std(dim=1)]
     for level in encoded.pyramid[:_LEVELS]:
-        values = level.float().flatten(2)  # (N, C, Z * T * H * W)
+        level = level.float()  # (N, C, Z, T, H, W)
+        values = level.flatten(2)
         parts += [values.mean(dim=2), values.std(dim=2)]
+        # How much it moves: a heart does, a bottle does not.
+        parts.append(level.std(dim=3, correction=0).flatten(2).mean(dim=2))
+    finest = encoded.pyramid[0].float().mean(dim=(2, 3))  # (N, C, H, W)
+    parts.append(adaptive_avg_pool2d(finest, _COARSE).flatten(1))
     return torch.cat(parts, dim=1).cpu()
 
 
