@@ -2,59 +2,53 @@
 
 from __future__ import annotations
 
-import csv
-import importlib.util
-import io
-import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import pyarrow.parquet as pq
-from charset_normalizer import from_bytes
-
 from cmrvlm.errors import CmrvlmError
+from data_modules.sources.delimited import Sheet, read_delimited
+from data_modules.sources.numbers import shorten
+from data_modules.sources.rows import Row, fold
+from data_modules.sources.table_formats import (
+    Records,
+    as_text,
+    read_excel,
+    read_json_lines,
+    read_parquet,
+)
+from data_modules.sources.text_files import check_size
 
-# Text by column; blank values are left out.
-Row = dict[str, str]
+# More columns, or more rows of a sheet, are a mistake: one far cell makes millions of them.
+MOST_COLUMNS = 10_000
+# Columns that an error message lists.
+_MOST_LISTED = 30
+# NUL and halves of characters, which no file system, no JSON and no terminal takes.
+_NO_TEXT = re.compile("[\0\ud800-\udfff]")
 
 
-def read_table(path: Path) -> list[Row]:
+def read_table(path: Path, needed: Sequence[str] = ()) -> list[Row]:
     """Read the rows of a table, all values as text and without blank ones.
 
-    Raises:
-        CmrvlmError: The file is missing, has an unknown suffix, or has a column twice.
-    """
-    if not path.is_file():
-        raise CmrvlmError(
-            "there is no such file",
-            file=path,
-            field="data.path",
-            remedy="Give the path of a table.",
-        )
-    rows = []
-    for values in _read_rows(path):
-        texts = {name: _as_text(value) for name, value in values.items()}
-        rows.append({name: text for name, text in texts.items() if text})
-    return rows
-
-
-def _read_rows(path: Path) -> list[dict[str, Any]]:
-    """Read the rows of a table with values of any type, as its format holds them.
+    Args:
+        path: The table.
+        needed: Columns without which it is another table.
 
     Raises:
-        CmrvlmError: The file has an unknown suffix, or has a column twice.
+        CmrvlmError: The file is missing, damaged or of an unknown kind, has a column twice, has a
+            row with too many or too few values, or lacks a column that is needed.
     """
+    _check_file(path)
     suffix = path.suffix.lower()
-    if suffix == ".csv":
-        return _read_csv(path, ",")
-    if suffix == ".tsv":
-        return _read_csv(path, "\t")
-    if suffix == ".jsonl":
-        return [json.loads(line) for line in read_text(path).splitlines() if line.strip()]
-    if suffix == ".parquet":
-        return list(pq.read_table(path).to_pylist())
+    if suffix in (".csv", ".tsv", ".txt"):
+        return _rows_of_sheet(path, read_delimited(path), needed)
     if suffix == ".xlsx":
-        return _read_excel(path)
+        return _rows_of_sheet(path, read_excel(path), needed)
+    if suffix == ".jsonl":
+        return _rows_of_records(path, read_json_lines(path), needed)
+    if suffix == ".parquet":
+        return _rows_of_records(path, read_parquet(path), needed)
     raise CmrvlmError(
         f"'{suffix}' is no kind of table",
         file=path,
@@ -63,84 +57,133 @@ def _read_rows(path: Path) -> list[dict[str, Any]]:
     )
 
 
-def read_text(path: Path) -> str:
-    """Read a text file in UTF-8, else in the likelier encoding of Chinese or Western European text.
+def _check_file(path: Path) -> None:
+    """Refuse what is no file, or one that is too large for a table.
 
     Raises:
-        CmrvlmError: It is in none of these.
+        CmrvlmError: It is.
     """
-    raw = path.read_bytes()
     try:
-        # With or without the byte order mark that Excel writes.
-        return raw.decode("utf-8-sig")
-    except UnicodeDecodeError:
-        best = from_bytes(raw, cp_isolation=["gb18030", "cp1252"]).best()
-    if best is None:
-        raise CmrvlmError("the text cannot be decoded", file=path, remedy="Save it as UTF-8.")
-    return str(best)
+        is_file = path.is_file()
+    except (OSError, ValueError):
+        # Too long for the file system, for example.
+        is_file = False
+    if not is_file:
+        raise CmrvlmError(
+            "there is no such file",
+            file=path,
+            field="data.path",
+            remedy="Give the path of a table.",
+        )
+    check_size(path)
 
 
-def _as_text(value: Any) -> str:
-    """Return a value as text, empty for None."""
-    if value is None:
-        return ""
-    if isinstance(value, float) and value.is_integer():
-        # Spreadsheets keep whole numbers as 12.0.
-        return str(int(value))
-    if isinstance(value, (list, dict)):
-        return json.dumps(value, ensure_ascii=False)
-    return str(value).strip()
+def _rows_of_sheet(path: Path, sheet: Sheet, needed: Sequence[str]) -> list[Row]:
+    """Return the rows of a table with a head."""
+    columns = [as_text(name) for name in sheet.head]
+    names = _names(path, columns, "row 1")
+    _check_needed(path, names, needed)
+    keys = [fold(column) for column in columns]
+    rows = []
+    for number, values in sheet.lines:
+        texts: dict[str, str] = {}
+        for key, column, value in zip(keys, columns, values, strict=False):
+            text = _checked_text(path, f"{shorten(column)}, row {number}", value)
+            if text and not key:
+                raise CmrvlmError(
+                    f"'{shorten(text)}' stands under a column without a name",
+                    file=path,
+                    field=f"row {number}",
+                    remedy="Name the column, or take it out.",
+                )
+            if text:
+                texts[key] = text
+        if texts:
+            rows.append(Row(path, number, texts, names, sheet.decimal_comma))
+    return rows
 
 
-def _read_csv(path: Path, delimiter: str) -> list[dict[str, Any]]:
-    """Read the rows of a text table."""
-    lines = list(csv.reader(io.StringIO(read_text(path), newline=""), delimiter=delimiter))
-    return _rows_from_lines(path, lines)
+def _rows_of_records(path: Path, records: Records, needed: Sequence[str]) -> list[Row]:
+    """Return the rows of a table each of whose rows names its columns."""
+    rows = []
+    columns: dict[str, str] = {}
+    for number, values in records:
+        names = _names(path, list(values), f"row {number}")
+        columns = {**names, **columns}
+        texts = {}
+        for name, value in values.items():
+            text = _checked_text(path, f"{shorten(name)}, row {number}", value)
+            if text:
+                texts[fold(name)] = text
+        if texts:
+            rows.append(Row(path, number, texts, names))
+    _check_needed(path, columns, needed)
+    return rows
 
 
-def _read_excel(path: Path) -> list[dict[str, Any]]:
-    """Read the rows of the first sheet of an Excel file.
+def _checked_text(path: Path, field: str, value: Any) -> str:
+    """Return a value as text.
 
     Raises:
-        CmrvlmError: openpyxl is not installed.
+        CmrvlmError: It holds what no text holds.
     """
-    if importlib.util.find_spec("openpyxl") is None:
+    text = as_text(value)
+    if _NO_TEXT.search(text):
         raise CmrvlmError(
-            "Excel files need openpyxl",
+            "the value holds NUL or half a character",
             file=path,
-            remedy="pip install 'cmrvlm[excel]', or save as CSV.",
+            field=field,
+            remedy="Write it again.",
         )
-    # An extra: only those who keep tables in Excel need it.
-    from openpyxl import load_workbook
-
-    sheet = load_workbook(path, read_only=True, data_only=True).worksheets[0]
-    lines = [list(values) for values in sheet.iter_rows(values_only=True)]
-    return _rows_from_lines(path, lines)
+    return text
 
 
-def _rows_from_lines(path: Path, lines: list[list[Any]]) -> list[dict[str, Any]]:
-    """Return the lines below the head as value by column, without blank lines.
-
-    Args:
-        path: The file, for the error message.
-        lines: Values of each line, the head first.
+def _names(path: Path, columns: Sequence[str], where: str) -> dict[str, str]:
+    """Return the name of each column by its folded name, those without a name left out.
 
     Raises:
-        CmrvlmError: A column is there twice.
+        CmrvlmError: There are too many columns, or two have one name.
     """
-    if not lines:
-        return []
-    columns = [_as_text(name) for name in lines[0]]
-    repeated = next((name for name in columns if name and columns.count(name) > 1), None)
-    if repeated:
+    if len(columns) > MOST_COLUMNS:
         raise CmrvlmError(
-            f"column '{repeated}' is there twice",
+            f"the table has {len(columns)} columns, more than {MOST_COLUMNS}",
             file=path,
-            field=repeated,
-            remedy="Rename one of them.",
+            field=where,
+            remedy="Take out those that nothing reads.",
         )
-    return [
-        dict(zip(columns, line, strict=False))
-        for line in lines[1:]
-        if any(_as_text(value) for value in line)
-    ]
+    names: dict[str, str] = {}
+    for column in columns:
+        key = fold(column)
+        if key in names:
+            raise _repeated(path, names[key], column)
+        if key:
+            names[key] = column
+    return names
+
+
+def _repeated(path: Path, first: str, second: str) -> CmrvlmError:
+    """Return the error about two columns with one name."""
+    problem = f"column '{shorten(second)}' is there twice"
+    if first != second:
+        problem = f"the columns '{shorten(first)}' and '{shorten(second)}' are taken for one"
+    return CmrvlmError(problem, file=path, field=shorten(second), remedy="Rename one of them.")
+
+
+def _check_needed(path: Path, names: Mapping[str, str], needed: Iterable[str]) -> None:
+    """Refuse a table that lacks a column; one without any column is empty.
+
+    Raises:
+        CmrvlmError: It lacks one.
+    """
+    lacking = [column for column in needed if fold(column) not in names]
+    if not names or not lacking:
+        return
+    listed = [shorten(name) for name in names.values()]
+    if len(listed) > _MOST_LISTED:
+        listed = [*listed[:_MOST_LISTED], "…"]
+    raise CmrvlmError(
+        f"there is no column {lacking[0]}; the columns are {', '.join(listed)}",
+        file=path,
+        field=lacking[0],
+        remedy="Name the columns in the first row, parted by commas, semicolons or tabs.",
+    )

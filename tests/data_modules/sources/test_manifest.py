@@ -12,7 +12,8 @@ from cmrvlm.errors import CmrvlmError
 from cmrvlm.study.files import write_nifti
 from cmrvlm.study.vocabulary import STRUCTURES
 from data_modules.sources.manifest import ManifestSource
-from data_modules.sources.tables import read_table, read_text
+from data_modules.sources.tables import read_table
+from data_modules.sources.text_files import read_text
 
 AFFINE = np.diag([1.25, 1.5, 10.0, 1.0])
 
@@ -198,11 +199,6 @@ def test_a_stated_split_is_used_and_half_of_one_is_refused(folder):
     assert ManifestSource(str(table(folder, *ROWS))).declared_split() is None
     with pytest.raises(CmrvlmError, match="the part is blank"):
         ManifestSource(str(table(folder, both[0], ROWS[1]))).declared_split()
-
-
-def test_a_changed_label_makes_another_cache_entry(folder):
-    path = table(folder, *ROWS)
-    assert path in ManifestSource(str(path)).files("007")
 
 
 def test_other_files_are_refused(tmp_path):

@@ -240,7 +240,7 @@ def test_mnms2_holds_both_axes(tmp_path):
     assert study.series["lax_4ch"].phases == {"ed": 0, "es": 1}
     assert study.labels.diseases is None
     assert study.labels.measurements["lvef_percent"] > 0
-    assert len(source.files("007")) == 9
+    assert len(source.files("007")) == 8
     with pytest.raises(CmrvlmError, match="no such file"):
         Mnms2Source(str(tmp_path / "dataset"))
 
