@@ -15,6 +15,7 @@ from data_modules.sources.numbers import shorten
 from data_modules.sources.text_files import read_text
 
 _DELIMITERS = (",", ";", "\t")
+_QUOTED = re.compile(r'"[^"]*"')
 # The line by which Excel tells itself the delimiter.
 _STATED = re.compile(r"\s*\"?sep=(.)\"?\s*", re.IGNORECASE)
 
@@ -70,7 +71,8 @@ def _delimiter_of(text: str) -> tuple[str, int]:
         if line.strip():
             head = line
             break
-    counts = [len(next(csv.reader([head], delimiter=mark), [])) for mark in _DELIMITERS]
+    unquoted = _QUOTED.sub("", head)
+    counts = [unquoted.count(mark) for mark in _DELIMITERS]
     return _DELIMITERS[counts.index(max(counts))], 0
 
 

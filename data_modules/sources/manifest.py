@@ -50,6 +50,7 @@ COLUMNS = (
     *_EXTRA,
 )
 _KNOWN = frozenset(fold(column) for column in COLUMNS)
+_FOLDED_TEXTS = frozenset(fold(column) for column in _TEXTS)
 # They change nothing of a study, so they are no part of its key in the cache.
 _UNKEYED = ("study_id", "split", *_EXTRA)
 
@@ -247,7 +248,6 @@ def _check_row(row: Row) -> None:
                 "unknown column",
                 f"Rename it or take it out; known: {', '.join(COLUMNS)}.",
             )
-    for column in COLUMNS:
         _check_lines(row, column)
     if all(row.read_text(sequence) is None for sequence in SEQUENCES):
         raise row.error(
@@ -268,10 +268,10 @@ def _check_lines(row: Row, column: str) -> None:
     Raises:
         CmrvlmError: It is such a value.
     """
-    further = row.get(column, "").splitlines()[1:]
+    further = row[column].splitlines()[1:]
     if not further:
         return
-    if column not in _TEXTS or any(".nii" in line.lower() for line in further):
+    if fold(column) not in _FOLDED_TEXTS or any(".nii" in line.lower() for line in further):
         raise row.error(
             column,
             "the value goes over several lines and seems to hold further rows",

@@ -29,8 +29,11 @@ _LEAST_GB2312 = 0.9
 _LEAST_BEHIND_HANGUL = 0.1
 _FIRST_BEHIND_HANGUL = b"\xc9\xa1"
 _KANA = re.compile(r"[\u3041-\u30ff]")
-# What accented letters of DOS and Mac OS become in cp1252: signs and capitals inside a word.
-_NOT_CP1252 = re.compile(r"[a-z][‚„†‡ˆ‰‹›˜¢£¤¥¦¨¬¯±³¶¸¹º»¼½¾¿¡“”…‘•™ŠŒŽŸ][a-z]")
+# What accented letters of DOS and Mac OS become in cp1252, signs and capitals inside a word, and
+# what they become where a text is UTF-8 but for a byte that is damaged.
+_NOT_CP1252 = re.compile(
+    r"[a-zß-ÿ][‚„†‡ˆ‰‹›˜¢£¤¥¦¨¬¯±³¶¸¹º»¼½¾¿¡“”…‘•™ŠŒŽŸ][a-zß-ÿ]|[ÂÃ][\u00a0-\u00bf]|â€"
+)
 # Two letters of another alphabet in a row look like this; no word of Western Europe does.
 _MANY_ACCENTS = re.compile(r"[À-ÖØ-öø-ÿ]{4}")
 
@@ -39,10 +42,17 @@ def read_text(path: Path) -> str:
     """Read a text file in UTF-8, UTF-16, GB 18030 or cp1252.
 
     Raises:
-        CmrvlmError: It is in none of these, holds NUL characters, or is too large for a text.
+        CmrvlmError: It is in none of these, holds NUL characters, is too large for a text, or
+            cannot be read.
     """
     check_size(path)
-    text = _decode(path, path.read_bytes())
+    try:
+        raw = path.read_bytes()
+    except OSError as error:
+        raise CmrvlmError(
+            f"the file cannot be read ({error.strerror})", file=path, remedy="Check its rights."
+        ) from error
+    text = _decode(path, raw)
     position = text.find("\0")
     if position >= 0:
         raise CmrvlmError(
