@@ -51,7 +51,9 @@ class MnmsSource(Source):
     def __init__(self, root: str) -> None:
         self.root = Path(root)
         tables = sorted(
-            path for path in self.root.glob("*.csv") if "datasetinformation" in fold(path.name)
+            path
+            for path in self.root.glob("*")
+            if path.suffix.lower() == ".csv" and "datasetinformation" in fold(path.name)
         )
         if len(tables) != 1:
             raise CmrvlmError(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import re
-import unicodedata
 
 from cmrvlm.errors import CmrvlmError
 from cmrvlm.study.measurements import check_plausible
@@ -52,6 +51,8 @@ UNKNOWN = frozenset(
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.ASCII | re.IGNORECASE)
 _INFINITE = re.compile(r"[+-]?(inf|infinity|∞)", re.IGNORECASE)
 _DECIMAL_COMMA = re.compile(r"(\d),(\d)")
+# Full-width digits and signs of Chinese texts, and the minus sign of typography.
+_PLAIN = str.maketrans("０１２３４５６７８９．，＋－−", "0123456789.,+--")
 _REMEDY = "Leave it blank when it is unknown."
 
 
@@ -77,8 +78,7 @@ def parse_number(
     """
     if text is None or not text.strip() or is_unknown(text):
         return None
-    # Full-width digits of Chinese texts, and the minus sign of typography.
-    plain = unicodedata.normalize("NFKC", text).replace("−", "-").strip()
+    plain = text.translate(_PLAIN).strip()
     if decimal_comma and plain.count(",") == 1 and "." not in plain:
         plain = _DECIMAL_COMMA.sub(r"\1.\2", plain)
     if _INFINITE.fullmatch(plain):

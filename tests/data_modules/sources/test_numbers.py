@@ -57,7 +57,9 @@ def test_infinity_is_refused(text):
         parse_number(text, "x")
 
 
-@pytest.mark.parametrize("text", ["1_000", "0x10", "55%", "12 ml", "True", "1 000", "low"])
+@pytest.mark.parametrize(
+    "text", ["1_000", "0x10", "55%", "12 ml", "True", "1 000", "low", "10²", "½", "١٢"]
+)
 def test_other_texts_are_refused(text):
     with pytest.raises(CmrvlmError, match="is no number") as refused:
         parse_number(text, "age_years, row 3")
