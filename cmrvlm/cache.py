@@ -63,6 +63,8 @@ def _print_entries(entries: list[Any], root: str, console: Console) -> None:
 
 def _verdict(entry: Any) -> str:
     """Return in words what pruning removes of an entry."""
+    if entry.is_in_use:
+        return "nothing: in use"
     if not entry.is_current:
         return "all: the code has changed"
     if entry.is_removed_whole:

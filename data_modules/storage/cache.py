@@ -32,6 +32,7 @@ from cmrvlm.study.study import Study, StudyLabels, check_images
 from cmrvlm.transforms.preprocessing import Preprocessing
 from data_modules.code_key import code_digest, modules_of
 from data_modules.sources.base import Source
+from data_modules.storage.in_use import Hold
 from data_modules.storage.store import StudyStore
 
 # Part of the key: a cache of another format is made anew.
@@ -65,6 +66,7 @@ class StudyCache(StudyStore):
         # Folder and time of the last mark of each study that was asked for.
         self._paths: dict[str, Path] = {}
         self._marked: dict[str, float] = {}
+        self._hold = Hold()
 
     def path(self, study_id: str) -> Path:
         """Return the folder of a study.
@@ -100,7 +102,7 @@ class StudyCache(StudyStore):
 
     def fill(self, study_ids: Iterable[str], allowed_failures: int = 0) -> dict[str, str]:
         """Preprocess the studies that the cache lacks; see `StudyStore.fill`."""
-        self.folder.mkdir(parents=True, exist_ok=True)
+        self._hold = Hold(self.folder)
         if not (self.folder / ENTRY_FILE).is_file():
             write_json(self.folder / ENTRY_FILE, self._record())
         study_ids = list(study_ids)

@@ -9,7 +9,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from cmrvlm.errors import CmrvlmError
 from cmrvlm.study.codec import META_FILE
 from data_modules.code_key import code_digest
 from data_modules.storage.cache import ENTRY_FILE, FORMAT, WRITING
+from data_modules.storage.in_use import LOCK_FILE, unused
 
 _SECONDS_A_DAY = 86_400.0
 # Names as `StudyCache` gives them.
@@ -52,6 +53,7 @@ class CacheEntry:
         unused: Studies that nothing has used for long, or all of them if the code has changed.
         leftovers: Half-written studies of jobs that were killed.
         is_current: Whether the code that made the entry is today's.
+        is_in_use: Whether a job that runs now uses it; nothing of it is removed then.
     """
 
     folder: Path
@@ -60,7 +62,8 @@ class CacheEntry:
     is_current: bool
     studies: tuple[CachedStudy, ...] = ()
     unused: tuple[CachedStudy, ...] = ()
-    leftovers: tuple[Path, ...] = field(default=())
+    leftovers: tuple[Path, ...] = ()
+    is_in_use: bool = False
 
     @property
     def size_bytes(self) -> int:
@@ -80,7 +83,9 @@ class CacheEntry:
     @property
     def is_removed_whole(self) -> bool:
         """Return whether pruning leaves nothing of the entry."""
-        return not self.studies and (bool(self.unused) or not self.is_current)
+        return (
+            not self.studies and not self.is_in_use and (bool(self.unused) or not self.is_current)
+        )
 
 
 @dataclass(frozen=True)
@@ -120,13 +125,15 @@ class CacheFolder:
         """Read what an entry holds, and decide what of it is unused."""
         record = _read_record(folder)
         is_current = _is_current(record)
+        with unused(folder) as is_free:
+            is_in_use = not is_free
         oldest = time.time() - self.unused_days * _SECONDS_A_DAY
-        studies, unused = [], []
+        studies, old = [], []
         for study in _studies_of(folder):
-            if is_current and study.used_at >= oldest:
+            if is_in_use or (is_current and study.used_at >= oldest):
                 studies.append(study)
             else:
-                unused.append(study)
+                old.append(study)
         # A folder that is younger may belong to a job that is writing just now.
         killed = time.time() - _SECONDS_A_DAY
         leftovers = [path for path in folder.glob(f"{WRITING}*") if path.stat().st_mtime < killed]
@@ -136,8 +143,9 @@ class CacheFolder:
             steps=tuple(record.get("preprocessing", {})),
             is_current=is_current,
             studies=tuple(studies),
-            unused=tuple(unused),
+            unused=tuple(old),
             leftovers=tuple(leftovers),
+            is_in_use=is_in_use,
         )
 
     def prune(self) -> list[CacheEntry]:
@@ -162,15 +170,21 @@ class CacheFolder:
 
 def _prune_entry(entry: CacheEntry) -> None:
     """Remove the unused studies of an entry, and the entry itself when nothing is left."""
-    for study in entry.unused:
-        _remove_study(study)
-    for path in entry.leftovers:
-        shutil.rmtree(path)
-    if entry.is_removed_whole and not any(_studies_of(entry.folder)):
-        (entry.folder / ENTRY_FILE).unlink(missing_ok=True)
-        # Another job may have begun to write into it.
-        if not any(entry.folder.iterdir()):
-            entry.folder.rmdir()
+    with unused(entry.folder) as is_free:
+        # A job may have begun since the entries were listed.
+        if not is_free:
+            return
+        for study in entry.unused:
+            _remove_study(study)
+        for path in entry.leftovers:
+            shutil.rmtree(path)
+        if entry.is_removed_whole and not any(_studies_of(entry.folder)):
+            for path in list(entry.folder.iterdir()):
+                if path.is_file():
+                    path.unlink()
+            # A folder that another job writes into just now stays.
+            if not any(entry.folder.iterdir()):
+                entry.folder.rmdir()
 
 
 def _remove_study(study: CachedStudy) -> None:
@@ -193,7 +207,7 @@ def _is_part_of_entry(path: Path) -> bool:
     if path.is_symlink():
         return False
     if path.is_file():
-        return path.name == ENTRY_FILE or bool(_TEMPORARY_RECORD.fullmatch(path.name))
+        return path.name in (ENTRY_FILE, LOCK_FILE) or bool(_TEMPORARY_RECORD.fullmatch(path.name))
     return path.name.startswith(WRITING) or _is_study(path)
 
 

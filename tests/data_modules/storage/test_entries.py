@@ -3,8 +3,12 @@
 import io
 import json
 import os
+import pickle
 import shutil
+import subprocess
+import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from rich.console import Console
@@ -17,7 +21,8 @@ from cmrvlm.transforms.preprocessing import Preprocessing
 from data_modules.sources.phantom.source import PhantomSource
 from data_modules.storage.cache import ENTRY_FILE, StudyCache
 from data_modules.storage.entries import CacheFolder
-from tests.conftest import composed
+from data_modules.storage.in_use import Hold, unused
+from tests.conftest import ROOT, composed
 
 DAY = 86_400
 
@@ -77,6 +82,7 @@ def test_entries_are_listed_with_source_size_and_last_use(root):
     assert entry.is_current
     sizes = [path.stat().st_size for path in entry.folder.rglob("*") if path.is_file()]
     assert entry.size_bytes == sum(sizes) - (entry.folder / ENTRY_FILE).stat().st_size
+    assert not entry.is_in_use
     assert time.time() - entry.used_at == pytest.approx(2 * DAY, abs=60)
     assert not entry.unused
 
@@ -167,3 +173,56 @@ def test_names_of_sources_are_no_markup(root):
     record["settings"] = {"root": "[/red]"}
     (entry_of(root) / ENTRY_FILE).write_text(json.dumps(record))
     assert "[/red]" in run(root)
+
+
+USE = """
+import sys
+from pathlib import Path
+from data_modules.storage.in_use import Hold
+hold = Hold(Path(sys.argv[1]))
+print("held", flush=True)
+sys.stdin.read()
+"""
+
+
+def test_an_entry_that_a_job_uses_stays_until_the_job_ends(root, monkeypatch):
+    monkeypatch.setattr(data_modules.storage.entries, "code_digest", lambda modules: "other")
+    with subprocess.Popen(
+        [sys.executable, "-c", USE, str(entry_of(root))],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        cwd=ROOT,
+    ) as job:
+        assert job.stdout.readline() == b"held\n"
+        before = tree(root)
+        assert "nothing: in use" in run(root, "prune=true", "cache.unused_days=0")
+        assert tree(root) == before
+        job.kill()
+        job.wait()
+    CacheFolder(str(root)).prune()
+    assert list(root.iterdir()) == []
+
+
+def test_a_cache_holds_its_entry_and_copies_of_it_hold_nothing(root):
+    entry = entry_of(root)
+    hold = Hold(entry)
+    copy = pickle.loads(pickle.dumps(hold))
+    assert CacheFolder(str(root)).entries()[0].is_in_use
+    del hold
+    assert not CacheFolder(str(root)).entries()[0].is_in_use
+    del copy
+
+
+def test_a_job_that_waited_for_a_removal_holds_the_new_folder(root):
+    entry = entry_of(root)
+    Hold(entry)
+    with ThreadPoolExecutor(1) as pool:
+        with unused(entry) as is_free:
+            assert is_free
+            waiting = pool.submit(Hold, entry)
+            time.sleep(0.1)
+            shutil.rmtree(entry)
+        hold = waiting.result(timeout=5)
+    with unused(entry) as is_free:
+        assert not is_free
+    del hold
