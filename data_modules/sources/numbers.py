@@ -12,6 +12,12 @@ from cmrvlm.study.measurements import check_plausible
 UNKNOWN = frozenset(
     (
         "nan",
+        "-nan",
+        "+nan",
+        "nan()",
+        "1.#qnan",
+        "1.#ind",
+        "-1.#ind",
         "nat",
         "na",
         "n/a",

@@ -14,6 +14,8 @@ from data_modules.sources.numbers import parse_number
     [
         "nan",
         "NaN",
+        "-nan",
+        "-1.#IND",
         "n/a",
         "NA",
         "null",
