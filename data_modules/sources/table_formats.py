@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import lzma
 import math
 import zipfile
 import zlib
@@ -25,9 +26,11 @@ _EXCEL_ERRORS = (
     IndexError,
     KeyError,
     OSError,
+    RuntimeError,
     SyntaxError,
     TypeError,
     ValueError,
+    lzma.LZMAError,
     zipfile.BadZipFile,
     zlib.error,
 )
@@ -47,7 +50,8 @@ def as_text(value: Any) -> str:
             return str(int(value))
     if isinstance(value, (list, dict)):
         return json.dumps(value, ensure_ascii=False)
-    return str(value).strip()
+    # Marks that are not seen come along when text is copied from a page.
+    return str(value).strip().strip("\u200b\ufeff").strip()
 
 
 def read_json_lines(path: Path) -> Records:

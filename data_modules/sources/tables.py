@@ -24,8 +24,8 @@ from data_modules.sources.text_files import check_size
 MOST_COLUMNS = 10_000
 # Columns that an error message lists.
 _MOST_LISTED = 30
-# NUL and halves of characters, which no file system, no JSON and no terminal takes.
-_NO_TEXT = re.compile("[\0\ud800-\udfff]")
+# Control characters, by which a terminal is steered, and halves of characters.
+_NO_TEXT = re.compile("[\0-\x08\x0e-\x1f\x7f\ud800-\udfff]")
 
 
 def read_table(path: Path, needed: Sequence[str] = ()) -> list[Row]:
@@ -130,7 +130,7 @@ def _checked_text(path: Path, field: str, value: Any) -> str:
     text = as_text(value)
     if _NO_TEXT.search(text):
         raise CmrvlmError(
-            "the value holds NUL or half a character",
+            "the value holds a control character, such as NUL, or half a character",
             file=path,
             field=field,
             remedy="Write it again.",

@@ -28,6 +28,9 @@ _LEAST_GB2312 = 0.9
 # of a Chinese text lies behind them, and next to nothing of a Korean one.
 _LEAST_BEHIND_HANGUL = 0.1
 _FIRST_BEHIND_HANGUL = b"\xc9\xa1"
+# Rare characters begin here in GB 2312. Greek and Cyrillic letters become such.
+_LEAST_FREQUENT = 0.7
+_FIRST_RARE = b"\xd8\xa1"
 _KANA = re.compile(r"[\u3041-\u30ff]")
 # What accented letters of DOS and Mac OS become in cp1252, signs and capitals inside a word, and
 # what they become where a text is UTF-8 but for a byte that is damaged.
@@ -52,7 +55,8 @@ def read_text(path: Path) -> str:
         raise CmrvlmError(
             f"the file cannot be read ({error.strerror})", file=path, remedy="Check its rights."
         ) from error
-    text = _decode(path, raw)
+    # DOS ends a text by a mark.
+    text = _decode(path, raw).removesuffix("\x1a")
     position = text.find("\0")
     if position >= 0:
         raise CmrvlmError(
@@ -148,8 +152,12 @@ def _is_chinese(text: str) -> bool:
     common = characters.encode("gb2312", errors="ignore")
     codes = [common[index : index + 2] for index in range(0, len(common), 2)]
     behind_hangul = sum(code >= _FIRST_BEHIND_HANGUL for code in codes)
-    is_common = len(codes) >= _LEAST_GB2312 * len(characters)
-    return is_common and behind_hangul >= _LEAST_BEHIND_HANGUL * len(characters)
+    frequent = sum(code < _FIRST_RARE for code in codes)
+    return (
+        len(codes) >= _LEAST_GB2312 * len(characters)
+        and frequent >= _LEAST_FREQUENT * len(characters)
+        and behind_hangul >= _LEAST_BEHIND_HANGUL * len(characters)
+    )
 
 
 def _is_western(text: str) -> bool:

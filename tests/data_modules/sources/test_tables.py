@@ -5,6 +5,7 @@ import io
 import json
 import time
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -74,6 +75,8 @@ def test_encodings_of_spreadsheets_are_read(read, encoding):
         ("左心室の拡大を認める。正常", "euc_jp"),
         ("левый желудочек увеличен", "cp1251"),
         ("左心室擴大，收縮功能正常", "big5"),
+        ("αριστερή κοιλία", "cp1253"),
+        ("Powiększenie żółć lewej komory", "cp1250"),
     ],
 )
 def test_text_that_would_become_nonsense_is_refused_by_row(read, text, encoding):
@@ -181,6 +184,7 @@ def test_lines_that_are_no_objects_are_refused_by_row(read, line):
         ("\0" * 500, "table.csv", "row 1"),
         ('{"sax": "a\\u0000"}', "table.jsonl", "sax, row 1"),
         ('{"sax": "\\ud800"}', "table.jsonl", "sax, row 1"),
+        ("study_id\n\x1b[31mred\n", "table.csv", "study_id, row 2"),
     ],
 )
 def test_what_no_text_holds_is_refused(read, content, name, field):
@@ -253,3 +257,38 @@ def test_a_value_without_a_column_is_refused(read):
     with pytest.raises(CmrvlmError, match="'0' stands under a column without a name") as refused:
         read(",study_id\n0,1\n")
     assert refused.value.field == "row 2"
+
+
+def test_marks_that_are_not_seen_are_no_part_of_a_value(read):
+    (row,) = read("\ufeffstudy_id,sax\r\n\u200b7\xa0,\u3000a\r\n\x1a")
+    assert dict(row) == {"study_id": "7", "sax": "a"}
+
+
+@pytest.mark.parametrize("name", ["table.csv", "table.jsonl", "table.parquet", "table.xlsx"])
+def test_any_damage_ends_in_a_table_or_an_error(tmp_path, name):
+    """Bytes are changed and files are cut, from a fixed seed."""
+    rng = np.random.default_rng(0)
+    path = tmp_path / name
+    table = pa.table({"study_id": ["1", "2"], "report_en": ["a, b", "心"]})
+    if name.endswith("parquet"):
+        pq.write_table(table, path)
+    elif name.endswith("xlsx"):
+        book = pytest.importorskip("openpyxl").Workbook()
+        for values_of_row in (HEAD, *ROWS):
+            book.active.append(values_of_row)
+        book.save(path)
+    elif name.endswith("jsonl"):
+        path.write_text("\n".join(json.dumps(row) for row in table.to_pylist()))
+    else:
+        path.write_text(written(";", HEAD, *ROWS))
+    sound = path.read_bytes()
+    refused = 0
+    for turn in range(60):
+        damaged = np.frombuffer(sound, np.uint8).copy()
+        damaged[rng.integers(len(damaged), size=4)] = rng.integers(256, size=4)
+        path.write_bytes(damaged.tobytes()[: None if turn % 4 else rng.integers(len(sound))])
+        try:
+            read_table(path)
+        except CmrvlmError:
+            refused += 1
+    assert refused > 20
