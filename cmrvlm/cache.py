@@ -17,6 +17,7 @@ from rich.table import Table
 
 from cmrvlm.config.build import build
 from cmrvlm.config.command import CONFIG_PATH, Config, resolved, with_readable_errors
+from cmrvlm.errors import CmrvlmError
 
 
 def cache(config: Config, console: Console) -> None:
@@ -25,7 +26,16 @@ def cache(config: Config, console: Console) -> None:
     Args:
         config: Plain configuration.
         console: Console for the table.
+
+    Raises:
+        CmrvlmError: `prune` is neither true nor false, or something cannot be removed.
     """
+    if not isinstance(config["prune"], bool):
+        raise CmrvlmError(
+            f"'{config['prune']}' is neither true nor false",
+            field="prune",
+            remedy="Write prune=true to remove what the list marks.",
+        )
     folder = build(config["cache"], "cache")
     entries = folder.prune() if config["prune"] else folder.entries()
     _print_entries(entries, str(folder.root), console)

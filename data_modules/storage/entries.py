@@ -98,23 +98,25 @@ class CacheFolder:
     Args:
         root: The folder.
         unused_days: Studies that were not used for so many days are pruned.
+
+    Raises:
+        CmrvlmError: `unused_days` is no number or negative.
     """
 
     root: str
     unused_days: float = 30.0
 
-    def entries(self) -> list[CacheEntry]:
-        """Return the entries, those that were used last first.
-
-        Raises:
-            CmrvlmError: `unused_days` is negative.
-        """
-        if not self.unused_days >= 0:
+    def __post_init__(self) -> None:
+        is_number = isinstance(self.unused_days, (int, float))
+        if not is_number or not self.unused_days >= 0:
             raise CmrvlmError(
                 f"{self.unused_days} is no number of days",
                 field="cache.unused_days",
                 remedy="Use 0 or more.",
             )
+
+    def entries(self) -> list[CacheEntry]:
+        """Return the entries, those that were used last first."""
         root = Path(self.root)
         if not root.is_dir():
             return []

@@ -150,9 +150,17 @@ def test_leftovers_of_killed_jobs_are_removed_and_new_ones_stay(root):
 
 def test_a_missing_folder_is_an_empty_cache_and_negative_days_are_refused(tmp_path):
     assert CacheFolder(str(tmp_path / "none")).entries() == []
-    for days in (-1, float("nan")):
+    for days in (-1, "abc", "nan", "null"):
         with pytest.raises(CmrvlmError, match="no number of days"):
-            CacheFolder(str(tmp_path), days).entries()
+            run(tmp_path, f"cache.unused_days={days}")
+
+
+@pytest.mark.parametrize("text", ["maybe", "yes", "0", "null"])
+def test_prune_is_true_or_false(root, text):
+    before = tree(root)
+    with pytest.raises(CmrvlmError, match="neither true nor false"):
+        run(root, f"prune={text}", "cache.unused_days=0")
+    assert tree(root) == before
 
 
 def test_the_command_only_says_what_would_go_unless_it_is_told_to_prune(root):
