@@ -12,6 +12,7 @@ from typing import Any
 import hydra
 from omegaconf import DictConfig
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import track
 from rich.table import Table
 
@@ -69,7 +70,9 @@ def _print_faults(content: dict[str, Any], console: Console) -> None:
     title = f"{content['studies']} studies: {content['verdict']}"
     table = Table("level", "kind", "study", "what", title=title)
     for fault in faults[:MOST_SHOWN]:
-        table.add_row(fault["level"], fault["code"], fault["study"], fault["text"])
+        # Ids and values of a table are no markup.
+        texts = (escape(fault[name]) for name in ("level", "code", "study", "text"))
+        table.add_row(*texts)
     console.print(table)
     if len(faults) > MOST_SHOWN:
         console.print(f"and {len(faults) - MOST_SHOWN} more")

@@ -14,6 +14,7 @@ from omegaconf import DictConfig
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
+from rich.text import Text
 
 from cmrvlm.config.build import build
 from cmrvlm.config.command import CONFIG_PATH, Config, resolved, with_readable_errors
@@ -62,11 +63,12 @@ def _decision_table(ingested: list[Any]) -> Table:
             reasons = "; ".join((*decision["reasons"], *decision["notes"]))
             slices = str(decision["slices"])
             phases = str(decision["phases"])
-            table.add_row(study.study_id, sequence, slices, phases, reasons)
+            # Text of others is no markup.
+            table.add_row(study.study_id, sequence, slices, phases, Text(reasons))
         if study.problem:
-            table.add_row(study.study_id, "failed", "", "", study.problem)
+            table.add_row(study.study_id, "failed", "", "", Text(study.problem))
         for doubt in study.doubts:
-            table.add_row(study.study_id, "look at it", "", "", doubt)
+            table.add_row(study.study_id, "look at it", "", "", Text(doubt))
     return table
 
 

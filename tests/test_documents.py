@@ -23,6 +23,7 @@ REQUIRED = {
     "predict": ["run=here", "study=here"],
     "evaluate": ["run=here"],
     "check": [],
+    "cache": [],
 }
 # What else an override needs: the stage that it is about, or a language model that has the key.
 BESIDE = {

@@ -60,7 +60,7 @@ def test_wrong_group_key_path_or_value_is_one_readable_error(overrides, words, t
 
 
 def test_help_and_a_misspelled_key_wait_for_no_heavy_library():
-    entries = ("train", "evaluate", "predict", "ingest", "check", "shard")
+    entries = ("train", "evaluate", "predict", "ingest", "check", "shard", "cache")
     code = f"""
 import importlib, sys
 for name in {entries}:

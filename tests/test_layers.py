@@ -34,7 +34,17 @@ ROOMS = (
     ("errors",),
 )
 LEVEL = {room: level for level, rooms in enumerate(ROOMS) for room in rooms}
-COMMANDS = {"train", "evaluate", "predict", "compare", "export", "check", "ingest", "shard"}
+COMMANDS = {
+    "train",
+    "evaluate",
+    "predict",
+    "compare",
+    "export",
+    "check",
+    "ingest",
+    "shard",
+    "cache",
+}
 # Lightning and Hydra are known to commands, configuration, runs and stages alone.
 FRAMEWORK = {"lightning", "hydra", "omegaconf"}
 KNOWS_FRAMEWORK = {"commands", "config", "runs", "stages"}
@@ -143,7 +153,7 @@ def test_packages_import_each_other_without_a_circle(graph):
 def test_only_commands_and_errors_lie_loose_at_the_top():
     loose = {path.stem for path in (ROOT / "cmrvlm").glob("*.py")} - {"__init__"}
     assert loose == COMMANDS | {"errors"}
-    assert len(loose) <= 9
+    assert len(loose) <= 10
 
 
 # One guard each, around a file, a series and a study of an archive that others recorded.

@@ -64,6 +64,7 @@ SLOTS: dict[str, tuple[str, ...]] = {
     "decoding": ("cmrvlm.language_model.decoding.Decode",),
     "masks": ("cmrvlm.inference.mask_reading.MaskReading",),
     "check": ("data_modules.checking.run.CheckRun",),
+    "cache": ("data_modules.storage.entries.CacheFolder",),
     "shards": ("data_modules.storage.shards.ShardWriter",),
     "ingest": ("data_modules.dicom.ingest.Ingest",),
 }

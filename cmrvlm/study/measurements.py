@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from cmrvlm.errors import CmrvlmError
 from cmrvlm.study.vocabulary import CINE
 
 
@@ -21,6 +22,7 @@ class Measurement:
         sequences: Sequences of which any shows it.
         typical: Centre of the usual values; it only scales the regression and is no normal value.
         spread: Half width of the usual values; it only scales the regression.
+        plausible: Least and largest value of any patient; what lies outside is a mistake.
         synonyms: Other names that are read back from texts.
     """
 
@@ -31,6 +33,7 @@ class Measurement:
     sequences: tuple[str, ...]
     typical: float
     spread: float
+    plausible: tuple[float, float]
     synonyms: tuple[str, ...] = ()
 
     def name(self, language: str) -> str:
@@ -39,16 +42,16 @@ class Measurement:
 
 
 MEASUREMENTS: dict[str, Measurement] = {
-    "lvedd_mm": Measurement("LVEDD", "左心室舒张末径", "mm", "lvedd", CINE, 52, 8),
+    "lvedd_mm": Measurement("LVEDD", "左心室舒张末径", "mm", "lvedd", CINE, 52, 8, (10, 150)),
     "wall_thickness_mm": Measurement(
-        "wall thickness", "室壁厚度", "mm", "wall_thickness", ("sax",), 9, 3
+        "wall thickness", "室壁厚度", "mm", "wall_thickness", ("sax",), 9, 3, (1, 60)
     ),
-    "rvedd_mm": Measurement("RVEDD", "右心室舒张末径", "mm", "rvedd", CINE, 33, 7),
+    "rvedd_mm": Measurement("RVEDD", "右心室舒张末径", "mm", "rvedd", CINE, 33, 7, (5, 150)),
     "la_diameter_mm": Measurement(
-        "LA", "左心房", "mm", "la_diameter", ("lax_4ch",), 42, 7, ("left atrium",)
+        "LA", "左心房", "mm", "la_diameter", ("lax_4ch",), 42, 7, (5, 150), ("left atrium",)
     ),
     "ra_diameter_mm": Measurement(
-        "RA", "右心房", "mm", "ra_diameter", ("lax_4ch",), 45, 7, ("right atrium",)
+        "RA", "右心房", "mm", "ra_diameter", ("lax_4ch",), 45, 7, (5, 150), ("right atrium",)
     ),
     "lvef_percent": Measurement(
         "LVEF",
@@ -58,6 +61,7 @@ MEASUREMENTS: dict[str, Measurement] = {
         ("sax",),
         52,
         15,
+        (1, 100),
         ("left ventricular ejection fraction",),
     ),
     "lvedv_ml": Measurement(
@@ -68,6 +72,7 @@ MEASUREMENTS: dict[str, Measurement] = {
         ("sax",),
         165,
         50,
+        (5, 1000),
         ("left ventricular end-diastolic volume",),
     ),
     "lvesv_ml": Measurement(
@@ -78,6 +83,7 @@ MEASUREMENTS: dict[str, Measurement] = {
         ("sax",),
         80,
         50,
+        (1, 1000),
         ("left ventricular end-systolic volume",),
     ),
     "rvef_percent": Measurement(
@@ -88,6 +94,7 @@ MEASUREMENTS: dict[str, Measurement] = {
         ("sax",),
         50,
         13,
+        (1, 100),
         ("right ventricular ejection fraction",),
     ),
     "rvedv_ml": Measurement(
@@ -98,6 +105,7 @@ MEASUREMENTS: dict[str, Measurement] = {
         ("sax",),
         170,
         45,
+        (5, 1000),
         ("right ventricular end-diastolic volume",),
     ),
     "rvesv_ml": Measurement(
@@ -108,6 +116,7 @@ MEASUREMENTS: dict[str, Measurement] = {
         ("sax",),
         85,
         40,
+        (1, 1000),
         ("right ventricular end-systolic volume",),
     ),
 }
@@ -120,6 +129,23 @@ DERIVED = {"lvesv_ml": ("lvedv_ml", "lvef_percent"), "rvesv_ml": ("rvedv_ml", "r
 READ_OUT = tuple(name for name in MEASUREMENTS if name not in DERIVED)
 MACE_RISK = "mace_risk_percent"
 
+# Other numbers of a patient: least and largest plausible value, and unit.
+DEMOGRAPHICS: dict[str, tuple[float, float, str]] = {
+    "age_years": (0, 120, "years"),
+    "height_cm": (40, 250, "cm"),
+    "weight_kg": (1, 400, "kg"),
+}
+FOLLOW_UP = "follow_up_months"
+_LONGEST_FOLLOW_UP_MONTHS = 1200
+# By unit: units that are mistaken for it, and how many of it each makes.
+_MISTAKEN_UNITS: dict[str, tuple[tuple[str, float], ...]] = {
+    "mm": (("centimetres", 10), ("metres", 1000), ("micrometres", 0.001)),
+    "cm": (("metres", 100), ("millimetres", 0.1)),
+    "kg": (("grams", 0.001),),
+    "ml": (("litres", 1000), ("cubic millimetres", 0.001)),
+    "%": (("a fraction", 100),),
+}
+
 
 def with_derived(values: Mapping[str, float]) -> dict[str, float]:
     """Add the end-systolic volumes that follow from read-out values: ESV = EDV (1 - EF / 100)."""
@@ -128,6 +154,46 @@ def with_derived(values: Mapping[str, float]) -> dict[str, float]:
         if volume in values and fraction in values:
             result[name] = values[volume] * (1 - values[fraction] / 100)
     return result
+
+
+def plausible_range(name: str) -> tuple[float, float, str]:
+    """Return the least and the largest plausible value of a quantity, and its unit.
+
+    Args:
+        name: Name of a measurement, of `DEMOGRAPHICS`, or `follow_up_months`.
+    """
+    if name in DEMOGRAPHICS:
+        return DEMOGRAPHICS[name]
+    if name == FOLLOW_UP:
+        return 0, _LONGEST_FOLLOW_UP_MONTHS, "months"
+    measurement = MEASUREMENTS[name]
+    return *measurement.plausible, measurement.unit
+
+
+def check_plausible(name: str, value: float, field: str | None = None) -> None:
+    """Refuse a number that no patient has; it is mostly written in another unit.
+
+    Args:
+        name: Name of a measurement, of `DEMOGRAPHICS`, or `follow_up_months`.
+        value: The number.
+        field: Where it stands, for the error message; the name where it is None.
+
+    Raises:
+        CmrvlmError: It lies outside the plausible range, or is not finite.
+    """
+    low, high, unit = plausible_range(name)
+    if low <= value <= high:
+        return
+    remedy = "Correct it, or leave it blank when it is unknown."
+    for other, factor in _MISTAKEN_UNITS.get(unit, ()):
+        if low <= value * factor <= high:
+            remedy = f"It looks like {other}: write {value * factor:g} {unit}."
+            break
+    raise CmrvlmError(
+        f"{value:g} is outside the plausible range of {low:g} to {high:g} {unit}",
+        field=field or name,
+        remedy=remedy,
+    )
 
 
 def known_numbers(values: Mapping[str, float | None]) -> dict[str, float]:

@@ -101,19 +101,17 @@ class CheckRun:
 
     def digest(self, study_id: str) -> str:
         """Return a hash that changes when the study's files, the source or the checks do."""
-        stats = []
         try:
-            for path in self.source.files(study_id):
-                status = path.stat()
-                stats.append((path.name, status.st_size, status.st_mtime_ns))
-        except FileNotFoundError:
-            stats = []
+            content_hash = self.source.study_fingerprint(study_id)
+        except CmrvlmError:
+            # A file is missing: the result stays until it is there.
+            content_hash = ""
         max_length = None
         if self.collator is not None:
             max_length = self.collator.max_length
         content = [
             study_id,
-            stats,
+            content_hash,
             self.source.fingerprint(),
             code_digest([__name__, *modules_of(self.mixture)]),
             max_length,

@@ -22,7 +22,7 @@ from data_modules.dicom.scan import LeftOut, files_of, scan, without_copies
 from data_modules.dicom.studies import StudyFiles, studies_of
 from data_modules.dicom.timing import Keep, UnevenFrames
 from data_modules.dicom.words import Vocabulary
-from data_modules.tables import read_table
+from data_modules.tables.read_table import read_table
 
 MANIFEST = "manifest.csv"
 SUMMARY = "ingest.json"

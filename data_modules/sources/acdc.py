@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from cmrvlm.errors import CmrvlmError
+from cmrvlm.errors import CmrvlmError, naming_file
 from cmrvlm.study.files import read_image
 from cmrvlm.study.measurements import known_numbers
 from cmrvlm.study.study import Series, Study, StudyLabels
@@ -19,6 +19,8 @@ from data_modules.sources.masks import (
     read_mask,
     remap_labels,
 )
+from data_modules.tables.numbers import parse_number
+from data_modules.tables.text_files import read_text
 
 LABEL_MAP = {0: "background", 1: "rv", 2: "myo", 3: "lv"}
 # "Abnormal right ventricle" is not one of the sixteen classes: its disease is unknown, not normal.
@@ -68,7 +70,7 @@ class AcdcSource(Source):
         """Read `Info.cfg`, and return text by key.
 
         Raises:
-            CmrvlmError: There is no such file.
+            CmrvlmError: There is no such file, or it is no text.
         """
         path = self.root / study_id / "Info.cfg"
         if not path.is_file():
@@ -77,14 +79,15 @@ class AcdcSource(Source):
                 file=path,
                 remedy="Restore the file; it names the ED and ES frames.",
             )
-        pairs = (line.split(":", 1) for line in path.read_text().splitlines() if ":" in line)
+        pairs = (line.split(":", 1) for line in read_text(path).splitlines() if ":" in line)
         return {key.strip(): value.strip() for key, value in pairs}
 
     def load(self, study_id: str) -> Study:
         """Load ED and ES with their masks, and all frames where the 4D file is present.
 
         Raises:
-            CmrvlmError: A file or a frame number is missing, or ED and ES are swapped.
+            CmrvlmError: A file or a frame number is missing, ED and ES are swapped, or height or
+                weight is impossible.
         """
         info = self.read_info(study_id)
         series = order_base_to_apex(self._load_series(study_id, self._frames(study_id, info)))
@@ -97,7 +100,10 @@ class AcdcSource(Source):
         group = info.get("Group", "")
         diseases = frozenset({GROUPS[group]}) if group in GROUPS else None
         keys = {"height_cm": "Height", "weight_kg": "Weight"}
-        demographics = {name: float(info[key]) for name, key in keys.items() if key in info}
+        with naming_file(self.root / study_id / "Info.cfg"):
+            demographics = {
+                name: parse_number(info.get(key), key, name) for name, key in keys.items()
+            }
         labels = StudyLabels(
             diseases=diseases,
             measurements=measurements,
@@ -109,18 +115,21 @@ class AcdcSource(Source):
         """Return the frame number of ED and ES, counted from 1.
 
         Raises:
-            CmrvlmError: One of them is missing.
+            CmrvlmError: One of them is missing, or is no number of a frame.
         """
+        path = self.root / study_id / "Info.cfg"
         frames = {}
         for phase, key in (("ed", "ED"), ("es", "ES")):
-            if not info.get(key, "").isdigit():
+            with naming_file(path):
+                number = parse_number(info.get(key), key)
+            if number is None or number < 1 or number != int(number):
                 raise CmrvlmError(
                     "the frame number is missing",
-                    file=self.root / study_id / "Info.cfg",
+                    file=path,
                     field=key,
                     remedy="Write the number of the frame, counted from 1.",
                 )
-            frames[phase] = int(info[key])
+            frames[phase] = int(number)
         return frames
 
     def _load_series(self, study_id: str, frames: dict[str, int]) -> Series:
@@ -129,6 +138,9 @@ class AcdcSource(Source):
         Args:
             study_id: The patient.
             frames: Frame number of ED and ES, counted from 1.
+
+        Raises:
+            CmrvlmError: A frame has no mask, or the cine has no such frame.
         """
         numbers = sorted(set(frames.values()))
         images = []
@@ -151,6 +163,12 @@ class AcdcSource(Source):
         cine, affine = read_image(cine_path, "sax")
         cine_mask = np.full(cine.shape, NOT_ANNOTATED, dtype=np.uint8)  # (Z, T, H, W)
         for number, mask in zip(numbers, masks, strict=True):
+            if number > cine.shape[1]:
+                raise CmrvlmError(
+                    f"{number} is none of the {cine.shape[1]} frames",
+                    file=self.root / study_id / "Info.cfg",
+                    remedy="Frames count from 1; check ED and ES.",
+                )
             cine_mask[:, number - 1] = mask[:, 0]
         return Series(
             image=cine.astype(np.float32),

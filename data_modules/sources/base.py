@@ -5,7 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any, ClassVar
 
 from cmrvlm.errors import CmrvlmError
 from cmrvlm.study.study import Study
@@ -16,8 +18,11 @@ from data_modules.split import Split
 class Source(ABC):
     """A data source, which reads or makes one study at a time.
 
-    Subclasses keep their settings as public attributes: these are part of `fingerprint`.
+    Subclasses keep their settings as public attributes: these are part of `fingerprint`, except
+    those that `not_in_fingerprint` names.
     """
+
+    not_in_fingerprint: ClassVar[frozenset[str]] = frozenset()
 
     @abstractmethod
     def study_ids(self) -> list[str]:
@@ -58,20 +63,55 @@ class Source(ABC):
         return int(self._positions[study_id])
 
     def files(self, study_id: str) -> list[Path]:
-        """Return the files that a study is read from.
-
-        Their names, sizes and times are part of the cache key.
-        """
+        """Return the files that a study alone is read from; see `table_row` for tables."""
         return []
 
-    def fingerprint(self) -> str:
-        """Compute a hash of this source's settings and of all code that makes its studies."""
+    def table_row(self, study_id: str) -> Mapping[str, str]:
+        """Return what a table of the whole source states of a study, empty without such a table.
+
+        The table itself is none of the study's `files`: a row that is added to it, or a saved copy
+        of it, changes no other study.
+        """
+        return {}
+
+    def study_fingerprint(self, study_id: str) -> str:
+        """Compute a hash of a study's files, by names, sizes and times, and of its table's row.
+
+        Raises:
+            CmrvlmError: One of the files is missing.
+        """
+        states = [_file_state(file) for file in self.files(study_id)]
+        row = sorted(self.table_row(study_id).items())
+        return hashlib.sha256(json.dumps([study_id, states, row]).encode()).hexdigest()
+
+    def settings(self) -> dict[str, Any]:
+        """Return the settings that change what this source's studies are."""
         settings = {}
         for name, value in sorted(vars(self).items()):
-            if name.startswith("_"):
+            if name.startswith("_") or name in self.not_in_fingerprint:
                 continue
             if not isinstance(value, (int, float, str, list, tuple, dict)):
                 value = str(value)
             settings[name] = value
-        content = [type(self).__qualname__, settings, code_digest(modules_of(self))]
+        return settings
+
+    def fingerprint(self) -> str:
+        """Compute a hash of this source's settings and of all code that makes its studies."""
+        content = [type(self).__qualname__, self.settings(), code_digest(modules_of(self))]
         return hashlib.sha256(json.dumps(content, default=str).encode()).hexdigest()
+
+
+def _file_state(file: Path) -> tuple[str, int, int]:
+    """Return name, size in bytes and time in ns of a file.
+
+    Raises:
+        CmrvlmError: It cannot be found.
+    """
+    try:
+        status = file.stat()
+    except OSError as error:
+        problem = "there is no such file"
+        if not isinstance(error, FileNotFoundError):
+            problem = f"the file cannot be reached ({error.strerror})"
+        raise CmrvlmError(problem, file=file, remedy="Restore it.") from error
+    return file.name, status.st_size, status.st_mtime_ns

@@ -13,7 +13,7 @@ from cmrvlm.study.study import Series, Study, StudyLabels
 from cmrvlm.study.vocabulary import STRUCTURES
 from data_modules.sources.base import Source
 from data_modules.sources.masks import order_base_to_apex, read_mask, remap_labels
-from data_modules.tables import read_text
+from data_modules.tables.text_files import read_text
 
 # The myocardium of the ground truth is 2, 3 and 4 together, the scar 3 and 4.
 LABEL_MAP = {0: "background", 1: "lv", 2: "myo", 3: "scar", 4: "no_reflow"}

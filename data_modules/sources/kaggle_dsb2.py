@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import ClassVar
 
 from cmrvlm.errors import CmrvlmError
 from cmrvlm.study.measurements import known_numbers
@@ -13,7 +15,8 @@ from data_modules.dicom.scan import read_file
 from data_modules.dicom.stacks import stacks_of
 from data_modules.dicom.volumes import series_of
 from data_modules.sources.base import Source
-from data_modules.tables import Row, read_table
+from data_modules.tables.read_table import read_table
+from data_modules.tables.rows import Row
 
 
 class KaggleDsb2Source(Source):
@@ -23,6 +26,9 @@ class KaggleDsb2Source(Source):
         root: Folder with the numbered studies.
         table: CSV with Id, Systole and Diastole in ml; None when volumes are unknown.
     """
+
+    # What it states of a study is part of that study's key; see `table_row`.
+    not_in_fingerprint: ClassVar[frozenset[str]] = frozenset({"table"})
 
     def __init__(self, root: str, table: str | None = None) -> None:
         self.root = Path(root)
@@ -37,7 +43,9 @@ class KaggleDsb2Source(Source):
                 field="data.root",
                 remedy="Set data.root to train, validate or test.",
             )
-        rows = read_table(self.table) if self.table else []
+        rows = []
+        if self.table:
+            rows = read_table(self.table, needed=("Id", "Systole", "Diastole"))
         self._rows: dict[str, Row] = {row["Id"]: row for row in rows if "Id" in row}
 
     def study_ids(self) -> list[str]:
@@ -45,11 +53,12 @@ class KaggleDsb2Source(Source):
         return list(self._ids)
 
     def files(self, study_id: str) -> list[Path]:
-        """Return all DICOM files of the study, and the table."""
-        files = sorted((self.root / study_id / "study").rglob("*.dcm"))
-        if self.table:
-            files.append(self.table)
-        return files
+        """Return all DICOM files of the study."""
+        return sorted((self.root / study_id / "study").rglob("*.dcm"))
+
+    def table_row(self, study_id: str) -> Mapping[str, str]:
+        """Return the study's row of the table, empty where there is none."""
+        return self._rows.get(study_id, {})
 
     def load(self, study_id: str) -> Study:
         """Load the cines that are recognised, with the volumes of the table.
@@ -76,11 +85,17 @@ class KaggleDsb2Source(Source):
         return study_to_layout(Study(study_id, study_id, series, labels))
 
     def _measurements(self, study_id: str) -> dict[str, float]:
-        """Return the volumes in ml of the table, and the ejection fraction in % that follows."""
-        row = self._rows.get(study_id, {})
+        """Return the volumes in ml of the table, and the ejection fraction in % that follows.
+
+        Raises:
+            CmrvlmError: A volume is no number or impossible.
+        """
+        row = self._rows.get(study_id)
+        if row is None:
+            return {}
         columns = {"lvesv_ml": "Systole", "lvedv_ml": "Diastole"}
         values = known_numbers(
-            {name: float(row[column]) for name, column in columns.items() if column in row}
+            {name: row.read_number(column, name) for name, column in columns.items()}
         )
         if len(values) == 2 and values["lvedv_ml"] > 0:
             values["lvef_percent"] = 100 * (1 - values["lvesv_ml"] / values["lvedv_ml"])

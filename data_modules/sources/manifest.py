@@ -4,26 +4,34 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 
 from cmrvlm.errors import CmrvlmError, naming_file
 from cmrvlm.study.codec import META_FILE, read_optional_meta, series_in_layout, series_meta
 from cmrvlm.study.files import read_nifti
-from cmrvlm.study.measurements import MEASUREMENTS
+from cmrvlm.study.measurements import DEMOGRAPHICS, FOLLOW_UP, MEASUREMENTS
 from cmrvlm.study.orientation import to_layout
 from cmrvlm.study.study import Series, Study
 from cmrvlm.study.vocabulary import FINDINGS, LANGUAGES, SEQUENCES
 from data_modules.sources.base import Source
-from data_modules.sources.manifest_row import DEMOGRAPHICS, RowReader, read_labels
+from data_modules.sources.manifest_row import read_labels
 from data_modules.sources.masks import check_label_map, read_mask, remap_partial_labels
 from data_modules.split import PARTS, Split
-from data_modules.tables import read_table
+from data_modules.tables.numbers import shorten
+from data_modules.tables.read_table import read_table
+from data_modules.tables.rows import Row, fold
 
 PHASES = ("ed", "es")
 
 # For people; nothing reads them.
 _EXTRA = ("date", "maker", "field_t")
+# Columns whose values may go over several lines.
+_TEXTS = (
+    *(f"{text}_{language}" for text in ("report", "impression") for language in LANGUAGES),
+    "questions",
+)
 COLUMNS = (
     "study_id",
     "patient_id",
@@ -36,12 +44,15 @@ COLUMNS = (
     *MEASUREMENTS,
     "sex",
     *DEMOGRAPHICS,
-    "follow_up_months",
+    FOLLOW_UP,
     "event",
-    *(f"{text}_{language}" for text in ("report", "impression") for language in LANGUAGES),
-    "questions",
+    *_TEXTS,
     *_EXTRA,
 )
+_KNOWN = frozenset(fold(column) for column in COLUMNS)
+_FOLDED_TEXTS = frozenset(fold(column) for column in _TEXTS)
+# They change nothing of a study, so they are no part of its key in the cache.
+_UNKEYED = ("study_id", "split", *_EXTRA)
 
 
 class ManifestSource(Source):
@@ -53,15 +64,18 @@ class ManifestSource(Source):
             such as `{1: rv, 2: myo, 3: lv}`.
     """
 
+    # Another table of the same folder with the same row states the same study.
+    not_in_fingerprint: ClassVar[frozenset[str]] = frozenset({"path"})
+
     def __init__(self, path: str, label_map: Mapping[int, str] | None = None) -> None:
         self.path = Path(path)
+        self.folder = self.path.parent
         self.label_map = dict(label_map or {})
         check_label_map(self.label_map)
-        self._rows: dict[str, RowReader] = {}
-        for number, row in enumerate(read_table(self.path), start=2):
-            reader = RowReader(self.path, row, number)
-            self._check_row(reader)
-            self._rows[row["study_id"]] = reader
+        # The table is read once: what is saved into it later concerns later runs.
+        self._rows: dict[str, Row] = {}
+        for row in read_table(self.path, needed=("study_id",)):
+            self._add(row)
         if not self._rows:
             raise CmrvlmError(
                 "the table has no row",
@@ -70,37 +84,23 @@ class ManifestSource(Source):
                 remedy="Add a row a study.",
             )
 
-    def _check_row(self, reader: RowReader) -> None:
-        """Refuse a row with a missing or repeated id, an unknown column or part, or no series.
+    def _add(self, row: Row) -> None:
+        """Keep a row.
 
         Raises:
-            CmrvlmError: It is such a row.
+            CmrvlmError: Its id is missing or there already, or what it states cannot be a study.
         """
-        row = reader.row
-        study_id = row.get("study_id")
+        study_id = row.read_text("study_id")
         if study_id is None:
-            raise reader.error("study_id", "the id is blank", "Give each study an id.")
+            raise row.error("study_id", "the id is blank", "Give each study an id.")
         if study_id in self._rows:
-            raise reader.error(
-                "study_id", f"'{study_id}' is there twice", "Give each study its own id."
+            raise row.error(
+                "study_id",
+                f"'{shorten(study_id)}' is there twice, first in row {self._rows[study_id].number}",
+                "Give each study its own id.",
             )
-
-        unknown = sorted(set(row) - set(COLUMNS))
-        if unknown:
-            raise reader.error(
-                unknown[0],
-                "unknown column",
-                f"Rename it or take it out; known: {', '.join(COLUMNS)}.",
-            )
-        if set(SEQUENCES).isdisjoint(row):
-            raise reader.error(
-                "sax", "the study has no series", f"Give a path in one of {', '.join(SEQUENCES)}."
-            )
-        part = row.get("split", "train")
-        if part not in PARTS:
-            raise reader.error(
-                "split", f"'{part}' is no part", f"Use {', '.join(PARTS)}, or leave all blank."
-            )
+        _check_row(row)
+        self._rows[study_id] = row
 
     def study_ids(self) -> list[str]:
         """Return the ids in an order that does not depend on that of the rows."""
@@ -109,13 +109,14 @@ class ManifestSource(Source):
     def patient_ids(self) -> list[str]:
         """Return the `patient_id` of each study, or its own id where there is none."""
         return [
-            self._rows[study_id].row.get("patient_id", study_id) for study_id in self.study_ids()
+            self._rows[study_id].read_text("patient_id") or study_id
+            for study_id in self.study_ids()
         ]
 
     def strata(self) -> list[str]:
         """Return the diseases of each study as they are written."""
         return [
-            self._rows[study_id].row.get("diseases", "unknown") for study_id in self.study_ids()
+            self._rows[study_id].read_text("diseases") or "unknown" for study_id in self.study_ids()
         ]
 
     def declared_split(self) -> Split | None:
@@ -127,7 +128,7 @@ class ManifestSource(Source):
         split: Split = {part: [] for part in PARTS}
         blank = []
         for study_id in self.study_ids():
-            part = self._rows[study_id].row.get("split")
+            part = self._rows[study_id].read_text("split")
             if part is None:
                 blank.append(study_id)
             else:
@@ -141,20 +142,32 @@ class ManifestSource(Source):
         return split
 
     def files(self, study_id: str) -> list[Path]:
-        """Return the table, and the files of images and masks.
+        """Return the files of images and masks, and each `study.json` beside an image.
 
-        The table is among them because a changed label makes another study.
+        Raises:
+            CmrvlmError: A path of the row leads to no file.
         """
-        row = self._reader(study_id).row
-        files = [self.path]
+        row = self._row(study_id)
+        files = []
         for sequence in SEQUENCES:
             for column in (sequence, f"{sequence}_mask"):
-                if column in row:
-                    files.append(self.path.parent / row[column])
+                path = self._path(row, column)
+                if path is not None:
+                    files.append(path)
+            image = self._path(row, sequence)
+            if image is not None and image.with_name(META_FILE).is_file():
+                files.append(image.with_name(META_FILE))
         return files
 
-    def _reader(self, study_id: str) -> RowReader:
-        """Return the reader of a study's row.
+    def table_row(self, study_id: str) -> dict[str, str]:
+        """Return what the study's row states of it."""
+        row = self._row(study_id)
+        return {
+            column: row[column] for column in COLUMNS if column in row and column not in _UNKEYED
+        }
+
+    def _row(self, study_id: str) -> Row:
+        """Return a study's row.
 
         Raises:
             CmrvlmError: There is no such study.
@@ -162,33 +175,55 @@ class ManifestSource(Source):
         self.index_of(study_id)
         return self._rows[study_id]
 
+    def _path(self, row: Row, column: str) -> Path | None:
+        """Return the file that a column of a row names, or None where it names none.
+
+        Raises:
+            CmrvlmError: There is no such file.
+        """
+        text = row.read_text(column)
+        if text is None:
+            return None
+        # Tables that were written on Windows.
+        path = self.folder / text.replace("\\", "/")
+        try:
+            exists = path.exists()
+        except OSError:
+            # The name is too long, for example.
+            exists = False
+        if not exists:
+            remedy = "Write the path relative to the table's folder."
+            raise row.error(column, f"there is no such file: {shorten(text, 200)}", remedy)
+        return path
+
     def load(self, study_id: str) -> Study:
         """Load the images and the labels of a row.
 
         Raises:
             CmrvlmError: A file cannot be read, or a value of the row is wrong.
         """
-        reader = self._reader(study_id)
+        row = self._row(study_id)
         series = {
-            sequence: self._load_series(reader, sequence)
+            sequence: self._load_series(row, sequence)
             for sequence in SEQUENCES
-            if sequence in reader.row
+            if row.read_text(sequence) is not None
         }
-        patient_id = reader.row.get("patient_id", study_id)
-        return Study(study_id, patient_id, series, read_labels(reader))
+        patient_id = row.read_text("patient_id") or study_id
+        return Study(study_id, patient_id, series, read_labels(row))
 
-    def _load_series(self, reader: RowReader, sequence: str) -> Series:
+    def _load_series(self, row: Row, sequence: str) -> Series:
         """Load the image and mask that a row names for a sequence."""
-        path = self.path.parent / reader.row[sequence]
+        path = self._path(row, sequence)
+        assert path is not None
         stored, stored_affine = read_nifti(path)
         image, affine = to_layout(stored, stored_affine, sequence)
         mask = None
-        if f"{sequence}_mask" in reader.row:
-            mask_path = self.path.parent / reader.row[f"{sequence}_mask"]
+        mask_path = self._path(row, f"{sequence}_mask")
+        if mask_path is not None:
             values = read_mask(mask_path, image.shape, affine, sequence)
             mask = remap_partial_labels(values, self.label_map, mask_path)
 
-        phases = _phases(reader, sequence, frames=image.shape[1])
+        phases = _phases(row, sequence, frames=image.shape[1])
         meta = series_meta(read_optional_meta(path.parent), path)
         with naming_file(path.with_name(META_FILE)):
             return Series(
@@ -200,11 +235,55 @@ class ManifestSource(Source):
             )
 
 
-def _phases(reader: RowReader, sequence: str, frames: int) -> dict[str, int]:
+def _check_row(row: Row) -> None:
+    """Refuse a row with an unknown column or part, without a series, or that swallows others.
+
+    Raises:
+        CmrvlmError: It is such a row.
+    """
+    for column in row:
+        if fold(column) not in _KNOWN:
+            raise row.error(
+                column,
+                "unknown column",
+                f"Rename it or take it out; known: {', '.join(COLUMNS)}.",
+            )
+        _check_lines(row, column)
+    if all(row.read_text(sequence) is None for sequence in SEQUENCES):
+        raise row.error(
+            "sax", "the study has no series", f"Give a path in one of {', '.join(SEQUENCES)}."
+        )
+    part = row.read_text("split")
+    if part is not None and part not in PARTS:
+        raise row.error(
+            "split", f"'{shorten(part)}' is no part", f"Use {', '.join(PARTS)}, or leave all blank."
+        )
+
+
+def _check_lines(row: Row, column: str) -> None:
+    """Refuse a value that goes over several lines and is no text, or that holds other rows.
+
+    Two quotation marks that are astray, each in another row, make the rows between them one value.
+
+    Raises:
+        CmrvlmError: It is such a value.
+    """
+    further = row[column].splitlines()[1:]
+    if not further:
+        return
+    if fold(column) not in _FOLDED_TEXTS or any(".nii" in line.lower() for line in further):
+        raise row.error(
+            column,
+            "the value goes over several lines and seems to hold further rows",
+            'Look for a quotation mark that is astray; write one inside a text twice ("").',
+        )
+
+
+def _phases(row: Row, sequence: str, frames: int) -> dict[str, int]:
     """Return the ED and ES frames of a sequence as far as a row states them.
 
     Args:
-        reader: The row.
+        row: The row.
         sequence: The sequence.
         frames: Number of its frames.
 
@@ -214,11 +293,11 @@ def _phases(reader: RowReader, sequence: str, frames: int) -> dict[str, int]:
     phases = {}
     for phase in PHASES:
         column = f"{sequence}_{phase}_frame"
-        frame = reader.read_number(column)
+        frame = row.read_number(column)
         if frame is None:
             continue
         if not 0 <= frame < frames or frame != int(frame):
-            raise reader.error(
+            raise row.error(
                 column, f"{frame:g} is none of the {frames} frames", "Frames count from 0."
             )
         phases[phase] = int(frame)

@@ -21,7 +21,8 @@ from data_modules.sources.masks import (
     read_mask,
     remap_labels,
 )
-from data_modules.tables import Row, read_table
+from data_modules.tables.read_table import read_table
+from data_modules.tables.rows import Row, fold
 
 # The other way round than ACDC.
 LABEL_MAP = {0: "background", 1: "lv", 2: "myo", 3: "rv"}
@@ -43,12 +44,17 @@ class MnmsSource(Source):
     Frame numbers in its table count from 0.
 
     Args:
-        root: Folder with the table `*dataset_information*.csv` and the folders of the parts.
+        root: Folder with the table `*dataset_information*.csv`, its name in any spelling, and the
+            folders of the parts.
     """
 
     def __init__(self, root: str) -> None:
         self.root = Path(root)
-        tables = sorted(self.root.glob("*ataset_information*.csv"))
+        tables = sorted(
+            path
+            for path in self.root.glob("*")
+            if path.suffix.lower() == ".csv" and "datasetinformation" in fold(path.name)
+        )
         if len(tables) != 1:
             raise CmrvlmError(
                 f"{len(tables)} tables *dataset_information*.csv here",
@@ -58,7 +64,9 @@ class MnmsSource(Source):
             )
         self.table = tables[0]
         rows = {
-            row["External code"]: row for row in read_table(self.table) if "External code" in row
+            row["External code"]: row
+            for row in read_table(self.table, needed=("External code", "ED", "ES"))
+            if "External code" in row
         }
         folders = {
             path.name.split("_sa")[0]: path.parent for path in self.root.rglob("*_sa.nii.gz")
@@ -85,8 +93,12 @@ class MnmsSource(Source):
         ]
 
     def files(self, study_id: str) -> list[Path]:
-        """Return the files of image and masks, and the table."""
-        return [self.table, *sorted(self._folders[study_id].glob("*.nii.gz"))]
+        """Return the files of image and masks."""
+        return sorted(self._folders[study_id].glob("*.nii.gz"))
+
+    def table_row(self, study_id: str) -> Row:
+        """Return the study's row of the table."""
+        return self._rows[study_id]
 
     def load(self, study_id: str) -> Study:
         """Load all frames with the masks of ED and ES.
@@ -131,31 +143,34 @@ class MnmsSource(Source):
         Raises:
             CmrvlmError: It is not a frame of the mask, or that frame is empty.
         """
-        text = row.get(column, "")
-        if not text.isdigit() or int(text) >= mask.shape[1]:
-            raise CmrvlmError(
-                f"'{text}' is no frame of {mask.shape[1]}",
-                file=self.table,
-                field=column,
-                remedy="Frames count from 0.",
+        frame = row.read_number(column)
+        if frame is None or frame != int(frame) or not 0 <= frame < mask.shape[1]:
+            raise row.error(
+                column,
+                f"'{row.get(column, '')}' is no frame of {mask.shape[1]}",
+                "Frames count from 0.",
             )
-        if not mask[:, int(text)].any():
+        if not mask[:, int(frame)].any():
             raise CmrvlmError(
-                f"frame {text} has no mask",
+                f"frame {frame:g} has no mask",
                 file=mask_path,
                 field=column,
                 remedy="Frames count from 0.",
             )
-        return int(text)
+        return int(frame)
 
 
 def _demographics(row: Row) -> dict[str, float | str]:
-    """Return age, sex, height and weight of a row; what is not a number is left out."""
+    """Return age, sex, height and weight of a row, as far as they are known.
+
+    Raises:
+        CmrvlmError: One of them is no number or impossible.
+    """
     demographics: dict[str, float | str] = {}
     for column, name in (("Age", "age_years"), ("Height", "height_cm"), ("Weight", "weight_kg")):
-        text = row.get(column, "")
-        if text.replace(".", "", 1).isdigit():
-            demographics[name] = float(text)
+        value = row.read_number(column, name)
+        if value is not None:
+            demographics[name] = value
     if row.get("Sex", "").lower() in ("m", "f"):
         demographics["sex"] = row["Sex"].lower()
     return demographics

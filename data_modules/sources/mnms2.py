@@ -20,7 +20,8 @@ from data_modules.sources.masks import (
     read_mask,
     remap_labels,
 )
-from data_modules.tables import Row, read_table
+from data_modules.tables.read_table import read_table
+from data_modules.tables.rows import Row
 
 LABEL_MAP = {0: "background", 1: "lv", 2: "myo", 3: "rv"}
 # Diseases that are one of the sixteen classes; the others are unknown, not normal.
@@ -41,7 +42,7 @@ class Mnms2Source(Source):
         # Spreadsheets drop the leading zeros that the folders have.
         rows = {
             row["SUBJECT_CODE"].zfill(3): row
-            for row in read_table(self.table)
+            for row in read_table(self.table, needed=("SUBJECT_CODE",))
             if "SUBJECT_CODE" in row
         }
         self._rows: dict[str, Row] = {
@@ -71,8 +72,12 @@ class Mnms2Source(Source):
         ]
 
     def files(self, study_id: str) -> list[Path]:
-        """Return the table, and the files of images and masks."""
-        return [self.table, *sorted(self._folder(study_id).glob("*.nii.gz"))]
+        """Return the files of images and masks."""
+        return sorted(self._folder(study_id).glob("*.nii.gz"))
+
+    def table_row(self, study_id: str) -> Row:
+        """Return the study's row of the table."""
+        return self._rows[study_id]
 
     def load(self, study_id: str) -> Study:
         """Load ED and ES of both axes with their masks.

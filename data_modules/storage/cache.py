@@ -1,9 +1,13 @@
 """Preprocessed studies on disk, read by memory map.
 
 The key covers everything that changes the content: the settings of the source and of the
-preprocessing, all code of the project that they import, the files that a study is read from, and
-the format. A study is written into a temporary folder and renamed, so that a run which is killed
-while writing leaves no half study behind.
+preprocessing, all code of the project that they import, the files that a study is read from, what
+its row of a table states, and the format. A study is written into a temporary folder and renamed,
+so that a run which is killed while writing leaves no half study behind.
+
+Each entry, a folder for one source and one preprocessing, says in `entry.json` what it was made
+from. The time of a study's folder is that of its last use. `data_modules.storage.entries` lists and
+prunes entries by both.
 """
 
 from __future__ import annotations
@@ -13,22 +17,32 @@ import json
 import os
 import re
 import tempfile
+import time
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 from rich.progress import track
 
 from cmrvlm.errors import CmrvlmError
+from cmrvlm.study.atomic_files import write_json
 from cmrvlm.study.codec import labels_from_json, load_arrays, read_meta, save_arrays
 from cmrvlm.study.study import Study, StudyLabels, check_images
 from cmrvlm.transforms.preprocessing import Preprocessing
 from data_modules.code_key import code_digest, modules_of
 from data_modules.sources.base import Source
+from data_modules.storage.in_use import Hold
 from data_modules.storage.store import StudyStore
 
 # Part of the key: a cache of another format is made anew.
-_FORMAT = "2"
+FORMAT = "2"
+# What an entry was made from.
+ENTRY_FILE = "entry.json"
+# Begins the name of the folder that a study is written into.
+WRITING = ".writing-"
+# A study that is read often is marked as used once in this time.
+_SECONDS_BETWEEN_MARKS = 3600.0
 
 
 class StudyCache(StudyStore):
@@ -44,33 +58,56 @@ class StudyCache(StudyStore):
         self.source = source
         self.preprocessing = preprocessing
 
-        digest = hashlib.sha256(_FORMAT.encode())
+        digest = hashlib.sha256(FORMAT.encode())
         digest.update(source.fingerprint().encode())
         digest.update(json.dumps(preprocessing.spec(), sort_keys=True, default=str).encode())
         digest.update(code_digest([*modules_of(preprocessing), __name__]).encode())
         self.folder = root / digest.hexdigest()[:16]
+        # Folder and time of the last mark of each study that was asked for.
+        self._paths: dict[str, Path] = {}
+        self._marked: dict[str, float] = {}
+        self._hold = Hold()
 
     def path(self, study_id: str) -> Path:
         """Return the folder of a study.
 
-        Its name holds a hash of the size and time of each file that the study is read from, so that
-        a changed file leads to another folder.
+        Its name holds a hash of the files that the study is read from and of its row of a table,
+        so that a change leads to another folder. It is decided once: a job that runs while somebody
+        saves a file keeps what it began with.
 
         Raises:
-            FileNotFoundError: One of these files is missing.
+            CmrvlmError: One of these files is missing.
         """
-        stats = []
-        for file in self.source.files(study_id):
-            stat = file.stat()
-            stats.append((file.name, stat.st_size, stat.st_mtime_ns))
-        suffix = hashlib.sha256(json.dumps([study_id, stats]).encode()).hexdigest()[:12]
+        if study_id not in self._paths:
+            self._paths[study_id] = self._find_path(study_id)
+        return self._paths[study_id]
+
+    def _find_path(self, study_id: str) -> Path:
+        """Return the folder of a study as its files are now."""
+        suffix = self.source.study_fingerprint(study_id)[:12]
         readable = re.sub(r"[^A-Za-z0-9_-]", "_", study_id)[:60]
         return self.folder / f"{readable}-{suffix}"
 
+    def _record(self) -> dict[str, object]:
+        """Return what the entry is made from, as `entry.json` keeps it."""
+        modules = sorted({*modules_of(self.source), *modules_of(self.preprocessing), __name__})
+        return {
+            "format": FORMAT,
+            "source": type(self.source).__name__,
+            "settings": self.source.settings(),
+            "preprocessing": self.preprocessing.spec(),
+            "modules": modules,
+            "code": code_digest(modules),
+        }
+
     def fill(self, study_ids: Iterable[str], allowed_failures: int = 0) -> dict[str, str]:
         """Preprocess the studies that the cache lacks; see `StudyStore.fill`."""
-        self.folder.mkdir(parents=True, exist_ok=True)
+        self._hold = Hold(self.folder)
+        if not (self.folder / ENTRY_FILE).is_file():
+            write_json(self.folder / ENTRY_FILE, self._record())
         study_ids = list(study_ids)
+        # A new job reads the files as they are now.
+        self._paths.clear()
         missing, failures = self._find_missing(study_ids)
 
         # Threads suffice: reading, numpy and torch release the interpreter for nearly all of the
@@ -93,15 +130,20 @@ class StudyCache(StudyStore):
         return failures
 
     def _find_missing(self, study_ids: Iterable[str]) -> tuple[list[str], dict[str, str]]:
-        """Return the studies to preprocess, and reason by study for those whose files are gone."""
+        """Return the studies to preprocess, and reason by study for those whose files are gone.
+
+        Studies that are there are marked as used.
+        """
         missing: list[str] = []
         failures: dict[str, str] = {}
         for study_id in study_ids:
             try:
-                if not self.path(study_id).is_dir():
+                if self.path(study_id).is_dir():
+                    self._mark_used(study_id)
+                else:
                     missing.append(study_id)
-            except FileNotFoundError as error:
-                failures[study_id] = f"{Path(error.filename).name}: there is no such file"
+            except CmrvlmError as error:
+                failures[study_id] = error.without_folders()
         return missing, failures
 
     def _try_to_write(self, study_id: str) -> str | None:
@@ -115,7 +157,7 @@ class StudyCache(StudyStore):
     def _write(self, study_id: str) -> None:
         """Preprocess a study and write it into the cache in one step."""
         final = self.path(study_id)
-        with tempfile.TemporaryDirectory(dir=self.folder, prefix=".writing-") as temporary:
+        with tempfile.TemporaryDirectory(dir=self.folder, prefix=WRITING) as temporary:
             written = Path(temporary) / "study"
             written.mkdir()
             study = self.source.load(study_id)
@@ -138,7 +180,18 @@ class StudyCache(StudyStore):
 
     def load_complete(self, study_id: str) -> Study:
         """Load a cached study with all its series, their arrays memory-mapped."""
+        self._mark_used(study_id)
         return load_arrays(self.path(study_id))
+
+    def _mark_used(self, study_id: str) -> None:
+        """Set the time of a study's folder to now, unless this was done lately."""
+        now = time.time()
+        if now - self._marked.get(study_id, 0.0) < _SECONDS_BETWEEN_MARKS:
+            return
+        self._marked[study_id] = now
+        # A cache that may only be read is used all the same.
+        with suppress(OSError):
+            os.utime(self.path(study_id), (now, now))
 
     def contents(self, study_id: str) -> dict[str, bytes]:
         """Return the content of each file of a cached study."""

@@ -158,6 +158,7 @@ SUBCLASSES = {
     "check": "CheckRun",
     "shards": "ShardWriter",
     "ingest": "Ingest",
+    "cache": "CacheFolder",
 }
 
 

@@ -96,6 +96,7 @@ ENTRY_POINTS = {
     "check": [],
     "ingest": ["source=here", "out=there"],
     "shard": ["out=there"],
+    "cache": [],
 }
 
 

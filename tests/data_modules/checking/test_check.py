@@ -1,5 +1,6 @@
 """The check finds each fault that is planted in a data set, and a sound set passes."""
 
+import io
 import json
 import subprocess
 import sys
@@ -7,7 +8,9 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from rich.console import Console
 
+from cmrvlm.check import _print_faults
 from cmrvlm.study.files import write_study
 from cmrvlm.study.study import Series, StudyLabels, UserQuestion
 from cmrvlm.study.vocabulary import STRUCTURES
@@ -281,6 +284,26 @@ def test_the_command_exits_with_status_1_on_errors(manifest, tmp_path):
     assert done.returncode == 1
     assert "unreadable" in done.stdout
     assert (tmp_path / "out" / "check.html").is_file()
+
+
+@pytest.mark.parametrize("text", ["[/red]", "[bold", "[link=x]a[/link]", "\\[x]"])
+def test_what_a_table_says_is_printed_as_it_is(text):
+    fault = {"level": ERROR, "code": "unreadable", "study": text, "text": f"{text} is no number"}
+    console = Console(width=150, file=io.StringIO())
+    _print_faults({"studies": 1, "verdict": "errors", "faults": [fault]}, console)
+    assert console.file.getvalue().count(text) == 2
+
+
+def test_a_row_of_another_study_makes_no_check_anew(tmp_path, study):
+    write_study(study, tmp_path / "a")
+    table = tmp_path / "studies.csv"
+    digests = []
+    for further in ("", "8,a/sax.nii.gz,80\n", "9,a/sax.nii.gz,\n"):
+        table.write_text(f"study_id,sax,weight_kg\n7,a/sax.nii.gz,70\n{further}")
+        digests.append(CheckRun(ManifestSource(str(table)), tmp_path / "out").digest("7"))
+    assert len(set(digests)) == 1
+    table.write_text("study_id,sax,weight_kg\n7,a/sax.nii.gz,71\n")
+    assert CheckRun(ManifestSource(str(table)), tmp_path / "out").digest("7") != digests[0]
 
 
 def test_the_two_files_of_one_emidec_patient_are_found(real_data, tmp_path):

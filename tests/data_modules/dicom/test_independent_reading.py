@@ -26,9 +26,7 @@ def siemens(tmp_path_factory, real_data):
 @pytest.fixture(scope="module")
 def ingested(siemens):
     """Short axis as the intake writes it."""
-    ingestion = Ingest(
-        str(siemens / "in"), str(siemens / "out"), str(siemens / "key"), workers=1
-    )
+    ingestion = Ingest(str(siemens / "in"), str(siemens / "out"), str(siemens / "key"), workers=1)
     (result,) = ingestion.run(ingestion.find_files())
     return read_image(siemens / "out" / result.study_id / "sax.nii.gz", "sax")
 

@@ -211,3 +211,40 @@ def test_volumes_count_the_cavity_and_nothing_else():
     measured = measure_masks(series)
     assert measured["lvedv_ml"] == pytest.approx(18.75)
     assert measured["rvedv_ml"] == pytest.approx(15.0)
+
+
+@pytest.mark.parametrize(
+    ("info", "field", "problem"),
+    [
+        ("ED: one\nES: 5\n", "ED", "no number"),
+        ("ED: ²\nES: 5\n", "ED", "no number"),
+        ("ED: 1\nES: 5.5\n", "ES", "frame number is missing"),
+        ("ED: 0\nES: 5\n", "ED", "frame number is missing"),
+        ("ED: 1\nES: 5\nHeight: tall\n", "Height", "no number"),
+        ("ED: 1\nES: 5\nHeight: 1.7\n", "Height", "looks like metres"),
+        ("ED: 1\nES: 5\nWeight: inf\n", "Weight", "not finite"),
+    ],
+)
+def test_bad_numbers_of_info_are_named_with_file_and_field(make, info, field, problem):
+    with pytest.raises(CmrvlmError, match=problem) as refused:
+        make(info).load("patient001")
+    assert refused.value.field == field
+    assert refused.value.file.name == "Info.cfg"
+    assert refused.value.remedy
+
+
+def test_unknown_numbers_of_info_are_unknown(make):
+    labels = make("ED: 1\nES: 5\nHeight: nan\nWeight: n/a\n").load("patient001").labels
+    assert labels.demographics == {}
+
+
+def test_a_frame_behind_the_end_of_the_cine_is_refused(make):
+    source = make(whole=True)
+    folder = source.root / "patient001"
+    for ending in ("", "_gt"):
+        (folder / f"patient001_frame05{ending}.nii.gz").rename(
+            folder / f"patient001_frame11{ending}.nii.gz"
+        )
+    (folder / "Info.cfg").write_text("ED: 1\nES: 11\n")
+    with pytest.raises(CmrvlmError, match="11 is none of the 10 frames"):
+        source.load("patient001")

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 
 import numpy as np
 import pyarrow as pa
@@ -10,9 +11,11 @@ import pytest
 
 from cmrvlm.errors import CmrvlmError
 from cmrvlm.study.files import write_nifti
+from cmrvlm.study.study import StudyLabels
 from cmrvlm.study.vocabulary import STRUCTURES
 from data_modules.sources.manifest import ManifestSource
-from data_modules.tables import read_table, read_text
+from data_modules.tables.read_table import read_table
+from data_modules.tables.text_files import read_text
 
 AFFINE = np.diag([1.25, 1.5, 10.0, 1.0])
 
@@ -164,7 +167,7 @@ def read_all(path):
         ({"sex": "?"}, "sex", "unknown"),
         ({"event": ""}, "follow_up_months", "months and event"),
         ({"questions": "{"}, "questions", "cannot be read"),
-        ({"sax": "missing.nii.gz"}, None, "no such file"),
+        ({"sax": "missing.nii.gz"}, "sax", "no such file"),
         ({"sax_mask": "lge.nii.gz"}, "mask", "one grid"),
     ],
 )
@@ -200,11 +203,6 @@ def test_a_stated_split_is_used_and_half_of_one_is_refused(folder):
         ManifestSource(str(table(folder, both[0], ROWS[1]))).declared_split()
 
 
-def test_a_changed_label_makes_another_cache_entry(folder):
-    path = table(folder, *ROWS)
-    assert path in ManifestSource(str(path)).files("007")
-
-
 def test_other_files_are_refused(tmp_path):
     (tmp_path / "a.doc").touch()
     (tmp_path / "twice.csv").write_text("study_id,sax,sax\n1,a,b\n")
@@ -218,3 +216,145 @@ def test_other_files_are_refused(tmp_path):
             read_table(tmp_path / name)
     with pytest.raises(CmrvlmError, match="no row"):
         ManifestSource(str(tmp_path / "empty.csv"))
+
+
+@pytest.mark.parametrize("path", ["img\\sax.nii.gz", ".\\img\\sax.nii.gz", "img/sax.nii.gz"])
+def test_paths_of_windows_are_read(folder, path):
+    (folder / "img").mkdir()
+    (folder / "sax.nii.gz").rename(folder / "img" / "sax.nii.gz")
+    source = ManifestSource(str(table(folder, {"study_id": "1", "sax": path})))
+    assert source.load("1").series["sax"].image.shape == (2, 3, 6, 8)
+
+
+@pytest.mark.parametrize(
+    "path", ["C:\\data\\sax.nii.gz", "x" * 300, "gone.nii.gz", "mask.nii.gz/x"]
+)
+def test_a_path_to_no_file_is_named_with_its_row(folder, path):
+    source = ManifestSource(str(table(folder, ROWS[1], ROWS[0] | {"sax_mask": path})))
+    for read in (source.files, source.load):
+        with pytest.raises(CmrvlmError, match="no such file") as refused:
+            read("007")
+        assert refused.value.field == "sax_mask, row 3"
+
+
+def test_a_manifest_of_a_german_spreadsheet_is_read(folder):
+    (folder / "a.csv").write_bytes(
+        "Study ID;SAX;LVEF-percent;Height_cm;Report_EN\r\n"
+        '007;sax.nii.gz;31,5;175,0;"Erweitert; dünn"\r\n'.encode("cp1252")
+    )
+    labels = ManifestSource(str(folder / "a.csv")).load("007").labels
+    assert labels.measurements == {"lvef_percent": 31.5}
+    assert labels.demographics == {"height_cm": 175.0}
+    assert labels.report == {"en": {"other": "Erweitert; dünn"}}
+
+
+@pytest.mark.parametrize("word", ["nan", "n/a", "unknown", "-", "None"])
+def test_words_for_unknown_are_unknown_in_every_column(folder, word):
+    columns = [
+        *("patient_id", "split", "sax_mask", "lge", "sax_ed_frame", "diseases", "finding_lvef"),
+        *("lvef_percent", "sex", "age_years", "follow_up_months", "event"),
+        *("report_en", "impression_zh", "questions"),
+    ]
+    row = {"study_id": "1", "sax": "sax.nii.gz", **dict.fromkeys(columns, word)}
+    source = ManifestSource(str(table(folder, row)))
+    assert source.patient_ids() == ["1"]
+    assert source.strata() == ["unknown"]
+    assert source.declared_split() is None
+    study = source.load("1")
+    assert study.labels == StudyLabels()
+    assert list(study.series) == ["sax"]
+    assert study.series["sax"].mask is None
+    with pytest.raises(CmrvlmError, match="the id is blank"):
+        ManifestSource(str(table(folder, row | {"study_id": word})))
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "problem"),
+    [
+        ("age_years", -3, "0 to 120 years"),
+        ("height_cm", 1.75, "It looks like metres"),
+        ("height_cm", 17500, "40 to 250 cm"),
+        ("weight_kg", "inf", "not finite"),
+        ("lvef_percent", 0.4, "1 to 100 %"),
+        ("lvedv_ml", 1e300, "5 to 1000 ml"),
+        ("follow_up_months", -1, "0 to 1200 months"),
+        ("sax_ed_frame", -1, "none of the 3 frames"),
+        ("sax_ed_frame", "1.5", "none of the 3 frames"),
+        ("diseases", "x" * 300, "unknown disease"),
+        ("x" * 300, "1", "unknown column"),
+        ("[/red]", "1", "unknown column"),
+        ("sex", "[/red]", r"\[/red\]' is unknown"),
+    ],
+)
+def test_impossible_values_are_refused_with_row_and_column(folder, column, value, problem):
+    with pytest.raises(CmrvlmError, match=problem) as refused:
+        read_all(table(folder, ROWS[1], ROWS[0] | {column: value}))
+    shown = column if len(column) < 60 else f"{'x' * 60}…"
+    assert refused.value.field == f"{shown}, row 3"
+    assert len(refused.value.problem) < 200
+
+
+@pytest.mark.parametrize(
+    ("lines", "column"),
+    [
+        ('1,sax.nii.gz,"Normal\n2,sax.nii.gz,"\n3,sax.nii.gz,fine', "report_en"),
+        ('1,sax.nii.gz,"Normal\n2,sax.nii.gz,fine"\n3,sax.nii.gz,fine', "report_en"),
+        ('"1,sax.nii.gz,Normal\n2",sax.nii.gz,fine', "study_id"),
+        ('1,"sax.nii.gz,Normal\n2,lge.nii.gz",fine', "sax"),
+    ],
+)
+def test_quotes_that_swallow_rows_are_refused(folder, lines, column):
+    (folder / "a.csv").write_text(f"study_id,sax,report_en\n{lines}\n")
+    with pytest.raises(CmrvlmError, match="several lines") as refused:
+        ManifestSource(str(folder / "a.csv"))
+    assert refused.value.field == f"{column}, row 2"
+
+
+def test_programs_write_flags_as_decimals(folder):
+    row = ROWS[0] | {"finding_thrombus": "0.0", "finding_lvef": "1.0", "event": "1.0"}
+    labels = ManifestSource(str(table(folder, row))).load("007").labels
+    assert labels.findings == {"thrombus": False, "lvef": True}
+    assert labels.follow_up["event"] == 1.0
+
+
+def test_a_list_without_a_code_states_no_disease_to_be_absent(folder):
+    for text in (";", " ; ", ","):
+        source = ManifestSource(str(table(folder, ROWS[1] | {"diseases": text})))
+        assert source.load("7").labels.diseases is None
+
+
+def test_a_study_s_key_follows_its_own_row_and_files(folder):
+    def keys(*rows, name="studies.csv"):
+        source = ManifestSource(str(table(folder, *rows, name=name)))
+        return source.fingerprint(), source.study_fingerprint("007")
+
+    first = keys(*ROWS)
+    more = {"study_id": "8", "sax": "sax.nii.gz", "weight_kg": "70"}
+    for same in (
+        keys(*ROWS),
+        keys(ROWS[0]),
+        keys(more, *ROWS[::-1]),
+        keys(ROWS[0] | {"split": "test", "date": "2024"}),
+        keys(*ROWS, name="copy.csv"),
+    ):
+        assert same == first
+    for changed in ({"lvef_percent": 32}, {"sax_mask": ""}, {"patient_id": "13"}, {"weight_kg": 9}):
+        assert keys(ROWS[0] | changed)[1] != first[1]
+
+    for change in (
+        lambda: (folder / "study.json").write_text("{}"),
+        lambda: (folder / "study.json").write_text("{} "),
+        lambda: os.utime(folder / "mask.nii.gz", (1, 1)),
+    ):
+        before = keys(*ROWS)
+        change()
+        assert keys(*ROWS)[1] != before[1]
+
+
+def test_a_source_keeps_what_it_read_whatever_happens_to_the_table(folder):
+    path = table(folder, *ROWS)
+    source = ManifestSource(str(path))
+    before = source.study_fingerprint("007"), source.load("007").labels
+    for change in (path.touch, lambda: path.write_text("x"), path.unlink):
+        change()
+        assert (source.study_fingerprint("007"), source.load("007").labels) == before

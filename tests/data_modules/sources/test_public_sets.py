@@ -160,6 +160,41 @@ def test_mnms_frames_off_by_one_are_found(mnms, change, problem):
         mnms(**change).load("A0S9V9")
 
 
+@pytest.mark.parametrize(
+    ("change", "field", "problem"),
+    [
+        ({"ED": "zero"}, "ED", "no number"),
+        ({"ED": "0.5"}, "ED", "no frame of 10"),
+        ({"ES": "²"}, "ES", "no number"),
+        ({"Age": "fifty"}, "Age", "no number"),
+        ({"Height": "1.64"}, "Height", "looks like metres"),
+        ({"Weight": "inf"}, "Weight", "not finite"),
+    ],
+)
+def test_bad_numbers_of_mnms_are_named_with_their_row(mnms, change, field, problem):
+    with pytest.raises(CmrvlmError, match=problem) as refused:
+        mnms(**change).load("A0S9V9")
+    assert refused.value.field in (f"{field}, row 2", field)
+    assert refused.value.remedy
+
+
+@pytest.mark.parametrize(
+    "name", ["201014_M&Ms_Dataset_Information_-_opendataset.csv", "datasetinformation.CSV"]
+)
+def test_the_table_of_mnms_is_found_under_any_spelling(mnms, tmp_path, name):
+    mnms()
+    next(tmp_path.glob("*.csv")).rename(tmp_path / name)
+    assert MnmsSource(str(tmp_path)).study_ids() == ["A0S9V9"]
+
+
+def test_a_row_of_another_study_is_no_part_of_a_key(mnms, tmp_path):
+    key = mnms().study_fingerprint("A0S9V9")
+    (file,) = tmp_path.glob("*.csv")
+    file.write_text(file.read_text() + "C1,A,NOR,1,M,1,1,0,4\n")
+    assert MnmsSource(str(tmp_path)).study_fingerprint("A0S9V9") == key
+    assert mnms(Age="52").study_fingerprint("A0S9V9") != key
+
+
 def test_mnms_elsewhere_is_refused(tmp_path):
     with pytest.raises(CmrvlmError, match="0 tables"):
         MnmsSource(str(tmp_path))
@@ -240,7 +275,7 @@ def test_mnms2_holds_both_axes(tmp_path):
     assert study.series["lax_4ch"].phases == {"ed": 0, "es": 1}
     assert study.labels.diseases is None
     assert study.labels.measurements["lvef_percent"] > 0
-    assert len(source.files("007")) == 9
+    assert len(source.files("007")) == 8
     with pytest.raises(CmrvlmError, match="no such file"):
         Mnms2Source(str(tmp_path / "dataset"))
 
@@ -283,3 +318,28 @@ def test_data_science_bowl_is_read_without_series_uids(tmp_path):
     }
     with pytest.raises(CmrvlmError, match="no <id>/study"):
         KaggleDsb2Source(str(tmp_path / "12"))
+
+
+@pytest.mark.parametrize(
+    ("text", "problem", "field"),
+    [
+        ("Id,Systole,Diastole\n12,x,150\n", "no number", "Systole, row 2"),
+        ("Id,Systole,Diastole\n12,60,0.15\n", "looks like litres", "Diastole, row 2"),
+        ("Id,Systole,Diastole\n12,inf,150\n", "not finite", "Systole, row 2"),
+        ("Id,Systole\n12,60\n", "no column Diastole", "Diastole"),
+    ],
+)
+def test_bad_volumes_of_the_data_science_bowl_are_named(tmp_path, text, problem, field):
+    (tmp_path / "12" / "study").mkdir(parents=True)
+    (tmp_path / "train.csv").write_text(text)
+    with pytest.raises(CmrvlmError, match=problem) as refused:
+        KaggleDsb2Source(str(tmp_path), str(tmp_path / "train.csv"))._measurements("12")
+    assert refused.value.field == field
+
+
+def test_unknown_volumes_of_the_data_science_bowl_are_left_out(tmp_path):
+    (tmp_path / "12" / "study").mkdir(parents=True)
+    (tmp_path / "train.csv").write_text("ID;systole;DIASTOLE\n12;n/a;150,5\n")
+    source = KaggleDsb2Source(str(tmp_path), str(tmp_path / "train.csv"))
+    assert source._measurements("12") == {"lvedv_ml": 150.5}
+    assert source._measurements("13") == {}

@@ -1,13 +1,18 @@
 """The cache: what it holds, what its key depends on, what happens to broken studies."""
 
+import os
+import pickle
+
 import numpy as np
 import pytest
 
 import data_modules.storage.cache
 from cmrvlm.errors import CmrvlmError
+from cmrvlm.study.files import write_nifti
 from cmrvlm.transforms.frames import SampleFrames
 from cmrvlm.transforms.intensity import PercentileIntensity
 from cmrvlm.transforms.preprocessing import Preprocessing
+from data_modules.sources.manifest import ManifestSource
 from data_modules.storage.cache import StudyCache
 
 
@@ -67,3 +72,80 @@ def test_broken_studies_are_named_counted_and_never_replaced(tmp_path, broken_so
         StudyCache(tmp_path, source, scaling()).fill(source.study_ids())
     failures = StudyCache(tmp_path, source, scaling()).fill(source.study_ids(), allowed_failures=1)
     assert list(failures) == ["phantom-0-00002"]
+
+
+@pytest.fixture
+def listed(tmp_path):
+    """Return a function that makes the cache of a table with some rows, and the table."""
+    image = np.random.default_rng(0).random((2, 3, 6, 8)).astype(np.float32)
+    for name in ("a", "b", "c"):
+        write_nifti(tmp_path / f"{name}.nii.gz", image, np.diag([1.5, 1.5, 10.0, 1.0]))
+    table = tmp_path / "studies.csv"
+
+    def make(*rows):
+        lines = [f"{name},{name}.nii.gz,{weight}" for name, weight in rows]
+        table.write_text("\n".join(["study_id,sax,weight_kg", *lines]))
+        return StudyCache(tmp_path / "cache", ManifestSource(str(table)), Preprocessing({}))
+
+    return make
+
+
+def folders(cache):
+    return sorted(path.name for path in cache.folder.iterdir() if path.is_dir())
+
+
+def test_other_rows_and_a_saved_table_make_no_study_anew(listed):
+    first = listed(("a", 60), ("b", 70))
+    first.fill(["a", "b"])
+    before = folders(first)
+    assert len(before) == 2
+    more = listed(("c", 80), ("b", 70), ("a", 60))
+    more.fill(["a", "b"])
+    assert more.folder == first.folder
+    assert folders(more) == before
+    changed = listed(("a", 61), ("b", 70))
+    changed.fill(["a", "b"])
+    assert len(folders(changed)) == 3
+    assert changed.labels("a").demographics == {"weight_kg": 61.0}
+
+
+def test_a_running_job_keeps_what_it_began_with(listed):
+    cache = listed(("a", 60), ("b", 70))
+    cache.fill(["a", "b"])
+    table = cache.source.path
+    worker = pickle.loads(pickle.dumps(cache))
+    for change in (
+        table.touch,
+        lambda: listed(("a", 99), ("c", 1)),
+        table.unlink,
+        lambda: os.utime(table.with_name("a.nii.gz"), (1, 1)),
+        table.with_name("a.nii.gz").unlink,
+    ):
+        change()
+        for running in (cache, worker):
+            assert running.labels("a").demographics == {"weight_kg": 60.0}
+            assert running.load("a").series["sax"].image.shape == (2, 3, 6, 8)
+
+
+@pytest.mark.parametrize("name", ["gone.nii.gz", "x" * 300, "a.nii.gz/x"])
+def test_a_study_whose_file_is_gone_is_a_failure_of_that_study(tmp_path, listed, name):
+    listed(("a", 60))
+    table = tmp_path / "studies.csv"
+    table.write_text(f"study_id,sax\na,a.nii.gz\nb,{name}\n")
+    cache = StudyCache(tmp_path / "cache", ManifestSource(str(table)), Preprocessing({}))
+    failures = cache.fill(["a", "b"], allowed_failures=1)
+    assert list(failures) == ["b"]
+    assert "no such file" in failures["b"]
+    assert "row 3" in failures["b"]
+
+
+def test_a_study_that_is_read_is_marked_as_used(listed):
+    cache = listed(("a", 60), ("b", 70))
+    cache.fill(["a", "b"])
+    for name in ("a", "b"):
+        os.utime(cache.path(name), (1, 1))
+    listed(("a", 60), ("b", 70)).load("a")
+    assert cache.path("a").stat().st_mtime > 1
+    assert cache.path("b").stat().st_mtime == 1
+    listed(("a", 60), ("b", 70)).fill(["b"])
+    assert cache.path("b").stat().st_mtime > 1
