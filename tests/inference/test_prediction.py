@@ -20,8 +20,9 @@ from cmrvlm.quantification.summary import summarize_scar, summarize_ventricles
 from cmrvlm.quantification.ventricles import quantify
 from cmrvlm.runs.run_folder import load_run
 from cmrvlm.stages.training import train
-from cmrvlm.study.files import read_nifti, read_study, write_mask, write_study
+from cmrvlm.study.files import read_study, write_mask, write_study
 from cmrvlm.study.orientation import to_layout
+from cmrvlm.study.series_files import read_nifti
 from cmrvlm.study.study import Series
 from cmrvlm.study.vocabulary import DISEASES, STRUCTURES
 from cmrvlm.tasks.segmentation import SegmentTask, absent_sentence

@@ -14,7 +14,7 @@ from cmrvlm.study.vocabulary import STRUCTURES
 from data_modules.sources.manifest import ManifestSource
 from data_modules.sources.tables import read_table, read_text
 
-AFFINE = np.diag([1.25, 1.5, 10.0, 1.0])
+AFFINE = np.diag([12.5, 15.0, 10.0, 1.0])
 
 
 @pytest.fixture
