@@ -42,6 +42,7 @@ class CMRVLM(StudyAnswerer):
         max_new_tokens: Longest answer in tokens.
         decode: Way of decoding; None takes the likeliest token each time.
         reading: Way of reading masks; None takes them as they are.
+        files: What the user states about image files whose headers do not say it.
     """
 
     @classmethod
@@ -197,7 +198,7 @@ class CMRVLM(StudyAnswerer):
 
         Args:
             study: Path; masks are written on the grid and in the order of its files.
-            out: Folder; an earlier prediction in it is replaced.
+            out: Folder; an earlier prediction in it is replaced once the new one is whole.
             language: `en` or `zh`.
             question: Question in a user's own words, or None.
             frames: See `segment`.

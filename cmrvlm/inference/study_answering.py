@@ -27,6 +27,7 @@ from cmrvlm.instructions.question import Question
 from cmrvlm.language_model.decoding import Decode
 from cmrvlm.runs.run_folder import TrainedRun
 from cmrvlm.study.files import read_study
+from cmrvlm.study.reading_settings import NOTHING_STATED, ReadingSettings
 from cmrvlm.study.study import Series, Study
 from cmrvlm.study.vocabulary import NOT_ANNOTATED
 from cmrvlm.tasks.segmentation import SegmentTask
@@ -81,6 +82,7 @@ class StudyAnswerer:
         max_new_tokens: Longest answer in tokens.
         decode: Way of decoding; None takes the likeliest token each time.
         reading: Way of reading masks; None takes them as they are.
+        files: What the user states about image files whose headers do not say it.
     """
 
     def __init__(
@@ -91,8 +93,10 @@ class StudyAnswerer:
         max_new_tokens: int = 200,
         decode: Decode | None = None,
         reading: MaskReading | None = None,
+        files: ReadingSettings = NOTHING_STATED,
     ) -> None:
         self.run = run
+        self.files = files
         self.network = run.model.to(device_of(device))
         self.max_new_tokens = max_new_tokens
         self.decode = decode
@@ -110,7 +114,7 @@ class StudyAnswerer:
             CmrvlmError: The study cannot be read, or has no sequence that the run reads.
         """
         if not isinstance(study, Study):
-            study = read_study(Path(study), sequence)
+            study = read_study(Path(study), sequence, self.files)
         known = {
             name: series for name, series in study.series.items() if name in self.network.encoders
         }

@@ -9,11 +9,11 @@ from numpy.typing import NDArray
 
 from cmrvlm.errors import CmrvlmError
 
-# Longer side of an image. Both ventricles are wider than 60 mm, and no scanner's bore is wider than
-# 800 mm. ACDC and EMIDEC, which are cropped, have 215 to 450 mm.
-FIELD_OF_VIEW_MM = (60.0, 800.0)
+# Longer side of an image. What is cropped to a small left ventricle has 40 mm at least, and no
+# scanner's bore is wider than 800 mm. ACDC and EMIDEC, which are cropped, have 215 to 450 mm.
+FIELD_OF_VIEW_MM = (40.0, 800.0)
 # The shorter side: an image of one pixel row is no image.
-_NARROWEST_MM = 40.0
+_NARROWEST_MM = 20.0
 # Sparse stacks of six slices lie 18 mm apart, those of phantoms with four 36 mm.
 SLICE_DISTANCE_MM = (1.0, 40.0)
 # Slices as close as this are those of a volume, which is as long as a heart.
@@ -21,6 +21,7 @@ _THIN_MM = 2.5
 _SHORTEST_HEART_MM = 40.0
 # Sine between axes below which a matrix cannot be inverted in any useful way.
 _FLAT = 1e-3
+_ROUNDING = 1e-5
 _REMEDY = "Correct the header, or state spacing_mm where files have none."
 
 
@@ -47,7 +48,9 @@ def check_geometry(
     sides_mm = sorted((float(width * lengths[0]), float(height * lengths[1])))
     size = f"{width * lengths[0]:.4g} x {height * lengths[1]:.4g} mm"
     least, most = FIELD_OF_VIEW_MM
-    if not (least <= sides_mm[1] <= most and sides_mm[0] >= _NARROWEST_MM):
+    # Headers hold distances in single precision.
+    in_range = least * (1 - _ROUNDING) <= sides_mm[1] <= most * (1 + _ROUNDING)
+    if not (in_range and sides_mm[0] >= _NARROWEST_MM):
         raise CmrvlmError(
             f"the field of view is {size}, that of a chest is {least:g} to {most:g} mm",
             file=path,
@@ -73,8 +76,7 @@ def _check_slices(count: int, distance_mm: float, path: Path | None) -> None:
     """
     least, most = SLICE_DISTANCE_MM
     problem = None
-    # Headers hold distances in single precision.
-    if not least * (1 - 1e-6) <= distance_mm <= most * (1 + 1e-6):
+    if not least * (1 - _ROUNDING) <= distance_mm <= most * (1 + _ROUNDING):
         problem = f"slices lie {distance_mm:.4g} mm apart, {least:g} to {most:g} mm are possible"
     elif makes_no_heart(count, distance_mm):
         problem = (

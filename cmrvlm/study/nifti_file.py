@@ -7,6 +7,7 @@ import io
 import math
 import os
 import stat
+import struct
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
@@ -173,8 +174,11 @@ def _parse_header(block: bytes, path: Path) -> tuple[Header, int]:
     """
     for kind, magic, at in ((nib.Nifti1Header, b"n+1\0", 344), (nib.Nifti2Header, b"n+2\0", 4)):
         size = kind.sizeof_hdr
-        if len(block) >= size and block[at : at + 4] == magic:
-            return kind(block[:size], check=False), size
+        if len(block) < size or block[at : at + 4] != magic:
+            continue
+        for order in ("<", ">"):
+            if struct.unpack(f"{order}i", block[:4])[0] == size:
+                return kind(block[:size], endianness=order, check=False), size
     raise CmrvlmError("the file cannot be read as NIfTI (no header)", file=path, remedy=_REMEDY)
 
 
@@ -219,7 +223,7 @@ def _check_type(header: Header, path: Path) -> None:
     code = int(header["datatype"])
     try:
         dtype = header.get_data_dtype()
-    except HeaderDataError as error:
+    except (HeaderDataError, KeyError) as error:
         raise _header_error(path, "datatype", f"the type of voxels {code} is unknown") from error
     if dtype.kind not in "iuf":
         raise CmrvlmError(
@@ -249,7 +253,7 @@ def _check_dimensions(header: Header, path: Path) -> None:
     """Refuse numbers of axes and voxels that no series has.
 
     Raises:
-        CmrvlmError: A dimension is impossible, or the image is a voxel or a line.
+        CmrvlmError: A dimension is impossible, or the image is one voxel.
     """
     axes = int(header["dim"][0])
     if not 1 <= axes <= 7:
@@ -257,10 +261,8 @@ def _check_dimensions(header: Header, path: Path) -> None:
     shape = _shape(header)
     if min(shape) < 1 or max(shape) > _LONGEST_AXIS or math.prod(shape) > _MOST_VOXELS:
         raise _header_error(path, "dim", f"the image has {' x '.join(map(str, shape))} voxels")
-    if sum(length > 1 for length in shape[:3]) < 2:
-        raise _header_error(
-            path, "dim", f"{' x '.join(map(str, shape))} voxels are a point or a line, no image"
-        )
+    if math.prod(shape[:3]) == 1:
+        raise _header_error(path, "dim", "one voxel is no image")
 
 
 def _check_size(path: Path, needed: int) -> None:

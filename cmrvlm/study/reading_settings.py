@@ -19,8 +19,8 @@ class ReadingSettings:
     Attributes:
         third_axis: What the third axis of a cine with three axes is, slices (`z`) or frames (`t`);
             None where files tell it themselves.
-        spacing_mm: Distance between voxels along the three axes of a file (x, y, z) in mm, for
-            files that state none; None where all state it.
+        spacing_mm: Distance of slices, rows and columns in mm, for files that state none; None where
+            all state it.
     """
 
     third_axis: ThirdAxis | None = None
@@ -39,8 +39,8 @@ class ReadingSettings:
             raise CmrvlmError(
                 f"no distances of voxels: {list(self.spacing_mm)}",
                 field="spacing_mm",
-                remedy="Give three numbers in mm in the order of the file's axes, "
-                "such as [1.25,1.25,10].",
+                remedy="Give the distance of slices, rows and columns in mm, "
+                "such as [10,1.25,1.25].",
             )
 
 

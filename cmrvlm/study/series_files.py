@@ -345,7 +345,8 @@ def true_affine(
         )
         scales = stated
     elif settings.spacing_mm is not None and _lacks_spacing(lengths, slices):
-        scales = np.asarray(settings.spacing_mm, dtype=np.float64) / lengths
+        # Files have their axes the other way round: columns, rows, slices.
+        scales = np.asarray(settings.spacing_mm[::-1], dtype=np.float64) / lengths
     elif np.allclose(lengths, 1.0, rtol=1e-3):
         log.warning("%s: voxels of 1 mm along each axis, which most headers mean as unknown", path)
     scaled = affine.copy()

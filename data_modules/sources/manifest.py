@@ -53,8 +53,7 @@ class ManifestSource(Source):
             such as `{1: rv, 2: myo, 3: lv}`.
         third_axis: What the third axis of a cine in one file with three axes is, `z` or `t`; None
             refuses such files where neither header nor affine says it.
-        spacing_mm: Distance between voxels along a file's axes (x, y, z) in mm, for files whose
-            header states none.
+        spacing_mm: Distance of slices, rows and columns in mm, for files whose header states none.
     """
 
     def __init__(

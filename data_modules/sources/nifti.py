@@ -34,8 +34,7 @@ class NiftiSource(Source):
             refuses such files where neither header nor affine says it.
         label_map: Structure by label value, for masks with other values than those of `STRUCTURES`,
             such as `{1: rv, 2: myo, 3: lv}`.
-        spacing_mm: Distance between voxels along a file's axes (x, y, z) in mm, for files whose
-            header states none.
+        spacing_mm: Distance of slices, rows and columns in mm, for files whose header states none.
     """
 
     def __init__(

@@ -16,7 +16,7 @@ from cmrvlm.study.vocabulary import STRUCTURES
 from data_modules.sources.masks import measure_masks
 from data_modules.sources.nifti import NiftiSource
 
-AFFINE = np.diag([2.5, 3.0, 10.0, 1.0])
+AFFINE = np.diag([1.25, 1.5, 10.0, 1.0])
 SHAPE = (32, 24, 4, 25)  # x, y, z, t
 
 
