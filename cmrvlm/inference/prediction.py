@@ -20,6 +20,7 @@ from cmrvlm.inference.study_answering import AnsweredStudy, Frames, LabelMaps, S
 from cmrvlm.inference.texts import report_texts, text_of_structures
 from cmrvlm.quantification.summary import PICTURES
 from cmrvlm.study.atomic_files import write_json
+from cmrvlm.study.evidence import Evidence
 from cmrvlm.study.files import image_files, write_mask
 from cmrvlm.study.orientation import LAYOUT, is_oriented
 from cmrvlm.study.reading_settings import ReadingSettings
@@ -159,7 +160,8 @@ def _texts(
     answered: AnsweredStudy, written: LabelMaps, question: str | None, language: str
 ) -> dict[str, Any]:
     """Return what is said of a study in words, with the answer to the user's question."""
-    result = report_texts(answered.by_task("report"), answered.by_task("disease"))
+    evidence = Evidence.of(answered.native)
+    result = report_texts(answered.by_task("report"), answered.by_task("disease"), evidence)
     if question:
         text = text_of_structures(question, answered.answers, written, language)
         result["question"] = question

@@ -22,10 +22,12 @@ from cmrvlm.inference.requests import (
     segment_tasks,
     word_questions,
 )
+from cmrvlm.inference.texts import limited_to_shown
 from cmrvlm.instructions.answer import Answer
 from cmrvlm.instructions.question import Question
 from cmrvlm.language_model.decoding import Decode
 from cmrvlm.runs.run_folder import TrainedRun
+from cmrvlm.study.evidence import Evidence
 from cmrvlm.study.files import read_study
 from cmrvlm.study.reading_settings import NOTHING_STATED, ReadingSettings
 from cmrvlm.study.study import Series, Study
@@ -161,7 +163,8 @@ class StudyAnswerer:
         study = self.run.preprocessing(native)
         questions = word_questions(study, language, question, self.tasks, word_tasks)
         questions += _mask_questions(mask_tasks, study, language)
-        answers = self.answer(study, questions)
+        evidence = Evidence.of(native)
+        answers = [limited_to_shown(one, evidence) for one in self.answer(study, questions)]
         label_maps = self._label_maps(native, study, answers, mask_tasks, wanted, language)
         if not isinstance(frames, str):
             for name, labels in label_maps.items():

@@ -16,13 +16,8 @@ from cmrvlm.study.frame_times import mean_step_ms
 from cmrvlm.study.nifti_file import read_header
 from cmrvlm.study.orientation import from_layout
 from cmrvlm.study.reading_settings import NOTHING_STATED, ReadingSettings
-from cmrvlm.study.series_files import (
-    files_of_series,
-    find_series,
-    read_series,
-    true_affine,
-    with_slice_step,
-)
+from cmrvlm.study.series_files import files_of_series, find_series, read_series
+from cmrvlm.study.spacing import true_affine, with_slice_step
 from cmrvlm.study.study import Study, StudyLabels, check_images
 from cmrvlm.study.study_json import is_synthetic, read_study_json
 from cmrvlm.study.vocabulary import SEQUENCES

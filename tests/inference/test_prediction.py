@@ -19,9 +19,12 @@ from cmrvlm.metrics.segmentation import dice
 from cmrvlm.predict import predict
 from cmrvlm.quantification.summary import summarize_scar, summarize_ventricles
 from cmrvlm.quantification.ventricles import quantify
+from cmrvlm.reports.findings import findings_stated
+from cmrvlm.reports.numbers import numbers_stated
 from cmrvlm.runs.run_folder import load_run
 from cmrvlm.stages.training import train
 from cmrvlm.study.files import read_study, write_mask, write_study
+from cmrvlm.study.measurements import MEASUREMENTS
 from cmrvlm.study.orientation import to_layout
 from cmrvlm.study.series_files import read_nifti
 from cmrvlm.study.study import Series
@@ -603,3 +606,23 @@ def test_frames_in_a_folder_and_a_third_axis_of_time_are_predicted(run, study_fo
         prediction(run, single, tmp_path / "single")
     prediction(run, single, tmp_path / "single", "third_axis=t")
     assert nib.load(tmp_path / "single" / "sax_mask.nii.gz").shape == values[:, :, 1].shape
+
+
+@pytest.mark.parametrize("shown", ["lge", "static"])
+def test_nothing_is_stated_that_the_series_cannot_show(run, study_folder, tmp_path, shown):
+    exam = tmp_path / "exam"
+    exam.mkdir()
+    if shown == "lge":
+        shutil.copy(study_folder / "lge.nii.gz", exam)
+    else:
+        for name in ("sax", "lax_4ch"):
+            image = nib.load(study_folder / f"{name}.nii.gz")
+            first = np.asarray(image.dataobj)[..., :1]
+            nib.save(nib.Nifti1Image(first, image.affine), exam / f"{name}.nii.gz")
+    result = prediction(run, exam, tmp_path / "out", "ask='What is the ejection fraction?'")
+    assert result["measurements"] == {}
+    assert set(result["not_computable"]) == set(MEASUREMENTS)
+    for text in (result["report"], result["answer"]):
+        assert not numbers_stated(text)
+        assert "lvef" not in findings_stated(text)
+        assert "la_diameter" not in findings_stated(text)

@@ -107,9 +107,7 @@ def test_a_column_that_is_no_step_between_slices_is_time(tmp_path, beating, kind
 
 
 @pytest.mark.parametrize("step_mm", [1.0, 8.0, 10.0, 25.0])
-def test_frames_with_the_affine_of_slices_are_refused_until_the_user_tells(
-    tmp_path, beating, step_mm
-):
+def test_frames_with_the_affine_of_slices_need_the_user(tmp_path, beating, step_mm):
     affine = np.diag([4.0, 5.0, step_mm, 1.0])
     save(tmp_path / "one" / "sax.nii.gz", beating[:, :, 0], affine)
     for outcome in by_every_reader(tmp_path):
