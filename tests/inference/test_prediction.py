@@ -620,7 +620,7 @@ def test_nothing_is_stated_that_the_series_cannot_show(run, study_folder, tmp_pa
             first = np.asarray(image.dataobj)[..., :1]
             nib.save(nib.Nifti1Image(first, image.affine), exam / f"{name}.nii.gz")
     result = prediction(run, exam, tmp_path / "out", "ask='What is the ejection fraction?'")
-    assert result["measurements"] == {}
+    assert not set(result["measurements"]) & set(MEASUREMENTS)
     assert set(result["not_computable"]) == set(MEASUREMENTS)
     for text in (result["report"], result["answer"]):
         assert not numbers_stated(text)
