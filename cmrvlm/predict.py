@@ -27,14 +27,18 @@ def predict(config: Config) -> dict[str, Any]:
     # It loads PyTorch, which a misspelled key need not wait for.
     from cmrvlm.inference.cmrvlm import CMRVLM
     from cmrvlm.inference.prediction import check_settings
+    from cmrvlm.study.reading_settings import ReadingSettings
 
     check_settings(config["language"], config["mask_values"])
+    files = ReadingSettings(config["third_axis"], config["spacing_mm"])
     model = CMRVLM.from_pretrained(
         config["run"],
         device=config["device"],
         max_new_tokens=config["max_new_tokens"],
         decode=build(config["decoding"], "decoding"),
         reading=build(config["masks"], "masks"),
+        gate=config["gate"],
+        files=files,
     )
     return model.predict(
         config["study"],

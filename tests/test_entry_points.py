@@ -7,6 +7,7 @@ import sys
 
 import pytest
 
+from cmrvlm.study.files import write_study
 from tests.conftest import ROOT
 
 
@@ -118,3 +119,20 @@ def test_wandb_works_offline_without_a_login(tmp_path, cache):
     )
     assert done.returncode == 0, done.stderr
     assert list((tmp_path / "wandb").glob("offline-run-*"))
+
+
+@pytest.mark.slow
+def test_relative_paths_hold_when_hydra_changes_the_folder(tmp_path, source):
+    for study_id in source.study_ids()[:2]:
+        write_study(source.load(study_id), tmp_path / "archive" / study_id)
+    for chdir in ("false", "true"):
+        done = python(
+            "cmrvlm.check",
+            "data=nifti",
+            "data.root=archive",
+            "out=page",
+            f"hydra.job.chdir={chdir}",
+            cwd=tmp_path,
+        )
+        assert "2 studies" in done.stdout, done.stdout + done.stderr
+        assert not (tmp_path / "page" / "page").exists()

@@ -16,7 +16,8 @@ from cmrvlm.predict import predict
 from cmrvlm.runs.run_folder import load_run
 from cmrvlm.stages.base import Stage
 from cmrvlm.stages.training import train
-from cmrvlm.study.files import read_nifti, read_study, write_study
+from cmrvlm.study.files import read_study, write_study
+from cmrvlm.study.series_files import read_nifti
 from cmrvlm.study.study import StudyLabels
 from cmrvlm.tasks.mixture import Mixture
 from data_modules.checking.run import CheckRun

@@ -6,6 +6,7 @@ Nothing here loads PyTorch, so that commands answer `--help` and a misspelled ke
 from __future__ import annotations
 
 import logging
+import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,6 +15,7 @@ from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
+from hydra.utils import get_original_cwd
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import InterpolationResolutionError, MissingMandatoryValue
 from rich.console import Console
@@ -28,6 +30,8 @@ Config = dict[str, Any]
 def with_readable_errors(main: Callable[[DictConfig], Any]) -> Callable[[DictConfig], Any]:
     """Decorate a command so that a `CmrvlmError` is printed in one line with exit status 1.
 
+    It runs in the folder in which it was started.
+
     In a sweep the error is raised, so that the sweep goes on with its other jobs.
     """
 
@@ -36,6 +40,9 @@ def with_readable_errors(main: Callable[[DictConfig], Any]) -> Callable[[DictCon
         # These libraries log much that does not help a user.
         for library in ("matplotlib", "fontTools", "numexpr"):
             logging.getLogger(library).setLevel(logging.WARNING)
+        # Paths are those of where the command was started, whatever `hydra.job.chdir` says; all
+        # that is written has a path of its own.
+        os.chdir(get_original_cwd())
         if HydraConfig.get().mode == RunMode.MULTIRUN:
             return main(config)
         with exit_on_error():

@@ -20,6 +20,7 @@ from cmrvlm.inference.texts import (
     disease_probabilities,
     text_of_structures,
 )
+from cmrvlm.inference.unlike_training import text_of_not_assessed
 from cmrvlm.instructions.question import Question
 from cmrvlm.instructions.read_outs import quoted_values
 from cmrvlm.reports.writer import split_sections
@@ -42,6 +43,8 @@ class CMRVLM(StudyAnswerer):
         max_new_tokens: Longest answer in tokens.
         decode: Way of decoding; None takes the likeliest token each time.
         reading: Way of reading masks; None takes them as they are.
+        files: What the user states about image files whose headers do not say it.
+        gate: Say nothing of series that are unlike those of the training, or without a ventricle.
     """
 
     @classmethod
@@ -83,6 +86,9 @@ class CMRVLM(StudyAnswerer):
             structures=None if structures_asked(question) else (),
             word_tasks=[DiseaseTask.name],
         )
+        if not answered.is_assessed:
+            text = text_of_not_assessed(answered.not_assessed, language)
+            return StudyAnswer(question=question, text=text, not_assessed=answered.not_assessed)
         read_outs = answered.by_task(DiseaseTask.name).read_outs
         text = text_of_structures(question, answered.answers, answered.label_maps, language)
         answer = StudyAnswer(
@@ -90,6 +96,7 @@ class CMRVLM(StudyAnswerer):
             text=text or answered.by_task(USER_TASK).text,
             probabilities=disease_probabilities(read_outs),
             measurements=quoted_values(read_outs),
+            not_assessed=answered.not_assessed,
         )
         chosen = answers_by_structure(question, answered.answers)
         for name in structures_asked(question):
@@ -133,7 +140,7 @@ class CMRVLM(StudyAnswerer):
             self.read(study, sequence), structures=structures, frames=frames, word_tasks=()
         )
         affines = {name: answered.native.series[name].affine for name in answered.label_maps}
-        return Segmentation(answered.label_maps, affines)
+        return Segmentation(answered.label_maps, affines, answered.not_assessed)
 
     def measure(self, study: str | Path | Study, *, sequence: str = "sax") -> StudyMeasurements:
         """Measure volumes, function, wall and scar.
@@ -146,6 +153,8 @@ class CMRVLM(StudyAnswerer):
             CmrvlmError: The study cannot be read, or has no sequence that the run reads.
         """
         answered = self.answer_study(self.read(study, sequence), word_tasks=[DiseaseTask.name])
+        if not answered.is_assessed:
+            return StudyMeasurements(not_assessed=answered.not_assessed)
         measured = measure_masks(
             answered.measured_series(),
             answered.native.labels.demographics,
@@ -155,6 +164,7 @@ class CMRVLM(StudyAnswerer):
             from_masks=measured.from_masks,
             from_lge_masks=measured.from_lge_masks,
             from_read_out=quoted_values(answered.by_task(DiseaseTask.name).read_outs),
+            not_assessed=answered.not_assessed,
         )
 
     def report(
@@ -171,6 +181,9 @@ class CMRVLM(StudyAnswerer):
             CmrvlmError: The language is unknown, or the study cannot be read.
         """
         answered = self.answer_study(self.read(study, sequence), language=language, structures=())
+        if not answered.is_assessed:
+            text = text_of_not_assessed(answered.not_assessed, language)
+            return StudyReport(text, {}, "", {}, language, not_assessed=answered.not_assessed)
         report = answered.by_task(ReportTask.name)
         disease = answered.by_task(DiseaseTask.name)
         return StudyReport(
@@ -180,6 +193,7 @@ class CMRVLM(StudyAnswerer):
             probabilities=disease_probabilities(disease.read_outs),
             language=language,
             truncated=report.truncated,
+            not_assessed=answered.not_assessed,
         )
 
     def predict(
@@ -197,7 +211,7 @@ class CMRVLM(StudyAnswerer):
 
         Args:
             study: Path; masks are written on the grid and in the order of its files.
-            out: Folder; an earlier prediction in it is replaced.
+            out: Folder; an earlier prediction in it is replaced once the new one is whole.
             language: `en` or `zh`.
             question: Question in a user's own words, or None.
             frames: See `segment`.

@@ -23,6 +23,7 @@ class StudyAnswer:
         box_mm: Corners (x0, y0, z0, x1, y1, z1) of the mask's bounding box in world coordinates; None without a voxel.
         probabilities: Code of a disease to its probability.
         measurements: Name with unit, such as `lvef_percent`, to the value that the read-out gives.
+        not_assessed: Sequence to the reason why nothing is said of it.
     """
 
     question: str
@@ -32,6 +33,7 @@ class StudyAnswer:
     box_mm: tuple[float, ...] | None = None
     probabilities: Mapping[str, float] = field(default_factory=dict)
     measurements: Mapping[str, float] = field(default_factory=dict)
+    not_assessed: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -42,10 +44,12 @@ class Segmentation:
         label_maps: Sequence to structure values (Z, T, H, W) on the series' own grid, 255 in frames that were not
             asked for; see `cmrvlm.study.vocabulary.STRUCTURES`.
         affines: Sequence to the (4, 4) affine of its label map.
+        not_assessed: Sequence to the reason why nothing is said of it.
     """
 
     label_maps: Mapping[str, NDArray[np.uint8]]
     affines: Mapping[str, NDArray[np.float64]]
+    not_assessed: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -57,11 +61,13 @@ class StudyMeasurements:
             `not_computable` gives a reason for each that is missing. Empty without short-axis masks.
         from_lge_masks: The same for the scar. Empty without late enhancement masks.
         from_read_out: Numbers that the read-out gives, by name with unit.
+        not_assessed: Sequence to the reason why nothing is said of it.
     """
 
     from_masks: Mapping[str, Any] = field(default_factory=dict)
     from_lge_masks: Mapping[str, Any] = field(default_factory=dict)
     from_read_out: Mapping[str, float] = field(default_factory=dict)
+    not_assessed: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -75,6 +81,7 @@ class StudyReport:
         probabilities: Code of a disease to its probability.
         language: `en` or `zh`.
         truncated: The text was cut at the limit of new tokens.
+        not_assessed: Sequence to the reason why nothing is said of it.
     """
 
     text: str
@@ -83,3 +90,4 @@ class StudyReport:
     probabilities: Mapping[str, float]
     language: str
     truncated: bool = False
+    not_assessed: Mapping[str, str] = field(default_factory=dict)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -22,13 +22,17 @@ from cmrvlm.inference.requests import (
     segment_tasks,
     word_questions,
 )
+from cmrvlm.inference.texts import limited_to_shown
+from cmrvlm.inference.unlike_training import NO_VENTRICLE, unlike_training
 from cmrvlm.instructions.answer import Answer
 from cmrvlm.instructions.question import Question
 from cmrvlm.language_model.decoding import Decode
 from cmrvlm.runs.run_folder import TrainedRun
+from cmrvlm.study.evidence import Evidence
 from cmrvlm.study.files import read_study
+from cmrvlm.study.reading_settings import NOTHING_STATED, ReadingSettings
 from cmrvlm.study.study import Series, Study
-from cmrvlm.study.vocabulary import NOT_ANNOTATED
+from cmrvlm.study.vocabulary import NOT_ANNOTATED, STRUCTURES
 from cmrvlm.tasks.segmentation import SegmentTask
 
 LabelMaps = dict[str, NDArray[np.uint8]]
@@ -44,11 +48,18 @@ class AnsweredStudy:
         native: The study on its own grid, with the sequences that the run reads.
         answers: Answers in words, then those with masks.
         label_maps: Sequence to structure values (Z, T, H, W) on the native grid, 255 in frames without masks.
+        not_assessed: Sequence to the reason why nothing is said of it.
     """
 
     native: Study
     answers: list[Answer]
     label_maps: LabelMaps
+    not_assessed: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def is_assessed(self) -> bool:
+        """Whether anything is said of the study."""
+        return bool(self.answers) or not self.not_assessed
 
     def by_task(self, task: str) -> Answer:
         """Return the answer to a task."""
@@ -72,6 +83,18 @@ class AnsweredStudy:
         }
 
 
+@dataclass(frozen=True)
+class _Request:
+    """What is asked about a study at once. See `StudyAnswerer.answer_study`."""
+
+    language: str
+    question: str | None
+    structures: Collection[str] | None
+    frames: Frames
+    word_tasks: Collection[str]
+    wanted: Mapping[str, NDArray[np.bool_]]
+
+
 class StudyAnswerer:
     """A trained run that answers everything about a study at once.
 
@@ -81,6 +104,8 @@ class StudyAnswerer:
         max_new_tokens: Longest answer in tokens.
         decode: Way of decoding; None takes the likeliest token each time.
         reading: Way of reading masks; None takes them as they are.
+        files: What the user states about image files whose headers do not say it.
+        gate: Say nothing of series that are unlike those of the training, or without a ventricle.
     """
 
     def __init__(
@@ -91,8 +116,13 @@ class StudyAnswerer:
         max_new_tokens: int = 200,
         decode: Decode | None = None,
         reading: MaskReading | None = None,
+        files: ReadingSettings = NOTHING_STATED,
+        gate: bool = True,
     ) -> None:
         self.run = run
+        # A run that did not keep what it learned, or learned from a handful, turns nothing away.
+        self.gate = gate and run.familiarity is not None
+        self.files = files
         self.network = run.model.to(device_of(device))
         self.max_new_tokens = max_new_tokens
         self.decode = decode
@@ -110,7 +140,7 @@ class StudyAnswerer:
             CmrvlmError: The study cannot be read, or has no sequence that the run reads.
         """
         if not isinstance(study, Study):
-            study = read_study(Path(study), sequence)
+            study = read_study(Path(study), sequence, self.files)
         known = {
             name: series for name, series in study.series.items() if name in self.network.encoders
         }
@@ -148,21 +178,55 @@ class StudyAnswerer:
         """
         check_language(language)
         wanted = frames_wanted(frames, native)
+        not_assessed: dict[str, str] = {}
+        if self.gate:
+            not_assessed = unlike_training(self.run, self.run.preprocessing(native))
+        request = _Request(language, question, structures, frames, word_tasks, wanted)
+        answered = self._answer_without(not_assessed, native, request)
+        sax_labels = answered.label_maps.get("sax")
+        looked_for = structures is None or "lv" in structures
+        if not self.gate or sax_labels is None or not looked_for:
+            return answered
+        if (sax_labels == STRUCTURES["lv"]).any():
+            return answered
+        return self._answer_without({**not_assessed, "sax": NO_VENTRICLE}, native, request)
+
+    def _answer_without(
+        self, not_assessed: Mapping[str, str], native: Study, request: _Request
+    ) -> AnsweredStudy:
+        """Answer everything about a study without series that are not assessed.
+
+        Args:
+            not_assessed: Sequence to the reason why nothing is said of it.
+            native: Study on its own grid.
+            request: What is asked.
+        """
+        assessed = {
+            name: series for name, series in native.series.items() if name not in not_assessed
+        }
+        if not assessed:
+            return AnsweredStudy(native, [], {}, not_assessed)
+        native = native.with_series(assessed)
         mask_tasks = segment_tasks(
             self.tasks, [name for name in native.series if name in self.network.mask_head]
         )
-        if structures is not None:
-            check_structures(structures, mask_tasks)
-            mask_tasks = [task for task in mask_tasks if task.structure in structures]
+        if request.structures is not None:
+            check_structures(request.structures, mask_tasks)
+            mask_tasks = [task for task in mask_tasks if task.structure in request.structures]
         study = self.run.preprocessing(native)
-        questions = word_questions(study, language, question, self.tasks, word_tasks)
-        questions += _mask_questions(mask_tasks, study, language)
-        answers = self.answer(study, questions)
-        label_maps = self._label_maps(native, study, answers, mask_tasks, wanted, language)
-        if not isinstance(frames, str):
+        questions = word_questions(
+            study, request.language, request.question, self.tasks, request.word_tasks
+        )
+        questions += _mask_questions(mask_tasks, study, request.language)
+        evidence = Evidence.of(native)
+        answers = [limited_to_shown(one, evidence) for one in self.answer(study, questions)]
+        label_maps = self._label_maps(
+            native, study, answers, mask_tasks, request.wanted, request.language
+        )
+        if not isinstance(request.frames, str):
             for name, labels in label_maps.items():
-                labels[:, ~wanted[name]] = NOT_ANNOTATED
-        return AnsweredStudy(native, answers, label_maps)
+                labels[:, ~request.wanted[name]] = NOT_ANNOTATED
+        return AnsweredStudy(native, answers, label_maps, not_assessed)
 
     def answer(self, study: Study, questions: Sequence[Question]) -> list[Answer]:
         """Answer questions about a study on the model's grid."""

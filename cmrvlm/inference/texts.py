@@ -3,21 +3,44 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from cmrvlm.inference.requests import USER_TASK
 from cmrvlm.instructions.answer import Answer
-from cmrvlm.instructions.read_outs import Vector, quoted_values
+from cmrvlm.instructions.read_outs import Vector, quoted_values, without_unshown
 from cmrvlm.reports.reader import terms_named
+from cmrvlm.reports.visible import visible_text
 from cmrvlm.reports.writer import not_assessed, split_sections
+from cmrvlm.study.evidence import INSUFFICIENT_SLICES, Evidence
 from cmrvlm.study.measurements import MEASUREMENTS
 from cmrvlm.study.structures import STRUCTURE_TABLE
 from cmrvlm.study.vocabulary import DISEASES, SEQUENCE_TERMS, STRUCTURE_TERMS
 from cmrvlm.tasks.mask_requests import structures_asked
+from cmrvlm.tasks.reporting import ReportTask
 
 LabelMaps = Mapping[str, NDArray[np.uint8]]
+
+
+# Answers in words that may state what they are not asked for.
+_FREE_TEXTS = (ReportTask.name, USER_TASK)
+
+
+def limited_to_shown(answer: Answer, evidence: Evidence) -> Answer:
+    """Return an answer without numbers and statements that the shown series cannot show.
+
+    Args:
+        answer: Answer of the model about whole series.
+        evidence: What these series show.
+    """
+    question = answer.question
+    text = answer.text
+    if question.task in _FREE_TEXTS:
+        text = visible_text(text, evidence, question.language, truncated=answer.truncated)
+    return replace(answer, text=text, read_outs=without_unshown(answer.read_outs, evidence))
 
 
 def disease_probabilities(read_outs: Mapping[str, Vector]) -> dict[str, float]:
@@ -95,12 +118,13 @@ def text_of_structures(
     return " ".join(sentences)
 
 
-def report_texts(report: Answer, disease: Answer) -> dict[str, Any]:
+def report_texts(report: Answer, disease: Answer, evidence: Evidence) -> dict[str, Any]:
     """Return report, diagnosis, probabilities and numbers as `prediction.json` states them, rounded.
 
     Args:
         report: Answer to the report task.
         disease: Answer to the disease task, with the read-outs.
+        evidence: What the series of the study show.
     """
     texts: dict[str, Any] = {
         "report": report.text,
@@ -115,5 +139,7 @@ def report_texts(report: Answer, disease: Answer) -> dict[str, Any]:
     texts["measurements"] = {name: round(value, 1) for name, value in numbers.items()}
     withheld = [name for name in MEASUREMENTS if name not in numbers]
     if withheld:
-        texts["not_computable"] = dict.fromkeys(withheld, "insufficient slices")
+        texts["not_computable"] = {
+            name: evidence.why_not(name) or INSUFFICIENT_SLICES for name in withheld
+        }
     return texts

@@ -16,7 +16,8 @@ from cmrvlm.instructions.instruction import Instruction
 from cmrvlm.instructions.question import Question, View
 from cmrvlm.instructions.read_outs import study_targets
 from cmrvlm.instructions.tokens import ANSWER, IMAGE, SPECIAL_TOKENS
-from cmrvlm.study.study import Study
+from cmrvlm.study.evidence import visible_labels
+from cmrvlm.study.study import Study, StudyLabels
 
 
 class Collator:
@@ -157,7 +158,7 @@ class Collator:
         owners = [owner for owner, (_, asked) in enumerate(samples) for _ in asked]
         studies = [samples[owner][0] for owner in owners]
         answers = [instruction.answer for instruction in instructions]
-        targets = [study_targets(study.labels) for study, _ in samples]
+        targets = [study_targets(_visible_labels(study, asked)) for study, asked in samples]
         batch = Batch(
             study_ids=[study.study_id for study, _ in samples],
             media=_media_of([study for study, _ in samples], owners, instructions),
@@ -191,6 +192,12 @@ class Collator:
             owners=owners,
             spacings_mm=_spacings_mm(studies, questions),
         )
+
+
+def _visible_labels(study: Study, asked: Sequence[Instruction]) -> StudyLabels:
+    """Return the labels of a study that the series which its instructions show can show."""
+    shown = {view.sequence for instruction in asked for view in instruction.views}
+    return visible_labels(study, shown)
 
 
 def _media_of(

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from cmrvlm.study.evidence import Evidence
 from cmrvlm.study.measurements import (
     FEWEST_SLICES,
     MACE_RISK,
@@ -191,6 +192,20 @@ def quoted_values(values: Mapping[str, Vector]) -> dict[str, float]:
         if record.quoted is not None:
             quoted |= record.quoted(vector)
     return quoted
+
+
+def without_unshown(values: Mapping[str, Vector], evidence: Evidence) -> dict[str, Vector]:
+    """Return read-outs with NaN for the measurements that the shown series cannot show.
+
+    Args:
+        values: Read-out to its values (size,).
+        evidence: What is shown.
+    """
+    kept = dict(values)
+    if "measurements" in kept:
+        unshown = [not evidence.shows(name) for name in READ_OUT]
+        kept["measurements"] = np.where(unshown, np.float32(np.nan), kept["measurements"])
+    return kept
 
 
 def without_volumes(values: Mapping[str, Vector], slices: int) -> dict[str, Vector]:

@@ -56,7 +56,7 @@ def summarize_ventricles(
         Name with unit to value, by AHA segment for the wall. `frames` holds the frames taken for
         `ed` and `es`, how many frames have masks (`seen`) and how many there are (`of`);
         `volume_curves_ml` the volume in each frame, null where it cannot be counted;
-        `not_computable` the reasons for what is missing.
+        `not_computable` the reasons for what is missing; `notes` what does not fit the rest.
     """
     height_cm = _number(demographics, "height_cm")
     weight_kg = _number(demographics, "weight_kg")
@@ -65,6 +65,8 @@ def summarize_ventricles(
 
     result: dict[str, Any] = _rounded(quantities)
     result["not_computable"] = {**quantities.not_computable, **wall_reasons}
+    if quantities.notes:
+        result["notes"] = list(quantities.notes)
     result["frames"] = {
         **quantities.phases,
         "seen": len(series.known_frames()),

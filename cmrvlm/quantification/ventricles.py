@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from cmrvlm.quantification.outliers import notes_on_stroke_volumes, outliers_of_masks
 from cmrvlm.quantification.volumes import (
     WALL,
     phases_of,
@@ -19,6 +20,7 @@ from cmrvlm.quantification.volumes import (
     volume_curve_ml,
     why_no_volume,
     why_no_volumes,
+    without_frames,
 )
 from cmrvlm.study.study import Series
 from cmrvlm.study.vocabulary import PHASES, STRUCTURES
@@ -39,12 +41,14 @@ class Quantities:
         not_computable: Name to the reason why there is no value.
         phases: Frame of `ed` and of `es`.
         curves_ml: Cavity to its volume in each frame (T,), NaN where it cannot be counted.
+        notes: Sentences about frames and numbers that do not fit the others.
     """
 
     values: Mapping[str, float] = field(default_factory=dict)
     not_computable: Mapping[str, str] = field(default_factory=dict)
     phases: Mapping[str, int] = field(default_factory=dict)
     curves_ml: Mapping[str, FloatArray] = field(default_factory=dict)
+    notes: Sequence[str] = ()
 
 
 def quantify(
@@ -57,7 +61,8 @@ def quantify(
     """Compute volumes, ejection fractions, rates and mass of the ventricles from masks.
 
     ED and ES are those of the series where they are known, else the frames with the largest and the
-    smallest left ventricle; if its volume cannot be counted in these frames, there is none.
+    smallest left ventricle, but none that does not fit the others; if its volume cannot be counted
+    in these frames, there is none.
 
     Args:
         series: Short-axis cine with masks.
@@ -78,9 +83,10 @@ def quantify(
         computable = [problem is None for problem in problems[cavity]]
         curves[cavity] = np.where(computable, counted[cavity], np.nan)
 
+    outliers = outliers_of_masks(series, (STRUCTURES["lv"],), counted["lv"])
     phases = dict(series.phases)
     if not phases and find_phases:
-        phases = phases_of(counted["lv"])
+        phases = phases_of(without_frames(counted["lv"], outliers))
 
     values: dict[str, float] = {}
     missing: dict[str, str] = {}
@@ -99,7 +105,8 @@ def quantify(
     else:
         missing["lv_mass_g"] = mass_problem
     values |= indexed_to_body_surface(values, height_cm, weight_kg)
-    return Quantities(values, missing, phases, curves)
+    notes = [*outliers.values(), *notes_on_stroke_volumes(values)]
+    return Quantities(values, missing, phases, curves, notes)
 
 
 def _volumes_and_ef(

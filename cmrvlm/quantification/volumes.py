@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from cmrvlm.quantification.outliers import outliers_of_masks
 from cmrvlm.study.measurements import FEWEST_SLICES
 from cmrvlm.study.structures import STRUCTURE_VALUES
 from cmrvlm.study.study import Series
@@ -81,7 +82,16 @@ def phases_of(curve_ml: FloatArray) -> dict[str, int]:
 
 def phases_of_masks(series: Series) -> dict[str, int]:
     """Return `phases_of` the left ventricle in the masks, whatever phases the series states."""
-    return phases_of(volume_curve_ml(series, (STRUCTURES["lv"],)))
+    structures = (STRUCTURES["lv"],)
+    curve_ml = volume_curve_ml(series, structures)
+    return phases_of(without_frames(curve_ml, outliers_of_masks(series, structures, curve_ml)))
+
+
+def without_frames(curve_ml: FloatArray, frames: Iterable[int]) -> FloatArray:
+    """Return a curve (T,) with NaN in some frames."""
+    kept = curve_ml.copy()
+    kept[list(frames)] = np.nan
+    return kept
 
 
 def why_no_volume(series: Series, structures: tuple[int, ...], frame: int) -> str | None:

@@ -10,6 +10,8 @@ from cmrvlm.study.measurements import MACE_RISK, MEASUREMENTS, Measurement
 QUOTABLE = (*MEASUREMENTS, MACE_RISK)
 _QUOTE = re.compile("<(" + "|".join(QUOTABLE) + ")>")
 
+# What stands in a text for a number that is not known.
+UNKNOWN = {"en": "unknown", "zh": "未知"}
 # A function that writes the value of a measurement, given the measurement's name and the value.
 NumberWriter = Callable[[str, float], str]
 
@@ -31,7 +33,7 @@ def fill_quotes(text: str, values: Mapping[str, float], language: str) -> str:
         value = values.get(match[1])
         if value is not None:
             return f"{value:.0f}"
-        return "未知" if language == "zh" else "unknown"
+        return UNKNOWN[language]
 
     return _QUOTE.sub(number, text)
 

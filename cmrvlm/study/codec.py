@@ -203,12 +203,7 @@ def read_meta(folder: Path) -> dict[str, Any]:
     return dict(json.loads((folder / META_FILE).read_text(encoding="utf-8")))
 
 
-def read_optional_meta(folder: Path) -> dict[str, Any]:
-    """Read the `study.json` of a folder; return an empty dictionary when it has none."""
-    return read_meta(folder) if (folder / META_FILE).is_file() else {}
-
-
 def series_meta(meta: Mapping[str, Any], image: Path) -> dict[str, Any]:
-    """Return the part of a `study.json` about the series in a NIfTI file, empty without one."""
+    """Return the part of a `study.json` about a series in a file or folder, empty without one."""
     name = image.name.removesuffix(".gz").removesuffix(".nii")
     return dict(meta.get("series", {}).get(name, {}))

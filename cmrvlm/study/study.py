@@ -14,6 +14,9 @@ from cmrvlm.study.vocabulary import NOT_ANNOTATED, STRUCTURES
 
 # Options of a question are named by the letters A to H.
 MOST_OPTIONS = 8
+# A heart that is cropped out of black is a twentieth of the image and more.
+_MOST_OF_ONE_VALUE = 0.999
+_VOXELS_DRAWN = 200_000
 FloatArray = NDArray[np.floating]
 MaskArray = NDArray[np.uint8]
 
@@ -255,8 +258,8 @@ def check_images(study: Study) -> None:
     """Refuse images that show nothing.
 
     Raises:
-        CmrvlmError: An image has NaN or infinity in it, or the same grey value everywhere; study
-            and series are named.
+        CmrvlmError: An image has NaN or infinity in it, or the same grey value in all but a
+            thousandth of it; study and series are named.
     """
     for name, series in study.series.items():
         # NaN and infinity anywhere in the image show in its minimum or maximum.
@@ -274,3 +277,18 @@ def check_images(study: Study) -> None:
                 field=name,
                 remedy="Leave the series out.",
             )
+        share = _share_of_one_value(series.image)
+        if share > _MOST_OF_ONE_VALUE:
+            raise CmrvlmError(
+                f"the image of study {study.study_id} is empty: {share:.2%} of its voxels have one "
+                "grey value",
+                field=name,
+                remedy="Leave the series out.",
+            )
+
+
+def _share_of_one_value(image: FloatArray) -> float:
+    """Return the share of the commonest grey value among voxels drawn evenly from an image."""
+    step = max(1, image.size // _VOXELS_DRAWN)
+    _, counts = np.unique(image.reshape(-1)[::step], return_counts=True)
+    return float(counts.max() / counts.sum())

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 
 from cmrvlm.errors import CmrvlmError
 from cmrvlm.instructions.instruction import Instruction
+from cmrvlm.study.evidence import visible_labels
 from cmrvlm.study.study import Study
 from cmrvlm.tasks.base import Case, Task
 from cmrvlm.tasks.context import check_fields, with_context
@@ -70,6 +72,7 @@ class Mixture:
             CmrvlmError: No task can ask anything about the study.
         """
         shown = self._draw_sequences(study, rng)
+        study = replace(study, labels=visible_labels(study, shown))
         cases_of: dict[str, list[Case]] = {}
         for name, task in self.tasks.items():
             cases = task.cases(study, shown) if self.weights[name] > 0 else []
@@ -128,6 +131,7 @@ class Mixture:
             paraphrased: Take wordings that training never shows.
         """
         present = [name for name in study.series if shown is None or name in shown]
+        study = replace(study, labels=visible_labels(study, present))
         language = self.languages[zlib.crc32(study.study_id.encode()) % len(self.languages)]
         instructions = []
         for task in self.tasks.values():

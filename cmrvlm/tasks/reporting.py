@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection, Mapping, Sequence
 
 from cmrvlm.instructions.answer import AnswerWithTruth
@@ -10,24 +9,21 @@ from cmrvlm.instructions.question import whole_views
 from cmrvlm.metrics.classification import closed_scores_of, multi_label_scores
 from cmrvlm.metrics.statistic import Statistic
 from cmrvlm.metrics.text import finding_scores, overlap_scores, report_scores
-from cmrvlm.reports.findings import findings_stated
-from cmrvlm.reports.numbers import numbers_stated, quoted_number
+from cmrvlm.reports.numbers import quoted_number
 from cmrvlm.reports.reader import terms_named
+from cmrvlm.reports.visible import visible_sections
 from cmrvlm.reports.writer import (
     headings,
     join_sections,
-    not_assessed,
     write_captions,
     write_report,
 )
-from cmrvlm.study.measurements import MEASUREMENTS
+from cmrvlm.study.evidence import Evidence
 from cmrvlm.study.study import Study, StudyLabels
-from cmrvlm.study.vocabulary import DISEASES, FINDING_SEQUENCES, LANGUAGES, REPORT_SECTIONS
+from cmrvlm.study.vocabulary import DISEASES, LANGUAGES, REPORT_SECTIONS
 from cmrvlm.tasks.base import Case, Task
 from cmrvlm.tasks.context import leaked
 from cmrvlm.tasks.diagnosis import disease_code, disease_names
-
-_CLAUSES = re.compile(r"(?<=[;；。])|(?<=\.)(?=\s|$)")
 
 
 def report_sections(study: Study, shown: Collection[str], language: str) -> dict[str, str]:
@@ -45,25 +41,7 @@ def report_sections(study: Study, shown: Collection[str], language: str) -> dict
     stated = study.labels.report.get(language)
     if not stated:
         return write_report(study.labels, shown, language, quoted_number)
-    if set(shown) >= set(study.series):
-        return dict(stated)
-    sections = {}
-    for name, text in stated.items():
-        can_be_seen = name != "lge" or "lge" in shown
-        visible = _visible_clauses(text, shown) if can_be_seen else ""
-        sections[name] = visible or not_assessed(language)
-    return sections
-
-
-def _visible_clauses(text: str, shown: Collection[str]) -> str:
-    """Return a text without the clauses about what no shown sequence shows."""
-    kept = []
-    for clause in _CLAUSES.split(text):
-        needed = [FINDING_SEQUENCES[code] for code in findings_stated(clause)]
-        needed += [MEASUREMENTS[name].sequences for name in numbers_stated(clause)]
-        if all(set(sequences) & set(shown) for sequences in needed):
-            kept.append(clause)
-    return "".join(kept).strip()
+    return visible_sections(stated, Evidence.of(study, shown), language)
 
 
 def reportable(labels: StudyLabels) -> bool:

@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cmrvlm.errors import CmrvlmError, naming_file
-from cmrvlm.study.files import read_image
 from cmrvlm.study.measurements import known_numbers
+from cmrvlm.study.series_files import read_image
 from cmrvlm.study.study import Series, Study, StudyLabels
 from cmrvlm.study.vocabulary import NOT_ANNOTATED
 from data_modules.sources.base import Source

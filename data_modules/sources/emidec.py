@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from cmrvlm.errors import CmrvlmError
-from cmrvlm.study.files import read_image
+from cmrvlm.study.series_files import read_image
 from cmrvlm.study.study import Series, Study, StudyLabels
 from cmrvlm.study.vocabulary import STRUCTURES
 from data_modules.sources.base import Source

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar
 
-import numpy as np
-
-from cmrvlm.errors import CmrvlmError, naming_file
-from cmrvlm.study.codec import META_FILE, read_optional_meta, series_in_layout, series_meta
-from cmrvlm.study.files import read_nifti
+from cmrvlm.errors import CmrvlmError
+from cmrvlm.study.codec import META_FILE, series_meta
 from cmrvlm.study.measurements import DEMOGRAPHICS, FOLLOW_UP, MEASUREMENTS
-from cmrvlm.study.orientation import to_layout
+from cmrvlm.study.reading_settings import ReadingSettings, ThirdAxis
+from cmrvlm.study.series_files import read_series
 from cmrvlm.study.study import Series, Study
+from cmrvlm.study.study_json import is_synthetic, read_study_json
 from cmrvlm.study.vocabulary import FINDINGS, LANGUAGES, SEQUENCES
 from data_modules.sources.base import Source
 from data_modules.sources.manifest_row import read_labels
-from data_modules.sources.masks import check_label_map, read_mask, remap_partial_labels
+from data_modules.sources.masks import check_label_map, read_mask_of, remap_partial_labels
 from data_modules.split import PARTS, Split
 from data_modules.tables.numbers import shorten
 from data_modules.tables.read_table import read_table
@@ -62,14 +62,26 @@ class ManifestSource(Source):
         path: The table; paths in it are relative to its folder.
         label_map: Structure by label value, for masks with other values than those of `STRUCTURES`,
             such as `{1: rv, 2: myo, 3: lv}`.
+        third_axis: What the third axis of a cine in one file with three axes is, `z` or `t`; None
+            refuses such files where neither header nor affine says it.
+        spacing_mm: Distance of slices, rows and columns in mm, for files whose header states none.
     """
 
     # Another table of the same folder with the same row states the same study.
     not_in_fingerprint: ClassVar[frozenset[str]] = frozenset({"path"})
 
-    def __init__(self, path: str, label_map: Mapping[int, str] | None = None) -> None:
+    def __init__(
+        self,
+        path: str,
+        label_map: Mapping[int, str] | None = None,
+        third_axis: ThirdAxis | None = None,
+        spacing_mm: Sequence[float] | None = None,
+    ) -> None:
         self.path = Path(path)
         self.folder = self.path.parent
+        self.third_axis = third_axis
+        self.spacing_mm = spacing_mm
+        self._settings = ReadingSettings(third_axis, spacing_mm)
         self.label_map = dict(label_map or {})
         check_label_map(self.label_map)
         # The table is read once: what is saved into it later concerns later runs.
@@ -153,7 +165,7 @@ class ManifestSource(Source):
             for column in (sequence, f"{sequence}_mask"):
                 path = self._path(row, column)
                 if path is not None:
-                    files.append(path)
+                    files += _files_below(path)
             image = self._path(row, sequence)
             if image is not None and image.with_name(META_FILE).is_file():
                 files.append(image.with_name(META_FILE))
@@ -215,24 +227,24 @@ class ManifestSource(Source):
         """Load the image and mask that a row names for a sequence."""
         path = self._path(row, sequence)
         assert path is not None
-        stored, stored_affine = read_nifti(path)
-        image, affine = to_layout(stored, stored_affine, sequence)
+        meta = read_study_json(path.parent)
+        # What is labelled says the row alone.
+        stated = {**series_meta(meta, path), "phases": {}, "levels": [], "drawn": []}
+        series = read_series(
+            path, sequence, self._settings, stated, is_synthetic=is_synthetic(meta)
+        )
         mask = None
         mask_path = self._path(row, f"{sequence}_mask")
         if mask_path is not None:
-            values = read_mask(mask_path, image.shape, affine, sequence)
+            values = read_mask_of(series, mask_path, sequence, self._settings)
             mask = remap_partial_labels(values, self.label_map, mask_path)
+        phases = _phases(row, sequence, frames=series.image.shape[1])
+        return replace(series, mask=mask, phases=phases)
 
-        phases = _phases(row, sequence, frames=image.shape[1])
-        meta = series_meta(read_optional_meta(path.parent), path)
-        with naming_file(path.with_name(META_FILE)):
-            return Series(
-                image=image.astype(np.float32),
-                affine=affine,
-                mask=mask,
-                phases=phases,
-                slice_places_mm=series_in_layout(meta, stored_affine, sequence)["slice_places_mm"],
-            )
+
+def _files_below(path: Path) -> list[Path]:
+    """Return a file, or the files of a folder of frames."""
+    return sorted(path.iterdir()) if path.is_dir() else [path]
 
 
 def _check_row(row: Row) -> None:

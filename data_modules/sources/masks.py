@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 from cmrvlm.errors import CmrvlmError
 from cmrvlm.quantification.segments import level_of_slices
 from cmrvlm.quantification.ventricles import quantify
-from cmrvlm.study.files import read_image
 from cmrvlm.study.measurements import MEASUREMENTS
 from cmrvlm.study.orientation import flip_slices, levels_run_to_apex
+from cmrvlm.study.reading_settings import NOTHING_STATED, ReadingSettings
+from cmrvlm.study.series_files import read_label_values
 from cmrvlm.study.study import Series
 from cmrvlm.study.vocabulary import NOT_ANNOTATED, STRUCTURES
 
@@ -103,6 +104,7 @@ def read_mask(
     image_shape: tuple[int, ...],
     image_affine: NDArray[np.float64],
     sequence: str,
+    settings: ReadingSettings = NOTHING_STATED,
 ) -> NDArray[np.generic]:
     """Read the label values of a mask file, and check that they lie on their image's grid.
 
@@ -111,6 +113,7 @@ def read_mask(
         image_shape: Shape `(Z, T, H, W)` of the image, after reorientation.
         image_affine: Affine `(4, 4)` of the image, after reorientation.
         sequence: Sequence of the image.
+        settings: What the user states about files.
 
     Returns:
         Label values `(Z, T, H, W)`, reoriented like the image.
@@ -118,9 +121,16 @@ def read_mask(
     Raises:
         CmrvlmError: The file cannot be read, or lies on another grid.
     """
-    values, affine = read_image(path, sequence)
+    values, affine = read_label_values(path, sequence, settings, frames=image_shape[1])
     check_grid(path, values.shape, affine, image_shape, image_affine)
     return values
+
+
+def read_mask_of(
+    series: Series, path: Path, sequence: str, settings: ReadingSettings
+) -> NDArray[np.generic]:
+    """Read the label values `(Z, T, H, W)` of a mask that belongs to a series; see `read_mask`."""
+    return read_mask(path, series.image.shape, series.affine, sequence, settings)
 
 
 def check_grid(

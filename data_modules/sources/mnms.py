@@ -5,13 +5,17 @@ Campello et al., IEEE TMI 2021, doi 10.1109/TMI.2021.3090082.
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cmrvlm.errors import CmrvlmError
-from cmrvlm.study.files import read_image
+from cmrvlm.study.reading_settings import ReadingSettings
+from cmrvlm.study.series_files import read_image
 from cmrvlm.study.study import Series, Study, StudyLabels
 from cmrvlm.study.vocabulary import NOT_ANNOTATED
 from data_modules.sources.base import Source
@@ -23,6 +27,8 @@ from data_modules.sources.masks import (
 )
 from data_modules.tables.read_table import read_table
 from data_modules.tables.rows import Row, fold
+
+log = logging.getLogger(__name__)
 
 # The other way round than ACDC.
 LABEL_MAP = {0: "background", 1: "lv", 2: "myo", 3: "rv"}
@@ -46,10 +52,13 @@ class MnmsSource(Source):
     Args:
         root: Folder with the table `*dataset_information*.csv`, its name in any spelling, and the
             folders of the parts.
+        spacing_mm: Distance of slices, rows and columns in mm, for files whose header states none.
     """
 
-    def __init__(self, root: str) -> None:
+    def __init__(self, root: str, spacing_mm: Sequence[float] | None = None) -> None:
         self.root = Path(root)
+        self.spacing_mm = spacing_mm
+        self._settings = ReadingSettings("z", spacing_mm)
         tables = sorted(
             path
             for path in self.root.glob("*")
@@ -73,6 +82,9 @@ class MnmsSource(Source):
         }
         self._rows = {code: rows[code] for code in sorted(rows) if code in folders}
         self._folders = {code: folders[code] for code in self._rows}
+        unlabelled = [code for code in self._rows if not self._mask_path(code).is_file()]
+        if unlabelled:
+            log.info("M&Ms: %d of %d studies have no masks", len(unlabelled), len(self._rows))
         if not self._rows:
             raise CmrvlmError(
                 "no study of the table is here",
@@ -92,6 +104,10 @@ class MnmsSource(Source):
             for row in self._rows.values()
         ]
 
+    def _mask_path(self, study_id: str) -> Path:
+        """Return the file of a study's masks, which studies of the unlabelled part do not have."""
+        return self._folders[study_id] / f"{study_id}_sa_gt.nii.gz"
+
     def files(self, study_id: str) -> list[Path]:
         """Return the files of image and masks."""
         return sorted(self._folders[study_id].glob("*.nii.gz"))
@@ -101,16 +117,20 @@ class MnmsSource(Source):
         return self._rows[study_id]
 
     def load(self, study_id: str) -> Study:
-        """Load all frames with the masks of ED and ES.
+        """Load all frames, with the masks of ED and ES where the study has them.
 
         Raises:
             CmrvlmError: A stated frame has no mask, or the left ventricle is not larger at ED than
                 at ES.
         """
         row, folder = self._rows[study_id], self._folders[study_id]
-        image, affine = read_image(folder / f"{study_id}_sa.nii.gz", "sax")
-        mask_path = folder / f"{study_id}_sa_gt.nii.gz"
-        values = read_mask(mask_path, image.shape, affine, "sax")
+        image, affine = read_image(folder / f"{study_id}_sa.nii.gz", "sax", self._settings)
+        mask_path = self._mask_path(study_id)
+        labels = _labels(row)
+        if not mask_path.is_file():
+            series = Series(image=image.astype(np.float32), affine=affine)
+            return Study(study_id, study_id, {"sax": series}, labels)
+        values = read_mask(mask_path, image.shape, affine, "sax", self._settings)
         mask = remap_labels(values, LABEL_MAP, mask_path)  # (Z, T, H, W)
         phases = {phase: self._frame(row, phase.upper(), mask, mask_path) for phase in ("ed", "es")}
         # Frames without contours are stored as background.
@@ -123,12 +143,7 @@ class MnmsSource(Source):
         measurements = measure_labelled_phases(
             series, self.table, "Frames count from 0; check ED and ES."
         )
-        pathology = row.get("Pathology", "")
-        labels = StudyLabels(
-            diseases=frozenset({PATHOLOGIES[pathology]}) if pathology in PATHOLOGIES else None,
-            measurements=measurements,
-            demographics=_demographics(row),
-        )
+        labels = replace(labels, measurements=measurements)
         return Study(study_id, study_id, {"sax": series}, labels)
 
     def _frame(self, row: Row, column: str, mask: NDArray[np.uint8], mask_path: Path) -> int:
@@ -158,6 +173,15 @@ class MnmsSource(Source):
                 remedy="Frames count from 0.",
             )
         return int(frame)
+
+
+def _labels(row: Row) -> StudyLabels:
+    """Return disease and demographics as far as a row states them."""
+    pathology = row.get("Pathology", "")
+    return StudyLabels(
+        diseases=frozenset({PATHOLOGIES[pathology]}) if pathology in PATHOLOGIES else None,
+        demographics=_demographics(row),
+    )
 
 
 def _demographics(row: Row) -> dict[str, float | str]:

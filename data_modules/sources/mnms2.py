@@ -5,13 +5,15 @@ Martín-Isla et al., JBHI 2023, doi 10.1109/JBHI.2023.3267857.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cmrvlm.errors import CmrvlmError
-from cmrvlm.study.files import read_image
+from cmrvlm.study.reading_settings import ReadingSettings
+from cmrvlm.study.series_files import read_image
 from cmrvlm.study.study import Series, Study, StudyLabels
 from data_modules.sources.base import Source
 from data_modules.sources.masks import (
@@ -34,10 +36,13 @@ class Mnms2Source(Source):
 
     Args:
         root: Folder with `dataset_information.csv` and `dataset`.
+        spacing_mm: Distance of slices, rows and columns in mm, for files whose header states none.
     """
 
-    def __init__(self, root: str) -> None:
+    def __init__(self, root: str, spacing_mm: Sequence[float] | None = None) -> None:
         self.root = Path(root)
+        self.spacing_mm = spacing_mm
+        self._settings = ReadingSettings("z", spacing_mm)
         self.table = self.root / "dataset_information.csv"
         # Spreadsheets drop the leading zeros that the folders have.
         rows = {
@@ -123,9 +128,11 @@ class Mnms2Source(Source):
         affine = np.eye(4)
         for phase in ("ED", "ES"):
             stem = f"{study_id}_{view}_{phase}"
-            image, affine = read_image(self._folder(study_id) / f"{stem}.nii.gz", sequence)
+            image, affine = read_image(
+                self._folder(study_id) / f"{stem}.nii.gz", sequence, self._settings
+            )
             mask_path = self._folder(study_id) / f"{stem}_gt.nii.gz"
-            values = read_mask(mask_path, image.shape, affine, sequence)
+            values = read_mask(mask_path, image.shape, affine, sequence, self._settings)
             images.append(image.astype(np.float32))
             masks.append(remap_labels(values, LABEL_MAP, mask_path))
         return Series(

@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from cmrvlm.errors import CmrvlmError
-from cmrvlm.study.files import read_image
+from cmrvlm.study.reading_settings import ReadingSettings
+from cmrvlm.study.series_files import read_image
 from cmrvlm.study.study import Series, Study, StudyLabels
 from cmrvlm.study.vocabulary import STRUCTURES
 from data_modules.sources.base import Source
+from data_modules.sources.mask_checks import enclosed_fraction, find_label_error
 from data_modules.sources.masks import order_base_to_apex, read_mask, remap_labels
 
 # Oedema (1220) is myocardium without late enhancement, and no structure of this project.
 LABEL_MAP = {0: "background", 200: "myo", 500: "lv", 600: "rv", 1220: "myo", 2221: "scar"}
+# Repacked copies count the values up, either in the order of the challenge's values or in that of
+# CineMA. They differ in which of 1 and 3 is the myocardium.
+COUNTED_MAPS = (
+    {0: "background", 1: "myo", 2: "lv", 3: "rv", 4: "myo", 5: "scar"},
+    {0: "background", 1: "rv", 2: "lv", 3: "myo", 4: "myo", 5: "scar"},
+)
 
 
 class Myops2020Source(Source):
@@ -24,10 +34,13 @@ class Myops2020Source(Source):
 
     Args:
         root: Folder of the challenge, or any folder above its files.
+        spacing_mm: Distance of slices, rows and columns in mm, for files whose header states none.
     """
 
-    def __init__(self, root: str) -> None:
+    def __init__(self, root: str, spacing_mm: Sequence[float] | None = None) -> None:
         self.root = Path(root)
+        self.spacing_mm = spacing_mm
+        self._settings = ReadingSettings("z", spacing_mm)
         self._images = {
             path.name.split("_DE")[0]: path for path in sorted(self.root.rglob("*_DE.nii.gz"))
         }
@@ -57,14 +70,44 @@ class Myops2020Source(Source):
 
     def load(self, study_id: str) -> Study:
         """Load the LGE stack; with a mask, the basal slice comes first."""
-        image, affine = read_image(self._images[study_id], "lge")
+        image, affine = read_image(self._images[study_id], "lge", self._settings)
         mask_path = self._mask_path(study_id)
         if mask_path is None:
             series = Series(image=image.astype(np.float32), affine=affine)
             return Study(study_id, study_id, {"lge": series})
 
-        values = read_mask(mask_path, image.shape, affine, "lge")
-        mask = remap_labels(values, LABEL_MAP, mask_path)
+        values = read_mask(mask_path, image.shape, affine, "lge", self._settings)
+        mask = _canonical(values, mask_path)
         series = Series(image=image.astype(np.float32), affine=affine, mask=mask, drawn=("scar",))
         labels = StudyLabels(findings={"lv_lge": bool((mask == STRUCTURES["scar"]).any())})
         return Study(study_id, study_id, {"lge": order_base_to_apex(series)}, labels)
+
+
+def _canonical(values: NDArray[np.generic], path: Path) -> NDArray[np.uint8]:
+    """Return a mask of the challenge, or of a copy with values 0 to 5, with canonical values.
+
+    Of the two orders that copies have, that one counts in which the myocardium encloses the left
+    ventricle.
+
+    Args:
+        values: (Z, T, H, W) values of the file.
+        path: The file.
+
+    Raises:
+        CmrvlmError: There are other values, or both orders or neither make a heart.
+    """
+    if int(values.max()) > max(COUNTED_MAPS[0]):
+        return remap_labels(values, LABEL_MAP, path)
+    masks = [remap_labels(values, label_map, path) for label_map in COUNTED_MAPS]
+    # Without a wall around a cavity no order is wrong.
+    hearts = [
+        mask for mask in masks if enclosed_fraction(mask, "lv") and find_label_error(mask) is None
+    ]
+    if len(hearts) != 1:
+        raise CmrvlmError(
+            "it is not certain whether 1 or 3 is the myocardium",
+            file=path,
+            field="mask",
+            remedy="Use the challenge's own values 200, 500, 600, 1220 and 2221.",
+        )
+    return hearts[0]

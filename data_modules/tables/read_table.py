@@ -87,8 +87,11 @@ def _rows_of_sheet(path: Path, sheet: Sheet, needed: Sequence[str]) -> list[Row]
     rows = []
     for number, values in sheet.lines:
         texts: dict[str, str] = {}
-        for key, column, value in zip(keys, columns, values, strict=False):
+        for position, (key, column, value) in enumerate(zip(keys, columns, values, strict=False)):
             text = _checked_text(path, f"{shorten(column)}, row {number}", value)
+            # A first column without a name is the index that pandas writes.
+            if not key and position == 0:
+                continue
             if text and not key:
                 raise CmrvlmError(
                     f"'{shorten(text)}' stands under a column without a name",

@@ -22,7 +22,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from cmrvlm.metrics.segmentation import dice
-from cmrvlm.study.files import read_image, read_study
+from cmrvlm.study.files import read_study
+from cmrvlm.study.series_files import read_image
 from cmrvlm.study.study import Series
 from cmrvlm.study.vocabulary import STRUCTURES
 from experiments.commands import CONSOLE, given, run

@@ -143,3 +143,20 @@ def test_sequence_is_dropped_on_the_command_line():
 def test_every_yaml_is_a_mapping():
     for path in CONF.rglob("*.yaml"):
         assert isinstance(yaml.safe_load(Path(path).read_text()), dict), path
+
+
+DATA_SETS = sorted(path.stem for path in (CONF / "data").glob("*.yaml") if path.stem != "base")
+
+
+@pytest.mark.parametrize("name", DATA_SETS)
+def test_the_fast_run_takes_any_data_set(name):
+    text = (CONF / "data" / f"{name}.yaml").read_text()
+    needs = [f"data.{key}=here" for key in ("root", "path") if f"\n{key}: ???" in text]
+    config = composed("+experiment=stage3", "+debug=fast", f"data={name}", *needs, *PLACED)
+    check_keywords(config)
+    assert config["trainer"]["max_steps"] == 2
+    assert config["data"]["source"]["_target_"] in text or name.startswith("phantom")
+
+
+def test_the_fast_run_has_small_phantoms_of_its_own():
+    assert composed("+debug=fast", *PLACED)["data"]["source"]["count"] == 32

@@ -1,6 +1,7 @@
 """What a prediction writes about one study, and what it measures and says."""
 
 import json
+import shutil
 from dataclasses import replace
 
 import nibabel as nib
@@ -18,10 +19,14 @@ from cmrvlm.metrics.segmentation import dice
 from cmrvlm.predict import predict
 from cmrvlm.quantification.summary import summarize_scar, summarize_ventricles
 from cmrvlm.quantification.ventricles import quantify
+from cmrvlm.reports.findings import findings_stated
+from cmrvlm.reports.numbers import numbers_stated
 from cmrvlm.runs.run_folder import load_run
 from cmrvlm.stages.training import train
-from cmrvlm.study.files import read_nifti, read_study, write_mask, write_study
+from cmrvlm.study.files import read_study, write_mask, write_study
+from cmrvlm.study.measurements import MEASUREMENTS
 from cmrvlm.study.orientation import to_layout
+from cmrvlm.study.series_files import read_nifti
 from cmrvlm.study.study import Series
 from cmrvlm.study.vocabulary import DISEASES, STRUCTURES
 from cmrvlm.tasks.segmentation import SegmentTask, absent_sentence
@@ -539,3 +544,85 @@ def test_times_and_the_body_are_read_beside_the_images(run, study_folder, source
     assert not told.series["sax"].phases
     result = prediction(run, study_folder, tmp_path)["from_masks"]
     assert (result["frames"]["seen"], result["frames"]["of"]) == (5, 5)
+
+
+def test_an_earlier_prediction_stays_until_the_new_one_is_whole(
+    run, study_folder, tmp_path, monkeypatch
+):
+    """A failure at any point leaves what was there, and nothing of its own."""
+    out = tmp_path / "out"
+    prediction(run, study_folder, out)
+    (out / "notes.txt").write_text("of the user")
+    before = {path.name: path.read_bytes() for path in out.iterdir()}
+    for name in ("study_panel", "measure_masks", "write_json"):
+        with monkeypatch.context() as patched:
+
+            def fail(*_args, **_settings):
+                raise CmrvlmError("the disk is full")
+
+            patched.setattr(f"cmrvlm.inference.prediction.{name}", fail)
+            with pytest.raises(CmrvlmError, match="disk is full"):
+                prediction(run, study_folder, out)
+        assert {path.name: path.read_bytes() for path in out.iterdir()} == before
+        assert [path.name for path in tmp_path.iterdir()] == ["out"]
+    in_the_way = tmp_path / "file"
+    in_the_way.write_text("x")
+    with pytest.raises(CmrvlmError, match="no folder"):
+        prediction(run, study_folder, in_the_way)
+
+
+def test_unknown_height_stays_unknown_and_a_wrong_one_is_named(run, study_folder, tmp_path):
+    exam = tmp_path / "exam"
+    shutil.copytree(study_folder, exam)
+    told = json.loads((exam / "study.json").read_text())
+    told["labels"]["demographics"] = {"height_cm": None, "weight_kg": 80}
+    (exam / "study.json").write_text(json.dumps(told))
+    result = prediction(run, exam, tmp_path / "out")
+    assert not any(name.endswith("per_m2") for name in result["from_masks"])
+    told["labels"]["demographics"]["height_cm"] = 1.7
+    (exam / "study.json").write_text(json.dumps(told))
+    with pytest.raises(CmrvlmError, match=r"study\.json, field 'height_cm': 1\.7"):
+        prediction(run, exam, tmp_path / "other")
+    assert not (tmp_path / "other").exists()
+
+
+def test_frames_in_a_folder_and_a_third_axis_of_time_are_predicted(run, study_folder, tmp_path):
+    whole = nib.load(study_folder / "sax.nii.gz")
+    values = np.asarray(whole.dataobj)
+    (tmp_path / "exam" / "sax").mkdir(parents=True)
+    for frame in range(values.shape[3]):
+        path = tmp_path / "exam" / "sax" / f"frame{frame}.nii.gz"
+        nib.save(nib.Nifti1Image(values[..., frame], whole.affine), path)
+    prediction(run, tmp_path / "exam", tmp_path / "frames")
+    prediction(run, study_folder / "sax.nii.gz", tmp_path / "whole")
+    masks = [
+        np.asarray(nib.load(tmp_path / name / "sax_mask.nii.gz").dataobj)
+        for name in ("frames", "whole")
+    ]
+    assert (masks[0] == masks[1]).all()
+    single = tmp_path / "single.nii.gz"
+    nib.save(nib.Nifti1Image(values[:, :, 1], np.diag([4.0, 4.0, 8.0, 1.0])), single)
+    with pytest.raises(CmrvlmError, match="third_axis"):
+        prediction(run, single, tmp_path / "single")
+    prediction(run, single, tmp_path / "single", "third_axis=t")
+    assert nib.load(tmp_path / "single" / "sax_mask.nii.gz").shape == values[:, :, 1].shape
+
+
+@pytest.mark.parametrize("shown", ["lge", "static"])
+def test_nothing_is_stated_that_the_series_cannot_show(run, study_folder, tmp_path, shown):
+    exam = tmp_path / "exam"
+    exam.mkdir()
+    if shown == "lge":
+        shutil.copy(study_folder / "lge.nii.gz", exam)
+    else:
+        for name in ("sax", "lax_4ch"):
+            image = nib.load(study_folder / f"{name}.nii.gz")
+            first = np.asarray(image.dataobj)[..., :1]
+            nib.save(nib.Nifti1Image(first, image.affine), exam / f"{name}.nii.gz")
+    result = prediction(run, exam, tmp_path / "out", "ask='What is the ejection fraction?'")
+    assert not set(result["measurements"]) & set(MEASUREMENTS)
+    assert set(result["not_computable"]) == set(MEASUREMENTS)
+    for text in (result["report"], result["answer"]):
+        assert not numbers_stated(text)
+        assert "lvef" not in findings_stated(text)
+        assert "la_diameter" not in findings_stated(text)

@@ -9,7 +9,6 @@ from cmrvlm.study.codec import (
     labels_from_json,
     labels_to_json,
     load_arrays,
-    read_optional_meta,
     save_arrays,
     series_from_json,
     series_in_layout,
@@ -19,6 +18,7 @@ from cmrvlm.study.codec import (
 )
 from cmrvlm.study.files import write_study
 from cmrvlm.study.study import Series
+from cmrvlm.study.study_json import read_study_json
 
 
 @pytest.fixture
@@ -51,7 +51,7 @@ def test_labels_come_back_from_json(study):
 
 def test_cache_shards_and_exchange_folder_store_series_alike(study, tmp_path):
     write_study(study, tmp_path)
-    exchanged = read_optional_meta(tmp_path)
+    exchanged = read_study_json(tmp_path)
     cached = json.loads(study_files(study)["study.json"])
     for series in cached["series"].values():
         assert series.pop("has_mask")
@@ -89,7 +89,7 @@ def test_slices_stored_from_apex_to_base_are_reversed(study):
 
 
 def test_a_folder_without_study_json_states_nothing(tmp_path):
-    assert read_optional_meta(tmp_path) == {}
+    assert read_study_json(tmp_path) == {}
     assert series_from_json({}) == {
         "frame_times_ms": None,
         "phases": {},

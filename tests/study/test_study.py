@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from cmrvlm.errors import CmrvlmError
-from cmrvlm.study.study import Series
+from cmrvlm.study.study import Series, Study, check_images
 
 AFFINE = np.diag([1.25, 1.5, 10.0, 1.0])  # w, h, z in mm
 
@@ -56,3 +56,21 @@ def test_annotated_frames_need_a_known_foreground():
     image = np.zeros((3, 4, 8, 6), np.float32)
     assert Series(image=image, affine=AFFINE, mask=mask).annotated_frames() == (2,)
     assert Series(image=image, affine=AFFINE).annotated_frames() == ()
+
+
+def test_images_without_contrast_are_refused_cropped_hearts_not():
+    rng = np.random.default_rng(0)
+    for name in ("constant", "one voxel", "a line", "a corner"):
+        image = np.full((4, 3, 80, 80), 7, np.float32)
+        if name == "one voxel":
+            image[1, 1, 40, 40] = 900
+        if name == "a line":
+            image[2, 1, 40, :40] = 900
+        if name == "a corner":
+            image[0, 0, :5, :5] = rng.random((5, 5))
+        study = Study("exam", "exam", {"lge": Series(image=image, affine=AFFINE)})
+        with pytest.raises(CmrvlmError, match=r"'lge'.*exam is empty"):
+            check_images(study)
+    image = np.zeros((4, 3, 80, 80), np.float32)
+    image[..., 30:50, 30:50] = rng.random((4, 3, 20, 20))
+    check_images(Study("exam", "exam", {"lge": Series(image=image, affine=AFFINE)}))

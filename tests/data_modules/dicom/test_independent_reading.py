@@ -9,7 +9,7 @@ import pydicom
 import pytest
 import SimpleITK as sitk
 
-from cmrvlm.study.files import read_image
+from cmrvlm.study.series_files import read_image
 from data_modules.dicom.ingest import Ingest
 
 # Folders of the short-axis slices, as others drew contours on them.

@@ -4,7 +4,7 @@ import pytest
 
 from cmrvlm.errors import CmrvlmError
 from cmrvlm.quantification.ventricles import quantify
-from cmrvlm.study.files import read_nifti
+from cmrvlm.study.series_files import read_nifti
 from cmrvlm.study.study import Series
 from cmrvlm.study.vocabulary import STRUCTURES
 from data_modules.sources.acdc import AcdcSource

@@ -17,7 +17,7 @@ from data_modules.sources.manifest import ManifestSource
 from data_modules.tables.read_table import read_table
 from data_modules.tables.text_files import read_text
 
-AFFINE = np.diag([1.25, 1.5, 10.0, 1.0])
+AFFINE = np.diag([12.5, 15.0, 10.0, 1.0])
 
 
 @pytest.fixture

@@ -9,7 +9,8 @@ import pytest
 import SimpleITK
 
 from cmrvlm.errors import CmrvlmError
-from cmrvlm.study.files import read_nifti, read_study, write_nifti, write_study
+from cmrvlm.study.files import read_study, write_nifti, write_study
+from cmrvlm.study.series_files import read_nifti
 from cmrvlm.study.study import Series
 from cmrvlm.study.vocabulary import STRUCTURES
 from data_modules.sources.masks import measure_masks
@@ -190,7 +191,7 @@ def test_series_there_twice_and_folders_without_any_are_refused(tmp_path, image)
     for name in ("sax.nii", "sax.nii.gz"):
         nib.save(nib.Nifti1Image(image, AFFINE), folder / name)
     with pytest.raises(CmrvlmError, match="twice"):
-        NiftiSource(str(tmp_path))
+        study_of(tmp_path)
 
 
 @pytest.mark.parametrize("count", [1, 2])

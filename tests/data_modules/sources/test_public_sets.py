@@ -1,5 +1,7 @@
 """Public data sets in their own layouts, with their label values, frame counting and traps."""
 
+import logging
+
 import nibabel as nib
 import numpy as np
 import pytest
@@ -298,6 +300,56 @@ def test_myops_codes(tmp_path):
     assert MYOPS[1220] == "myo"
     with pytest.raises(CmrvlmError, match=r"_DE\.nii\.gz"):
         Myops2020Source(str(tmp_path / "gd"))
+
+
+@pytest.mark.parametrize("order", [("myo", "lv", "rv"), ("rv", "lv", "myo")])
+def test_myops_counted_up_in_either_order(tmp_path, order):
+    """The myocardium is where it encloses the left ventricle; oedema is myocardium."""
+    mask = heart()
+    mask[:2, 18:22, 33] = STRUCTURES["scar"]
+    values = coded(mask, dict(enumerate(order, start=1)) | {5: "scar"})
+    values[3][(mask[3] == STRUCTURES["myo"]) & (np.arange(40) < 20)] = 4
+    nifti(tmp_path / "a_DE.nii.gz", values.astype(np.float32))
+    nifti(tmp_path / "a_gd.nii.gz", values)
+    [study_id] = (source := Myops2020Source(str(tmp_path))).study_ids()
+    assert (source.load(study_id).series["lge"].mask[:, 0] == mask).all()
+    for wrong, problem in ((2 * (values == 2), "1 or 3"), (values + 7 * (values == 4), "11")):
+        nifti(tmp_path / "a_gd.nii.gz", wrong.astype(np.uint8))
+        with pytest.raises(CmrvlmError, match=rf"a_gd\.nii\.gz.*{problem}"):
+            source.load(study_id)
+
+
+def test_mnms_as_it_is_distributed_with_its_unlabelled_part(mnms, tmp_path, caplog):
+    """The first table has neither pathology nor demographics, and blank frames without masks."""
+    mnms()
+    next(tmp_path.glob("*.csv")).unlink()
+    image = np.random.default_rng(0).random((5, 10, 40, 40)).astype(np.float32)
+    nifti(tmp_path / "Training" / "Unlabeled" / "B1" / "B1_sa.nii.gz", image)
+    (tmp_path / "201014_M&Ms_Dataset_Information_-_opendataset.csv").write_text(
+        ",External code,VendorName,Vendor,Centre,ED,ES\n0,A0S9V9,Siemens,A,1,0,4\n1,B1,GE,C,4,,\n"
+    )
+    with caplog.at_level(logging.INFO):
+        source = MnmsSource(str(tmp_path))
+    assert "1 of 2" in caplog.text
+    labelled, unlabelled = (source.load(study_id) for study_id in source.study_ids())
+    assert labelled.labels.measurements["lvedv_ml"] > labelled.labels.measurements["lvesv_ml"]
+    assert labelled.labels.diseases is None
+    assert unlabelled.series["sax"].mask is None
+    assert not unlabelled.series["sax"].phases
+    assert not unlabelled.labels.measurements
+
+
+def test_spacing_that_files_lack_is_stated_for_public_sets_too(mnms, tmp_path):
+    mnms()
+    for path in tmp_path.rglob("*.nii.gz"):
+        # Nibabel would read the file that it is writing.
+        values = np.array(nib.load(path).dataobj)
+        nib.save(nib.Nifti1Image(values, np.eye(4)), path)
+    with pytest.raises(CmrvlmError, match=r"A0S9V9_sa\.nii\.gz.*5 slices 1 mm apart"):
+        MnmsSource(str(tmp_path)).load("A0S9V9")
+    study = MnmsSource(str(tmp_path), spacing_mm=[10.0, 1.5, 1.5]).load("A0S9V9")
+    expected = (heart(8) == 1).sum() * 22.5 / 1000
+    assert study.labels.measurements["lvedv_ml"] == pytest.approx(expected)
 
 
 def test_data_science_bowl_is_read_without_series_uids(tmp_path):

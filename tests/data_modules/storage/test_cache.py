@@ -79,7 +79,7 @@ def listed(tmp_path):
     """Return a function that makes the cache of a table with some rows, and the table."""
     image = np.random.default_rng(0).random((2, 3, 6, 8)).astype(np.float32)
     for name in ("a", "b", "c"):
-        write_nifti(tmp_path / f"{name}.nii.gz", image, np.diag([1.5, 1.5, 10.0, 1.0]))
+        write_nifti(tmp_path / f"{name}.nii.gz", image, np.diag([20.0, 20.0, 10.0, 1.0]))
     table = tmp_path / "studies.csv"
 
     def make(*rows):

@@ -1,0 +1,72 @@
+"""Times of frames in the header of a NIfTI file."""
+
+from __future__ import annotations
+
+import logging
+import math
+from pathlib import Path
+from typing import Any
+
+log = logging.getLogger(__name__)
+
+_TEMPORAL_UNIT = 0x38
+_MS_OF_UNIT = {8: 1000.0, 16: 1.0, 24: 0.001}
+# A cine shows one R-R interval, or most of it.
+_ONE_CYCLE_MS = (300.0, 2500.0)
+# Distance of frames in a cine of several beats.
+_REAL_TIME_MS = (10.0, 100.0)
+
+
+def frame_times_of_header(header: Any, frames: int, path: Path) -> tuple[float, ...] | None:
+    """Return the times of frames in ms, the first at 0, None where the header states none.
+
+    Without a unit, the one is taken in which all frames together last one R-R interval. Programs
+    write a distance of 1 where they know none.
+
+    Args:
+        header: Header of a file whose fourth axis is time.
+        frames: Number of frames.
+        path: The file.
+    """
+    if frames < 2:
+        return None
+    step = float(header["pixdim"][4])
+    if not (math.isfinite(step) and step > 0):
+        return None
+    unit = int(header["xyzt_units"]) & _TEMPORAL_UNIT
+    step_ms = _step_without_unit_ms(step, frames)
+    if unit in _MS_OF_UNIT:
+        step_ms = _step_with_unit_ms(step * _MS_OF_UNIT[unit], frames)
+    if step_ms is None:
+        log.info("%s: frames %g apart make no heart beat, their times are unknown", path.name, step)
+        return None
+    return tuple(index * step_ms for index in range(frames))
+
+
+def _step_with_unit_ms(step_ms: float, frames: int) -> float | None:
+    """Return the distance of frames in ms where it is that of a cine."""
+    least, most = _REAL_TIME_MS
+    if _is_one_cycle(step_ms, frames) or least <= step_ms <= most:
+        return step_ms
+    return None
+
+
+def _step_without_unit_ms(step: float, frames: int) -> float | None:
+    """Return the distance of frames in ms in the unit that makes one cycle of them."""
+    if step == 1.0:
+        return None
+    steps_ms = (step * factor for factor in _MS_OF_UNIT.values())
+    return next((step_ms for step_ms in steps_ms if _is_one_cycle(step_ms, frames)), None)
+
+
+def _is_one_cycle(step_ms: float, frames: int) -> bool:
+    """Return whether frames so far apart last one R-R interval."""
+    least, most = _ONE_CYCLE_MS
+    return least <= step_ms * frames <= most
+
+
+def mean_step_ms(times_ms: tuple[float, ...] | None) -> float | None:
+    """Return the mean distance of frames in ms, None where it is unknown."""
+    if times_ms is None or len(times_ms) < 2:
+        return None
+    return (times_ms[-1] - times_ms[0]) / (len(times_ms) - 1)

@@ -1,0 +1,131 @@
+"""Of images unlike those of the training nothing is said but why; hearts are answered as ever."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+
+from cmrvlm.inference.cmrvlm import CMRVLM
+from cmrvlm.inference.study_answering import StudyAnswerer
+from cmrvlm.runs.known_images import familiarity_of
+from cmrvlm.runs.run_folder import FAMILIARITY, load_run
+from cmrvlm.runs.wiring import build_data
+from cmrvlm.study.files import write_study
+from cmrvlm.transforms.foreign import FOREIGN, foreign_study
+
+
+@pytest.fixture(scope="module")
+def data(stage3_run):
+    run = load_run(stage3_run)
+    data = build_data(run.config, split_file=str(stage3_run / "split.json"))
+    data.prepare_data()
+    return data
+
+
+@pytest.fixture(scope="module")
+def gated_run(stage3_run, data, tmp_path_factory):
+    """The shared run, with what its phantoms look like."""
+    folder = tmp_path_factory.mktemp("gated") / "run"
+    shutil.copytree(stage3_run, folder)
+    familiarity_of(load_run(folder).model, data).save(folder / FAMILIARITY)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def model(gated_run):
+    return CMRVLM.from_pretrained(gated_run, device="cpu", max_new_tokens=8)
+
+
+@pytest.fixture(scope="module")
+def heart(data):
+    """A study of the test part, as its source gives it."""
+    return data.source.load(data.split["test"][0])
+
+
+@pytest.fixture
+def ventricle_everywhere(monkeypatch):
+    """A network of two training steps finds no ventricle; the gate would say so."""
+    label_maps = StudyAnswerer._label_maps
+
+    def found(self, native, *rest):
+        maps = label_maps(self, native, *rest)
+        return {name: np.where(labels == 0, 1, labels) for name, labels in maps.items()}
+
+    monkeypatch.setattr(StudyAnswerer, "_label_maps", found)
+
+
+def test_a_heart_is_answered_as_without_the_gate(
+    model, gated_run, heart, tmp_path, ventricle_everywhere
+):
+    without = CMRVLM.from_pretrained(gated_run, device="cpu", max_new_tokens=8, gate=False)
+    write_study(heart, tmp_path / "study")
+    results = [
+        one.predict(tmp_path / "study", tmp_path / "out", question="Is it dilated?")
+        for one in (model, without)
+    ]
+    assert results[0] == results[1]
+    assert "not_assessed" not in results[0]
+
+
+@pytest.mark.parametrize("kind", FOREIGN)
+def test_nothing_is_said_of_other_images(model, heart, tmp_path, kind):
+    write_study(foreign_study(heart, kind), tmp_path / "study")
+    result = model.predict(tmp_path / "study", tmp_path / "out", question="Is it dilated?")
+    assert set(result["not_assessed"]) == set(heart.series)
+    assert "unlike those of the training" in result["not_assessed"]["sax"]
+    assert result["disease"] is None
+    assert not {"probabilities", "measurements", "from_masks"} & set(result)
+    assert result["report"].startswith("not assessed.")
+    assert result["answer"] == result["report"]
+    written = {path.name for path in (tmp_path / "out").iterdir()}
+    assert written == {"prediction.json"}
+    assert json.loads((tmp_path / "out" / "prediction.json").read_text()) == result
+
+
+def test_the_object_says_nothing_either(model, heart):
+    noise = foreign_study(heart, "noise")
+    answer = model.ask(noise, "What is the diagnosis?", language="zh")
+    assert answer.text.startswith("未评估")
+    assert not answer.probabilities
+    assert not answer.measurements
+    report = model.report(noise)
+    assert not report.disease
+    assert not report.probabilities
+    assert set(report.not_assessed) == set(heart.series)
+    measured = model.measure(noise)
+    assert not measured.from_read_out
+    assert not measured.from_masks
+    assert not model.segment(noise).label_maps
+
+
+def test_a_foreign_series_leaves_the_others(model, heart, ventricle_everywhere):
+    noise = foreign_study(heart, "noise")
+    mixed = heart.with_series({**heart.series, "lge": noise.series["lge"]})
+    report = model.report(mixed)
+    assert set(report.not_assessed) == {"lge"}
+    assert (
+        report.text
+        == model.report(
+            heart.with_series({name: one for name, one in heart.series.items() if name != "lge"})
+        ).text
+    )
+
+
+def test_a_heart_without_a_ventricle_is_not_assessed(model, heart, monkeypatch):
+    label_maps = StudyAnswerer._label_maps
+
+    def nothing(self, *arguments):
+        return {name: np.zeros_like(one) for name, one in label_maps(self, *arguments).items()}
+
+    monkeypatch.setattr(StudyAnswerer, "_label_maps", nothing)
+    alone = heart.with_series({"sax": heart.series["sax"]})
+    measured = model.measure(alone)
+    assert measured.not_assessed == {"sax": "no left ventricle was found in it"}
+    assert not measured.from_masks
+    assert set(model.measure(heart).not_assessed) == {"sax"}
+
+
+def test_a_run_of_a_handful_turns_nothing_away(stage3_run, heart):
+    model = CMRVLM.from_pretrained(stage3_run, device="cpu", max_new_tokens=8)
+    assert not model.report(foreign_study(heart, "noise")).not_assessed

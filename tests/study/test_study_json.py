@@ -1,0 +1,130 @@
+"""`study.json` as people write it: what is wrong is named with its field, what is null is unknown."""
+
+import json
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from cmrvlm.errors import CmrvlmError
+from cmrvlm.study.files import read_study, write_study
+from cmrvlm.study.study_json import read_study_json
+from data_modules.sources.nifti import NiftiSource
+
+
+@pytest.fixture
+def exam(tmp_path):
+    """Return a folder of one cine of five frames, and a function that writes its `study.json`."""
+    folder = tmp_path / "archive" / "exam"
+    folder.mkdir(parents=True)
+    values = np.random.default_rng(0).random((20, 18, 3, 5)).astype(np.float32)
+    nib.save(nib.Nifti1Image(values, np.diag([4.0, 4.0, 8.0, 1.0])), folder / "sax.nii.gz")
+
+    def write(content):
+        text = content if isinstance(content, str) else json.dumps(content)
+        (folder / "study.json").write_text(text)
+        return folder
+
+    return write
+
+
+def person(**values):
+    return {"labels": {"demographics": values}}
+
+
+def sax(**values):
+    return {"series": {"sax": values}}
+
+
+WRONG = {
+    "a list": ("study.json", []),
+    "a number": ("study.json", 7),
+    "half a file": ("JSON", '{"series": {"sax": '),
+    "empty": ("JSON", ""),
+    "series a list": ("series", {"series": []}),
+    "one series a text": ("series.sax", {"series": {"sax": "x"}}),
+    "labels a list": ("labels", {"labels": [1]}),
+    "unknown label": ("labels.age", {"labels": {"age": 3}}),
+    "falling": ("frame_times_ms", sax(frame_times_ms=[0, 40, 30, 50, 60])),
+    "repeated": ("frame_times_ms", sax(frame_times_ms=[0, 40, 40, 50, 60])),
+    "times a text": ("frame_times_ms", sax(frame_times_ms="0, 40")),
+    "a time a text": ("frame_times_ms", sax(frame_times_ms=[0, "40", 50, 60, 70])),
+    "a time nan": ("frame_times_ms", sax(frame_times_ms=[0, float("nan"), 50, 60, 70])),
+    "too few times": ("frame_times_ms", sax(frame_times_ms=[0, 40])),
+    "affine a number": ("affine", sax(affine=3)),
+    "affine of three rows": ("affine", sax(affine=[[1, 0, 0, 0]] * 3)),
+    "phase a text": ("phases.ed", sax(phases={"ed": "first"})),
+    "height 0": ("height_cm", person(height_cm=0)),
+    "height -1": ("height_cm", person(height_cm=-1)),
+    "height in m": ("height_cm", person(height_cm=1.7)),
+    "height in mm": ("height_cm", person(height_cm=1700)),
+    "height nan": ("height_cm", person(height_cm=float("nan"))),
+    "height inf": ("height_cm", person(height_cm=float("inf"))),
+    "height 1e300": ("height_cm", person(height_cm=1e300)),
+    "height a long integer": ("height_cm", '{"labels": {"demographics": {"height_cm": 1' + "0" * 400 + "}}}"),
+    "height a text": ("height_cm", person(height_cm="tall")),
+    "height true": ("height_cm", person(height_cm=True)),
+    "weight in g": ("weight_kg", person(weight_kg=80000)),
+    "age -3": ("age_years", person(age_years=-3)),
+    "sex": ("sex", person(sex="x")),
+    "disease": ("diseases", {"labels": {"diseases": ["FLU"]}}),
+    "finding": ("findings", {"labels": {"findings": {"flu": True}}}),
+    "finding a text": ("findings.lvef", {"labels": {"findings": {"lvef": "yes"}}}),
+    "measurement a text": ("measurements.lvef_percent", {"labels": {"measurements": {"lvef_percent": "x"}}}),
+    "box": ("boxes_mm.lv", {"labels": {"boxes_mm": {"lv": [1, 2]}}}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", WRONG)
+def test_what_cannot_be_is_refused_with_its_field(exam, kind):
+    field, content = WRONG[kind]
+    folder = exam(content)
+    source = NiftiSource(str(folder.parent))
+    for read in (lambda: read_study(folder), lambda: source.load("exam")):
+        with pytest.raises(CmrvlmError, match=rf"study\.json.*{field}"):
+            read()
+    # A fault of one study does not stop the listing of the others.
+    assert source.patient_ids() == ["exam"]
+
+
+def test_what_is_null_or_not_stated_is_unknown(exam):
+    for content in (
+        {},
+        {"labels": None, "series": None},
+        person(height_cm=None, sex=None),
+        sax(frame_times_ms=None, affine=None, phases=None, levels=None, drawn=None),
+        {"labels": {"findings": {"lvef": None}, "measurements": {"lvef_percent": None}}},
+    ):
+        folder = exam(content)
+        for study in (read_study(folder), NiftiSource(str(folder.parent)).load("exam")):
+            assert study.labels.demographics == {}
+            assert study.labels.measurements == {}
+            assert study.labels.diseases is None
+            assert study.series["sax"].frame_times_ms is None
+
+
+def test_what_is_stated_in_part_is_read(exam):
+    folder = exam(
+        {"patient_id": 7, "labels": {"diseases": ["DCM"], "demographics": {"height_cm": 171}}}
+    )
+    study = NiftiSource(str(folder.parent)).load("exam")
+    assert study.patient_id == "7"
+    assert study.labels.diseases == {"DCM"}
+    assert study.labels.demographics == {"height_cm": 171.0}
+
+
+def test_what_the_project_writes_passes(tmp_path, source):
+    for study_id in source.study_ids()[:4]:
+        study = source.load(study_id)
+        write_study(study, tmp_path / study_id)
+        assert read_study_json(tmp_path / study_id)["study_id"] == study_id
+
+
+def test_a_link_or_a_folder_in_its_place_is_named(tmp_path):
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "study.json").mkdir()
+    (tmp_path / "b").mkdir()
+    (tmp_path / "b" / "study.json").symlink_to(tmp_path / "nowhere")
+    for name in ("a", "b"):
+        with pytest.raises(CmrvlmError, match=r"study\.json.*no regular file"):
+            read_study_json(tmp_path / name)
