@@ -38,7 +38,11 @@ def test_a_run_from_before_the_moves_answers_as_it_did(run, tmp_path):
     for name in ("report", "disease", "answer"):
         assert result[name] == expected[name]
     assert result["probabilities"] == pytest.approx(expected["probabilities"], abs=1e-3)
-    assert result["measurements"] == pytest.approx(expected["measurements"], abs=0.2)
+    # The run reads no four-chamber view, and states no atrium any more.
+    atria = ("la_diameter_mm", "ra_diameter_mm")
+    stated = {name: one for name, one in expected["measurements"].items() if name not in atria}
+    assert result["measurements"] == pytest.approx(stated, abs=0.2)
+    assert set(result["not_computable"]) == set(atria)
     mask = np.asarray(nib.load(tmp_path / "out" / "sax_mask.nii.gz").dataobj)
     voxels = [int((mask == value).sum()) for value in range(4)]
     # Another library of matrix products may decide a few voxels at an edge otherwise.
