@@ -30,20 +30,18 @@ def familiarity_of(model: VisionLanguageModel, data: DataModule) -> Familiarity:
         model: Trained network.
         data: Its data module, with a split.
     """
-    trained = list(data.split["train"])
-    held_out = list(data.split["val"])
-    if len(held_out) < LEAST_HELD_OUT:
-        held_out = trained[::_SPARED]
-        spared = set(held_out)
-        trained = [study_id for study_id in trained if study_id not in spared]
-    features_trained = _features(model, data, _spread(trained, _TRAINED))
-    features_held_out = _features(model, data, _spread(held_out, _HELD_OUT))
+    trained = _features(model, data, _spread(data.split["train"], _TRAINED))
+    held_out = _features(model, data, _spread(data.split["val"], _HELD_OUT))
     gates = {}
-    for sequence, features in features_trained.items():
-        if sequence in features_held_out:
-            gate = fit_gate(features, features_held_out[sequence])
-            if gate is not None:
-                gates[sequence] = gate
+    for sequence, features in trained.items():
+        others = held_out.get(sequence, features[:0])
+        if len(others) < LEAST_HELD_OUT:
+            others = features[::_SPARED]
+            is_kept = torch.arange(len(features)) % _SPARED != 0
+            features = features[is_kept]
+        gate = fit_gate(features, others)
+        if gate is not None:
+            gates[sequence] = gate
     return Familiarity(gates)
 
 
