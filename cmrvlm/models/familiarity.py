@@ -143,7 +143,9 @@ class Familiarity:
 
     @classmethod
     def load(cls, path: Path) -> Familiarity | None:
-        """Read gates that `save` wrote; None where there are none, as in runs of earlier versions.
+        """Read gates that `save` wrote; None where there are none.
+
+        Runs of earlier versions have none, nor have those of a handful of studies.
 
         Raises:
             CmrvlmError: The file is damaged.
@@ -164,4 +166,4 @@ class Familiarity:
                 field="run",
                 remedy="Take it out to answer about any image, or train the run again.",
             ) from error
-        return cls(gates)
+        return cls(gates) if gates else None

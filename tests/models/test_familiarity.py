@@ -61,6 +61,8 @@ def test_gates_are_kept_in_a_file_that_is_checked(normal, tmp_path):
     assert limit > 0
     assert loaded.distance("lge", held_out) is None
     assert Familiarity.load(tmp_path / "none") is None
+    Familiarity({}).save(tmp_path / "empty")
+    assert Familiarity.load(tmp_path / "empty") is None
     for damaged in (b"", b"no tensors", path.read_bytes()[:200]):
         path.write_bytes(damaged)
         with pytest.raises(CmrvlmError, match=r"familiarity\.safetensors"):
