@@ -10,11 +10,10 @@ from typing import Any
 
 from cmrvlm.errors import CmrvlmError, naming_file
 from cmrvlm.study.codec import META_FILE, labels_to_json
+from cmrvlm.study.measurements import DEMOGRAPHICS, check_plausible
 from cmrvlm.study.study import StudyLabels
 from cmrvlm.study.vocabulary import DISEASES, FINDINGS
 
-# What people measure; the limits are those of a mistyped value or unit, not of health.
-PLAUSIBLE = {"age_years": (0.0, 120.0), "height_cm": (30.0, 250.0), "weight_kg": (0.5, 400.0)}
 _SEXES = ("m", "f")
 _REMEDY = "Correct it, or write null when it is unknown."
 _ADVICE = f"Correct {META_FILE}, or take it out."
@@ -246,10 +245,7 @@ def _demographics(values: Any) -> dict[str, Any]:
                 raise _wrong(value, "sex", "sex: m or f")
         else:
             value = _number(value, name)
-            least, most = PLAUSIBLE.get(name, (-math.inf, math.inf))
-            if not least <= value <= most:
-                raise CmrvlmError(
-                    f"{value:g} is not between {least:g} and {most:g}", field=name, remedy=_REMEDY
-                )
+            if name in DEMOGRAPHICS:
+                check_plausible(name, value)
         demographics[name] = value
     return demographics

@@ -20,6 +20,7 @@ from typing import Any
 from pydicom.dataset import Dataset
 
 from cmrvlm.errors import CmrvlmError
+from cmrvlm.study.measurements import DEMOGRAPHICS, plausible_range
 
 _KEY_BYTES = 32
 _MOST_DAYS = 3650
@@ -124,6 +125,16 @@ def demographics(header: Dataset) -> dict[str, Any]:
     if weight_kg is not None:
         result["weight_kg"] = round(weight_kg, 1)
     return result
+
+
+def implausible_demographics(values: Mapping[str, Any]) -> list[str]:
+    """Return the names of the numbers that no patient has, such as a height in another unit."""
+    names = []
+    for name in DEMOGRAPHICS:
+        low, high, _ = plausible_range(name)
+        if name in values and not low <= values[name] <= high:
+            names.append(name)
+    return names
 
 
 def scanner(header: Dataset) -> Mapping[str, Any]:

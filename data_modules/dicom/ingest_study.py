@@ -22,7 +22,12 @@ from cmrvlm.study.files import write_study
 from cmrvlm.study.study import Series, Study, StudyLabels
 from cmrvlm.study.vocabulary import SEQUENCES
 from data_modules.code_key import code_digest
-from data_modules.dicom.deidentify import Pseudonyms, demographics, scanner
+from data_modules.dicom.deidentify import (
+    Pseudonyms,
+    demographics,
+    implausible_demographics,
+    scanner,
+)
 from data_modules.dicom.image import Image
 from data_modules.dicom.recognise import Decision, parallel_cines_left_out, recognise
 from data_modules.dicom.stacks import Stacks, Unstacked, stacks_of
@@ -155,12 +160,16 @@ def _read_and_write(
     if not series:
         return Ingested(folder.name, None, plain, doubts=doubts)
     header = pydicom.dcmread(files.paths[0], stop_before_pixels=True)
-    row = _manifest_row(files, header, pseudonyms, series)
+    person = demographics(header)
+    for name in implausible_demographics(person):
+        del person[name]
+        doubts += (f"the header's {name} is implausible and counts as unknown",)
+    row = _manifest_row(files, header, pseudonyms, series) | person | dict(scanner(header))
     study = Study(
         folder.name,
         pseudonyms.patient(files.patient),
         {name: series[name] for name in SEQUENCES if name in series},
-        StudyLabels(demographics=demographics(header)),
+        StudyLabels(demographics=person),
     )
     record = {"fingerprint": fingerprint, "row": row, "decisions": plain, "doubts": list(doubts)}
     _write_folder(folder, study, record)
@@ -246,7 +255,7 @@ def _manifest_row(
     }
     for name in SEQUENCES:
         row[name] = f"{study_id}/{name}.nii.gz" if name in series else None
-    return row | demographics(header) | dict(scanner(header))
+    return row
 
 
 def _write_folder(folder: Path, study: Study, record: Mapping[str, Any]) -> None:

@@ -320,6 +320,7 @@ def test_masks_on_all_three_sequences(tmp_path, cache, study_folder, monkeypatch
     assert septum_in == [2]
 
 
+@pytest.mark.slow  # predicts thirteen times
 def test_every_frame_of_a_long_cine_has_masks(run, tmp_path):
     """The model sees a few frames at a time; what it says of the first of them is kept, the others are filled in."""
     long = PhantomSource(count=16, size=48, slices=4, frames=13, spacing_mm=(3.9, 4.1))

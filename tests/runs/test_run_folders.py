@@ -284,7 +284,10 @@ def test_what_is_of_no_run_stays_where_it_is(run, finished, cache):
     )
 
 
-@pytest.mark.parametrize("renames", range(0, 24, 3))
+@pytest.mark.parametrize(
+    "renames",
+    [0, 6, 12, *(pytest.param(one, marks=pytest.mark.slow) for one in (3, 9, 15, 18, 21))],
+)
 def test_a_replacement_killed_amid_its_renames_is_ended_at_the_next_start(
     run, cache, monkeypatch, renames
 ):

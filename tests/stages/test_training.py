@@ -59,7 +59,7 @@ def stage_of(config):
     [
         pytest.param("stage1", 60, 0.4, marks=pytest.mark.slow),
         pytest.param("stage2", 60, 0.9, marks=pytest.mark.slow),
-        ("stage3", 45, 0.4),
+        pytest.param("stage3", 45, 0.4, marks=pytest.mark.slow),
     ],
 )
 def test_one_batch_is_overfitted(stage, steps, share, small_config):
@@ -170,11 +170,11 @@ def _noted(trained):
 @pytest.mark.parametrize(
     ("stop_at", "workers", "accumulated"),
     [
-        (4, 0, 1),
         (2, 2, 1),
         *(
             pytest.param(*case, marks=pytest.mark.slow)
             for case in (
+                (4, 0, 1),
                 (1, 2, 2),
                 (2, 0, 1),
                 (3, 0, 1),

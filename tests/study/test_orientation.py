@@ -218,7 +218,15 @@ def check_same_answer(run, other, told, out):
         np.testing.assert_array_equal(one, two)
 
 
-@pytest.mark.parametrize("orientation", [*IN_PLANE[1:], *OTHERS], ids=names)
+@pytest.mark.parametrize(
+    "orientation",
+    [
+        *IN_PLANE[1:4],
+        OTHERS[0],
+        *(pytest.param(one, marks=pytest.mark.slow) for one in (*IN_PLANE[4:], *OTHERS[1:])),
+    ],
+    ids=names,
+)
 def test_the_same_heart_has_the_same_answer(run, exam, told, tmp_path, orientation):
     check_same_answer(
         run, stored_otherwise(exam, orientation, tmp_path / "exam"), told, tmp_path / "out"

@@ -142,6 +142,29 @@ def test_an_archive_without_anything_is_no_success(tmp_path, content):
     assert not results
 
 
+@pytest.mark.parametrize(
+    ("tag", "value", "column"),
+    [
+        ("PatientSize", 170.0, "height_cm"),
+        ("PatientSize", 0.017, "height_cm"),
+        ("PatientWeight", 70000.0, None),
+        ("PatientWeight", 800.0, "weight_kg"),
+    ],
+)
+def test_a_number_of_nobody_is_unknown_and_told(tmp_path, tag, value, column):
+    study(tmp_path / "in", chambers=False, enhancement=False)
+    for path in (tmp_path / "in").iterdir():
+        image = pydicom.dcmread(path)
+        setattr(image, tag, value)
+        image.save_as(path)
+    _, results = ingest(tmp_path / "in", tmp_path / "out")
+    (result,) = results.values()
+    assert "height_cm" not in result.row
+    assert "weight_kg" not in result.row
+    assert read_study(tmp_path / "out" / result.study_id).series.keys() == {"sax"}
+    assert column is None or any(column in doubt for doubt in result.doubts)
+
+
 def test_a_rule_of_the_user_wins(tmp_path):
     study(tmp_path / "in", sax="protocol 7", lax_4ch="protocol 9", lge="weird")
     rules = {r"protocol 7": "lax_4ch", r"protocol 9": "none", "weird": "none"}

@@ -255,8 +255,14 @@ def test_names_that_lead_to_no_file_are_refused(tmp_path, name):
 
 def test_a_value_without_a_column_is_refused(read):
     with pytest.raises(CmrvlmError, match="'0' stands under a column without a name") as refused:
-        read(",study_id\n0,1\n")
+        read("study_id,\n1,0\n")
     assert refused.value.field == "row 2"
+
+
+def test_an_index_without_a_name_is_left_out(read):
+    """As pandas writes it, and M&Ms' table has it."""
+    (row,) = read(",study_id\n0,1\n")
+    assert dict(row) == {"study_id": "1"}
 
 
 def test_marks_that_are_not_seen_are_no_part_of_a_value(read):
