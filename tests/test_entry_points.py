@@ -79,6 +79,7 @@ def test_training_from_the_shell_prints_few_plain_lines_and_its_folder(tmp_path,
         "cmrvlm.train",
         "+experiment=stage3",
         "+debug=fast",
+        "callbacks.samples=null",
         f"paths.cache={cache}",
         f"out='{tmp_path / 'a b(心)'}'",
     )

@@ -74,11 +74,16 @@ def _scan_file(path: Path, file_number: int) -> list[Image] | LeftOut:
 def files_of(folder: Path) -> list[Path]:
     """Return all files of a folder tree, sorted; linked folders are followed, each once.
 
-    What is no regular file, such as a link to nothing, is among them, so that it is named.
+    What is no regular file, such as a link to nothing or a folder that may not be read, is among
+    them, so that it is named.
     """
     paths: list[Path] = []
+
+    def name_unreadable(error: OSError) -> None:
+        paths.append(Path(error.filename))
+
     visited: set[str] = set()
-    for parent, folders, names in os.walk(folder, followlinks=True):
+    for parent, folders, names in os.walk(folder, onerror=name_unreadable, followlinks=True):
         real = os.path.realpath(parent)
         if real in visited:
             folders.clear()

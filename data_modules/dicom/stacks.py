@@ -29,6 +29,7 @@ from data_modules.dicom.timing import (
     most_common,
     time_key_of,
     too_few_frames,
+    usual_frames,
 )
 
 _SAME_POSITION_MM = 0.1
@@ -173,7 +174,7 @@ def _build_stack(images: Sequence[Image], keep: Keep, uneven_frames: UnevenFrame
     """
     slices = _slices_from_base(images)
     notes: list[str] = []
-    usual_count = most_common(len(images_of_slice) for images_of_slice in slices)
+    usual_count = usual_frames(slices)
     kept_index = -1 if keep == "later" else 0
     kept = []
     for index, images_of_slice in enumerate(slices):

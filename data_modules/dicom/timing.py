@@ -30,6 +30,17 @@ def most_common(counts: Iterable[int]) -> int:
     return Counter(counts).most_common(1)[0][0]
 
 
+def usual_frames(slices: Iterable[Sequence[Image]]) -> int:
+    """Return the number of images of one series that most slices have.
+
+    A stack that was acquired twice as a whole, in two series, has twice as many in every slice.
+    """
+    counts: list[int] = []
+    for images in slices:
+        counts += Counter(image.series for image in images).values()
+    return most_common(counts)
+
+
 def acquisitions_of(images: list[Image], usual_count: int) -> list[list[Image]]:
     """Divide the images of a slice into its acquisitions, in the order of their time.
 

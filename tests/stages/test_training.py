@@ -288,6 +288,7 @@ def test_what_is_resumed_has_the_tokenizer_and_split_of_its_run(small_config, tm
     steps = (
         "+experiment=stage3",
         *QUIET,
+        *SMALL,
         "callbacks.checkpoint.every_n_train_steps=1",
         "trainer.limit_val_batches=0",
         "trainer.max_steps=2",

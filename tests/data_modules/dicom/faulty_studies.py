@@ -368,6 +368,21 @@ def without_numbers(image, s, t):
     del image.AcquisitionNumber
 
 
+def twice(folder):
+    """Acquire the whole short axis twice, in two series with other trigger times."""
+    archive = Archive(folder)
+    sax(archive, without_numbers, series="1.2.3.1", offset=-50)
+
+    def later(image, s, t):
+        without_numbers(image, s, t)
+        image.SeriesNumber = 11
+        image.TriggerTime = 30.0 * t + 4
+
+    archive.cine(SLICES, FRAMES, series="1.2.3.2", change=later, start_s=36900.0)
+    four_chamber(archive)
+    late(archive)
+
+
 def one_slice(**removed):
     def write(folder):
         archive = Archive(folder)
@@ -515,6 +530,7 @@ FAULTS = {
         lambda folder: study(folder, change=without_numbers, extra=repeated(same_series=False)),
         reason="acquired 2 times",
     ),
+    "twice": Fault("K36", twice, reason="acquired 2 times"),
     "single_slice": Fault(
         "K36",
         one_slice(SliceThickness=True),

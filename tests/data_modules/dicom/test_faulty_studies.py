@@ -37,17 +37,17 @@ def ingest(source, out, **settings):
 def archive(tmp_path_factory):
     """All studies in one archive, each of its own patient, read once."""
     root = tmp_path_factory.mktemp("faulty")
+    save = Archive.save
     for number, (name, fault) in enumerate(FAULTS.items()):
-        folder = root / "archive" / name
-        fault.write(folder)
-        for path in folder.glob("*.dcm"):
-            if not path.is_file():
-                continue
-            image = pydicom.dcmread(path)
+
+        def save_as_own(self, image, name=None, number=number):
             image.StudyInstanceUID = f"1.9.{number}"
-            if image.get("PatientID") == "P1":
-                image.PatientID = f"Meier{number}"
-            image.save_as(path, enforce_file_format=True)
+            image.PatientID = f"Meier{number}"
+            return save(self, image, name)
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(Archive, "save", save_as_own)
+            fault.write(root / "archive" / name)
     summary, results = ingest(root / "archive", root / "out")
     pseudonyms = Pseudonyms(read_key(root / "key"))
     ids = {name: pseudonyms.study(f"1.9.{number}") for number, name in enumerate(FAULTS)}
