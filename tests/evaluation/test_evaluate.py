@@ -191,6 +191,7 @@ def test_twice_and_at_any_batch_size_and_workers_the_file_is_the_same(run, tmp_p
     assert len(set(texts)) == 1
 
 
+@pytest.mark.slow  # evaluates twice
 def test_studies_answered_together_score_as_those_answered_alone(run, tmp_path):
     alone, together = (
         evaluation(run, tmp_path / str(count), "probes=[swapped]", f"studies_at_once={count}")

@@ -335,6 +335,7 @@ def test_a_fully_tuned_run_loads_without_its_source(published, cache, tmp_path):
     assert load_run(run).model.llm.known_tokens == len(published_tokenizer())
 
 
+@pytest.mark.slow
 def test_quantized_weights_are_trained_by_adapters_and_never_saved(published, cache, tmp_path):
     pytest.importorskip("bitsandbytes")
     run = tmp_path / "run"

@@ -34,7 +34,11 @@ LV, MYO, RV, SCAR, NO_REFLOW = (
 
 @pytest.mark.parametrize(
     ("spacing", "size"),
-    [(2.4, 80), (1.8, 106), pytest.param(1.4, 136, marks=pytest.mark.slow)],
+    [
+        (2.4, 80),
+        pytest.param(1.8, 106, marks=pytest.mark.slow),
+        pytest.param(1.4, 136, marks=pytest.mark.slow),
+    ],
 )
 def test_volumes_and_ejection_fraction_of_analytic_hearts(spacing, size):
     """Thin slices, so that what is left is the counting."""

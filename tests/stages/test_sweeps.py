@@ -231,6 +231,7 @@ def test_a_job_knows_its_number_and_runs_once(tmp_path, cache):
     assert (tmp_path / "sweep" / "jobs" / "mine.sh").read_text() == "mine"
 
 
+@pytest.mark.slow  # a training in a process of its own
 def test_a_sweep_that_is_ended_ends_its_job(tmp_path, cache):
     command = [
         sys.executable,
