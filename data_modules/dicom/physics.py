@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from cmrvlm.study.orientation import BASE_TO_APEX_RAS
 from data_modules.dicom.geometry import LPS_TO_RAS
-from data_modules.dicom.image import Vector
+from data_modules.dicom.image import Image, Vector
 from data_modules.dicom.stacks import Stack
 from data_modules.dicom.timing import LONGEST_BEAT_MS, trigger_span_ms
 
@@ -40,8 +42,10 @@ def reason_no_cine(stack: Stack) -> str:
     inversions_ms = {fact.inversion_time_ms for fact in facts} - {None}
     if len(inversions_ms) > 1 or facts[0].several_inversion_times:
         return f"{max(len(inversions_ms), 2)} inversion times"
-    if _has_triggers(stack):
-        span_ms = float(np.median([trigger_span_ms(images) for images in stack.frames]))
+    timed = [images for images in stack.frames if _has_triggers(images)]
+    # A file or a slice without a time tells nothing of the others.
+    if len(timed) > stack.slices / 2:
+        span_ms = float(np.median([trigger_span_ms(images) for images in timed]))
         if span_ms > LONGEST_BEAT_MS:
             return f"its trigger times span {span_ms:.0f} ms, more than one heart beat"
         return ""
@@ -56,13 +60,10 @@ def _types(stack: Stack) -> set[str]:
     return set(stack.first.image_type)
 
 
-def _has_triggers(stack: Stack) -> bool:
-    """Return whether trigger times differ between the frames of most slices."""
-    counts = []
-    for images in stack.frames:
-        times = {image.times.get("trigger_time_ms") for image in images}
-        counts.append(None not in times and len(times) > 1)
-    return sum(counts) > len(counts) / 2
+def _has_triggers(images: Sequence[Image]) -> bool:
+    """Return whether all frames of a slice have trigger times, and these differ."""
+    times = {image.times.get("trigger_time_ms") for image in images}
+    return None not in times and len(times) > 1
 
 
 def _seconds_apart(stack: Stack) -> bool:

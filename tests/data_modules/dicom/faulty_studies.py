@@ -341,6 +341,11 @@ def counting_time(image, s, t):
     image.ContentTime = clock(36000 + s * FRAMES + t)
 
 
+def some_without_time(image, s, t):
+    if s == 1 and t in (2, 5):
+        del image.TriggerTime
+
+
 def repeated(without_number=True, same_series=True):
     """Acquire slice 1 of the short axis twice."""
 
@@ -519,6 +524,7 @@ FAULTS = {
     "zero_triggers": Fault("K35", changed(counting)),
     "counting_times": Fault("K35", changed(counting_time)),
     "growing_triggers": Fault("K35", changed(trigger(lambda s, t: 900 * s + 30 * t))),
+    "some_without_time": Fault("K35", changed(some_without_time)),
     # Repeats and single slices.
     "repeated": Fault(
         "K36",
