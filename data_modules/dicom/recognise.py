@@ -40,6 +40,8 @@ _SAX_DEGREES = 65.0
 _MARGIN = 0.5
 _BY_RULE = 100.0
 _PARALLEL_DEGREES = 20.0
+# Slices of one stack are planned together; repeated long axes differ by more.
+_SAME_STACK_DEGREES = 5.0
 
 
 @dataclass(frozen=True)
@@ -95,7 +97,7 @@ def parallel_cines_left_out(decisions: Sequence[Decision]) -> bool:
     for index, first in enumerate(cines):
         for second in cines[index + 1 :]:
             normals = first.stack.first.normal, second.stack.first.normal
-            if degrees_between(*normals) < _PARALLEL_DEGREES:
+            if degrees_between(*normals) < _SAME_STACK_DEGREES:
                 return True
     return False
 

@@ -28,6 +28,7 @@ def ingested(siemens):
     """Short axis as the intake writes it."""
     ingestion = Ingest(str(siemens / "in"), str(siemens / "out"), str(siemens / "key"), workers=1)
     (result,) = ingestion.run(ingestion.find_files())
+    assert not result.doubts
     return read_image(siemens / "out" / result.study_id / "sax.nii.gz", "sax")
 
 
