@@ -178,11 +178,13 @@ class StudyAnswerer:
         """
         check_language(language)
         wanted = frames_wanted(frames, native)
-        not_assessed: dict[str, str] = {}
-        if self.gate:
-            not_assessed = unlike_training(self.run, self.run.preprocessing(native))
+        study = self.run.preprocessing(native)
+        not_assessed = unlike_training(self.run, study) if self.gate else {}
         request = _Request(language, question, structures, frames, word_tasks, wanted)
-        answered = self._answer_without(not_assessed, native, request)
+        if not_assessed:
+            answered = self._answer_without(not_assessed, native, request)
+        else:
+            answered = self._answer_prepared(native, study, request, not_assessed)
         sax_labels = answered.label_maps.get("sax")
         looked_for = structures is None or "lv" in structures
         if not self.gate or sax_labels is None or not looked_for:
@@ -207,13 +209,25 @@ class StudyAnswerer:
         if not assessed:
             return AnsweredStudy(native, [], {}, not_assessed)
         native = native.with_series(assessed)
+        return self._answer_prepared(native, self.run.preprocessing(native), request, not_assessed)
+
+    def _answer_prepared(
+        self, native: Study, study: Study, request: _Request, not_assessed: Mapping[str, str]
+    ) -> AnsweredStudy:
+        """Answer everything about a study that is prepared.
+
+        Args:
+            native: Study on its own grid.
+            study: The same on the model's grid.
+            request: What is asked.
+            not_assessed: Sequence to the reason why it is not in the study.
+        """
         mask_tasks = segment_tasks(
             self.tasks, [name for name in native.series if name in self.network.mask_head]
         )
         if request.structures is not None:
             check_structures(request.structures, mask_tasks)
             mask_tasks = [task for task in mask_tasks if task.structure in request.structures]
-        study = self.run.preprocessing(native)
         questions = word_questions(
             study, request.language, request.question, self.tasks, request.word_tasks
         )
