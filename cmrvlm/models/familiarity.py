@@ -10,7 +10,7 @@ shrunken covariance of Ledoit and Wolf (2004).
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -111,7 +111,7 @@ def fit_gate(trained: Tensor, held_out: Tensor) -> Gate | None:
     )
     logarithms = gate.distance(held_out).clamp(min=1e-9).log()
     limit = (logarithms.mean() + _DEVIATIONS * logarithms.std()).exp()
-    return Gate(gate.projection, gate.mean, gate.precision, limit)
+    return replace(gate, limit=limit)
 
 
 class Familiarity:

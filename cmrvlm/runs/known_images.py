@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -65,21 +65,20 @@ def _features(
 
 
 @torch.no_grad()
-def features_of(
-    model: VisionLanguageModel, study: Study, sequences: Iterable[str] | None = None
-) -> dict[str, Tensor]:
-    """Return sequence to the features (1, F) of a study's series.
+def features_of(model: VisionLanguageModel, study: Study) -> dict[str, Tensor]:
+    """Return sequence to the features (1, F) of a study's series that the network reads.
 
     Args:
         model: Trained network.
         study: Study on the model's grid.
-        sequences: Sequences to look at; None looks at all that the network reads.
     """
     was_training = model.training
     model.eval()
     features = {}
-    for sequence in sequences or [name for name in study.series if name in model.encoders]:
-        image = np.asarray(study.series[sequence].image, dtype=np.float32)
+    for sequence, series in study.series.items():
+        if sequence not in model.encoders:
+            continue
+        image = np.asarray(series.image, dtype=np.float32)
         images = torch.from_numpy(image)[None, None].to(model.device)
         encoder = model.encoder(sequence)
         with autocast_of(model.precision, model.device):
