@@ -12,6 +12,8 @@ from data_modules.dicom.image import Image, Vector
 
 # DICOM positions are in LPS, affines in RAS.
 LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0])
+# Images nearer to each other along the normal are of one slice.
+SAME_POSITION_MM = 0.1
 # Slices nearer to the stack's line than this are on it; scanners round positions.
 _ON_LINE_MM = 0.5
 # Slices are irregular when their distances differ by more than both of these.

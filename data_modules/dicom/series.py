@@ -8,12 +8,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from data_modules.dicom.geometry import position_along
+from data_modules.dicom.geometry import SAME_POSITION_MM, position_along
 from data_modules.dicom.image import Image, Vector
 
 # In rad; breath holds are planned alike, scanners round to six digits.
 _SAME_DIRECTION = 0.01
-_SAME_POSITION_MM = 0.1
 _SAME_SPACING_MM = 1e-3
 # Components of the image type that make another picture: magnitude, phase, phase-sensitive.
 _PICTURE_TYPES = {"M", "P", "R", "I", "PHASE", "PS", "PSIR", "MAGNITUDE"}
@@ -129,5 +128,5 @@ def _counts_at_positions(images: Sequence[Image], normal: Vector) -> Counter[int
     """Return the number of images at each position along a normal (3,)."""
     counts: Counter[int] = Counter()
     for image in images:
-        counts[round(position_along(image, normal) / _SAME_POSITION_MM)] += 1
+        counts[round(position_along(image, normal) / SAME_POSITION_MM)] += 1
     return counts

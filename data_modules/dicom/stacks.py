@@ -12,6 +12,7 @@ from cmrvlm.errors import CmrvlmError
 from cmrvlm.study.orientation import points_to_apex
 from data_modules.dicom.geometry import (
     LPS_TO_RAS,
+    SAME_POSITION_MM,
     aside_mm,
     heights_mm,
     is_uneven,
@@ -31,8 +32,6 @@ from data_modules.dicom.timing import (
     too_few_frames,
     usual_frames,
 )
-
-_SAME_POSITION_MM = 0.1
 
 
 @dataclass(frozen=True)
@@ -253,7 +252,7 @@ def _slices_from_base(images: Sequence[Image]) -> list[list[Image]]:
     slice_mm = -np.inf
     for image in sorted(images, key=lambda image: positions_mm[id(image)]):
         position_mm = positions_mm[id(image)]
-        if position_mm - slice_mm <= _SAME_POSITION_MM:
+        if position_mm - slice_mm <= SAME_POSITION_MM:
             slices[-1].append(image)
         else:
             slices.append([image])
