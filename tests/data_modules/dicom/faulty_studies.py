@@ -99,6 +99,18 @@ def study(folder, *, cine=True, chambers=True, enhancement=True, change=None, ex
     return archive
 
 
+def retag(folder, **tags):
+    """Set tags of all files of a folder; those that are None are deleted where they are stated."""
+    for path in sorted(folder.iterdir()):
+        image = pydicom.dcmread(path)
+        for name, value in tags.items():
+            if value is not None:
+                setattr(image, name, value)
+            elif name in image:
+                delattr(image, name)
+        image.save_as(path)
+
+
 def named(**names):
     return lambda folder: study(folder, **names)
 

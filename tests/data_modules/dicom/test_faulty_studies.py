@@ -5,7 +5,6 @@ import json
 from collections import Counter
 
 import numpy as np
-import pydicom
 import pytest
 
 from cmrvlm.errors import CmrvlmError
@@ -14,7 +13,7 @@ from cmrvlm.study.files import read_study
 from data_modules.dicom.deidentify import Pseudonyms, read_key
 from data_modules.dicom.ingest import Ingest
 from tests.data_modules.dicom.archive import Archive
-from tests.data_modules.dicom.faulty_studies import FAULTS, FRAMES, SLICES, study
+from tests.data_modules.dicom.faulty_studies import FAULTS, FRAMES, SLICES, retag, study
 
 EXPECTED = 100 + 10 * np.arange(SLICES)[:, None] + np.arange(FRAMES)[None]
 # Faults that change grey values of the short axis: a repeated slice is brighter.
@@ -107,11 +106,12 @@ def test_one_identifier_of_several_people_is_nobodys(tmp_path):
     for number, birth_date in enumerate(("19500101", "19610202", "19720303")):
         folder = tmp_path / "in" / str(number)
         study(folder, chambers=False, enhancement=False)
-        for path in folder.iterdir():
-            image = pydicom.dcmread(path)
-            image.StudyInstanceUID = f"1.5.{number}"
-            image.PatientID, image.PatientBirthDate = " 0012345 ", birth_date
-            image.save_as(path)
+        retag(
+            folder,
+            StudyInstanceUID=f"1.5.{number}",
+            PatientID=" 0012345 ",
+            PatientBirthDate=birth_date,
+        )
     _, results = ingest(tmp_path / "in", tmp_path / "out")
     assert len({one.row["patient_id"] for one in results.values()}) == 3
     assert all("several people" in one.doubts[0] for one in results.values())
@@ -121,10 +121,7 @@ def test_blanks_around_an_identifier_are_no_part_of_it(tmp_path):
     for number, name in enumerate(("0012345", " 0012345 ", "0012345 ")):
         folder = tmp_path / "in" / str(number)
         study(folder, chambers=False, enhancement=False)
-        for path in folder.iterdir():
-            image = pydicom.dcmread(path)
-            image.StudyInstanceUID, image.PatientID = f"1.5.{number}", name
-            image.save_as(path)
+        retag(folder, StudyInstanceUID=f"1.5.{number}", PatientID=name)
     _, results = ingest(tmp_path / "in", tmp_path / "out")
     assert len({one.row["patient_id"] for one in results.values()}) == 1
 
@@ -153,10 +150,7 @@ def test_an_archive_without_anything_is_no_success(tmp_path, content):
 )
 def test_a_number_of_nobody_is_unknown_and_told(tmp_path, tag, value, column):
     study(tmp_path / "in", chambers=False, enhancement=False)
-    for path in (tmp_path / "in").iterdir():
-        image = pydicom.dcmread(path)
-        setattr(image, tag, value)
-        image.save_as(path)
+    retag(tmp_path / "in", **{tag: value})
     _, results = ingest(tmp_path / "in", tmp_path / "out")
     (result,) = results.values()
     assert "height_cm" not in result.row
@@ -178,11 +172,7 @@ def test_a_rule_of_the_user_wins(tmp_path):
 
 def test_more_words_are_those_of_the_user(tmp_path):
     study(tmp_path / "in", lge="nachbild", chambers=False)
-    for path in (tmp_path / "in").iterdir():
-        image = pydicom.dcmread(path)
-        if "InversionTime" in image:
-            del image.InversionTime
-            image.save_as(path)
+    retag(tmp_path / "in", InversionTime=None)
     _, results = ingest(tmp_path / "in", tmp_path / "a")
     assert next(iter(results.values())).row["lge"] is None
     _, results = ingest(tmp_path / "in", tmp_path / "b", words={"lge": ["Nachbild"]})
@@ -228,10 +218,7 @@ def test_a_second_batch_keeps_rows_and_columns_of_the_user(tmp_path):
     lines = manifest.read_text().splitlines()
     manifest.write_text(f"{lines[0]},diseases\n{lines[1]},DCM\n")
     study(tmp_path / "b", chambers=False)
-    for path in (tmp_path / "b").iterdir():
-        image = pydicom.dcmread(path)
-        image.StudyInstanceUID = "1.7.7"
-        image.save_as(path)
+    retag(tmp_path / "b", StudyInstanceUID="1.7.7")
     ingest(tmp_path / "b", tmp_path / "out")
     rows = rows_of(manifest)
     assert len(rows) == 2
