@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from difflib import get_close_matches
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import ClassVar
 
@@ -49,7 +51,11 @@ COLUMNS = (
     *_TEXTS,
     *_EXTRA,
 )
-_KNOWN = frozenset(fold(column) for column in COLUMNS)
+_KNOWN = {fold(column): column for column in COLUMNS}
+# Share of letters in common from which a column's name is taken for another that is misspelt.
+_ALIKE = 0.6
+# Unknown columns that an error names, at most.
+_MOST_NAMED = 10
 _FOLDED_TEXTS = frozenset(fold(column) for column in _TEXTS)
 # They change nothing of a study, so they are no part of its key in the cache.
 _UNKEYED = ("study_id", "split", *_EXTRA)
@@ -65,10 +71,13 @@ class ManifestSource(Source):
         third_axis: What the third axis of a cine in one file with three axes is, `z` or `t`; None
             refuses such files where neither header nor affine says it.
         spacing_mm: Distance of slices, rows and columns in mm, for files whose header states none.
+        ignored_columns: Names, or patterns such as `lab_*`, of columns that are not ours and are
+            not read; a column of ours is read all the same.
     """
 
-    # Another table of the same folder with the same row states the same study.
-    not_in_fingerprint: ClassVar[frozenset[str]] = frozenset({"path"})
+    # Another table of the same folder with the same row states the same study, whatever stands
+    # beside it.
+    not_in_fingerprint: ClassVar[frozenset[str]] = frozenset({"path", "ignored_columns"})
 
     def __init__(
         self,
@@ -76,8 +85,10 @@ class ManifestSource(Source):
         label_map: Mapping[int, str] | None = None,
         third_axis: ThirdAxis | None = None,
         spacing_mm: Sequence[float] | None = None,
+        ignored_columns: Sequence[str] = (),
     ) -> None:
         self.path = Path(path)
+        self.ignored_columns = tuple(ignored_columns)
         self.folder = self.path.parent
         self.third_axis = third_axis
         self.spacing_mm = spacing_mm
@@ -111,6 +122,7 @@ class ManifestSource(Source):
                 f"'{shorten(study_id)}' is there twice, first in row {self._rows[study_id].number}",
                 "Give each study its own id.",
             )
+        _check_columns(row, self.ignored_columns)
         _check_row(row)
         self._rows[study_id] = row
 
@@ -247,19 +259,54 @@ def _files_below(path: Path) -> list[Path]:
     return sorted(path.iterdir()) if path.is_dir() else [path]
 
 
+def _check_columns(row: Row, ignored: Sequence[str]) -> None:
+    """Refuse a row with columns that are neither known nor to be ignored.
+
+    Args:
+        row: The row.
+        ignored: Names and patterns of columns to ignore.
+
+    Raises:
+        CmrvlmError: It has such columns; all of them are named.
+    """
+    unknown = [
+        column
+        for column in row
+        if fold(column) not in _KNOWN
+        and not any(fnmatchcase(fold(column), fold(pattern)) for pattern in ignored)
+    ]
+    if not unknown:
+        return
+    problem = "unknown column"
+    if len(unknown) > 1:
+        names = ", ".join(shorten(column, 30) for column in unknown[1:_MOST_NAMED])
+        problem = f"unknown column; so are {len(unknown) - 1} more: {names}"
+    raise row.error(
+        unknown[0],
+        problem,
+        f"{_suggest(unknown[0])}Name columns that are not to be read in "
+        f"data.source.ignored_columns ('*' is all); known: {', '.join(COLUMNS)}.",
+    )
+
+
+def _suggest(column: str) -> str:
+    """Return a sentence that names columns which an unknown one may have been meant to be."""
+    key = fold(column)
+    alike = [known for known in _KNOWN if len(key) > 2 and known.startswith(key)]
+    if not alike:
+        alike = get_close_matches(shorten(key), _KNOWN, n=2, cutoff=_ALIKE)
+    if not alike:
+        return ""
+    return f"Is it {' or '.join(_KNOWN[known] for known in alike[:2])}? "
+
+
 def _check_row(row: Row) -> None:
-    """Refuse a row with an unknown column or part, without a series, or that swallows others.
+    """Refuse a row with an unknown part, without a series, or that swallows others.
 
     Raises:
         CmrvlmError: It is such a row.
     """
     for column in row:
-        if fold(column) not in _KNOWN:
-            raise row.error(
-                column,
-                "unknown column",
-                f"Rename it or take it out; known: {', '.join(COLUMNS)}.",
-            )
         _check_lines(row, column)
     if all(row.read_text(sequence) is None for sequence in SEQUENCES):
         raise row.error(
@@ -282,6 +329,9 @@ def _check_lines(row: Row, column: str) -> None:
     """
     further = row[column].splitlines()[1:]
     if not further:
+        return
+    if fold(column) not in _KNOWN:
+        # It is ignored, whatever it holds.
         return
     if fold(column) not in _FOLDED_TEXTS or any(".nii" in line.lower() for line in further):
         raise row.error(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable
 
 from cmrvlm.reports.writer import split_sections
@@ -11,6 +12,19 @@ from cmrvlm.study.study import StudyLabels, UserQuestion
 from cmrvlm.study.vocabulary import DISEASES, FINDINGS, LANGUAGES
 from data_modules.tables.numbers import shorten
 from data_modules.tables.rows import Row
+
+# Words for a patient's sex, in lower case.
+_SEXES = {
+    **dict.fromkeys(("m", "male", "man", "männlich", "男", "男性"), "m"),
+    **dict.fromkeys(("f", "female", "woman", "w", "weiblich", "女", "女性"), "f"),
+}
+_BETWEEN_DISEASES = re.compile(r"[;,；，、|]")
+# Code of a disease by its names, in lower case.
+_CODES = {
+    name.casefold(): code
+    for code, term in DISEASES.items()
+    for name in (code, term.en, term.zh, *term.synonyms)
+}
 
 
 def read_labels(row: Row) -> StudyLabels:
@@ -48,9 +62,10 @@ def _demographics(row: Row) -> dict[str, float | str]:
     sex = row.read_text("sex")
     if sex is None:
         return demographics
-    if sex.lower() not in ("m", "f"):
+    letter = _SEXES.get(sex.casefold())
+    if letter is None:
         raise row.error("sex", f"'{shorten(sex)}' is unknown", "Use m or f, or leave it blank.")
-    demographics["sex"] = sex.lower()
+    demographics["sex"] = letter
     return demographics
 
 
@@ -63,16 +78,15 @@ def _diseases(row: Row) -> frozenset[str] | None:
     text = row.read_text("diseases")
     if text is None:
         return None
-    codes = [code.strip().upper() for code in text.replace(",", ";").split(";") if code.strip()]
-    if not codes:
-        # No code is no statement that there is no disease.
+    names = [name.strip() for name in _BETWEEN_DISEASES.split(text) if name.strip()]
+    if not names:
+        # No name is no statement that there is no disease.
         return None
-    unknown = [code for code in codes if code not in DISEASES]
+    unknown = [name for name in names if name.casefold() not in _CODES]
     if unknown:
-        raise row.error(
-            "diseases", f"unknown disease '{shorten(unknown[0])}'", f"Known: {', '.join(DISEASES)}."
-        )
-    return frozenset(codes)
+        known = ", ".join(f"{code} ({term.en})" for code, term in DISEASES.items())
+        raise row.error("diseases", f"unknown disease '{shorten(unknown[0])}'", f"Known: {known}.")
+    return frozenset(_CODES[name.casefold()] for name in names)
 
 
 def _follow_up(row: Row) -> dict[str, float]:

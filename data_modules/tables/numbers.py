@@ -6,7 +6,7 @@ import math
 import re
 
 from cmrvlm.errors import CmrvlmError
-from cmrvlm.study.measurements import check_plausible
+from cmrvlm.study.measurements import check_plausible, plausible_range
 
 # How tables and programs write that a value is unknown, in lower case.
 UNKNOWN = frozenset(
@@ -60,6 +60,17 @@ _DECIMAL_COMMA = re.compile(r"(\d),(\d)")
 # Full-width digits and signs of Chinese texts, and the minus sign of typography.
 _PLAIN = str.maketrans("０１２３４５６７８９．，＋－−", "0123456789.,+--")
 _REMEDY = "Leave it blank when it is unknown."
+# Ways to write a unit behind a number, in lower case. `063Y` is DICOM's way to write an age.
+_WRITTEN_UNITS = {
+    "years": ("years", "year", "yrs", "yr", "y", "a", "岁"),
+    "months": ("months", "month", "mo", "个月", "月"),
+    "%": ("%", "％"),
+    "ml": ("ml", "毫升"),
+    "mm": ("mm", "毫米"),
+    "cm": ("cm", "厘米"),
+    "kg": ("kg", "公斤", "千克"),
+    "g": ("g", "克"),
+}
 
 
 def is_unknown(text: str) -> bool:
@@ -85,6 +96,8 @@ def parse_number(
     if text is None or not text.strip() or is_unknown(text):
         return None
     plain = text.translate(_PLAIN).strip()
+    if quantity is not None:
+        plain = _without_unit(plain, plausible_range(quantity)[2])
     if decimal_comma and plain.count(",") == 1 and "." not in plain:
         plain = _DECIMAL_COMMA.sub(r"\1.\2", plain)
     if _INFINITE.fullmatch(plain):
@@ -100,6 +113,16 @@ def parse_number(
     if quantity is not None:
         check_plausible(quantity, value, field)
     return value
+
+
+def _without_unit(text: str, unit: str) -> str:
+    """Return a text without the unit at its end, where that is the unit of its quantity."""
+    lower = text.lower()
+    for written in _WRITTEN_UNITS.get(unit, ()):
+        number = text[: -len(written)].rstrip()
+        if lower.endswith(written) and number[-1:].isdigit():
+            return number
+    return text
 
 
 def shorten(text: str, most: int = 60) -> str:

@@ -12,8 +12,8 @@ from pathlib import Path
 from cmrvlm.errors import CmrvlmError, naming_file
 from data_modules.tables.numbers import is_unknown, parse_number, shorten
 
-_YES = ("1", "yes", "true", "abnormal")
-_NO = ("0", "no", "false", "normal")
+_YES = ("1", "yes", "y", "true", "abnormal", "ja", "oui", "sí", "是", "有")
+_NO = ("0", "no", "n", "false", "normal", "nein", "non", "否", "无")
 # Blanks of all kinds, marks that are not seen, `_` and `-`.
 _IGNORED = re.compile(r"[\s_\-\u200b\ufeff]")
 

@@ -180,6 +180,65 @@ def test_faults_are_named_with_their_row(folder, change, column, problem):
     assert refused.value.remedy
 
 
+@pytest.mark.parametrize(
+    ("column", "suggested"),
+    [("age", "age_years"), ("LVEF", "lvef_percent"), ("Hieght_cm", "height_cm"), ("zz", None)],
+)
+def test_an_unknown_column_is_named_with_those_like_it(folder, column, suggested):
+    with pytest.raises(CmrvlmError, match="unknown column") as refused:
+        read_all(table(folder, ROWS[0] | {column: "1", "lab_crp": "2"}))
+    assert "1 more: lab_crp" in refused.value.problem
+    assert (f"Is it {suggested}" in refused.value.remedy) == (suggested is not None)
+    assert "ignored_columns" in refused.value.remedy
+
+
+@pytest.mark.parametrize(
+    ("patterns", "is_read"),
+    [(["*"], True), (["Lab *", "ward"], True), (["lab_*"], False), ([], False)],
+)
+def test_columns_of_others_are_ignored_where_asked(folder, patterns, is_read):
+    path = table(folder, ROWS[0] | {"lab_crp": "inf", "lab_bnp": "a\nb", "Ward": "[/red]"})
+    if not is_read:
+        with pytest.raises(CmrvlmError, match="unknown column"):
+            ManifestSource(str(path), ignored_columns=patterns)
+        return
+    source = ManifestSource(str(path), ignored_columns=[*patterns, "lvef_percent"])
+    plain = ManifestSource(str(table(folder, ROWS[0])))
+    assert source.load("007").labels == plain.load("007").labels
+    assert source.study_fingerprint("007") == plain.study_fingerprint("007")
+
+
+@pytest.mark.parametrize(
+    ("text", "sex"), [("Female", "f"), ("M", "m"), ("男", "m"), ("weiblich", "f"), ("w", "f")]
+)
+def test_sex_is_read_as_people_write_it(folder, text, sex):
+    (study,) = read_all(table(folder, ROWS[0] | {"sex": text}))
+    assert study.labels.demographics["sex"] == sex
+
+
+@pytest.mark.parametrize(
+    ("text", "codes"),
+    [
+        ("dcm; MI", {"DCM", "MI"}),
+        ("Dilated cardiomyopathy", {"DCM"}),
+        ("扩张型心肌病，心肌梗死", {"DCM", "MI"}),
+        ("HOCM | hypertensive heart disease", {"HCM", "HHD"}),
+        ("healthy", {"NOR"}),
+    ],
+)
+def test_diseases_are_read_by_code_and_by_name(folder, text, codes):
+    (study,) = read_all(table(folder, ROWS[0] | {"diseases": text}))
+    assert study.labels.diseases == codes
+
+
+@pytest.mark.parametrize(
+    ("text", "flag"), [("Y", True), ("nein", False), ("是", True), ("0.0", False), ("n/a", None)]
+)
+def test_yes_and_no_are_read_as_people_write_them(folder, text, flag):
+    (study,) = read_all(table(folder, ROWS[0] | {"finding_lvef": text}))
+    assert study.labels.findings.get("lvef") is flag
+
+
 def test_masks_are_mapped_as_declared_and_unknown_values_are_refused(folder):
     path = str(table(folder, ROWS[0]))
     mapped = ManifestSource(path, {1: "rv", 2: "myo", 3: "lv"}).load("007").series["sax"]

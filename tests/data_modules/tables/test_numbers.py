@@ -68,6 +68,40 @@ def test_other_texts_are_refused(text):
     assert refused.value.field == "age_years, row 3"
 
 
+@pytest.mark.parametrize(
+    ("name", "text", "value"),
+    [
+        ("lvef_percent", "55%", 55),
+        ("lvef_percent", "55,5 ％", 55.5),
+        ("lvedv_ml", "165 mL", 165),
+        ("height_cm", "175 cm", 175),
+        ("weight_kg", "80kg", 80),
+        ("age_years", "063Y", 63),
+        ("age_years", "63岁", 63),
+        ("follow_up_months", "12 months", 12),
+    ],
+)
+def test_a_unit_behind_its_number_is_read(name, text, value):
+    assert parse_number(text, name, name, decimal_comma=True) == value
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("height_cm", "1.75 m"),
+        ("lvedv_ml", "0.2 l"),
+        ("age_years", "018M"),
+        ("lvef_percent", "%"),
+        ("lvef_percent", "> 55 %"),
+        ("lvef_percent", "50-55%"),
+        ("weight_kg", "80 kg kg"),
+    ],
+)
+def test_another_unit_is_no_number(name, text):
+    with pytest.raises(CmrvlmError, match="is no number"):
+        parse_number(text, name, name)
+
+
 @pytest.mark.parametrize("name", [*MEASUREMENTS, *DEMOGRAPHICS, "follow_up_months"])
 def test_each_quantity_has_a_range(name):
     low, high, unit = plausible_range(name)
