@@ -19,6 +19,8 @@ from cmrvlm.metrics.statistic import (
 
 # Limits of agreement: bias +- 1.96 SD of the differences (Bland and Altman, Lancet 1986).
 LIMIT = 1.96
+# Share of a sum of products that rounding may leave.
+_ROUNDING = 1e-12
 
 
 class PairStatistic(Statistic):
@@ -72,7 +74,10 @@ class _Moments:
         first = first - first.mean()
         second = second - second.mean()
         means = self.mean(first) * self.mean(second)
-        return self.weights @ (first * second) - means * self.count
+        products = self.weights @ (first * second) - means * self.count
+        # What rounding leaves of pairs that are all the same is no spread.
+        rounding = _ROUNDING * (self.weights @ np.abs(first * second))
+        return np.where(np.abs(products) <= rounding, 0.0, products)
 
 
 class LimitOfAgreement(PairStatistic):

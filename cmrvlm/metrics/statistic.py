@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.sparse import csr_array
 
 from cmrvlm.errors import CmrvlmError
 
@@ -245,17 +246,20 @@ class Auroc(Ranking):
 
     def _values(self, weights: Weights) -> Weights:
         """Return the areas (B,) for weights (B, N)."""
-        positive = self.known & (self.truth == 1)
-        negative = self.known & (self.truth == 0)
-        positive_scores = self.scores[positive][:, None]
-        negative_scores = self.scores[negative][None]
-        tied = positive_scores == negative_scores
-        ordered = (positive_scores > negative_scores) + 0.5 * tied  # (P, Q)
-
-        positive_weights = weights[:, positive]
-        negative_weights = weights[:, negative]
-        ordered_pairs = ((positive_weights @ ordered) * negative_weights).sum(axis=1)
-        all_pairs = positive_weights.sum(axis=1) * negative_weights.sum(axis=1)
+        truth = self.truth[self.known]
+        known_weights = weights[:, self.known]
+        if len(truth) == 0:
+            return np.full(len(weights), np.nan)
+        # Weights of positives and negatives at each of the S different scores, in rising order.
+        levels, level = np.unique(self.scores[self.known], return_inverse=True)
+        at_level = csr_array(
+            (np.ones(len(level)), (np.arange(len(level)), level)), (len(level), len(levels))
+        )
+        positives = (known_weights * truth) @ at_level  # (B, S)
+        negatives = (known_weights * (1 - truth)) @ at_level
+        below = negatives.cumsum(axis=1) - negatives
+        ordered_pairs = (positives * (below + 0.5 * negatives)).sum(axis=1)
+        all_pairs = positives.sum(axis=1) * negatives.sum(axis=1)
         return divide(ordered_pairs, all_pairs)
 
 

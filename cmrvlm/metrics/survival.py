@@ -8,6 +8,9 @@ import numpy as np
 
 from cmrvlm.metrics.statistic import Mean, Statistic, Values, Weights, as_values, divide
 
+# Events whose pairs are compared at once: a table of all pairs of 10,000 patients takes 800 MB.
+_EVENTS_AT_ONCE = 256
+
 
 class Concordance(Statistic):
     """Harrell's C-index: share of comparable pairs in which the earlier event has the higher risk.
@@ -29,22 +32,27 @@ class Concordance(Statistic):
         risk = as_values(risks)
         known = ~np.isnan(risk)
 
-        # Rows are the earlier subject of a pair, columns the later one.
-        tied_time = time[:, None] == time[None]
-        later = (time[:, None] < time[None]) | (tied_time & ~event[None])
-        both_known = known[:, None] & known[None]
-        comparable = event[:, None] & later & both_known
-        tied_risk = risk[:, None] == risk[None]
-        concordant = (risk[:, None] > risk[None]) + 0.5 * tied_risk
-
-        self.comparable = comparable.astype(np.float64)
-        self.concordant = np.where(comparable, concordant, 0.0)
+        self.time = time[known]
+        self.event = event[known]
+        self.risk = risk[known]
+        self.known = known
         self._count(known)
 
     def _values(self, weights: Weights) -> Weights:
         """Return the C-indices (B,) for weights (B, N)."""
-        concordant = ((weights @ self.concordant) * weights).sum(axis=1)
-        comparable = ((weights @ self.comparable) * weights).sum(axis=1)
+        weights = weights[:, self.known]
+        concordant = np.zeros(len(weights))
+        comparable = np.zeros(len(weights))
+        events = np.flatnonzero(self.event)
+        for start in range(0, len(events), _EVENTS_AT_ONCE):
+            # Rows are the earlier subject of a pair, columns the later one.
+            earlier = events[start : start + _EVENTS_AT_ONCE]
+            time = self.time[earlier, None]
+            later = (time < self.time) | ((time == self.time) & ~self.event)
+            risk = self.risk[earlier, None]
+            in_order = later * ((risk > self.risk) + 0.5 * (risk == self.risk))
+            concordant += ((weights[:, earlier] @ in_order) * weights).sum(axis=1)
+            comparable += ((weights[:, earlier] @ later) * weights).sum(axis=1)
         return divide(concordant, comparable)
 
 
@@ -77,7 +85,8 @@ def brier_at(
     """Return the Brier score of the risk until a horizon, weighted for censoring.
 
     Inverse probability of censoring weights, Graf et al., Stat Med 1999. In resamples they are
-    those of the whole set too.
+    those of the whole set too. Whoever was followed without an event until the horizon itself
+    survived it.
 
     Args:
         months: Time of each subject.
@@ -91,7 +100,9 @@ def brier_at(
     uncensored_at_horizon = censoring_survival(time, event, np.array([horizon_months]))[0]
     values: list[float | None] = []
     for subject, risk in enumerate(risks):
-        beyond = time[subject] > horizon_months
+        follow_up = time[subject]
+        is_censored_now = follow_up == horizon_months and not event[subject]
+        beyond = follow_up > horizon_months or is_censored_now
         if risk is None:
             values.append(None)
         elif beyond and uncensored_at_horizon > 0:
