@@ -24,6 +24,7 @@ from cmrvlm.transforms.augment import Augment
 from cmrvlm.transforms.preprocessing import Preprocessing
 from data_modules.loading.accumulation import AccumulationWindows
 from data_modules.loading.dataset import EpochSampler, EvaluationSet, TrainingSet
+from data_modules.loading.workers import leave_signals_to_the_parent
 from data_modules.sources.base import Source
 from data_modules.split import Split, check_earlier, check_leak, read_split, split_with_earlier
 from data_modules.storage.cache import StudyCache
@@ -343,4 +344,5 @@ class StudyDataModule(LightningDataModule):
             num_workers=self.num_workers,
             drop_last=drop_last,
             persistent_workers=self.num_workers > 0,
+            worker_init_fn=leave_signals_to_the_parent,
         )

@@ -7,10 +7,13 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import wraps
+from types import FrameType
 from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
@@ -53,13 +56,29 @@ def with_readable_errors(main: Callable[[DictConfig], Any]) -> Callable[[DictCon
 
 @contextmanager
 def exit_on_error() -> Iterator[None]:
-    """Print a `CmrvlmError` that is raised inside in one red line, and exit with status 1."""
+    """Print a `CmrvlmError` that is raised inside in one red line, and exit with status 1.
+
+    Ctrl-C ends in one line, too. SIGTERM ends as Ctrl-C does, so that temporary files are removed.
+    """
+    is_main = threading.current_thread() is threading.main_thread()
+    before = signal.signal(signal.SIGTERM, _exit) if is_main else None
+    console = Console(stderr=True, soft_wrap=True, highlight=False)
     try:
         yield
     except CmrvlmError as error:
-        console = Console(stderr=True, soft_wrap=True, highlight=False)
         console.print(f"error: {error}", style="red", markup=False)
         sys.exit(1)
+    except KeyboardInterrupt:
+        console.print("error: interrupted", style="red")
+        _exit(signal.SIGINT)
+    finally:
+        if is_main:
+            signal.signal(signal.SIGTERM, before)
+
+
+def _exit(number: int, frame: FrameType | None = None) -> None:
+    """Exit with the status of a program that a signal ended."""
+    sys.exit(128 + number)
 
 
 def resolved(config: DictConfig) -> Config:

@@ -25,7 +25,7 @@ from cmrvlm.runs.data import DataModule
 from cmrvlm.runs.handover import hand_over, moved_table
 from cmrvlm.runs.known_images import familiarity_of
 from cmrvlm.runs.lineage import SPLIT, Parts, joined, parts_of, read_lineage, write_lineage
-from cmrvlm.runs.run_claim import CHECKPOINTS, claimed, placed_in
+from cmrvlm.runs.run_claim import claimed, placed_in
 from cmrvlm.runs.run_folder import FAMILIARITY, TOKENIZER, own_weights, save_run
 from cmrvlm.runs.wiring import (
     build_collator,
@@ -35,6 +35,7 @@ from cmrvlm.runs.wiring import (
     build_tokenizer,
     check_masks,
 )
+from cmrvlm.stages.callbacks.interruption import EndOnSignal, interrupted
 from cmrvlm.stages.memory_estimate import memory_message
 
 log = logging.getLogger(__name__)
@@ -86,14 +87,16 @@ def _train(config: Config, run: Path, folder: Path) -> float | None:
     _describe(model, data)
     placed = placed_in(config, run, folder)
     assert isinstance(placed, dict)
-    trainer = _trainer(placed, folder)
+    ending = EndOnSignal(folder)
+    trainer = _trainer(placed, folder, ending)
 
     if first_process():
         # Before the fit too, so that a run that is stopped can be resumed with its own tokenizer and split.
         save_run(folder, config, model, tokenizer, data.preprocessing, trained=False)
         data.save_split(folder / SPLIT)
         write_lineage(folder, joined(known, parts_of(data.full_split, patient_of)))
-    _fit(trainer, stage, data, config["ckpt_path"], folder)
+    with ending.listening():
+        _fit(trainer, stage, data, config["ckpt_path"], folder)
     check_weights(
         own_weights(model).items(),
         folder,
@@ -147,12 +150,8 @@ def _fit(
     try:
         trainer.fit(stage, datamodule=data, ckpt_path=checkpoint, weights_only=True)
     except SystemExit as error:
-        # So Lightning ends after Ctrl-C.
-        last = folder / CHECKPOINTS / "last.ckpt"
-        remedy = "There is no checkpoint yet."
-        if last.is_file():
-            remedy = f"Go on with the same command and ckpt_path={last}."
-        raise CmrvlmError("the training was interrupted", file=folder, remedy=remedy) from error
+        # So Lightning ends after a second Ctrl-C.
+        raise interrupted(folder) from error
 
 
 def first_process() -> bool:
@@ -179,10 +178,13 @@ def _run_of(checkpoint: str | None) -> Path | None:
     return folder
 
 
-def _trainer(config: Config, folder: Path) -> Trainer:
+def _trainer(config: Config, folder: Path, ending: EndOnSignal) -> Trainer:
+    """Build the trainer of a run folder, with the callback that ends it where it is interrupted."""
     callbacks = [
         build(one, f"callbacks.{name}") for name, one in config["callbacks"].items() if one
     ]
+    # After the others, whose state of this step its checkpoint holds.
+    callbacks.append(ending)
     loggers = [
         build(one, f"logger.{name}") for name, one in (config.get("logger") or {}).items() if one
     ]

@@ -4,61 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from difflib import get_close_matches
-from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import ClassVar
 
 from cmrvlm.errors import CmrvlmError
 from cmrvlm.study.codec import META_FILE, series_meta
-from cmrvlm.study.measurements import DEMOGRAPHICS, FOLLOW_UP, MEASUREMENTS
 from cmrvlm.study.reading_settings import ReadingSettings, ThirdAxis
 from cmrvlm.study.series_files import read_series
 from cmrvlm.study.study import Series, Study
 from cmrvlm.study.study_json import is_synthetic, read_study_json
-from cmrvlm.study.vocabulary import FINDINGS, LANGUAGES, SEQUENCES
+from cmrvlm.study.vocabulary import PHASES, SEQUENCES
 from data_modules.sources.base import Source
+from data_modules.sources.manifest_columns import COLUMNS, UNKEYED, check_columns, check_row
 from data_modules.sources.manifest_row import read_labels
 from data_modules.sources.masks import check_label_map, read_mask_of, remap_partial_labels
 from data_modules.split import PARTS, Split
 from data_modules.tables.numbers import shorten
 from data_modules.tables.read_table import read_table
-from data_modules.tables.rows import Row, fold
-
-PHASES = ("ed", "es")
-
-# For people; nothing reads them.
-_EXTRA = ("date", "maker", "field_t")
-# Columns whose values may go over several lines.
-_TEXTS = (
-    *(f"{text}_{language}" for text in ("report", "impression") for language in LANGUAGES),
-    "questions",
-)
-COLUMNS = (
-    "study_id",
-    "patient_id",
-    "split",
-    *SEQUENCES,
-    *(f"{name}_mask" for name in SEQUENCES),
-    *(f"{name}_{phase}_frame" for name in SEQUENCES for phase in PHASES),
-    "diseases",
-    *(f"finding_{code}" for code in FINDINGS),
-    *MEASUREMENTS,
-    "sex",
-    *DEMOGRAPHICS,
-    FOLLOW_UP,
-    "event",
-    *_TEXTS,
-    *_EXTRA,
-)
-_KNOWN = {fold(column): column for column in COLUMNS}
-# Share of letters in common from which a column's name is taken for another that is misspelt.
-_ALIKE = 0.6
-# Unknown columns that an error names, at most.
-_MOST_NAMED = 10
-_FOLDED_TEXTS = frozenset(fold(column) for column in _TEXTS)
-# They change nothing of a study, so they are no part of its key in the cache.
-_UNKEYED = ("study_id", "split", *_EXTRA)
+from data_modules.tables.rows import Row
 
 
 class ManifestSource(Source):
@@ -122,8 +85,8 @@ class ManifestSource(Source):
                 f"'{shorten(study_id)}' is there twice, first in row {self._rows[study_id].number}",
                 "Give each study its own id.",
             )
-        _check_columns(row, self.ignored_columns)
-        _check_row(row)
+        check_columns(row, self.ignored_columns)
+        check_row(row)
         self._rows[study_id] = row
 
     def study_ids(self) -> list[str]:
@@ -187,7 +150,7 @@ class ManifestSource(Source):
         """Return what the study's row states of it."""
         row = self._row(study_id)
         return {
-            column: row[column] for column in COLUMNS if column in row and column not in _UNKEYED
+            column: row[column] for column in COLUMNS if column in row and column not in UNKEYED
         }
 
     def _row(self, study_id: str) -> Row:
@@ -257,88 +220,6 @@ class ManifestSource(Source):
 def _files_below(path: Path) -> list[Path]:
     """Return a file, or the files of a folder of frames."""
     return sorted(path.iterdir()) if path.is_dir() else [path]
-
-
-def _check_columns(row: Row, ignored: Sequence[str]) -> None:
-    """Refuse a row with columns that are neither known nor to be ignored.
-
-    Args:
-        row: The row.
-        ignored: Names and patterns of columns to ignore.
-
-    Raises:
-        CmrvlmError: It has such columns; all of them are named.
-    """
-    unknown = [
-        column
-        for column in row
-        if fold(column) not in _KNOWN
-        and not any(fnmatchcase(fold(column), fold(pattern)) for pattern in ignored)
-    ]
-    if not unknown:
-        return
-    problem = "unknown column"
-    if len(unknown) > 1:
-        names = ", ".join(shorten(column, 30) for column in unknown[1:_MOST_NAMED])
-        problem = f"unknown column; so are {len(unknown) - 1} more: {names}"
-    raise row.error(
-        unknown[0],
-        problem,
-        f"{_suggest(unknown[0])}Name columns that are not to be read in "
-        f"data.source.ignored_columns ('*' is all); known: {', '.join(COLUMNS)}.",
-    )
-
-
-def _suggest(column: str) -> str:
-    """Return a sentence that names columns which an unknown one may have been meant to be."""
-    key = fold(column)
-    alike = [known for known in _KNOWN if len(key) > 2 and known.startswith(key)]
-    if not alike:
-        alike = get_close_matches(shorten(key), _KNOWN, n=2, cutoff=_ALIKE)
-    if not alike:
-        return ""
-    return f"Is it {' or '.join(_KNOWN[known] for known in alike[:2])}? "
-
-
-def _check_row(row: Row) -> None:
-    """Refuse a row with an unknown part, without a series, or that swallows others.
-
-    Raises:
-        CmrvlmError: It is such a row.
-    """
-    for column in row:
-        _check_lines(row, column)
-    if all(row.read_text(sequence) is None for sequence in SEQUENCES):
-        raise row.error(
-            "sax", "the study has no series", f"Give a path in one of {', '.join(SEQUENCES)}."
-        )
-    part = row.read_text("split")
-    if part is not None and part not in PARTS:
-        raise row.error(
-            "split", f"'{shorten(part)}' is no part", f"Use {', '.join(PARTS)}, or leave all blank."
-        )
-
-
-def _check_lines(row: Row, column: str) -> None:
-    """Refuse a value that goes over several lines and is no text, or that holds other rows.
-
-    Two quotation marks that are astray, each in another row, make the rows between them one value.
-
-    Raises:
-        CmrvlmError: It is such a value.
-    """
-    further = row[column].splitlines()[1:]
-    if not further:
-        return
-    if fold(column) not in _KNOWN:
-        # It is ignored, whatever it holds.
-        return
-    if fold(column) not in _FOLDED_TEXTS or any(".nii" in line.lower() for line in further):
-        raise row.error(
-            column,
-            "the value goes over several lines and seems to hold further rows",
-            'Look for a quotation mark that is astray; write one inside a text twice ("").',
-        )
 
 
 def _phases(row: Row, sequence: str, frames: int) -> dict[str, int]:

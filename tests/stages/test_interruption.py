@@ -1,0 +1,148 @@
+"""Ctrl-C and SIGTERM keep the last step, and what is resumed from it equals an unbroken training."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from cmrvlm.errors import CmrvlmError
+from cmrvlm.runs.run_claim import CHECKPOINTS
+from cmrvlm.stages.base import Stage
+from cmrvlm.stages.training import train
+from tests.conftest import ROOT
+from tests.stages.test_training import QUIET, SMALL
+
+SETTINGS = (
+    "+experiment=stage3",
+    *QUIET,
+    *SMALL,
+    "data.source.count=16",
+    "data.batch_size=4",
+    "data.shares={val:0.25,test:0}",
+    # Nothing else writes a checkpoint.
+    "callbacks.checkpoint.every_n_train_steps=1000",
+    "trainer.num_sanity_val_steps=0",
+    "trainer.val_check_interval=2",
+    "trainer.max_steps=6",
+)
+
+
+def signalled(number, hook, at, monkeypatch):
+    """Send a signal to this process at one call of a hook of the stage."""
+    inner = getattr(Stage, hook)
+    calls = []
+
+    def step(self, *arguments):
+        calls.append(self.trainer.global_step)
+        if len(calls) == at:
+            os.kill(os.getpid(), number)
+        return inner(self, *arguments)
+
+    monkeypatch.setattr(Stage, hook, step)
+    return calls
+
+
+def weights_of(config):
+    return load_file(Path(config["run_dir"]) / "model.safetensors")
+
+
+@pytest.fixture(scope="module")
+def unbroken(tmp_path_factory):
+    """Weights of trainings that nothing interrupted, by their settings."""
+    return {}
+
+
+@pytest.mark.parametrize(
+    ("number", "hook", "at", "more", "step"),
+    [
+        (signal.SIGTERM, "training_step", 3, (), 3),
+        pytest.param(
+            signal.SIGINT, "training_step", 2, ("data.num_workers=2",), 2, marks=pytest.mark.slow
+        ),
+        pytest.param(signal.SIGTERM, "training_step", 4, (), 4, marks=pytest.mark.slow),
+        pytest.param(signal.SIGINT, "validation_step", 1, (), 2, marks=pytest.mark.slow),
+        pytest.param(signal.SIGTERM, "validation_step", 2, (), 4, marks=pytest.mark.slow),
+        pytest.param(
+            signal.SIGINT,
+            "training_step",
+            1,
+            ("trainer.accumulate_grad_batches=2",),
+            1,
+            marks=pytest.mark.slow,
+        ),
+    ],
+)
+def test_a_signal_keeps_the_step(number, hook, at, more, step, unbroken, small_config, monkeypatch):
+    before = signal.getsignal(number)
+    halted = small_config(*SETTINGS, *more, folder="halted")
+    with monkeypatch.context() as patch:
+        signalled(number, hook, at, patch)
+        with pytest.raises(CmrvlmError, match=r"interrupted.*ckpt_path=.*last\.ckpt"):
+            train(halted, Path(halted["run_dir"]))
+    assert signal.getsignal(number) is before
+    checkpoint = Path(halted["run_dir"]) / CHECKPOINTS / "last.ckpt"
+    kept = torch.load(checkpoint, weights_only=True)
+    assert kept["global_step"] == step
+
+    resumed = small_config(*SETTINGS, *more, f"ckpt_path={checkpoint}", folder="resumed")
+    train(resumed, Path(resumed["run_dir"]))
+    if more not in unbroken:
+        whole = small_config(*SETTINGS, *more, folder="whole")
+        train(whole, Path(whole["run_dir"]))
+        unbroken[more] = weights_of(whole)
+    again = weights_of(resumed)
+    assert all(torch.equal(value, again[name]) for name, value in unbroken[more].items())
+
+
+def test_the_second_signal_ends_at_once(small_config, monkeypatch):
+    config = small_config(*SETTINGS)
+
+    def twice(self, *arguments):
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(0.01)
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(1)
+        raise AssertionError("the training went on")
+
+    monkeypatch.setattr(Stage, "training_step", twice)
+    with pytest.raises(CmrvlmError, match=r"interrupted.*no checkpoint yet"):
+        train(config, Path(config["run_dir"]))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_to_all_processes_of_the_command_keeps_the_step(number, cache, tmp_path):
+    """A terminal and a scheduler send it to the workers of the data, too."""
+    run = tmp_path / "run"
+    command = [
+        *(sys.executable, "-m", "cmrvlm.train", "+experiment=stage3", "+debug=fast"),
+        *(f"paths.cache={cache}", f"out={run}", "trainer.max_steps=100000"),
+        *("data.num_workers=2", "trainer.limit_val_batches=0"),
+    ]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    process = subprocess.Popen(
+        command,
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        env=environment,
+        text=True,
+        start_new_session=True,
+    )
+    end = time.monotonic() + 120
+    while not list(run.glob("logs/**/metrics.csv")) and time.monotonic() < end:
+        time.sleep(0.2)
+    os.killpg(process.pid, number)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert "Traceback" not in output
+    last = output.strip().splitlines()[-1]
+    assert last.startswith("error: ")
+    assert f"ckpt_path={run}" in last.replace("\n", "")
+    assert (run / CHECKPOINTS / "last.ckpt").is_file()
