@@ -10,9 +10,13 @@ import numpy as np
 from cmrvlm.errors import CmrvlmError
 from cmrvlm.study.series_files import read_image
 from cmrvlm.study.study import Series, Study, StudyLabels
-from cmrvlm.study.vocabulary import STRUCTURES
 from data_modules.sources.base import Source
-from data_modules.sources.masks import order_base_to_apex, read_mask, remap_labels
+from data_modules.sources.masks import (
+    order_base_to_apex,
+    read_mask,
+    remap_labels,
+    with_findings_of_masks,
+)
 from data_modules.tables.text_files import read_text
 
 # The myocardium of the ground truth is 2, 3 and 4 together, the scar 3 and 4.
@@ -71,7 +75,6 @@ class EmidecSource(Source):
         mask_path = self.root / study_id / "Contours" / f"{study_id}.nii.gz"
         values = read_mask(mask_path, image.shape, affine, "lge")
         mask = remap_labels(values, LABEL_MAP, mask_path)
-        scarred = np.isin(mask, [STRUCTURES["scar"], STRUCTURES["no_reflow"]]).any()
         series = Series(
             image=image.astype(np.float32),
             affine=affine,
@@ -83,11 +86,11 @@ class EmidecSource(Source):
         group = _group_of(study_id)
         labels = StudyLabels(
             diseases=frozenset({GROUPS[group]}) if group else None,
-            findings={"lv_lge": bool(scarred)},
             measurements=_numbers(text, {"FEVG": "lvef_percent"}),
             demographics={**_numbers(text, {"Age": "age_years"}), **_sex(text)},
         )
-        return Study(study_id, study_id, {"lge": order_base_to_apex(series)}, labels)
+        series_of = {"lge": order_base_to_apex(series)}
+        return Study(study_id, study_id, series_of, with_findings_of_masks(labels, series_of))
 
     def _read_text(self, study_id: str) -> dict[str, str]:
         """Read the clinical text, and return value by key; empty where there is none."""

@@ -1,5 +1,6 @@
 """Public data sets in their own layouts, with their label values, frame counting and traps."""
 
+import json
 import logging
 
 import nibabel as nib
@@ -12,6 +13,7 @@ from cmrvlm.study.vocabulary import NOT_ANNOTATED, STRUCTURES
 from data_modules.sources.emidec import LABEL_MAP as EMIDEC
 from data_modules.sources.emidec import EmidecSource
 from data_modules.sources.kaggle_dsb2 import KaggleDsb2Source
+from data_modules.sources.manifest import ManifestSource
 from data_modules.sources.mask_checks import enclosed_fraction, find_label_error
 from data_modules.sources.masks import order_base_to_apex, remap_labels
 from data_modules.sources.mnms import LABEL_MAP as MNMS
@@ -19,6 +21,7 @@ from data_modules.sources.mnms import MnmsSource
 from data_modules.sources.mnms2 import Mnms2Source
 from data_modules.sources.myops2020 import LABEL_MAP as MYOPS
 from data_modules.sources.myops2020 import Myops2020Source
+from data_modules.sources.nifti import NiftiSource
 from tests.data_modules.dicom.archive import Archive
 
 ACDC = {0: "background", 1: "rv", 2: "myo", 3: "lv"}
@@ -395,3 +398,30 @@ def test_unknown_volumes_of_the_data_science_bowl_are_left_out(tmp_path):
     source = KaggleDsb2Source(str(tmp_path), str(tmp_path / "train.csv"))
     assert source._measurements("12") == {"lvedv_ml": 150.5}
     assert source._measurements("13") == {}
+
+
+@pytest.mark.parametrize("drawn", [(), ("scar",), ("no_reflow",)])
+@pytest.mark.parametrize("structure", ["scar", "no_reflow", "myo"])
+def test_a_scar_mask_makes_late_enhancement_assessed(tmp_path, structure, drawn):
+    """Found where the mask shows it; denied only where scars were looked for."""
+    mask = heart().transpose(2, 1, 0)
+    mask[20:24, 9:12] = STRUCTURES[structure]
+    folder = tmp_path / "set" / "a"
+    folder.mkdir(parents=True)
+    image = np.random.default_rng(0).uniform(0, 99, mask.shape).astype(np.float32)
+    nib.save(nib.Nifti1Image(image, AFFINE), folder / "lge.nii.gz")
+    nib.save(nib.Nifti1Image(mask, AFFINE), folder / "lge_mask.nii.gz")
+    (folder / "study.json").write_text(json.dumps({"series": {"lge": {"drawn": list(drawn)}}}))
+    table = tmp_path / "set" / "studies.csv"
+    table.write_text("study_id,lge,lge_mask\na,a/lge.nii.gz,a/lge_mask.nii.gz\n")
+
+    stated = NiftiSource(str(tmp_path / "set")).load("a").labels.findings
+    listed = ManifestSource(str(table)).load("a").labels.findings
+    if structure in ("scar", "no_reflow"):
+        assert stated == listed == {"lv_lge": True}
+    else:
+        assert stated == ({"lv_lge": False} if drawn == ("scar",) else {})
+        assert listed == {}
+
+    table.write_text("study_id,lge,lge_mask,finding_lv_lge\na,a/lge.nii.gz,a/lge_mask.nii.gz,no\n")
+    assert ManifestSource(str(table)).load("a").labels.findings["lv_lge"] is False
