@@ -207,7 +207,7 @@ class StudyDataModule(LightningDataModule):
             study = self.cache.load(study_id, self.sequences)
             for task in self.mixture.tasks.values():
                 for case in task.cases(study, list(study.series)):
-                    for language in self.mixture.languages:
+                    for language in self.mixture.languages_of(case):
                         # The study's number goes through the wordings of a task.
                         instruction = task.make_instruction(study, case, language, number)
                         yield instruction.prompt
