@@ -83,7 +83,9 @@ def made(
             )
         return
     CONSOLE.print(
-        f"\n{folder.name}: {len(data.split['train'])} studies, {minutes:g} minutes", style="bold"
+        f"\n{folder.name}: {len(data.split['train'])} studies, {minutes:g} minutes",
+        style="bold",
+        markup=False,
     )
     maps: dict[str, LabelMap]
     if model in BASELINES:
