@@ -145,6 +145,7 @@ class StudyDataModule(LightningDataModule):
             part: [study_id for study_id in members if study_id not in self.failures]
             for part, members in full_split.items()
         }
+        self.source.log_notes([study_id for part in self.split.values() for study_id in part])
         if not self.split["train"] and not self.split["test"]:
             raise CmrvlmError(
                 "the data holds no study", field="data", remedy="Check the root and the split."
@@ -310,11 +311,7 @@ class StudyDataModule(LightningDataModule):
         )
 
     def evaluation_loader(self, part: str) -> DataLoader[Any]:
-        """Return a loader of batches of a part of the split with all questions, nothing drawn.
-
-        Raises:
-            CmrvlmError: No collator was set.
-        """
+        """Return a loader of batches of a part of the split with all questions, nothing drawn."""
         data = EvaluationSet(self.cache, self.split[part], self.mixture, self.sequences)
         return self._make_loader(data, self.evaluation_batch_size)
 

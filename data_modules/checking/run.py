@@ -15,7 +15,7 @@ from cmrvlm.errors import CmrvlmError, raises_on_stop_iteration
 from cmrvlm.instructions.collate import Collator
 from cmrvlm.study.atomic_files import write_json
 from cmrvlm.tasks.mixture import Mixture
-from data_modules.checking.faults import ERROR, CheckedStudy, Fault, unreadable_study
+from data_modules.checking.faults import ERROR, WARNING, CheckedStudy, Fault, unreadable_study
 from data_modules.checking.page import montage, write_page
 from data_modules.checking.set_checks import check_set, study_counts
 from data_modules.checking.study_checks import check_study
@@ -78,13 +78,13 @@ class CheckRun:
 
         errors = sum(fault.level == ERROR for fault in faults)
         warnings = len(faults) - errors
-        row_lengths = [study.longest_row for study in checked if study.longest_row is not None]
+        row_max_length = [study.longest_row for study in checked if study.longest_row is not None]
         content = {
             "verdict": _verdict(errors, warnings),
             "studies": len(checked),
             "errors": errors,
             "warnings": warnings,
-            "longest_row": max(row_lengths, default=None),
+            "longest_row": max(row_max_length, default=None),
             "counts": counts,
             "faults": [vars(fault) for fault in faults],
         }
@@ -151,6 +151,8 @@ def check_or_reuse(study_id: str, run: CheckRun) -> CheckedStudy:
     try:
         study = run.source.load(study_id)
         checked = check_study(study, run.mixture, run.collator)
+        for note in run.source.notes(study_id):
+            checked.faults.append(Fault(WARNING, "unknown_number", study_id, note))
         run.picture_path(study_id).write_bytes(montage(study))
     except CmrvlmError as error:
         checked = unreadable_study(study_id, error)

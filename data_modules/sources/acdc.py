@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cmrvlm.errors import CmrvlmError, naming_file
-from cmrvlm.study.measurements import known_numbers
 from cmrvlm.study.series_files import read_image
 from cmrvlm.study.study import Series, Study, StudyLabels
 from cmrvlm.study.vocabulary import NOT_ANNOTATED
@@ -19,6 +19,7 @@ from data_modules.sources.masks import (
     read_mask,
     remap_labels,
 )
+from data_modules.sources.stated_numbers import StatedNumbers
 from data_modules.tables.numbers import parse_number
 from data_modules.tables.text_files import read_text
 
@@ -82,12 +83,15 @@ class AcdcSource(Source):
         pairs = (line.split(":", 1) for line in read_text(path).splitlines() if ":" in line)
         return {key.strip(): value.strip() for key, value in pairs}
 
+    def notes(self, study_id: str) -> list[str]:
+        """Return height and weight of `Info.cfg` that cannot be right and count as unknown."""
+        return _stated_numbers(self.read_info(study_id)).notes
+
     def load(self, study_id: str) -> Study:
         """Load ED and ES with their masks, and all frames where the 4D file is present.
 
         Raises:
-            CmrvlmError: A file or a frame number is missing, ED and ES are swapped, or height or
-                weight is impossible.
+            CmrvlmError: A file or a frame number is missing, or ED and ES are swapped.
         """
         info = self.read_info(study_id)
         series = order_base_to_apex(self._load_series(study_id, self._frames(study_id, info)))
@@ -99,15 +103,10 @@ class AcdcSource(Source):
 
         group = info.get("Group", "")
         diseases = frozenset({GROUPS[group]}) if group in GROUPS else None
-        keys = {"height_cm": "Height", "weight_kg": "Weight"}
-        with naming_file(self.root / study_id / "Info.cfg"):
-            demographics = {
-                name: parse_number(info.get(key), key, name) for name, key in keys.items()
-            }
         labels = StudyLabels(
             diseases=diseases,
             measurements=measurements,
-            demographics={**known_numbers(demographics)},
+            demographics={**_stated_numbers(info).values},
         )
         return Study(study_id, study_id, {"sax": series}, labels)
 
@@ -204,3 +203,11 @@ class AcdcSource(Source):
                 remedy="Frames count from 1; check Info.cfg.",
             )
         return image, mask, affine
+
+
+def _stated_numbers(info: dict[str, str]) -> StatedNumbers:
+    """Return height and weight in the text by key of `Info.cfg`, as far as they are known."""
+    numbers = StatedNumbers()
+    for key, name in (("Height", "height_cm"), ("Weight", "weight_kg")):
+        numbers.add(name, partial(parse_number, info.get(key), key, name))
+    return numbers

@@ -10,6 +10,8 @@ import pytest
 from cmrvlm.errors import CmrvlmError
 from cmrvlm.study.study import Series
 from cmrvlm.study.vocabulary import NOT_ANNOTATED, STRUCTURES
+from data_modules.checking.faults import WARNING
+from data_modules.checking.run import CheckRun
 from data_modules.sources.emidec import LABEL_MAP as EMIDEC
 from data_modules.sources.emidec import EmidecSource
 from data_modules.sources.kaggle_dsb2 import KaggleDsb2Source
@@ -171,9 +173,6 @@ def test_mnms_frames_off_by_one_are_found(mnms, change, problem):
         ({"ED": "zero"}, "ED", "no number"),
         ({"ED": "0.5"}, "ED", "no frame of 10"),
         ({"ES": "²"}, "ES", "no number"),
-        ({"Age": "fifty"}, "Age", "no number"),
-        ({"Height": "1.64"}, "Height", "looks like metres"),
-        ({"Weight": "inf"}, "Weight", "not finite"),
     ],
 )
 def test_bad_numbers_of_mnms_are_named_with_their_row(mnms, change, field, problem):
@@ -425,3 +424,62 @@ def test_a_scar_mask_makes_late_enhancement_assessed(tmp_path, structure, drawn)
 
     table.write_text("study_id,lge,lge_mask,finding_lv_lge\na,a/lge.nii.gz,a/lge_mask.nii.gz,no\n")
     assert ManifestSource(str(table)).load("a").labels.findings["lv_lge"] is False
+
+
+@pytest.mark.parametrize(
+    ("change", "name"),
+    [
+        ({"Height": "1.64"}, "height_cm"),
+        ({"Height": "0"}, "height_cm"),
+        ({"Height": "1640"}, "height_cm"),
+        ({"Height": "tall"}, "height_cm"),
+        ({"Weight": "inf"}, "weight_kg"),
+        ({"Weight": "-70"}, "weight_kg"),
+        ({"Age": "fifty"}, "age_years"),
+        ({"Age": "510"}, "age_years"),
+    ],
+)
+def test_impossible_numbers_of_mnms_are_unknown_and_counted(mnms, caplog, change, name):
+    good = mnms(Height="164").load("A0S9V9").labels.demographics
+    source = mnms(**{"Height": "164"} | change)
+    stated = source.load("A0S9V9").labels.demographics
+    assert stated == {other: value for other, value in good.items() if other != name}
+    (note,) = source.notes("A0S9V9")
+    assert name in note
+    with caplog.at_level(logging.WARNING):
+        source.log_notes(source.study_ids())
+    assert "1 values cannot be right" in caplog.text
+    assert "A0S9V9" in caplog.text
+    assert mnms(Height="N/A").notes("A0S9V9") == []
+
+
+@pytest.mark.parametrize(
+    ("text", "known", "unknown"),
+    [
+        ("Age : 65\nFEVG : 55", {"age_years": 65.0, "lvef_percent": 55.0}, []),
+        ("Age : 65\nFEVG : 55,5", {"age_years": 65.0, "lvef_percent": 55.5}, []),
+        ("Age : old\nFEVG : 55", {"lvef_percent": 55.0}, ["age_years"]),
+        ("Age : 65\nFEVG : about 50", {"age_years": 65.0}, ["lvef_percent"]),
+        ("Age : 650\nFEVG : 550", {}, ["age_years", "lvef_percent"]),
+        ("Age : NC\nFEVG : nan", {}, ["age_years"]),
+        ("Age : -\nFEVG : n/a", {}, []),
+    ],
+)
+def test_what_is_no_number_in_the_text_of_emidec_is_said(emidec, caplog, text, known, unknown):
+    (emidec / "Case P002.txt").write_text(f"Sex : M\n{text}\n")
+    source = EmidecSource(str(emidec))
+    labels = source.load("Case_P002").labels
+    stated = {**labels.demographics, **labels.measurements}
+    assert stated == {**known, "sex": "m"}
+    notes = source.notes("Case_P002")
+    assert sorted(note.split()[0] for note in notes) == unknown
+    source.log_notes(source.study_ids())
+    assert (f"{len(unknown)} values" in caplog.text) == bool(unknown)
+
+
+def test_numbers_that_count_as_unknown_are_warnings_of_a_check(mnms, tmp_path):
+    run = CheckRun(mnms(Height="1.64", Weight="0"), tmp_path / "check", workers=1)
+    (checked,) = run.run()
+    faults = [fault for fault in checked.faults if fault.code == "unknown_number"]
+    assert [fault.level for fault in faults] == [WARNING, WARNING]
+    assert "height_cm" in faults[0].text
