@@ -78,13 +78,13 @@ class CheckRun:
 
         errors = sum(fault.level == ERROR for fault in faults)
         warnings = len(faults) - errors
-        row_max_length = [study.longest_row for study in checked if study.longest_row is not None]
+        row_lengths = [study.longest_row for study in checked if study.longest_row is not None]
         content = {
             "verdict": _verdict(errors, warnings),
             "studies": len(checked),
             "errors": errors,
             "warnings": warnings,
-            "longest_row": max(row_max_length, default=None),
+            "longest_row": max(row_lengths, default=None),
             "counts": counts,
             "faults": [vars(fault) for fault in faults],
         }
@@ -106,17 +106,28 @@ class CheckRun:
         except CmrvlmError:
             # A file is missing: the result stays until it is there.
             content_hash = ""
-        max_length = None
+        lengths = None
         if self.collator is not None:
-            max_length = self.collator.max_length
+            lengths = self.collator.content_of_lengths()
         content = [
             study_id,
             content_hash,
             self.source.fingerprint(),
             code_digest([__name__, *modules_of(self.mixture)]),
-            max_length,
+            lengths,
+            self._questions(),
         ]
         return _short_hash(json.dumps(content))
+
+    def _questions(self) -> list[Any]:
+        """Return what of the mixture decides which instructions a study has, as plain data."""
+        if self.mixture is None:
+            return []
+        tasks = {
+            name: {setting: str(value) for setting, value in vars(task).items()}
+            for name, task in self.mixture.tasks.items()
+        }
+        return [tasks, list(self.mixture.languages), list(self.mixture.context)]
 
     def _stem(self, study_id: str) -> Path:
         """Return the path of a study's files without their suffix; an id may hold any character."""
