@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cmrvlm.errors import CmrvlmError, naming_file
+from cmrvlm.study.reading_settings import ReadingSettings
 from cmrvlm.study.series_files import read_image
 from cmrvlm.study.study import Series, Study, StudyLabels
 from cmrvlm.study.vocabulary import NOT_ANNOTATED
@@ -35,10 +37,13 @@ class AcdcSource(Source):
 
     Args:
         root: Folder with `patientNNN` folders.
+        spacing_mm: Distance of slices, rows and columns in mm, for files whose header states none.
     """
 
-    def __init__(self, root: str) -> None:
+    def __init__(self, root: str, spacing_mm: Sequence[float] | None = None) -> None:
         self.root = Path(root)
+        self.spacing_mm = spacing_mm
+        self._settings = ReadingSettings("z", spacing_mm)
         if not self.root.is_dir():
             raise CmrvlmError(
                 "there is no such folder",
@@ -159,7 +164,7 @@ class AcdcSource(Source):
                 phases={phase: numbers.index(number) for phase, number in frames.items()},
             )
 
-        cine, affine = read_image(cine_path, "sax")
+        cine, affine = read_image(cine_path, "sax", self._settings)
         cine_mask = np.full(cine.shape, NOT_ANNOTATED, dtype=np.uint8)  # (Z, T, H, W)
         for number, mask in zip(numbers, masks, strict=True):
             if number > cine.shape[1]:
@@ -192,9 +197,9 @@ class AcdcSource(Source):
             CmrvlmError: The mask is empty, or lies on another grid.
         """
         stem = f"{study_id}_frame{number:02d}"
-        image, affine = read_image(self.root / study_id / f"{stem}.nii.gz", "sax")
+        image, affine = read_image(self.root / study_id / f"{stem}.nii.gz", "sax", self._settings)
         mask_path = self.root / study_id / f"{stem}_gt.nii.gz"
-        values = read_mask(mask_path, image.shape, affine, "sax")
+        values = read_mask(mask_path, image.shape, affine, "sax", self._settings)
         mask = remap_labels(values, LABEL_MAP, mask_path)
         if not mask.any():
             raise CmrvlmError(

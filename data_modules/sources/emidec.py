@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from cmrvlm.errors import CmrvlmError
+from cmrvlm.study.reading_settings import ReadingSettings
 from cmrvlm.study.series_files import read_image
 from cmrvlm.study.study import Series, Study, StudyLabels
 from data_modules.sources.base import Source
@@ -40,10 +41,13 @@ class EmidecSource(Source):
 
     Args:
         root: Folder with the cases.
+        spacing_mm: Distance of slices, rows and columns in mm, for files whose header states none.
     """
 
-    def __init__(self, root: str) -> None:
+    def __init__(self, root: str, spacing_mm: Sequence[float] | None = None) -> None:
         self.root = Path(root)
+        self.spacing_mm = spacing_mm
+        self._settings = ReadingSettings("z", spacing_mm)
         self._ids = sorted(path.name for path in self.root.glob("*") if (path / "Images").is_dir())
         if not self._ids:
             raise CmrvlmError(
@@ -83,9 +87,9 @@ class EmidecSource(Source):
     def load(self, study_id: str) -> Study:
         """Load the LGE stack with its mask, basal slice first, and the clinical text."""
         path = self.root / study_id / "Images" / f"{study_id}.nii.gz"
-        image, affine = read_image(path, "lge")
+        image, affine = read_image(path, "lge", self._settings)
         mask_path = self.root / study_id / "Contours" / f"{study_id}.nii.gz"
-        values = read_mask(mask_path, image.shape, affine, "lge")
+        values = read_mask(mask_path, image.shape, affine, "lge", self._settings)
         mask = remap_labels(values, LABEL_MAP, mask_path)
         series = Series(
             image=image.astype(np.float32),

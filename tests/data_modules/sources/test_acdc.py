@@ -243,6 +243,18 @@ def test_impossible_numbers_of_info_are_unknown_and_noted(make, text):
     assert note.startswith("height_cm counts as unknown")
 
 
+def test_spacing_that_files_lack_is_stated(make, tmp_path):
+    expected = make(whole=True).load("patient001")
+    for path in tmp_path.rglob("*.nii.gz"):
+        values = np.array(nib.load(path).dataobj)
+        nib.save(nib.Nifti1Image(values, np.eye(4)), path)
+    with pytest.raises(CmrvlmError, match="1 mm apart"):
+        AcdcSource(str(tmp_path)).load("patient001")
+    stated = AcdcSource(str(tmp_path), spacing_mm=[10.0, 1.5, 1.5]).load("patient001")
+    assert stated.labels.measurements == pytest.approx(expected.labels.measurements)
+    assert stated.series["sax"].spacing_mm == (10.0, 1.5, 1.5)
+
+
 def test_a_frame_behind_the_end_of_the_cine_is_refused(make):
     source = make(whole=True)
     folder = source.root / "patient001"

@@ -6,6 +6,7 @@ import logging
 import nibabel as nib
 import numpy as np
 import pytest
+import yaml
 
 from cmrvlm.errors import CmrvlmError
 from cmrvlm.study.study import Series
@@ -24,6 +25,7 @@ from data_modules.sources.mnms2 import Mnms2Source
 from data_modules.sources.myops2020 import LABEL_MAP as MYOPS
 from data_modules.sources.myops2020 import Myops2020Source
 from data_modules.sources.nifti import NiftiSource
+from tests.conftest import CONF
 from tests.data_modules.dicom.archive import Archive
 
 ACDC = {0: "background", 1: "rv", 2: "myo", 3: "lv"}
@@ -483,3 +485,19 @@ def test_numbers_that_count_as_unknown_are_warnings_of_a_check(mnms, tmp_path):
     faults = [fault for fault in checked.faults if fault.code == "unknown_number"]
     assert [fault.level for fault in faults] == [WARNING, WARNING]
     assert "height_cm" in faults[0].text
+
+
+def test_spacing_that_files_of_emidec_lack_is_stated(emidec):
+    for path in emidec.rglob("*.nii.gz"):
+        values = np.array(nib.load(path).dataobj)
+        nib.save(nib.Nifti1Image(values, np.eye(4)), path)
+    with pytest.raises(CmrvlmError, match=r"Case_P002\.nii\.gz.*5 slices 1 mm apart"):
+        EmidecSource(str(emidec)).load("Case_P002")
+    stated = EmidecSource(str(emidec), spacing_mm=[10.0, 1.5, 1.5])
+    assert stated.load("Case_P002").series["lge"].spacing_mm == (10.0, 1.5, 1.5)
+
+
+def test_every_source_of_nifti_files_takes_their_spacing():
+    for name in ("acdc", "emidec", "manifest", "mnms", "mnms2", "myops2020", "nifti"):
+        source = yaml.safe_load((CONF / "data" / f"{name}.yaml").read_text())["source"]
+        assert source["spacing_mm"] is None
