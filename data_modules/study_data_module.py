@@ -29,6 +29,7 @@ from data_modules.split import Split, check_earlier, check_leak, read_split, spl
 from data_modules.storage.cache import StudyCache
 from data_modules.storage.shards import ShardSource
 from data_modules.storage.store import StudyStore
+from data_modules.trial import shares_with_validation
 
 # As many studies hold every word of the prompts and answers.
 _CORPUS_STUDIES = 200
@@ -54,9 +55,10 @@ class StudyDataModule(LightningDataModule):
         seed: Seed of split, order, augmentation and instructions.
         allowed_failures: Broken studies that may be left out before it is an error.
         sequences: Sequences that the model reads; others are never shown. None shows all.
+        trial: Make do with few studies: smaller batches, and a patient for validation.
 
     Attributes:
-        source: As given; so are `preprocessing`, `mixture`, `augmentation`, `batch_size`,
+        source: As given; so are `preprocessing`, `mixture`, `augmentation`, `batch_size`, `trial`,
             `evaluation_batch_size`, `num_workers`, `seed`, `allowed_failures` and `sequences`.
         shares: As given, or a tenth each for validation and test.
         split_file: Path of the split to use, or None.
@@ -83,6 +85,7 @@ class StudyDataModule(LightningDataModule):
         seed: int = 0,
         allowed_failures: int = 0,
         sequences: Sequence[str] | None = None,
+        trial: bool = False,
     ) -> None:
         super().__init__()
         self.source = source
@@ -97,6 +100,7 @@ class StudyDataModule(LightningDataModule):
         self.seed = seed
         self.allowed_failures = allowed_failures
         self.sequences = sequences
+        self.trial = trial
 
         self.cache: StudyStore
         if isinstance(source, ShardSource):
@@ -146,6 +150,8 @@ class StudyDataModule(LightningDataModule):
             for part, members in full_split.items()
         }
         self.source.log_notes([study_id for part in self.split.values() for study_id in part])
+        if self.trial:
+            self.batch_size = min(self.batch_size, max(1, len(self.split["train"])))
         if not self.split["train"] and not self.split["test"]:
             raise CmrvlmError(
                 "the data holds no study", field="data", remedy="Check the root and the split."
@@ -158,9 +164,10 @@ class StudyDataModule(LightningDataModule):
         declared = self.source.declared_split()
         if declared is not None:
             return declared
-        return split_with_earlier(
-            patient_of, self.source.strata(), self.shares, self.seed, self.earlier
-        )
+        shares = self.shares
+        if self.trial:
+            shares = shares_with_validation(shares, patient_of)
+        return split_with_earlier(patient_of, self.source.strata(), shares, self.seed, self.earlier)
 
     def _find_unreadable(self, study_ids: Sequence[str]) -> dict[str, str]:
         """Return the reason by study for studies without a sequence that the model reads."""
