@@ -60,7 +60,7 @@ def _print_entries(entries: list[Any], root: str, console: Console) -> None:
         if entry.used_at is not None:
             used = f"{datetime.fromtimestamp(entry.used_at, UTC):%Y-%m-%d}"
         table.add_row(
-            entry.folder.name,
+            escape(entry.folder.name),
             escape(entry.source),
             escape(", ".join(entry.steps)),
             str(len(entry.studies) + len(entry.unused)),

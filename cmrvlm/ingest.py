@@ -56,6 +56,8 @@ def _decision_table(ingested: list[Any]) -> Table:
     title = f"{len(ingested)} studies"
     table = Table("study", "sequence", "slices", "phases", "reasons", title=title)
     for study in ingested:
+        # Text of others is no markup.
+        study_id = Text(study.study_id)
         for decision in study.decisions:
             sequence = decision["sequence"] or "left out"
             if decision["ambiguous"]:
@@ -63,12 +65,11 @@ def _decision_table(ingested: list[Any]) -> Table:
             reasons = "; ".join((*decision["reasons"], *decision["notes"]))
             slices = str(decision["slices"])
             phases = str(decision["phases"])
-            # Text of others is no markup.
-            table.add_row(study.study_id, sequence, slices, phases, Text(reasons))
+            table.add_row(study_id, sequence, slices, phases, Text(reasons))
         if study.problem:
-            table.add_row(study.study_id, "failed", "", "", Text(study.problem))
+            table.add_row(study_id, "failed", "", "", Text(study.problem))
         for doubt in study.doubts:
-            table.add_row(study.study_id, "look at it", "", "", Text(doubt))
+            table.add_row(study_id, "look at it", "", "", Text(doubt))
     return table
 
 

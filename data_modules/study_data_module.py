@@ -30,6 +30,7 @@ from data_modules.split import Split, check_earlier, check_leak, read_split, spl
 from data_modules.storage.cache import StudyCache
 from data_modules.storage.shards import ShardSource
 from data_modules.storage.store import StudyStore
+from data_modules.trial import shares_with_validation
 
 # As many studies hold every word of the prompts and answers.
 _CORPUS_STUDIES = 200
@@ -55,9 +56,10 @@ class StudyDataModule(LightningDataModule):
         seed: Seed of split, order, augmentation and instructions.
         allowed_failures: Broken studies that may be left out before it is an error.
         sequences: Sequences that the model reads; others are never shown. None shows all.
+        trial: Make do with few studies: smaller batches, and a patient for validation.
 
     Attributes:
-        source: As given; so are `preprocessing`, `mixture`, `augmentation`, `batch_size`,
+        source: As given; so are `preprocessing`, `mixture`, `augmentation`, `batch_size`, `trial`,
             `evaluation_batch_size`, `num_workers`, `seed`, `allowed_failures` and `sequences`.
         shares: As given, or a tenth each for validation and test.
         split_file: Path of the split to use, or None.
@@ -84,6 +86,7 @@ class StudyDataModule(LightningDataModule):
         seed: int = 0,
         allowed_failures: int = 0,
         sequences: Sequence[str] | None = None,
+        trial: bool = False,
     ) -> None:
         super().__init__()
         self.source = source
@@ -98,6 +101,7 @@ class StudyDataModule(LightningDataModule):
         self.seed = seed
         self.allowed_failures = allowed_failures
         self.sequences = sequences
+        self.trial = trial
 
         self.cache: StudyStore
         if isinstance(source, ShardSource):
@@ -146,6 +150,9 @@ class StudyDataModule(LightningDataModule):
             part: [study_id for study_id in members if study_id not in self.failures]
             for part, members in full_split.items()
         }
+        self.source.log_notes([study_id for part in self.split.values() for study_id in part])
+        if self.trial:
+            self.batch_size = min(self.batch_size, max(1, len(self.split["train"])))
         if not self.split["train"] and not self.split["test"]:
             raise CmrvlmError(
                 "the data holds no study", field="data", remedy="Check the root and the split."
@@ -158,9 +165,10 @@ class StudyDataModule(LightningDataModule):
         declared = self.source.declared_split()
         if declared is not None:
             return declared
-        return split_with_earlier(
-            patient_of, self.source.strata(), self.shares, self.seed, self.earlier
-        )
+        shares = self.shares
+        if self.trial:
+            shares = shares_with_validation(shares, patient_of)
+        return split_with_earlier(patient_of, self.source.strata(), shares, self.seed, self.earlier)
 
     def _find_unreadable(self, study_ids: Sequence[str]) -> dict[str, str]:
         """Return the reason by study for studies without a sequence that the model reads."""
@@ -208,7 +216,7 @@ class StudyDataModule(LightningDataModule):
             study = self.cache.load(study_id, self.sequences)
             for task in self.mixture.tasks.values():
                 for case in task.cases(study, list(study.series)):
-                    for language in self.mixture.languages:
+                    for language in self.mixture.languages_of(case):
                         # The study's number goes through the wordings of a task.
                         instruction = task.make_instruction(study, case, language, number)
                         yield instruction.prompt
@@ -311,11 +319,7 @@ class StudyDataModule(LightningDataModule):
         )
 
     def evaluation_loader(self, part: str) -> DataLoader[Any]:
-        """Return a loader of batches of a part of the split with all questions, nothing drawn.
-
-        Raises:
-            CmrvlmError: No collator was set.
-        """
+        """Return a loader of batches of a part of the split with all questions, nothing drawn."""
         data = EvaluationSet(self.cache, self.split[part], self.mixture, self.sequences)
         return self._make_loader(data, self.evaluation_batch_size)
 

@@ -21,6 +21,7 @@ from cmrvlm.evaluation.conditions import Condition, askable, blackened, with_ima
 from cmrvlm.inference.answering import answer_batch
 from cmrvlm.inference.mask_reading import MaskReading
 from cmrvlm.inference.panels import mask_panel
+from cmrvlm.inference.texts import each_limited_to_shown
 from cmrvlm.instructions.answer import AnswerWithTruth
 from cmrvlm.instructions.batch import Batch
 from cmrvlm.instructions.collate import Collator
@@ -191,7 +192,9 @@ class Questioner:
             return
         if len(panels) < PANEL_BATCHES:
             panels.append((batch, answers))
-        asked.answers += answers
+        # Under a probe too, what may be said is what the patient's own series show.
+        studies = [prepared.study for prepared in group for _ in prepared.instructions]
+        asked.answers += each_limited_to_shown(answers, studies)
         for prepared in group:
             patient = prepared.study.patient_id
             asked.patients += [patient] * len(prepared.instructions)

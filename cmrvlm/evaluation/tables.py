@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from rich.markup import escape
 from rich.table import Table
 
 from cmrvlm.evaluation.results import OVERALL, Tree
@@ -154,10 +155,10 @@ def titled_tables(
 
 
 def rich_table(head: Row, rows: Sequence[Row], title: str) -> Table:
-    """Build a table for the screen."""
-    table = Table(*head, title=title)
+    """Build a table for the screen; names of tasks, runs and parts are no markup."""
+    table = Table(*(escape(name) for name in head), title=escape(title))
     for row in rows:
-        table.add_row(*row)
+        table.add_row(*(escape(cell) for cell in row))
     return table
 
 

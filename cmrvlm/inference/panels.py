@@ -14,16 +14,16 @@ from cmrvlm.instructions.answer import AnswerWithTruth
 from cmrvlm.instructions.batch import Batch
 from cmrvlm.instructions.question import Region
 from cmrvlm.quantification.volumes import phases_of_masks
-from cmrvlm.study.drawing import COLORS, overlay, save
+from cmrvlm.study.drawing import legend, overlay, save, structures_in
 from cmrvlm.study.study import Series
-from cmrvlm.study.vocabulary import NOT_ANNOTATED, STRUCTURES
+from cmrvlm.study.vocabulary import NOT_ANNOTATED
 
 _MOST_SLICES = 6
 
 
 @dataclass
 class _Column:
-    """Answers about one frame of one study, which the panel shows in one column.
+    """Answers about one frame of one series, which the panel shows in one column.
 
     Attributes:
         batch: Batch that holds the study.
@@ -41,7 +41,7 @@ class _Column:
 def mask_panel(
     answered: Sequence[tuple[Batch, Sequence[AnswerWithTruth]]], path: Path, columns: int = 8
 ) -> None:
-    """Draw predicted above true structures, one column for each study and frame.
+    """Draw predicted above true structures, one column for each series and frame.
 
     Args:
         answered: Batches with the answers to their instructions.
@@ -68,12 +68,13 @@ def mask_panel(
         title = f"{first.instruction.study_id} {phase}"
         overlay(axes[0, index], picture, _planes(predicted, middle, column.frame_index), title)
         overlay(axes[1, index], picture, _planes(truth, middle, column.frame_index), "truth")
+    legend(figure, {name for column in shown for name in column.answers})
     save(figure, path)
 
 
 def _columns_of(answered: Sequence[tuple[Batch, Sequence[AnswerWithTruth]]]) -> list[_Column]:
     """Return the columns of all answers about masks that have a truth, in their order."""
-    columns: dict[tuple[int, int, int], _Column] = {}
+    columns: dict[tuple[int, int, str, int], _Column] = {}
     for number, (batch, answers) in enumerate(answered):
         for row, answer in enumerate(answers):
             target = answer.instruction.region
@@ -81,7 +82,9 @@ def _columns_of(answered: Sequence[tuple[Batch, Sequence[AnswerWithTruth]]]) -> 
                 continue
             owner = int(batch.owners[row])
             for index in range(len(target.frames)):
-                column = columns.setdefault((number, owner, index), _Column(batch, owner, index))
+                # Masks of two series do not lie on one image.
+                key = (number, owner, target.sequence, index)
+                column = columns.setdefault(key, _Column(batch, owner, index))
                 column.answers[target.structure] = answer
     return list(columns.values())
 
@@ -142,10 +145,12 @@ def study_panel(series: Series, path: Path) -> None:
     slices = np.linspace(0, len(series.mask) - 1, columns).round().astype(int)
     figure = Figure(figsize=(1.9 * columns, 2.1 * len(frames)))
     axes = figure.subplots(len(frames), columns, squeeze=False)
+    drawn: set[str] = set()
     for row, (name, frame) in enumerate(frames.items()):
         for column, index in enumerate(slices):
             picture = np.asarray(series.image[index, frame], dtype=np.float32)
-            labels = series.mask[index, frame]
-            masks = {structure: labels == STRUCTURES[structure] for structure in COLORS}
+            masks = structures_in(series.mask[index, frame])
+            drawn |= set(masks)
             overlay(axes[row, column], picture, masks, f"{name}slice {index}")
+    legend(figure, drawn)
     save(figure, path)

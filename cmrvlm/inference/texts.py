@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,29 +18,53 @@ from cmrvlm.reports.writer import not_assessed, split_sections
 from cmrvlm.study.evidence import INSUFFICIENT_SLICES, Evidence
 from cmrvlm.study.measurements import MEASUREMENTS
 from cmrvlm.study.structures import STRUCTURE_TABLE
+from cmrvlm.study.study import Study
 from cmrvlm.study.vocabulary import DISEASES, SEQUENCE_TERMS, STRUCTURE_TERMS
 from cmrvlm.tasks.mask_requests import structures_asked
-from cmrvlm.tasks.reporting import ReportTask
+from cmrvlm.tasks.reporting import CaptionTask, ReportTask
+from cmrvlm.tasks.vqa import VqaOpenTask
 
 LabelMaps = Mapping[str, NDArray[np.uint8]]
 
+# Answers in words about images that may state what they are not asked for.
+_FREE_TEXTS = (ReportTask.name, CaptionTask.name, VqaOpenTask.name, USER_TASK)
+AnyAnswer = TypeVar("AnyAnswer", bound=Answer)
 
-# Answers in words that may state what they are not asked for.
-_FREE_TEXTS = (ReportTask.name, USER_TASK)
 
-
-def limited_to_shown(answer: Answer, evidence: Evidence) -> Answer:
+def limited_to_shown(answer: AnyAnswer, evidence: Evidence) -> AnyAnswer:
     """Return an answer without numbers and statements that the shown series cannot show.
 
+    This is what users get and what evaluations score.
+
     Args:
-        answer: Answer of the model about whole series.
-        evidence: What these series show.
+        answer: Answer of the model.
+        evidence: What the series show that its question shows.
     """
     question = answer.question
     text = answer.text
     if question.task in _FREE_TEXTS:
         text = visible_text(text, evidence, question.language, truncated=answer.truncated)
     return replace(answer, text=text, read_outs=without_unshown(answer.read_outs, evidence))
+
+
+def each_limited_to_shown(
+    answers: Sequence[AnyAnswer], studies: Sequence[Study]
+) -> list[AnyAnswer]:
+    """Return answers without what the series that each question shows cannot show.
+
+    Args:
+        answers: Answers of the model.
+        studies: Study of each answer.
+    """
+    evidence_of: dict[tuple[str, frozenset[str]], Evidence] = {}
+    limited = []
+    for answer, study in zip(answers, studies, strict=True):
+        shown = frozenset(view.sequence for view in answer.question.views)
+        key = study.study_id, shown
+        if key not in evidence_of:
+            evidence_of[key] = Evidence.of(study, shown)
+        limited.append(limited_to_shown(answer, evidence_of[key]))
+    return limited
 
 
 def disease_probabilities(read_outs: Mapping[str, Vector]) -> dict[str, float]:

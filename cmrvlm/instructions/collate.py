@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -47,6 +50,20 @@ class Collator:
         self.image_id, self.answer_id = tokenizer.convert_tokens_to_ids([IMAGE, ANSWER])
         self.special_ids = set(tokenizer.convert_tokens_to_ids(list(SPECIAL_TOKENS)))
         self.end_id = int(tokenizer.eos_token_id)
+
+    def content_of_lengths(self) -> dict[str, Any]:
+        """Return everything that the lengths of rows depend on, as plain data."""
+        vocabulary = json.dumps(self.tokenizer.get_vocab(), sort_keys=True)
+        # Merges and splits of words change lengths too, whatever the vocabulary is.
+        backend = getattr(self.tokenizer, "backend_tokenizer", None)
+        rules = "" if backend is None else backend.to_str()
+        return {
+            "tokenizer": hashlib.sha256(f"{vocabulary}{rules}".encode()).hexdigest(),
+            "series_tokens": self.series_tokens,
+            "view_tokens": self.view_tokens,
+            "read_out_tokens": self.read_out_tokens,
+            "max_length": self.max_length,
+        }
 
     def image_places(self, views: Sequence[View]) -> int:
         """Return the number of tokens that views fill, those of the read-outs of whole series included."""

@@ -152,7 +152,7 @@ def mask_for_implementation(mask: Tensor, implementation: str, dtype: torch.dtyp
         return _block_mask(mask)
     raise CmrvlmError(
         f"attention implementation '{implementation}' does not take the prefix mask",
-        field="llm.attention_implementation",
+        field="llm.network.attention_implementation",
         remedy="Use sdpa, eager or flex_attention.",
     )
 

@@ -34,6 +34,12 @@ from cmrvlm.language_model.network import LanguageModel
 log = logging.getLogger(__name__)
 
 QUANTIZATIONS = ("nf4", "fp4", "int8")
+# Data types of weights by the names that torch gives them.
+DTYPES = {
+    "float32": torch.float32,
+    "bfloat16": torch.bfloat16,
+    "float16": torch.float16,
+}
 
 # Tokens on which a network's attention is tried: two images, behind them an instruction with one
 # question token and two answer tokens, and an instruction with two question tokens and one answer
@@ -72,7 +78,7 @@ def pretrained_language_model(
             Transformers that takes no arbitrary mask, such as `flash_attention_2`: then
             instructions share no images, and a warning says so.
         max_length: Longest row in tokens; None takes the model's own limit.
-        dtype: Data type of the weights, for example `float32` or `bfloat16`.
+        dtype: Data type of the weights, one of `DTYPES`.
         revision: Branch, tag or commit on the hub.
         quantization: One of `QUANTIZATIONS`, or None.
         gradient_checkpointing: Compute activations again in the backward pass instead of keeping
@@ -90,7 +96,7 @@ def pretrained_language_model(
     if revision:
         source_arguments["revision"] = revision
     check_no_adapter(source, "llm.network")
-    settings = {"dtype": getattr(torch, dtype), "attn_implementation": attention_implementation}
+    settings = {"dtype": check_dtype(dtype), "attn_implementation": attention_implementation}
     network, longest = _load_network(
         source, source_arguments, settings, max_length, quantization, weights
     )
@@ -101,6 +107,21 @@ def pretrained_language_model(
     known = vocab_size - added
     packs = _can_pack(network, source)
     return LanguageModel(network, attention, longest, known, added, source=source, packs=packs)
+
+
+def check_dtype(name: str) -> torch.dtype:
+    """Return the data type of a name.
+
+    Raises:
+        CmrvlmError: No weights are kept in such a type.
+    """
+    if name not in DTYPES:
+        raise CmrvlmError(
+            f"unknown data type '{name}'",
+            field="llm.network.dtype",
+            remedy=f"Known: {', '.join(DTYPES)}.",
+        )
+    return DTYPES[name]
 
 
 def _load_network(

@@ -78,8 +78,11 @@ class SentenceTower(TextTower):
             list(texts), padding=True, truncation=True, max_length=limit, return_tensors="pt"
         )
         inputs = inputs.to(next(self.network.parameters()).device)
+        if not inputs["input_ids"].numel():
+            # Tokenizers without marks of begin and end make no token of an empty text.
+            return torch.zeros(len(texts), self.width, device=inputs["input_ids"].device)
         hidden = self.network(**inputs).last_hidden_state  # (N, L, D)
-        return _mean_over_tokens(hidden, inputs["attention_mask"].to(hidden.dtype))
+        return _mean_over_tokens(hidden, inputs["attention_mask"].bool())
 
 
 class TinyTower(TextTower):
@@ -105,7 +108,9 @@ class TinyTower(TextTower):
 
     def forward(self, texts: Sequence[str]) -> Tensor:
         """Return the embeddings (N, width) of N texts, each cut at `longest` bytes."""
-        rows = [torch.tensor(list(text.encode()[: self.longest])) for text in texts]
+        # A text without a byte has no mean over its bytes; it is read as a blank.
+        contents = [text.encode()[: self.longest] or b" " for text in texts]
+        rows = [torch.tensor(list(content)) for content in contents]
         ids = pad_sequence(rows, batch_first=True, padding_value=_BYTE_PADDING)  # (N, L)
         ids = ids.to(self.places.device)
         is_byte = ids != _BYTE_PADDING
@@ -115,5 +120,12 @@ class TinyTower(TextTower):
 
 
 def _mean_over_tokens(hidden: Tensor, valid: Tensor) -> Tensor:
-    """Return the mean (N, D) of hidden states (N, L, D); `valid` (N, L) is 0 at padding."""
-    return (hidden * valid[..., None]).sum(dim=1) / valid.sum(dim=1, keepdim=True)
+    """Return the mean (N, D) of hidden states (N, L, D), zero for a text without any token.
+
+    Args:
+        hidden: (N, L, D) hidden states.
+        valid: (N, L) true for tokens and false for padding.
+    """
+    # Attention among padding alone is not a number, and zero times that is none either.
+    total = hidden.masked_fill(~valid[..., None], 0).sum(dim=1)
+    return total / valid.sum(dim=1, keepdim=True).clamp(min=1)

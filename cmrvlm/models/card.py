@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass
 
+from rich.markup import escape
 from rich.table import Table
 from torch import nn
 
@@ -73,7 +74,7 @@ def parameter_table(model: nn.Module) -> Table:
     sizes = part_sizes(model)
     table = Table("part", "parameters", "trained", title="Model")
     for size in sizes:
-        table.add_row(size.name, f"{size.total:,}", f"{size.trained:,}")
+        table.add_row(escape(size.name), f"{size.total:,}", f"{size.trained:,}")
     table.add_section()
     total = sum(size.total for size in sizes)
     trained = sum(size.trained for size in sizes)

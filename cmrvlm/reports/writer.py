@@ -40,6 +40,9 @@ _ENHANCEMENT = (
     ("rv_lge", "RV enhancement", "右心室强化"),
     ("pericardial_enhancement", "pericardial enhancement", "心包强化"),
 )
+# Late enhancement of which no pattern is known; of the right ventricle it says nothing.
+_ENHANCED = ("LV late enhancement", "左心室延迟强化")
+_NOT_ENHANCED = ("no LV late enhancement", "未见左心室延迟强化")
 _OTHER = (
     ("mitral_regurgitation", "mitral regurgitation", "二尖瓣反流"),
     ("tricuspid_regurgitation", "tricuspid regurgitation", "三尖瓣反流"),
@@ -50,6 +53,9 @@ _OTHER = (
     ("pericardial_effusion", "pericardial effusion", "心包积液"),
     ("pleural_effusion", "pleural effusion", "胸腔积液"),
 )
+OTHER_FINDINGS = tuple(code for code, _, _ in _OTHER)
+# What a report says where none of the other findings is there.
+NOTHING_FURTHER = ("no further abnormality", "未见其他异常")
 
 
 def _is_shown(sequences: Collection[str], shown: Collection[str]) -> bool:
@@ -112,8 +118,13 @@ class _Phrases:
     def enhancement(self) -> list[str]:
         """Return the pattern of late enhancement and the findings beside it, where known."""
         phrases = []
+        is_enhanced = self.labels.findings.get("lv_lge")
         if self.labels.patterns.get("lge_pattern"):
             phrases.append(self._lge_pattern())
+        elif is_enhanced:
+            phrases.append(_in_language(self.language, *_ENHANCED))
+        elif is_enhanced is not None:
+            phrases.append(_in_language(self.language, *_NOT_ENHANCED))
         for code, english, chinese in _ENHANCEMENT:
             if self.labels.findings.get(code):
                 phrases.append(_in_language(self.language, english, chinese))
@@ -129,21 +140,25 @@ class _Phrases:
         return _in_language(self.language, f"{pattern} of the {region}", f"{region}{pattern}")
 
     def other_findings(self) -> list[str]:
-        """Return the other findings that are present, or that there are none."""
+        """Return the other findings that are present, or that there are none.
+
+        There are none only where every one of them is known to be absent, and is shown.
+        """
         phrases = []
-        known = False
+        all_absent = True
         for code, english, chinese in _OTHER:
             abnormal = self.labels.findings.get(code)
-            if abnormal is None or not _is_shown(FINDING_SEQUENCES[code], self.shown):
-                continue
-            known = True
+            if not _is_shown(FINDING_SEQUENCES[code], self.shown):
+                abnormal = None
             if abnormal:
                 phrases.append(_in_language(self.language, english, chinese))
+            if abnormal is None:
+                all_absent = False
         pattern = self.labels.patterns.get("other_pattern")
         if pattern and _is_shown(CINE, self.shown):
             phrases.append(OTHER_PATTERNS[pattern].name(self.language))
-        if known and not phrases:
-            phrases.append(_in_language(self.language, "no further abnormality", "未见其他异常"))
+        if all_absent and not phrases:
+            phrases.append(_in_language(self.language, *NOTHING_FURTHER))
         return phrases
 
     def sentence(self, phrases: Collection[str]) -> str:
@@ -189,7 +204,7 @@ def write_report(
     for section, words in phrases.items():
         if words:
             sections[section] = study.sentence(words)
-    if labels.diseases is not None:
+    if labels.diseases:
         names = [DISEASES[code].name(language) for code in DISEASES if code in labels.diseases]
         sections["impression"] = study.sentence(names)
     return sections

@@ -6,6 +6,7 @@ from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 
+from rich.markup import escape
 from rich.table import Table
 from safetensors.torch import load_file
 from torch import Tensor, nn
@@ -158,5 +159,5 @@ def moved_table(rows: list[Moved]) -> Table:
     """Return the hand-over as a table."""
     table = Table("part", "status", "parameters", title="Hand-over from the earlier stage")
     for row in rows:
-        table.add_row(row.part, row.status, f"{row.parameters:,}")
+        table.add_row(escape(row.part), row.status, f"{row.parameters:,}")
     return table

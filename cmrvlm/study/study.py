@@ -195,7 +195,8 @@ class StudyLabels:
     """Labels of a study. A value that is absent or None is unknown, never normal.
 
     Attributes:
-        diseases: Codes from `cmrvlm.study.vocabulary.DISEASES`; None when unknown.
+        diseases: Codes from `cmrvlm.study.vocabulary.DISEASES`; None when unknown, as an empty set
+            is: a heart without disease has the code `NOR`.
         findings: Code from `cmrvlm.study.vocabulary.FINDINGS` to abnormal (True), normal (False) or
             not stated (None).
         measurements: Name with unit (`lvedv_ml`, `lvef_percent`, ...) to value.
@@ -221,6 +222,8 @@ class StudyLabels:
     questions: tuple[UserQuestion, ...] = ()
 
     def __post_init__(self) -> None:
+        if not self.diseases:
+            object.__setattr__(self, "diseases", None)
         for numbers in (self.measurements, self.demographics, self.follow_up):
             for name, value in numbers.items():
                 if isinstance(value, float) and not math.isfinite(value):

@@ -11,7 +11,7 @@ from cmrvlm.instructions.instruction import Instruction
 from cmrvlm.instructions.question import Question, Region, View
 from cmrvlm.metrics.statistic import Statistic
 from cmrvlm.study.study import Study, UserQuestion
-from cmrvlm.study.vocabulary import Term
+from cmrvlm.study.vocabulary import LANGUAGES, Term
 
 
 @dataclass(frozen=True)
@@ -24,6 +24,7 @@ class Case:
         key: Name that tells this case from others of its task and is the same for all studies, such as `lvef`.
         region: Region to segment or to box, None for other tasks.
         source: Question that came with the data, None for one that follows from labels.
+        languages: Languages in which the right answer is known.
     """
 
     views: tuple[View, ...]
@@ -31,6 +32,7 @@ class Case:
     key: str = ""
     region: Region | None = None
     source: UserQuestion | None = None
+    languages: tuple[str, ...] = LANGUAGES
 
 
 @dataclass(frozen=True)
@@ -125,7 +127,7 @@ class Task(ABC):
         shown = {view.sequence for view in instruction.views}
         cases = self.cases(other, [name for name in other.series if name in shown])
         case = next((case for case in cases if case.key == instruction.key), None)
-        if case is None:
+        if case is None or instruction.language not in case.languages:
             return None
         if case.truth is not None:
             return case.truth

@@ -75,7 +75,7 @@ class Mixture:
         study = replace(study, labels=visible_labels(study, shown))
         cases_of: dict[str, list[Case]] = {}
         for name, task in self.tasks.items():
-            cases = task.cases(study, shown) if self.weights[name] > 0 else []
+            cases = self._cases(task, study, shown) if self.weights[name] > 0 else []
             if cases:
                 cases_of[name] = cases
         if not cases_of:
@@ -97,6 +97,14 @@ class Mixture:
             for index in order
         ]
 
+    def _cases(self, task: Task, study: Study, shown: Sequence[str]) -> list[Case]:
+        """Return the cases of a task whose answer is known in one of the languages."""
+        return [case for case in task.cases(study, shown) if self.languages_of(case)]
+
+    def languages_of(self, case: Case) -> list[str]:
+        """Return the languages in which the answer of a case is known, in their order."""
+        return [language for language in self.languages if language in case.languages]
+
     def _draw_instruction(
         self, task: Task, cases: list[Case], study: Study, rng: np.random.Generator
     ) -> Instruction:
@@ -106,7 +114,8 @@ class Mixture:
             truth = truths[int(rng.integers(len(truths)))]
             cases = [case for case in cases if str(case.truth) == truth]
         case = cases[int(rng.integers(len(cases)))]
-        language = self.languages[int(rng.integers(len(self.languages)))]
+        languages = self.languages_of(case)
+        language = languages[int(rng.integers(len(languages)))]
         wording = int(rng.integers(1000))
         return with_context(
             task.make_instruction(study, case, language, wording), study, self.context
@@ -123,7 +132,8 @@ class Mixture:
     ) -> list[Instruction]:
         """Return every instruction about a study in its first wording, without any draw; for evaluation.
 
-        The language of a study follows from its id, so that all languages occur and no run differs.
+        The language of a study follows from its id, so that all languages occur and no run differs;
+        an answer that is known in one language alone is asked for in that one.
 
         Args:
             study: Study with its labels.
@@ -132,10 +142,12 @@ class Mixture:
         """
         present = [name for name in study.series if shown is None or name in shown]
         study = replace(study, labels=visible_labels(study, present))
-        language = self.languages[zlib.crc32(study.study_id.encode()) % len(self.languages)]
+        number = zlib.crc32(study.study_id.encode())
         instructions = []
         for task in self.tasks.values():
-            for case in task.cases(study, present):
+            for case in self._cases(task, study, present):
+                languages = self.languages_of(case)
+                language = languages[number % len(languages)]
                 instruction = task.make_instruction(study, case, language, paraphrased=paraphrased)
                 instructions.append(with_context(instruction, study, self.context))
         return instructions

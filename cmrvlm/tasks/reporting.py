@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 
 from cmrvlm.instructions.answer import AnswerWithTruth
 from cmrvlm.instructions.question import whole_views
@@ -11,15 +12,16 @@ from cmrvlm.metrics.statistic import Statistic
 from cmrvlm.metrics.text import finding_scores, overlap_scores, report_scores
 from cmrvlm.reports.numbers import quoted_number
 from cmrvlm.reports.reader import terms_named
-from cmrvlm.reports.visible import visible_sections
+from cmrvlm.reports.visible import visible_captions, visible_sections
 from cmrvlm.reports.writer import (
     headings,
     join_sections,
+    not_assessed,
     write_captions,
     write_report,
 )
-from cmrvlm.study.evidence import Evidence
-from cmrvlm.study.study import Study, StudyLabels
+from cmrvlm.study.evidence import Evidence, visible_labels
+from cmrvlm.study.study import Study
 from cmrvlm.study.vocabulary import DISEASES, LANGUAGES, REPORT_SECTIONS
 from cmrvlm.tasks.base import Case, Task
 from cmrvlm.tasks.context import leaked
@@ -40,19 +42,29 @@ def report_sections(study: Study, shown: Collection[str], language: str) -> dict
     """
     stated = study.labels.report.get(language)
     if not stated:
-        return write_report(study.labels, shown, language, quoted_number)
+        return write_report(visible_labels(study, shown), shown, language, quoted_number)
     return visible_sections(stated, Evidence.of(study, shown), language)
 
 
-def reportable(labels: StudyLabels) -> bool:
-    """Return whether anything is known that a report could say."""
-    return bool(
-        labels.report
-        or labels.measurements
-        or labels.patterns
-        or labels.diseases
-        or any(value is not None for value in labels.findings.values())
+def states_anything(sections: Mapping[str, str], language: str) -> bool:
+    """Return whether any section of a report but its impression says more than "not assessed"."""
+    silent = ("", not_assessed(language))
+    return any(
+        text.strip() not in silent for name, text in sections.items() if name != "impression"
     )
+
+
+def languages_of_texts(texts: Mapping[str, Mapping[str, str]]) -> list[str]:
+    """Return the languages of the data's own texts; all where it has none and labels are worded.
+
+    A text in one language states what labels need not: one worded from them in another language
+    would say "not assessed" of what the text describes.
+
+    Args:
+        texts: Language to texts, such as those of a report.
+    """
+    stated = [language for language in LANGUAGES if texts.get(language)]
+    return stated or list(LANGUAGES)
 
 
 def sets_of(shown: Collection[str], *, each: bool) -> list[list[str]]:
@@ -90,9 +102,13 @@ class CaptionTask(Task):
         """Return one case for each set of sequences about all of which something is known."""
         cases = []
         for sequences in sets_of(shown, each=self.each):
-            captions = [self._captions(study, sequences, language) for language in LANGUAGES]
-            if not any(set(caption) < set(sequences) for caption in captions):
-                cases.append(self._case(sequences))
+            languages = tuple(
+                language
+                for language in languages_of_texts(study.labels.captions)
+                if set(sequences) <= set(self._captions(study, sequences, language))
+            )
+            if languages:
+                cases.append(replace(self._case(sequences), languages=languages))
         return cases
 
     def unlabelled_cases(self, study: Study) -> list[Case]:
@@ -106,7 +122,9 @@ class CaptionTask(Task):
     def _captions(self, study: Study, shown: Collection[str], language: str) -> Mapping[str, str]:
         """Return captions by sequence: the data's own, or ones written from labels."""
         stated = study.labels.captions.get(language)
-        return stated or write_captions(study.labels, shown, language, quoted_number)
+        if stated:
+            return visible_captions(stated, Evidence.of(study, shown))
+        return write_captions(visible_labels(study, shown), shown, language, quoted_number)
 
     def answer(self, study: Study, case: Case, language: str) -> str:
         """Return the captions of the shown sequences, joined."""
@@ -159,11 +177,21 @@ class ReportTask(Task):
         return tuple(headings(language)) if self.outlined else ()
 
     def cases(self, study: Study, shown: Collection[str]) -> list[Case]:
-        """Return one case for each set of sequences when there is something to report."""
-        if not reportable(study.labels):
-            return []
+        """Return one case for each set of sequences of which there is something to report.
+
+        A diagnosis alone is nothing to report: all findings would be "not assessed".
+        """
         truth = disease_code(study.labels.diseases)
-        return [self._case(names, truth) for names in sets_of(shown, each=self.each)]
+        cases = []
+        for names in sets_of(shown, each=self.each):
+            languages = tuple(
+                language
+                for language in languages_of_texts(study.labels.report)
+                if states_anything(report_sections(study, names, language), language)
+            )
+            if languages:
+                cases.append(replace(self._case(names, truth), languages=languages))
+        return cases
 
     def unlabelled_cases(self, study: Study) -> list[Case]:
         """Return one case for each set of sequences."""
@@ -204,24 +232,29 @@ class SummaryTask(Task):
     def cases(self, study: Study, shown: Collection[str]) -> list[Case]:
         """Return one case when an impression is known that the findings do not name already."""
         truth = disease_code(study.labels.diseases)
-        if truth is None or not reportable(study.labels):
+        if truth is None:
             return []
-        for language in LANGUAGES:
-            if leaked(self._findings(study, language), truth, DISEASES):
-                return []
-        return [Case((), truth=truth, key="summary")]
+        languages = []
+        for language in languages_of_texts(study.labels.report):
+            findings = self._findings(study, language)
+            # No impression follows from findings none of which is stated.
+            is_stated = states_anything(findings, language)
+            if is_stated and not leaked(join_sections(findings, language), truth, DISEASES):
+                languages.append(language)
+        if not languages:
+            return []
+        return [Case((), truth=truth, key="summary", languages=tuple(languages))]
 
-    def _findings(self, study: Study, language: str) -> str:
-        """Return the sections of the report but for the impression, joined."""
+    def _findings(self, study: Study, language: str) -> dict[str, str]:
+        """Return the sections of the report but for the impression."""
         sections = study.labels.report.get(language)
         if not sections:
-            sections = write_report(study.labels, list(study.series), language)
-        findings = {name: text for name, text in sections.items() if name != "impression"}
-        return join_sections(findings, language)
+            sections = write_report(visible_labels(study), list(study.series), language)
+        return {name: text for name, text in sections.items() if name != "impression"}
 
     def fields(self, study: Study, case: Case, language: str) -> Mapping[str, str]:
         """Return the findings of the report; never its impression."""
-        return {"report": self._findings(study, language)}
+        return {"report": join_sections(self._findings(study, language), language)}
 
     def answer(self, study: Study, case: Case, language: str) -> str:
         """Return the impression."""

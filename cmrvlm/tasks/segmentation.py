@@ -225,14 +225,20 @@ class DetectTask(Task):
         self.mask_sequence = sequence
 
     def cases(self, study: Study, shown: Collection[str]) -> list[Case]:
-        """Return each structure, where the end-diastolic frame is annotated."""
+        """Return each structure that the mask of the end-diastolic frame shows."""
         if self.sequence not in shown:
             return []
         series = study.series[self.sequence]
         frame = series.phases.get("ed")
         if frame is None or frame not in series.annotated_frames():
             return []
-        return [self._case(shown, structure, frame) for structure in self.structures]
+        assert series.mask is not None
+        values = np.unique(series.mask[:, frame])
+        return [
+            self._case(shown, structure, frame)
+            for structure in self.structures
+            if np.isin(STRUCTURE_VALUES[structure], values).any()
+        ]
 
     def _case(self, shown: Collection[str], structure: str, frame: int) -> Case:
         values = STRUCTURE_VALUES[structure]

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from cmrvlm.errors import CmrvlmError
 from cmrvlm.study.study import Series, Study
 from cmrvlm.transforms.step import Step
 
@@ -22,11 +23,21 @@ def frames_to_keep(frame_count: int, limit: int, phases: dict[str, int]) -> list
 
     Returns:
         Ascending frame indices; all frames where there are no more than the limit.
+
+    Raises:
+        CmrvlmError: There are more known phases than frames to keep.
     """
     if frame_count <= limit:
         return list(range(frame_count))
     selected = [round(i * frame_count / limit) for i in range(limit)]
-    phase_frames = list(phases.values())
+    phase_frames = sorted(set(phases.values()))
+    if len(phase_frames) > limit:
+        raise CmrvlmError(
+            f"{limit} frame cannot hold {' and '.join(phases)}, which are known of the cine",
+            field="frames",
+            remedy=f"Set transform.preprocessing.steps.frames.frames to {len(phase_frames)} "
+            "or more.",
+        )
     for frame in phase_frames:
         if frame in selected:
             continue
@@ -42,9 +53,16 @@ class SampleFrames(Step):
 
     Args:
         frames: Largest number of frames.
+
+    Raises:
+        CmrvlmError: No frame would be kept.
     """
 
     def __init__(self, frames: int = 10) -> None:
+        if frames < 1:
+            raise CmrvlmError(
+                f"{frames} frames are no cine", field="frames", remedy="Keep at least one."
+            )
         self.frames = frames
 
     def __call__(self, study: Study) -> Study:

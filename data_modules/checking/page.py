@@ -15,9 +15,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from cmrvlm.study.drawing import overlay
+from cmrvlm.study.drawing import legend, overlay, structures_in
 from cmrvlm.study.study import Series, Study
-from cmrvlm.study.vocabulary import STRUCTURES
 from data_modules.checking.faults import ERROR, WARNING, Fault
 
 _STYLE = """
@@ -28,8 +27,6 @@ td,th{border:1px solid #ccc;padding:.2em .6em;text-align:left}
 figure{display:inline-block;margin:.4em}figcaption{font-size:12px}img{height:150px}
 .counts{display:flex;gap:3em}.counts div{max-width:30em}
 """
-# Structures that are drawn on an image.
-_OUTLINED = ("lv", "myo", "rv")
 
 
 @dataclass(frozen=True)
@@ -66,6 +63,7 @@ def montage(study: Study) -> bytes:
     for axis, tile in zip(axes, tiles, strict=False):
         picture = tile.picture - tile.picture.min()
         overlay(axis, picture, tile.masks, tile.title)
+    legend(figure, {name for tile in tiles for name in tile.masks})
 
     # Without the software's version the same study always gives the same bytes.
     metadata = {"Software": None}
@@ -127,8 +125,7 @@ def _tile(title: str, series: Series, frame: int) -> _Tile:
     if series.mask is None:
         return _Tile(title, picture)
     label_map = np.asarray(series.mask[middle, frame])  # (H, W)
-    masks = {name: label_map == STRUCTURES[name] for name in _OUTLINED}
-    return _Tile(title, picture, masks)
+    return _Tile(title, picture, structures_in(label_map))
 
 
 def _verdict(faults: Sequence[Fault]) -> tuple[str, str]:

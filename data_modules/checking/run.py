@@ -15,7 +15,7 @@ from cmrvlm.errors import CmrvlmError, raises_on_stop_iteration
 from cmrvlm.instructions.collate import Collator
 from cmrvlm.study.atomic_files import write_json
 from cmrvlm.tasks.mixture import Mixture
-from data_modules.checking.faults import ERROR, CheckedStudy, Fault, unreadable_study
+from data_modules.checking.faults import ERROR, WARNING, CheckedStudy, Fault, unreadable_study
 from data_modules.checking.page import montage, write_page
 from data_modules.checking.set_checks import check_set, study_counts
 from data_modules.checking.study_checks import check_study
@@ -106,17 +106,28 @@ class CheckRun:
         except CmrvlmError:
             # A file is missing: the result stays until it is there.
             content_hash = ""
-        max_length = None
+        lengths = None
         if self.collator is not None:
-            max_length = self.collator.max_length
+            lengths = self.collator.content_of_lengths()
         content = [
             study_id,
             content_hash,
             self.source.fingerprint(),
             code_digest([__name__, *modules_of(self.mixture)]),
-            max_length,
+            lengths,
+            self._questions(),
         ]
         return _short_hash(json.dumps(content))
+
+    def _questions(self) -> list[Any]:
+        """Return what of the mixture decides which instructions a study has, as plain data."""
+        if self.mixture is None:
+            return []
+        tasks = {
+            name: {setting: str(value) for setting, value in vars(task).items()}
+            for name, task in self.mixture.tasks.items()
+        }
+        return [tasks, list(self.mixture.languages), list(self.mixture.context)]
 
     def _stem(self, study_id: str) -> Path:
         """Return the path of a study's files without their suffix; an id may hold any character."""
@@ -151,6 +162,8 @@ def check_or_reuse(study_id: str, run: CheckRun) -> CheckedStudy:
     try:
         study = run.source.load(study_id)
         checked = check_study(study, run.mixture, run.collator)
+        for note in run.source.notes(study_id):
+            checked.faults.append(Fault(WARNING, "unknown_number", study_id, note))
         run.picture_path(study_id).write_bytes(montage(study))
     except CmrvlmError as error:
         checked = unreadable_study(study_id, error)

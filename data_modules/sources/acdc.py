@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cmrvlm.errors import CmrvlmError, naming_file
-from cmrvlm.study.measurements import known_numbers
+from cmrvlm.study.reading_settings import ReadingSettings
 from cmrvlm.study.series_files import read_image
 from cmrvlm.study.study import Series, Study, StudyLabels
 from cmrvlm.study.vocabulary import NOT_ANNOTATED
@@ -19,6 +21,7 @@ from data_modules.sources.masks import (
     read_mask,
     remap_labels,
 )
+from data_modules.sources.stated_numbers import StatedNumbers
 from data_modules.tables.numbers import parse_number
 from data_modules.tables.text_files import read_text
 
@@ -34,10 +37,13 @@ class AcdcSource(Source):
 
     Args:
         root: Folder with `patientNNN` folders.
+        spacing_mm: Distance of slices, rows and columns in mm, for files whose header states none.
     """
 
-    def __init__(self, root: str) -> None:
+    def __init__(self, root: str, spacing_mm: Sequence[float] | None = None) -> None:
         self.root = Path(root)
+        self.spacing_mm = spacing_mm
+        self._settings = ReadingSettings("z", spacing_mm)
         if not self.root.is_dir():
             raise CmrvlmError(
                 "there is no such folder",
@@ -82,12 +88,15 @@ class AcdcSource(Source):
         pairs = (line.split(":", 1) for line in read_text(path).splitlines() if ":" in line)
         return {key.strip(): value.strip() for key, value in pairs}
 
+    def notes(self, study_id: str) -> list[str]:
+        """Return height and weight of `Info.cfg` that cannot be right and count as unknown."""
+        return _stated_numbers(self.read_info(study_id)).notes
+
     def load(self, study_id: str) -> Study:
         """Load ED and ES with their masks, and all frames where the 4D file is present.
 
         Raises:
-            CmrvlmError: A file or a frame number is missing, ED and ES are swapped, or height or
-                weight is impossible.
+            CmrvlmError: A file or a frame number is missing, or ED and ES are swapped.
         """
         info = self.read_info(study_id)
         series = order_base_to_apex(self._load_series(study_id, self._frames(study_id, info)))
@@ -99,15 +108,10 @@ class AcdcSource(Source):
 
         group = info.get("Group", "")
         diseases = frozenset({GROUPS[group]}) if group in GROUPS else None
-        keys = {"height_cm": "Height", "weight_kg": "Weight"}
-        with naming_file(self.root / study_id / "Info.cfg"):
-            demographics = {
-                name: parse_number(info.get(key), key, name) for name, key in keys.items()
-            }
         labels = StudyLabels(
             diseases=diseases,
             measurements=measurements,
-            demographics={**known_numbers(demographics)},
+            demographics={**_stated_numbers(info).values},
         )
         return Study(study_id, study_id, {"sax": series}, labels)
 
@@ -160,7 +164,7 @@ class AcdcSource(Source):
                 phases={phase: numbers.index(number) for phase, number in frames.items()},
             )
 
-        cine, affine = read_image(cine_path, "sax")
+        cine, affine = read_image(cine_path, "sax", self._settings)
         cine_mask = np.full(cine.shape, NOT_ANNOTATED, dtype=np.uint8)  # (Z, T, H, W)
         for number, mask in zip(numbers, masks, strict=True):
             if number > cine.shape[1]:
@@ -193,9 +197,9 @@ class AcdcSource(Source):
             CmrvlmError: The mask is empty, or lies on another grid.
         """
         stem = f"{study_id}_frame{number:02d}"
-        image, affine = read_image(self.root / study_id / f"{stem}.nii.gz", "sax")
+        image, affine = read_image(self.root / study_id / f"{stem}.nii.gz", "sax", self._settings)
         mask_path = self.root / study_id / f"{stem}_gt.nii.gz"
-        values = read_mask(mask_path, image.shape, affine, "sax")
+        values = read_mask(mask_path, image.shape, affine, "sax", self._settings)
         mask = remap_labels(values, LABEL_MAP, mask_path)
         if not mask.any():
             raise CmrvlmError(
@@ -204,3 +208,11 @@ class AcdcSource(Source):
                 remedy="Frames count from 1; check Info.cfg.",
             )
         return image, mask, affine
+
+
+def _stated_numbers(info: dict[str, str]) -> StatedNumbers:
+    """Return height and weight in the text by key of `Info.cfg`, as far as they are known."""
+    numbers = StatedNumbers()
+    for key, name in (("Height", "height_cm"), ("Weight", "weight_kg")):
+        numbers.add(name, partial(parse_number, info.get(key), key, name))
+    return numbers

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -13,6 +14,8 @@ from cmrvlm.errors import CmrvlmError
 from cmrvlm.study.study import Study
 from data_modules.code_key import code_digest, modules_of
 from data_modules.split import Split
+
+log = logging.getLogger(__name__)
 
 
 class Source(ABC):
@@ -73,6 +76,19 @@ class Source(ABC):
         of it, changes no other study.
         """
         return {}
+
+    def notes(self, study_id: str) -> list[str]:
+        """Return what the data states of a study and cannot be right, so that it counts as unknown.
+
+        Sources of files that their users can correct refuse such values instead.
+        """
+        return []
+
+    def log_notes(self, study_ids: Sequence[str]) -> None:
+        """Log how many values of some studies count as unknown; see `notes`."""
+        notes = [f"{study_id}: {note}" for study_id in study_ids for note in self.notes(study_id)]
+        if notes:
+            log.warning("%d values cannot be right and count as unknown; %s", len(notes), notes[0])
 
     def study_fingerprint(self, study_id: str) -> str:
         """Compute a hash of a study's files, by names, sizes and times, and of its table's row.

@@ -3,21 +3,33 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from cmrvlm.errors import CmrvlmError
+from cmrvlm.study.reading_settings import ReadingSettings
 from cmrvlm.study.series_files import read_image
 from cmrvlm.study.study import Series, Study, StudyLabels
-from cmrvlm.study.vocabulary import STRUCTURES
 from data_modules.sources.base import Source
-from data_modules.sources.masks import order_base_to_apex, read_mask, remap_labels
+from data_modules.sources.masks import (
+    order_base_to_apex,
+    read_mask,
+    remap_labels,
+    with_findings_of_masks,
+)
+from data_modules.sources.stated_numbers import StatedNumbers
+from data_modules.tables.numbers import parse_number
 from data_modules.tables.text_files import read_text
 
 # The myocardium of the ground truth is 2, 3 and 4 together, the scar 3 and 4.
 LABEL_MAP = {0: "background", 1: "lv", 2: "myo", 3: "scar", 4: "no_reflow"}
 GROUPS = {"normal": "NOR", "pathological": "MI"}
+# Number by its key in the clinical text.
+_MEASUREMENTS = {"FEVG": "lvef_percent"}
+_DEMOGRAPHICS = {"Age": "age_years"}
 _LINE = re.compile(r"^\s*([^:\n]+?)\s*:\s*(.+?)\s*$", re.MULTILINE)
 
 
@@ -29,10 +41,13 @@ class EmidecSource(Source):
 
     Args:
         root: Folder with the cases.
+        spacing_mm: Distance of slices, rows and columns in mm, for files whose header states none.
     """
 
-    def __init__(self, root: str) -> None:
+    def __init__(self, root: str, spacing_mm: Sequence[float] | None = None) -> None:
         self.root = Path(root)
+        self.spacing_mm = spacing_mm
+        self._settings = ReadingSettings("z", spacing_mm)
         self._ids = sorted(path.name for path in self.root.glob("*") if (path / "Images").is_dir())
         if not self._ids:
             raise CmrvlmError(
@@ -58,6 +73,10 @@ class EmidecSource(Source):
             files.append(text)
         return files
 
+    def notes(self, study_id: str) -> list[str]:
+        """Return the numbers of the clinical text that cannot be right and count as unknown."""
+        return _stated_numbers(self._read_text(study_id), _MEASUREMENTS | _DEMOGRAPHICS).notes
+
     def _text_file(self, study_id: str) -> Path | None:
         """Return the file of the clinical text, or None."""
         # The published files are named with a space or with an underscore.
@@ -67,11 +86,11 @@ class EmidecSource(Source):
 
     def load(self, study_id: str) -> Study:
         """Load the LGE stack with its mask, basal slice first, and the clinical text."""
-        image, affine = read_image(self.root / study_id / "Images" / f"{study_id}.nii.gz", "lge")
+        path = self.root / study_id / "Images" / f"{study_id}.nii.gz"
+        image, affine = read_image(path, "lge", self._settings)
         mask_path = self.root / study_id / "Contours" / f"{study_id}.nii.gz"
-        values = read_mask(mask_path, image.shape, affine, "lge")
+        values = read_mask(mask_path, image.shape, affine, "lge", self._settings)
         mask = remap_labels(values, LABEL_MAP, mask_path)
-        scarred = np.isin(mask, [STRUCTURES["scar"], STRUCTURES["no_reflow"]]).any()
         series = Series(
             image=image.astype(np.float32),
             affine=affine,
@@ -83,11 +102,11 @@ class EmidecSource(Source):
         group = _group_of(study_id)
         labels = StudyLabels(
             diseases=frozenset({GROUPS[group]}) if group else None,
-            findings={"lv_lge": bool(scarred)},
-            measurements=_numbers(text, {"FEVG": "lvef_percent"}),
-            demographics={**_numbers(text, {"Age": "age_years"}), **_sex(text)},
+            measurements=_stated_numbers(text, _MEASUREMENTS).values,
+            demographics={**_stated_numbers(text, _DEMOGRAPHICS).values, **_sex(text)},
         )
-        return Study(study_id, study_id, {"lge": order_base_to_apex(series)}, labels)
+        series_of = {"lge": order_base_to_apex(series)}
+        return Study(study_id, study_id, series_of, with_findings_of_masks(labels, series_of))
 
     def _read_text(self, study_id: str) -> dict[str, str]:
         """Read the clinical text, and return value by key; empty where there is none."""
@@ -107,18 +126,17 @@ def _group_of(study_id: str) -> str | None:
     return {"N": "normal", "P": "pathological"}[letter]
 
 
-def _numbers(text: dict[str, str], names: dict[str, str]) -> dict[str, float]:
-    """Return the numbers of the clinical text, each under its new name.
+def _stated_numbers(text: Mapping[str, str], names: Mapping[str, str]) -> StatedNumbers:
+    """Return the numbers of the clinical text, as far as they are known.
 
     Args:
         text: Value by key.
-        names: New name by key; what is missing or not a number is left out.
+        names: Name of the number by key.
     """
-    numbers = {}
+    numbers = StatedNumbers()
     for key, name in names.items():
-        value = text.get(key, "")
-        if re.fullmatch(r"\d+(\.\d+)?", value):
-            numbers[name] = float(value)
+        read = partial(parse_number, text.get(key), key, name, decimal_comma=True)
+        numbers.add(name, read)
     return numbers
 
 

@@ -17,7 +17,12 @@ from cmrvlm.study.vocabulary import PHASES, SEQUENCES
 from data_modules.sources.base import Source
 from data_modules.sources.manifest_columns import COLUMNS, UNKEYED, check_columns, check_row
 from data_modules.sources.manifest_row import read_labels
-from data_modules.sources.masks import check_label_map, read_mask_of, remap_partial_labels
+from data_modules.sources.masks import (
+    check_label_map,
+    read_mask_of,
+    remap_partial_labels,
+    with_findings_of_masks,
+)
 from data_modules.split import PARTS, Split
 from data_modules.tables.numbers import shorten
 from data_modules.tables.read_table import read_table
@@ -196,7 +201,8 @@ class ManifestSource(Source):
             if row.read_text(sequence) is not None
         }
         patient_id = row.read_text("patient_id") or study_id
-        return Study(study_id, patient_id, series, read_labels(row))
+        labels = with_findings_of_masks(read_labels(row), series)
+        return Study(study_id, patient_id, series, labels)
 
     def _load_series(self, row: Row, sequence: str) -> Series:
         """Load the image and mask that a row names for a sequence."""

@@ -17,7 +17,8 @@ from cmrvlm.study.measurements import MEASUREMENTS
 from cmrvlm.study.orientation import flip_slices, levels_run_to_apex
 from cmrvlm.study.reading_settings import NOTHING_STATED, ReadingSettings
 from cmrvlm.study.series_files import read_label_values
-from cmrvlm.study.study import Series
+from cmrvlm.study.structures import STRUCTURE_VALUES
+from cmrvlm.study.study import Series, StudyLabels
 from cmrvlm.study.vocabulary import NOT_ANNOTATED, STRUCTURES
 
 # Quaternions in a header are rounded more than matrices are, so that grids may differ by this share
@@ -189,6 +190,26 @@ def measure_masks(series: Series) -> dict[str, float]:
     """
     values = quantify(series).values
     return {name: value for name, value in values.items() if name in MEASUREMENTS}
+
+
+def with_findings_of_masks(labels: StudyLabels, series: Mapping[str, Series]) -> StudyLabels:
+    """Return labels that say of late enhancement what the masks of a study show.
+
+    A mask with scar shows that there is late enhancement; one without shows that there is none only
+    where scars were looked for everywhere. What labels state themselves remains.
+
+    Args:
+        labels: Labels as the data states them.
+        series: Sequence to series, some with masks.
+    """
+    lge = series.get("lge")
+    if lge is None or lge.mask is None or labels.findings.get("lv_lge") is not None:
+        return labels
+    is_scarred = bool(np.isin(lge.mask, STRUCTURE_VALUES["scar"]).any())
+    was_searched = "scar" in lge.drawn and not (lge.mask == NOT_ANNOTATED).any()
+    if not is_scarred and not was_searched:
+        return labels
+    return replace(labels, findings={**labels.findings, "lv_lge": is_scarred})
 
 
 def measure_labelled_phases(series: Series, path: Path, remedy: str) -> dict[str, float]:

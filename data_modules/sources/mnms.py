@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +26,7 @@ from data_modules.sources.masks import (
     read_mask,
     remap_labels,
 )
+from data_modules.sources.stated_numbers import StatedNumbers
 from data_modules.tables.read_table import read_table
 from data_modules.tables.rows import Row, fold
 
@@ -116,6 +118,10 @@ class MnmsSource(Source):
         """Return the study's row of the table."""
         return self._rows[study_id]
 
+    def notes(self, study_id: str) -> list[str]:
+        """Return the numbers of a study's row that cannot be right and count as unknown."""
+        return _stated_numbers(self._rows[study_id]).notes
+
     def load(self, study_id: str) -> Study:
         """Load all frames, with the masks of ED and ES where the study has them.
 
@@ -184,17 +190,17 @@ def _labels(row: Row) -> StudyLabels:
     )
 
 
-def _demographics(row: Row) -> dict[str, float | str]:
-    """Return age, sex, height and weight of a row, as far as they are known.
-
-    Raises:
-        CmrvlmError: One of them is no number or impossible.
-    """
-    demographics: dict[str, float | str] = {}
+def _stated_numbers(row: Row) -> StatedNumbers:
+    """Return age, height and weight of a row, as far as they are known."""
+    numbers = StatedNumbers()
     for column, name in (("Age", "age_years"), ("Height", "height_cm"), ("Weight", "weight_kg")):
-        value = row.read_number(column, name)
-        if value is not None:
-            demographics[name] = value
+        numbers.add(name, partial(row.read_number, column, name))
+    return numbers
+
+
+def _demographics(row: Row) -> dict[str, float | str]:
+    """Return age, sex, height and weight of a row, as far as they are known."""
+    demographics: dict[str, float | str] = {**_stated_numbers(row).values}
     if row.get("Sex", "").lower() in ("m", "f"):
         demographics["sex"] = row["Sex"].lower()
     return demographics

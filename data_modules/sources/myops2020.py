@@ -12,10 +12,14 @@ from cmrvlm.errors import CmrvlmError
 from cmrvlm.study.reading_settings import ReadingSettings
 from cmrvlm.study.series_files import read_image
 from cmrvlm.study.study import Series, Study, StudyLabels
-from cmrvlm.study.vocabulary import STRUCTURES
 from data_modules.sources.base import Source
 from data_modules.sources.mask_checks import enclosed_fraction, find_label_error
-from data_modules.sources.masks import order_base_to_apex, read_mask, remap_labels
+from data_modules.sources.masks import (
+    order_base_to_apex,
+    read_mask,
+    remap_labels,
+    with_findings_of_masks,
+)
 
 # Oedema (1220) is myocardium without late enhancement, and no structure of this project.
 LABEL_MAP = {0: "background", 200: "myo", 500: "lv", 600: "rv", 1220: "myo", 2221: "scar"}
@@ -79,8 +83,9 @@ class Myops2020Source(Source):
         values = read_mask(mask_path, image.shape, affine, "lge", self._settings)
         mask = _canonical(values, mask_path)
         series = Series(image=image.astype(np.float32), affine=affine, mask=mask, drawn=("scar",))
-        labels = StudyLabels(findings={"lv_lge": bool((mask == STRUCTURES["scar"]).any())})
-        return Study(study_id, study_id, {"lge": order_base_to_apex(series)}, labels)
+        series_of = {"lge": order_base_to_apex(series)}
+        labels = with_findings_of_masks(StudyLabels(), series_of)
+        return Study(study_id, study_id, series_of, labels)
 
 
 def _canonical(values: NDArray[np.generic], path: Path) -> NDArray[np.uint8]:

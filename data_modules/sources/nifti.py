@@ -16,7 +16,12 @@ from cmrvlm.study.study import Series, Study, StudyLabels
 from cmrvlm.study.study_json import is_synthetic, read_study_json
 from cmrvlm.study.vocabulary import SEQUENCES
 from data_modules.sources.base import Source
-from data_modules.sources.masks import check_label_map, read_mask_of, remap_partial_labels
+from data_modules.sources.masks import (
+    check_label_map,
+    read_mask_of,
+    remap_partial_labels,
+    with_findings_of_masks,
+)
 
 log = logging.getLogger(__name__)
 
@@ -100,6 +105,7 @@ class NiftiSource(Source):
             if path:
                 series[sequence] = self._load_series(sequence, path, meta)
         labels = labels_from_json(meta["labels"]) if "labels" in meta else StudyLabels()
+        labels = with_findings_of_masks(labels, series)
         return Study(study_id, str(meta.get("patient_id", study_id)), series, labels)
 
     def _load_series(self, sequence: str, path: Path, meta: Mapping[str, Any]) -> Series:

@@ -45,7 +45,8 @@ def main() -> None:
     shutil.copy(evaluation / "panel.png", HERE / "panel.png")
     CONSOLE.print(
         f"Trained in {training['minutes']} minutes on real patients; "
-        f"result: {HERE / 'metrics.json'}"
+        f"result: {HERE / 'metrics.json'}",
+        markup=False,
     )
 
 

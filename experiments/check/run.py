@@ -86,7 +86,7 @@ def main() -> None:
             }
             picture(Path(out) / "check.html", HERE / f"{name}.png")
     (HERE / "metrics.json").write_text(json.dumps(content, indent=1))
-    CONSOLE.print(content)
+    CONSOLE.print(content, markup=False)
 
 
 if __name__ == "__main__":

@@ -95,7 +95,8 @@ def main() -> None:
     evaluate(out, training)
     CONSOLE.print(
         f"Trained in {training['minutes']} minutes; synthetic test sets; "
-        f"result: {HERE / 'metrics.json'}"
+        f"result: {HERE / 'metrics.json'}",
+        markup=False,
     )
 
 

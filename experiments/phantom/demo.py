@@ -73,7 +73,8 @@ def main() -> None:
     )
     CONSOLE.print(
         f"Masks over images: {model / 'evaluation' / 'panel.png'} "
-        f"and {model / 'prediction' / 'panel.png'}"
+        f"and {model / 'prediction' / 'panel.png'}",
+        markup=False,
     )
 
 

@@ -82,9 +82,8 @@ def made(
                 f"{folder} was trained for {kept:.1f} minutes, ours for {minutes:.1f}: delete it"
             )
         return
-    CONSOLE.print(
-        f"\n{folder.name}: {len(data.split['train'])} studies, {minutes:g} minutes", style="bold"
-    )
+    facts = f"\n{folder.name}: {len(data.split['train'])} studies, {minutes:g} minutes"
+    CONSOLE.print(facts, style="bold", markup=False)
     maps: dict[str, LabelMap]
     if model in BASELINES:
         dimensions, optimizer = BASELINES[model]

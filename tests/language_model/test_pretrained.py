@@ -26,7 +26,7 @@ from cmrvlm.instructions.tokens import SPECIAL_TOKENS
 from cmrvlm.language_model.adapter import frozen, full, lora
 from cmrvlm.language_model.attention_mask import Layout
 from cmrvlm.language_model.merge import merge_adapter
-from cmrvlm.language_model.pretrained import pretrained_language_model
+from cmrvlm.language_model.pretrained import check_dtype, pretrained_language_model
 from cmrvlm.language_model.tokenizer import pretrained_tokenizer
 from cmrvlm.runs.run_folder import load_run
 from cmrvlm.runs.wiring import build_collator, build_data, build_model, build_tokenizer
@@ -473,3 +473,17 @@ def test_adapters_of_quantized_weights_merge_into_the_full_ones(published, cache
     assert not merged.quantized
     with pytest.raises(CmrvlmError, match="unknown form"):
         export(run, "onnx", tmp_path / "onnx")
+
+
+@pytest.mark.parametrize("dtype", ["float23", "bf16", "torch.float32", "nn", "__class__"])
+def test_an_unknown_data_type_is_one_clear_error(dtype):
+    with pytest.raises(
+        CmrvlmError, match=r"llm\.network\.dtype.*Known: float32, bfloat16"
+    ) as error:
+        pretrained_language_model(100, path="/nowhere", dtype=dtype)
+    assert dtype in str(error.value)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+def test_data_types_are_those_of_torch(dtype):
+    assert check_dtype(dtype) == getattr(torch, dtype)

@@ -43,6 +43,18 @@ def test_embeddings_do_not_depend_on_the_other_texts(folder, kind):
         assert (tower([text])[0] - own).abs().max() < 1e-5
 
 
+@pytest.mark.parametrize("kind", ["sentence", "tiny"])
+@pytest.mark.parametrize("texts", [[""], ["", "A wide heart."], ["左心室", "", ""]])
+@torch.no_grad()
+def test_an_empty_text_has_an_embedding(folder, kind, texts):
+    tower = (SentenceTower(str(folder)) if kind == "sentence" else TinyTower()).eval()
+    embeddings = tower(texts)
+    assert embeddings.shape == (len(texts), tower.width)
+    assert embeddings.isfinite().all()
+    for text, embedding in zip(texts, embeddings, strict=True):
+        assert (tower([text])[0] - embedding).abs().max() < 1e-5
+
+
 @pytest.mark.parametrize("loss", ["InfoNce", "SigLip"])
 def test_stage_one_trains_against_a_frozen_tower(folder, cache, tmp_path, loss):
     config = composed(

@@ -115,3 +115,55 @@ def test_an_answer_to_a_question_is_not_assessed_when_nothing_is_left(dilated):
         assert visible_text(text, evidence, "en") == "not assessed."
     assert visible_text("There is late enhancement.", evidence, "en").startswith("There is")
     assert visible_text("LVEF unknown % (normal).", Evidence.of(dilated), "en") == "not assessed."
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "LVEF unknown % (normal).",
+        "LVEF NaN % (normal).",
+        "LVEDV -- ml (increased).",
+        "LVEDD n/a mm (normal).",
+        "左心室射血分数 未知%(正常)。",
+        "LVEF ? % (normal).",
+    ],
+)
+def test_a_number_that_is_unknown_is_not_judged(dilated, text):
+    language = "en" if text.isascii() else "zh"
+    assert visible_text(text, Evidence.of(dilated), language) in ("not assessed.", "未评估。")
+
+
+@pytest.mark.parametrize(
+    "text", ["LVEF -12 % (reduced).", "LVEF 5-6 % (reduced).", "Nanjing, 5 mm."]
+)
+def test_numbers_that_are_there_are_kept(dilated, text):
+    assert visible_text(text, Evidence.of(dilated), "en") == text
+
+
+@pytest.mark.parametrize(
+    ("text", "shown", "is_kept"),
+    [
+        ("No further abnormality.", ["sax"], False),
+        ("No further abnormality.", ["lax_4ch"], False),
+        ("No other significant abnormalities.", ["lge"], False),
+        ("Otherwise normal.", ["lge", "sax"], False),
+        ("未见其他异常。", ["sax"], False),
+        ("未见明显其他异常。", ["lax_4ch"], False),
+        ("No further abnormality.", ["sax", "lax_4ch"], True),
+        ("Normal ejection fraction.", ["lge"], False),
+        ("Normal ejection fraction.", ["lax_4ch"], False),
+        ("射血分数轻度减低。", ["sax"], True),
+        ("Atrial septal defect.", ["lge"], False),
+        ("室间隔变平。", ["lge"], False),
+        ("Flattened septum.", ["lax_4ch"], True),
+        ("A scar of the septum.", ["sax"], False),
+        ("微血管阻塞。", ["sax", "lax_4ch"], False),
+        ("A scar of the septum.", ["lge"], True),
+        ("Septal dyssynchrony.", ["lge"], False),
+    ],
+)
+def test_words_are_kept_where_a_series_shows_them(dilated, text, shown, is_kept):
+    language = "en" if text.isascii() else "zh"
+    left = visible_text(text, Evidence.of(dilated, shown), language)
+    assert (left == text) == is_kept
+    assert is_kept or left in ("not assessed.", "未评估。")

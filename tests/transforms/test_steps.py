@@ -122,6 +122,25 @@ def test_any_frame_count_gives_sorted_unique_frames(frames, limit):
     assert max(keep) < frames
 
 
+@pytest.mark.parametrize(
+    ("limit", "phases"), [(1, {"ed": 0, "es": 4}), (1, {"ed": 3, "es": 0}), (1, {"ed": 8, "es": 9})]
+)
+def test_more_phases_than_frames_are_one_clear_error(limit, phases):
+    with pytest.raises(CmrvlmError, match=r"ed and es.*frames\.frames to 2"):
+        frames_to_keep(10, limit, phases)
+
+
+@pytest.mark.parametrize("phases", [{}, {"ed": 4}, {"ed": 4, "es": 4}])
+def test_one_frame_is_the_one_phase_that_is_known(phases):
+    assert frames_to_keep(10, 1, phases) == sorted(set(phases.values()) or {0})
+
+
+@pytest.mark.parametrize("frames", [0, -1])
+def test_no_frame_at_all_is_refused(frames):
+    with pytest.raises(CmrvlmError, match="field 'frames'"):
+        SampleFrames(frames)
+
+
 def test_sampling_keeps_frames_masks_times_and_phases_together(study):
     before, after = study.series["sax"], SampleFrames(3)(study).series["sax"]
     assert after.image.shape[1] == 3

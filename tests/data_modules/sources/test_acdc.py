@@ -220,9 +220,6 @@ def test_volumes_count_the_cavity_and_nothing_else():
         ("ED: ²\nES: 5\n", "ED", "no number"),
         ("ED: 1\nES: 5.5\n", "ES", "frame number is missing"),
         ("ED: 0\nES: 5\n", "ED", "frame number is missing"),
-        ("ED: 1\nES: 5\nHeight: tall\n", "Height", "no number"),
-        ("ED: 1\nES: 5\nHeight: 1.7\n", "Height", "looks like metres"),
-        ("ED: 1\nES: 5\nWeight: inf\n", "Weight", "not finite"),
     ],
 )
 def test_bad_numbers_of_info_are_named_with_file_and_field(make, info, field, problem):
@@ -236,6 +233,26 @@ def test_bad_numbers_of_info_are_named_with_file_and_field(make, info, field, pr
 def test_unknown_numbers_of_info_are_unknown(make):
     labels = make("ED: 1\nES: 5\nHeight: nan\nWeight: n/a\n").load("patient001").labels
     assert labels.demographics == {}
+
+
+@pytest.mark.parametrize("text", ["Height: tall", "Height: 1.7", "Height: 0", "Height: inf"])
+def test_impossible_numbers_of_info_are_unknown_and_noted(make, text):
+    source = make(f"ED: 1\nES: 5\nWeight: 70\n{text}\n")
+    assert source.load("patient001").labels.demographics == {"weight_kg": 70.0}
+    (note,) = source.notes("patient001")
+    assert note.startswith("height_cm counts as unknown")
+
+
+def test_spacing_that_files_lack_is_stated(make, tmp_path):
+    expected = make(whole=True).load("patient001")
+    for path in tmp_path.rglob("*.nii.gz"):
+        values = np.array(nib.load(path).dataobj)
+        nib.save(nib.Nifti1Image(values, np.eye(4)), path)
+    with pytest.raises(CmrvlmError, match="1 mm apart"):
+        AcdcSource(str(tmp_path)).load("patient001")
+    stated = AcdcSource(str(tmp_path), spacing_mm=[10.0, 1.5, 1.5]).load("patient001")
+    assert stated.labels.measurements == pytest.approx(expected.labels.measurements)
+    assert stated.series["sax"].spacing_mm == (10.0, 1.5, 1.5)
 
 
 def test_a_frame_behind_the_end_of_the_cine_is_refused(make):

@@ -1,17 +1,22 @@
 """Public data sets in their own layouts, with their label values, frame counting and traps."""
 
+import json
 import logging
 
 import nibabel as nib
 import numpy as np
 import pytest
+import yaml
 
 from cmrvlm.errors import CmrvlmError
 from cmrvlm.study.study import Series
 from cmrvlm.study.vocabulary import NOT_ANNOTATED, STRUCTURES
+from data_modules.checking.faults import WARNING
+from data_modules.checking.run import CheckRun
 from data_modules.sources.emidec import LABEL_MAP as EMIDEC
 from data_modules.sources.emidec import EmidecSource
 from data_modules.sources.kaggle_dsb2 import KaggleDsb2Source
+from data_modules.sources.manifest import ManifestSource
 from data_modules.sources.mask_checks import enclosed_fraction, find_label_error
 from data_modules.sources.masks import order_base_to_apex, remap_labels
 from data_modules.sources.mnms import LABEL_MAP as MNMS
@@ -19,6 +24,8 @@ from data_modules.sources.mnms import MnmsSource
 from data_modules.sources.mnms2 import Mnms2Source
 from data_modules.sources.myops2020 import LABEL_MAP as MYOPS
 from data_modules.sources.myops2020 import Myops2020Source
+from data_modules.sources.nifti import NiftiSource
+from tests.conftest import CONF
 from tests.data_modules.dicom.archive import Archive
 
 ACDC = {0: "background", 1: "rv", 2: "myo", 3: "lv"}
@@ -168,9 +175,6 @@ def test_mnms_frames_off_by_one_are_found(mnms, change, problem):
         ({"ED": "zero"}, "ED", "no number"),
         ({"ED": "0.5"}, "ED", "no frame of 10"),
         ({"ES": "²"}, "ES", "no number"),
-        ({"Age": "fifty"}, "Age", "no number"),
-        ({"Height": "1.64"}, "Height", "looks like metres"),
-        ({"Weight": "inf"}, "Weight", "not finite"),
     ],
 )
 def test_bad_numbers_of_mnms_are_named_with_their_row(mnms, change, field, problem):
@@ -395,3 +399,105 @@ def test_unknown_volumes_of_the_data_science_bowl_are_left_out(tmp_path):
     source = KaggleDsb2Source(str(tmp_path), str(tmp_path / "train.csv"))
     assert source._measurements("12") == {"lvedv_ml": 150.5}
     assert source._measurements("13") == {}
+
+
+@pytest.mark.parametrize("drawn", [(), ("scar",), ("no_reflow",)])
+@pytest.mark.parametrize("structure", ["scar", "no_reflow", "myo"])
+def test_a_scar_mask_makes_late_enhancement_assessed(tmp_path, structure, drawn):
+    """Found where the mask shows it; denied only where scars were looked for."""
+    mask = heart().transpose(2, 1, 0)
+    mask[20:24, 9:12] = STRUCTURES[structure]
+    folder = tmp_path / "set" / "a"
+    folder.mkdir(parents=True)
+    image = np.random.default_rng(0).uniform(0, 99, mask.shape).astype(np.float32)
+    nib.save(nib.Nifti1Image(image, AFFINE), folder / "lge.nii.gz")
+    nib.save(nib.Nifti1Image(mask, AFFINE), folder / "lge_mask.nii.gz")
+    (folder / "study.json").write_text(json.dumps({"series": {"lge": {"drawn": list(drawn)}}}))
+    table = tmp_path / "set" / "studies.csv"
+    table.write_text("study_id,lge,lge_mask\na,a/lge.nii.gz,a/lge_mask.nii.gz\n")
+
+    stated = NiftiSource(str(tmp_path / "set")).load("a").labels.findings
+    listed = ManifestSource(str(table)).load("a").labels.findings
+    if structure in ("scar", "no_reflow"):
+        assert stated == listed == {"lv_lge": True}
+    else:
+        assert stated == ({"lv_lge": False} if drawn == ("scar",) else {})
+        assert listed == {}
+
+    table.write_text("study_id,lge,lge_mask,finding_lv_lge\na,a/lge.nii.gz,a/lge_mask.nii.gz,no\n")
+    assert ManifestSource(str(table)).load("a").labels.findings["lv_lge"] is False
+
+
+@pytest.mark.parametrize(
+    ("change", "name"),
+    [
+        ({"Height": "1.64"}, "height_cm"),
+        ({"Height": "0"}, "height_cm"),
+        ({"Height": "1640"}, "height_cm"),
+        ({"Height": "tall"}, "height_cm"),
+        ({"Weight": "inf"}, "weight_kg"),
+        ({"Weight": "-70"}, "weight_kg"),
+        ({"Age": "fifty"}, "age_years"),
+        ({"Age": "510"}, "age_years"),
+    ],
+)
+def test_impossible_numbers_of_mnms_are_unknown_and_counted(mnms, caplog, change, name):
+    good = mnms(Height="164").load("A0S9V9").labels.demographics
+    source = mnms(**{"Height": "164"} | change)
+    stated = source.load("A0S9V9").labels.demographics
+    assert stated == {other: value for other, value in good.items() if other != name}
+    (note,) = source.notes("A0S9V9")
+    assert name in note
+    with caplog.at_level(logging.WARNING):
+        source.log_notes(source.study_ids())
+    assert "1 values cannot be right" in caplog.text
+    assert "A0S9V9" in caplog.text
+    assert mnms(Height="N/A").notes("A0S9V9") == []
+
+
+@pytest.mark.parametrize(
+    ("text", "known", "unknown"),
+    [
+        ("Age : 65\nFEVG : 55", {"age_years": 65.0, "lvef_percent": 55.0}, []),
+        ("Age : 65\nFEVG : 55,5", {"age_years": 65.0, "lvef_percent": 55.5}, []),
+        ("Age : old\nFEVG : 55", {"lvef_percent": 55.0}, ["age_years"]),
+        ("Age : 65\nFEVG : about 50", {"age_years": 65.0}, ["lvef_percent"]),
+        ("Age : 650\nFEVG : 550", {}, ["age_years", "lvef_percent"]),
+        ("Age : NC\nFEVG : nan", {}, ["age_years"]),
+        ("Age : -\nFEVG : n/a", {}, []),
+    ],
+)
+def test_what_is_no_number_in_the_text_of_emidec_is_said(emidec, caplog, text, known, unknown):
+    (emidec / "Case P002.txt").write_text(f"Sex : M\n{text}\n")
+    source = EmidecSource(str(emidec))
+    labels = source.load("Case_P002").labels
+    stated = {**labels.demographics, **labels.measurements}
+    assert stated == {**known, "sex": "m"}
+    notes = source.notes("Case_P002")
+    assert sorted(note.split()[0] for note in notes) == unknown
+    source.log_notes(source.study_ids())
+    assert (f"{len(unknown)} values" in caplog.text) == bool(unknown)
+
+
+def test_numbers_that_count_as_unknown_are_warnings_of_a_check(mnms, tmp_path):
+    run = CheckRun(mnms(Height="1.64", Weight="0"), tmp_path / "check", workers=1)
+    (checked,) = run.run()
+    faults = [fault for fault in checked.faults if fault.code == "unknown_number"]
+    assert [fault.level for fault in faults] == [WARNING, WARNING]
+    assert "height_cm" in faults[0].text
+
+
+def test_spacing_that_files_of_emidec_lack_is_stated(emidec):
+    for path in emidec.rglob("*.nii.gz"):
+        values = np.array(nib.load(path).dataobj)
+        nib.save(nib.Nifti1Image(values, np.eye(4)), path)
+    with pytest.raises(CmrvlmError, match=r"Case_P002\.nii\.gz.*5 slices 1 mm apart"):
+        EmidecSource(str(emidec)).load("Case_P002")
+    stated = EmidecSource(str(emidec), spacing_mm=[10.0, 1.5, 1.5])
+    assert stated.load("Case_P002").series["lge"].spacing_mm == (10.0, 1.5, 1.5)
+
+
+def test_every_source_of_nifti_files_takes_their_spacing():
+    for name in ("acdc", "emidec", "manifest", "mnms", "mnms2", "myops2020", "nifti"):
+        source = yaml.safe_load((CONF / "data" / f"{name}.yaml").read_text())["source"]
+        assert source["spacing_mm"] is None
