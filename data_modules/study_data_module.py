@@ -24,6 +24,7 @@ from cmrvlm.transforms.augment import Augment
 from cmrvlm.transforms.preprocessing import Preprocessing
 from data_modules.loading.accumulation import AccumulationWindows
 from data_modules.loading.dataset import EpochSampler, EvaluationSet, TrainingSet
+from data_modules.loading.foreign_samples import intensity_of
 from data_modules.sources.base import Source
 from data_modules.split import Split, check_earlier, check_leak, read_split, split_with_earlier
 from data_modules.storage.cache import StudyCache
@@ -244,7 +245,13 @@ class StudyDataModule(LightningDataModule):
                 remedy="Use a smaller batch or more studies.",
             )
         data = TrainingSet(
-            self.cache, study_ids, self.mixture, self.augmentation, self.seed, self.sequences
+            self.cache,
+            study_ids,
+            self.mixture,
+            self.augmentation,
+            self.seed,
+            self.sequences,
+            intensity_of(self.preprocessing),
         )
         rank, world, accumulated = 0, 1, 1
         if self.trainer:
