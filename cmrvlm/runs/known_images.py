@@ -32,8 +32,8 @@ def familiarity_of(model: VisionLanguageModel, data: DataModule) -> Familiarity:
         model: Trained network.
         data: Its data module, with a split.
     """
-    trained = _features(model, data, _spread(data.split["train"], _TRAINED))
-    held_out = _features(model, data, _spread(data.split["val"], _HELD_OUT))
+    trained = _features(model, data, spread(data.split["train"], _TRAINED))
+    held_out = _features(model, data, spread(data.split["val"], _HELD_OUT))
     gates = {}
     for sequence, features in trained.items():
         others = held_out.get(sequence, features[:0])
@@ -47,7 +47,7 @@ def familiarity_of(model: VisionLanguageModel, data: DataModule) -> Familiarity:
     return Familiarity(gates)
 
 
-def _spread(study_ids: Sequence[str], most: int) -> list[str]:
+def spread(study_ids: Sequence[str], most: int) -> list[str]:
     """Return at most some ids, evenly spread over all."""
     if len(study_ids) <= most:
         return list(study_ids)
