@@ -98,14 +98,12 @@ class StudyDataModule(LightningDataModule):
         self.seed = seed
         self.allowed_failures = allowed_failures
         self.sequences = sequences
-
         self.cache: StudyStore
         if isinstance(source, ShardSource):
             # Shards are preprocessed already.
             self.cache = source.store(preprocessing)
         else:
             self.cache = StudyCache(Path(cache_dir), source, preprocessing)
-
         self.collator: Collator | None = None
         self.split: Split = {}
         self.full_split: Split = {}
@@ -137,7 +135,6 @@ class StudyDataModule(LightningDataModule):
         full_split = self._make_split(patient_of)
         check_leak(full_split, patient_of)
         check_earlier(full_split, patient_of, self.earlier)
-
         study_ids = [study_id for members in full_split.values() for study_id in members]
         self.failures = self.cache.fill(study_ids, self.allowed_failures)
         self.failures |= self._find_unreadable(study_ids)
