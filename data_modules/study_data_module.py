@@ -6,16 +6,12 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
 from lightning.pytorch import LightningDataModule, Trainer
-from numpy import ma
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from cmrvlm.errors import CmrvlmError
 from cmrvlm.instructions.collate import Collator
-from cmrvlm.instructions.read_outs import READ_OUTS, study_targets
 from cmrvlm.runs.lineage import Parts
 from cmrvlm.study.atomic_files import write_json
 from cmrvlm.study.study import Study
@@ -23,7 +19,9 @@ from cmrvlm.tasks.mixture import Mixture
 from cmrvlm.transforms.augment import Augment
 from cmrvlm.transforms.preprocessing import Preprocessing
 from data_modules.loading.accumulation import AccumulationWindows
+from data_modules.loading.class_shares import class_shares_of
 from data_modules.loading.dataset import EpochSampler, EvaluationSet, TrainingSet
+from data_modules.loading.foreign_samples import intensity_of
 from data_modules.loading.workers import leave_signals_to_the_parent
 from data_modules.sources.base import Source
 from data_modules.split import Split, check_earlier, check_leak, read_split, split_with_earlier
@@ -102,14 +100,12 @@ class StudyDataModule(LightningDataModule):
         self.allowed_failures = allowed_failures
         self.sequences = sequences
         self.trial = trial
-
         self.cache: StudyStore
         if isinstance(source, ShardSource):
             # Shards are preprocessed already.
             self.cache = source.store(preprocessing)
         else:
             self.cache = StudyCache(Path(cache_dir), source, preprocessing)
-
         self.collator: Collator | None = None
         self.split: Split = {}
         self.full_split: Split = {}
@@ -141,7 +137,6 @@ class StudyDataModule(LightningDataModule):
         full_split = self._make_split(patient_of)
         check_leak(full_split, patient_of)
         check_earlier(full_split, patient_of, self.earlier)
-
         study_ids = [study_id for members in full_split.values() for study_id in members]
         self.failures = self.cache.fill(study_ids, self.allowed_failures)
         self.failures |= self._find_unreadable(study_ids)
@@ -223,21 +218,8 @@ class StudyDataModule(LightningDataModule):
                         yield instruction.reference
 
     def class_shares(self) -> dict[str, Tensor]:
-        """Compute the share of positives of each class among the training studies.
-
-        Returns:
-            Tensor `(classes,)` by read-out; a study counts for the classes that are known of it,
-            and a class that is known of no study has NaN. Empty when there is no training study.
-        """
-        targets = [study_targets(self.cache.labels(study_id)) for study_id in self.split["train"]]
-        if not targets:
-            return {}
-        shares = {}
-        for name in [name for name, record in READ_OUTS.items() if record.is_probability]:
-            values = np.stack([target[name] for target in targets])  # (N, classes)
-            means = ma.masked_invalid(values).mean(axis=0).filled(np.nan)
-            shares[name] = torch.from_numpy(means.astype(np.float32))
-        return shares
+        """Return the share of positives of each class among the training studies, by read-out."""
+        return class_shares_of(self.cache.labels(study_id) for study_id in self.split["train"])
 
     def train_dataloader(self) -> DataLoader[Any] | AccumulationWindows:
         """Return the loader of training batches; after a restart it continues within the epoch.
@@ -253,7 +235,13 @@ class StudyDataModule(LightningDataModule):
                 remedy="Use a smaller batch or more studies.",
             )
         data = TrainingSet(
-            self.cache, study_ids, self.mixture, self.augmentation, self.seed, self.sequences
+            self.cache,
+            study_ids,
+            self.mixture,
+            self.augmentation,
+            self.seed,
+            self.sequences,
+            intensity_of(self.preprocessing),
         )
         rank, world, accumulated = 0, 1, 1
         if self.trainer:

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import datetime
 import hashlib
-import json
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -20,11 +18,12 @@ from typing import Any
 from rich.console import Console
 
 from cmrvlm.config.build import build
-from cmrvlm.config.command import Config, with_changes
+from cmrvlm.config.command import Config
 from cmrvlm.errors import CmrvlmError
 from cmrvlm.evaluation import figures, tables
 from cmrvlm.evaluation.asking import Asked, Questioner
 from cmrvlm.evaluation.conditions import PROBES, Condition, conditions, partners
+from cmrvlm.evaluation.data import evaluation_data
 from cmrvlm.evaluation.processes import (
     gathered,
     join_processes,
@@ -42,48 +41,17 @@ from cmrvlm.evaluation.results import (
     write_answers,
     write_replicates,
 )
+from cmrvlm.evaluation.turned_away import MOST_FOREIGN, Rates, turned_away
 from cmrvlm.inference.answering import device_of
 from cmrvlm.inference.mask_reading import MaskReading
 from cmrvlm.language_model.decoding import Decode
 from cmrvlm.metrics.bert_score import bert_scores, check_bert_model
 from cmrvlm.metrics.statistic import Weights
 from cmrvlm.metrics.text import BLEU_TOKENIZERS, meteor_missing
-from cmrvlm.runs.data import DataModule
-from cmrvlm.runs.lineage import SPLIT, TRAIN, read_lineage, trained_on
-from cmrvlm.runs.run_folder import TrainedRun, load_run, weights_hash
-from cmrvlm.runs.wiring import build_data
+from cmrvlm.runs.lineage import TRAIN, read_lineage, trained_on
+from cmrvlm.runs.run_folder import load_run, weights_hash
 from cmrvlm.study.atomic_files import write_json
 from cmrvlm.tasks.base import Task
-
-# Settings of data that decide which studies there are, or in which part they are.
-_SETTINGS_OF_STUDIES = {"source", "root", "path", "_target_", "split_file", "shares"}
-
-
-def evaluation_data(run: TrainedRun, changes: Config) -> DataModule:
-    """Return the run's data module on the run's own split.
-
-    A change of the source, its root or its path means other data: the split is then made anew.
-    Broken studies are left out and counted, however many there are.
-
-    Args:
-        run: Trained run.
-        changes: Changes to the settings of its data.
-    """
-    # A deep copy, for the run keeps its configuration.
-    config = json.loads(json.dumps(run.config))
-    # The settings of one source mean nothing to another.
-    if "_target_" in (changes.get("source") or {}):
-        config["data"].pop("source")
-    config["data"] = with_changes(config["data"], changes)
-    if "root" in changes and "root" in config["data"].get("source", {}):
-        config["data"]["source"]["root"] = changes["root"]
-    has_other_studies = not _SETTINGS_OF_STUDIES.isdisjoint(changes)
-    split = run.folder / SPLIT
-    if not has_other_studies and split.is_file():
-        config["data"]["split_file"] = str(split)
-    data = build_data(config, allowed_failures=sys.maxsize)
-    data.prepare_data()
-    return data
 
 
 def chosen_tasks(tasks: Mapping[str, Task], names: Sequence[str] | None) -> dict[str, Task]:
@@ -176,6 +144,7 @@ class Evaluation:
         self.bootstrap = Bootstrap.of(
             [patient_of[study] for study in self.studies], config["bootstrap"]
         )
+        self.patient_of = {study: patient_of[study] for study in self.studies}
         self.synthetic = bool(self.data.load_study(self.studies[0]).synthetic)
 
     def _leave_out_trained_on(self, patient_of: Mapping[str, str]) -> dict[str, int]:
@@ -226,12 +195,21 @@ class Evaluation:
         rows = answer_rows(asked, self.tasks, by_task)
         return Scored(asked, tree, replicates, rows)
 
+    def gate(self) -> Rates:
+        """Return what the run turns away; empty where it is not asked for."""
+        if not self.config["gate"]:
+            return {}
+        return turned_away(self.run, self.data.load_study, self.patient_of, self.bootstrap)
+
     def settings(self) -> dict[str, Any]:
         """Return everything that the numbers depend on, for `metrics.json`."""
         config = self.config
         cleaning = "none"
         if config["lowercase"]:
             cleaning = "lower case"
+        gate = "off"
+        if config["gate"]:
+            gate = f"each kind of image without a heart from at most {MOST_FOREIGN} studies"
         study_names = "/".join(self.studies)
         probes = [condition.probe for condition in self.conditions if condition.probe]
         packages = ("cmrvlm", "torch", "transformers", "monai")
@@ -262,6 +240,7 @@ class Evaluation:
             "bert_score": self.bert or "off",
             "intervals": f"2.5 to 97.5 %, {config['bootstrap']} resamples of patients, seed 0",
             "probes": {name: PROBES[name] for name in probes},
+            "gate": gate,
             "device": self.device.type,
             "versions": {name: version(name) for name in packages},
         }
@@ -301,11 +280,13 @@ def evaluate(config: Config) -> dict[str, Any]:
         {"study": study, "subset": "full", "probe": "", "failure": reason}
         for study, reason in evaluation.broken.items()
     ]
+    gate = evaluation.gate()
     content = {
         "time": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "tasks": full.tree,
         "probes": probes,
         "subsets": subsets,
+        "gate": gate,
         "failures": failures,
         "settings": evaluation.settings(),
     }
@@ -316,23 +297,32 @@ def evaluate(config: Config) -> dict[str, Any]:
     write_answers(rows, evaluation.out / "answers.parquet")
     write_replicates(evaluation.out / "replicates.parquet", evaluation.bootstrap, full.replicates)
     figures.draw_all(evaluation.tasks, full.asked, subsets, evaluation.out)
-    _tables(evaluation, full, probes, subsets, failures)
+    titled_tables = _titled_tables(evaluation, content)
+    _print(evaluation, titled_tables, failures)
+    text = "\n".join(tables.markdown(*table) for table in titled_tables)
+    (evaluation.out / "metrics.md").write_text(text)
     return content
 
 
-def _tables(
-    evaluation: Evaluation,
-    full: Scored,
-    probes: Mapping[str, Tree],
-    subsets: Mapping[str, Tree],
-    failures: Mapping[str, str],
-) -> None:
-    """Print the tables and the failures, and write the tables into `metrics.md`."""
+def _titled_tables(evaluation: Evaluation, content: Mapping[str, Any]) -> list[tables.Titled]:
+    """Return the tables of an evaluation with their titles."""
     studies = "studies"
     if evaluation.synthetic:
         studies = "synthetic phantoms"
     title = f"{len(evaluation.studies)} {studies} of the {evaluation.config['part']} part"
-    titled_tables = tables.titled_tables(full.tree, probes, subsets, evaluation.tasks, title)
+    titled_tables = tables.titled_tables(
+        content["tasks"], content["probes"], content["subsets"], evaluation.tasks, title
+    )
+    if content["gate"]:
+        head, rows = tables.gate_rows(content["gate"])
+        titled_tables.append((head, rows, "Images that are turned away"))
+    return titled_tables
+
+
+def _print(
+    evaluation: Evaluation, titled_tables: Sequence[tables.Titled], failures: Mapping[str, str]
+) -> None:
+    """Print tables, what was left out, and the failures."""
     console = Console(width=150)
     for table in titled_tables:
         console.print(tables.rich_table(*table))
@@ -344,5 +334,3 @@ def _tables(
         )
     for study, reason in failures.items():
         console.print(f"failed: {study}: {reason}", markup=False)
-    text = "\n".join(tables.markdown(*table) for table in titled_tables)
-    (evaluation.out / "metrics.md").write_text(text)

@@ -6,13 +6,17 @@ Each study is asked about once.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Hashable, Mapping, Sequence
+from typing import TypeVar
 
 import torch
 from torch import distributed
 
 from cmrvlm.evaluation.asking import Asked
 from cmrvlm.instructions.answer import AnswerWithTruth
+
+Item = TypeVar("Item")
+Key = TypeVar("Key", bound=Hashable)
 
 
 def join_processes() -> None:
@@ -38,8 +42,8 @@ def own_device(device: torch.device) -> torch.device:
     return torch.device(device.type, local_rank)
 
 
-def own_share(studies: Sequence[str]) -> list[str]:
-    """Return the studies that this process asks about.
+def own_share(studies: Sequence[Item]) -> list[Item]:
+    """Return the studies, or parts of them, that this process asks about.
 
     Unlike in Lightning's sampler none is repeated to make the shares equal.
     """
@@ -77,4 +81,21 @@ def gathered(asked: Asked, order: Sequence[str]) -> Asked:
         merged.patients.append(patient)
         merged.changed.append(changed)
     merged.failures = {study: failures[study] for study in order if study in failures}
+    return merged
+
+
+def gathered_by_key(values: Mapping[Key, Item]) -> dict[Key, Item]:
+    """Gather values of different keys of all processes on each of them.
+
+    Args:
+        values: Values of this process.
+    """
+    _, count = rank_and_count()
+    if count == 1:
+        return dict(values)
+    shares: list[dict[Key, Item] | None] = [None] * count
+    distributed.all_gather_object(shares, dict(values))
+    merged: dict[Key, Item] = {}
+    for share in shares:
+        merged |= share or {}
     return merged

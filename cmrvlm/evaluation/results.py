@@ -145,13 +145,13 @@ def as_tree(
         patients = [asked.patients[row] for row in rows]
         weights = bootstrap.rows(patients)
         for metric, statistic in metrics.items():
-            cell, resampled = _with_interval(statistic, weights)
+            cell, resampled = with_interval(statistic, weights)
             tree[task][metric] = cell
             replicates[f"{task}.{metric}"] = resampled
     return tree, replicates
 
 
-def _with_interval(statistic: Statistic, weights: Weights) -> tuple[dict[str, Any], Weights]:
+def with_interval(statistic: Statistic, weights: Weights) -> tuple[dict[str, Any], Weights]:
     """Return value, interval and counts of a metric, and its resampled values (B,).
 
     Args:

@@ -14,6 +14,8 @@ from cmrvlm.tasks.base import Task
 # Prefixes of metrics of single classes, which would flood the main table.
 PER_CLASS = ("auroc_", "auprc_")
 Row = tuple[str, ...]
+# Head, rows and title of a table.
+Titled = tuple[Row, list[Row], str]
 
 
 def shown(row: Mapping[str, Any] | None, *, interval: bool = False) -> str:
@@ -126,13 +128,27 @@ def _with_difference(row: Mapping[str, Any] | None) -> str:
     return f"{text} ({difference['value']:+.3f})"
 
 
+def gate_rows(gate: Mapping[str, Mapping[str, Any]]) -> tuple[Row, list[Row]]:
+    """Return head and rows of the share of images that are turned away.
+
+    Args:
+        gate: Images to the share of them, see `cmrvlm.evaluation.turned_away`.
+    """
+    head = ("images", "turned away (95 %)", "number", "n", "undefined")
+    rows: list[Row] = []
+    for images, row in gate.items():
+        counts = [str(row[name]) for name in ("turned_away", "n", "undefined")]
+        rows.append((images, shown(row, interval=True), *counts))
+    return head, rows
+
+
 def titled_tables(
     tree: Tree,
     probes: Mapping[str, Tree],
     subsets: Mapping[str, Tree],
     tasks: Mapping[str, Task],
     title: str,
-) -> list[tuple[Row, list[Row], str]]:
+) -> list[Titled]:
     """Return head, rows and title of the main table, and of those of probes and subsets if any.
 
     Args:

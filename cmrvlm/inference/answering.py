@@ -84,6 +84,7 @@ def answer_questions(
     max_new_tokens: int,
     decode: Decode | None = None,
     reading: MaskReading | None = None,
+    features: Features | None = None,
 ) -> list[Answer]:
     """Answer every question of a batch, in the precision of the training; images are encoded once.
 
@@ -94,6 +95,7 @@ def answer_questions(
         max_new_tokens: Longest answer; one of those that a closed question allows is never cut.
         decode: Way of decoding; None takes the likeliest token each time.
         reading: Way of reading masks; None takes them as they are.
+        features: The batch's studies where they are encoded already, None to encode them.
 
     Returns:
         One answer for each question, in their order.
@@ -103,7 +105,8 @@ def answer_questions(
     reading = reading or MaskReading()
     with autocast_of(model.precision, model.device):
         batch = batch.to(model.device)
-        features = model.encode(batch.media)
+        if features is None:
+            features = model.encode(batch.media)
         tokens = model.image_tokens(features, batch.questions, batch.owners)
         answers = _answers_in_words(model, collator, batch, tokens, max_new_tokens, decode)
         answers = _with_masks(model, collator, batch, features, tokens, answers, reading)

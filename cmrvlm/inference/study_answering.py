@@ -14,6 +14,7 @@ from cmrvlm.errors import CmrvlmError
 from cmrvlm.inference.answering import answer_questions, device_of
 from cmrvlm.inference.label_maps import begun_later, label_map, shown_frames, to_native
 from cmrvlm.inference.mask_reading import MaskReading
+from cmrvlm.inference.prepared_study import PreparedStudy
 from cmrvlm.inference.requests import (
     WORD_TASKS,
     check_language,
@@ -27,6 +28,8 @@ from cmrvlm.inference.unlike_training import NO_VENTRICLE, unlike_training
 from cmrvlm.instructions.answer import Answer
 from cmrvlm.instructions.question import Question
 from cmrvlm.language_model.decoding import Decode
+from cmrvlm.models.features import Features
+from cmrvlm.models.study_encoding import encode_studies
 from cmrvlm.runs.run_folder import TrainedRun
 from cmrvlm.study.evidence import Evidence
 from cmrvlm.study.files import read_study
@@ -178,50 +181,50 @@ class StudyAnswerer:
         """
         check_language(language)
         wanted = frames_wanted(frames, native)
-        study = self.run.preprocessing(native)
-        not_assessed = unlike_training(self.run, study) if self.gate else {}
         request = _Request(language, question, structures, frames, word_tasks, wanted)
-        if not_assessed:
-            answered = self._answer_without(not_assessed, native, request)
-        else:
-            answered = self._answer_prepared(native, study, request, not_assessed)
+        prepared = PreparedStudy(native, self.run.preprocessing(native))
+        not_assessed: dict[str, str] = {}
+        if self.gate:
+            features = encode_studies(self.network, [prepared.study])
+            prepared = replace(prepared, features=features)
+            not_assessed = unlike_training(self.run, features)
+        answered = self._answer_without(not_assessed, prepared, request)
         sax_labels = answered.label_maps.get("sax")
         looked_for = structures is None or "lv" in structures
         if not self.gate or sax_labels is None or not looked_for:
             return answered
         if (sax_labels == STRUCTURES["lv"]).any():
             return answered
-        return self._answer_without({**not_assessed, "sax": NO_VENTRICLE}, native, request)
+        return self._answer_without({**not_assessed, "sax": NO_VENTRICLE}, prepared, request)
 
     def _answer_without(
-        self, not_assessed: Mapping[str, str], native: Study, request: _Request
+        self, not_assessed: Mapping[str, str], prepared: PreparedStudy, request: _Request
     ) -> AnsweredStudy:
         """Answer everything about a study without series that are not assessed.
 
         Args:
             not_assessed: Sequence to the reason why nothing is said of it.
-            native: Study on its own grid.
+            prepared: The study with all its series.
             request: What is asked.
         """
-        assessed = {
-            name: series for name, series in native.series.items() if name not in not_assessed
-        }
-        if not assessed:
-            return AnsweredStudy(native, [], {}, not_assessed)
-        native = native.with_series(assessed)
-        return self._answer_prepared(native, self.run.preprocessing(native), request, not_assessed)
+        if not_assessed.keys() >= prepared.native.series.keys():
+            return AnsweredStudy(prepared.native, [], {}, not_assessed)
+        if not_assessed:
+            prepared = prepared.without(not_assessed, self.run.preprocessing)
+        return self._answer_prepared(prepared, request, not_assessed)
 
     def _answer_prepared(
-        self, native: Study, study: Study, request: _Request, not_assessed: Mapping[str, str]
+        self, prepared: PreparedStudy, request: _Request, not_assessed: Mapping[str, str]
     ) -> AnsweredStudy:
         """Answer everything about a study that is prepared.
 
         Args:
-            native: Study on its own grid.
-            study: The same on the model's grid.
+            prepared: The study.
             request: What is asked.
             not_assessed: Sequence to the reason why it is not in the study.
         """
+        native = prepared.native
+        study = prepared.study
         mask_tasks = segment_tasks(
             self.tasks, [name for name in native.series if name in self.network.mask_head]
         )
@@ -233,7 +236,10 @@ class StudyAnswerer:
         )
         questions += _mask_questions(mask_tasks, study, request.language)
         evidence = Evidence.of(native)
-        answers = [limited_to_shown(one, evidence) for one in self.answer(study, questions)]
+        answers = [
+            limited_to_shown(one, evidence)
+            for one in self.answer(study, questions, prepared.features)
+        ]
         label_maps = self._label_maps(
             native, study, answers, mask_tasks, request.wanted, request.language
         )
@@ -242,12 +248,20 @@ class StudyAnswerer:
                 labels[:, ~request.wanted[name]] = NOT_ANNOTATED
         return AnsweredStudy(native, answers, label_maps, not_assessed)
 
-    def answer(self, study: Study, questions: Sequence[Question]) -> list[Answer]:
-        """Answer questions about a study on the model's grid."""
+    def answer(
+        self, study: Study, questions: Sequence[Question], features: Features | None = None
+    ) -> list[Answer]:
+        """Answer questions about a study on the model's grid.
+
+        Args:
+            study: The study.
+            questions: Questions about it.
+            features: The study where it is encoded already, None to encode what is asked about.
+        """
         collator = self.run.collator
         batch = collator.questions([(study, questions)])
         return answer_questions(
-            self.network, collator, batch, self.max_new_tokens, self.decode, self.reading
+            self.network, collator, batch, self.max_new_tokens, self.decode, self.reading, features
         )
 
     def _label_maps(

@@ -4,26 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from cmrvlm.models.features import Features
+from cmrvlm.models.study_encoding import describe_studies
 from cmrvlm.reports.writer import not_assessed
-from cmrvlm.runs.known_images import features_of
 from cmrvlm.runs.run_folder import TrainedRun
-from cmrvlm.study.study import Study
 
 NO_VENTRICLE = "no left ventricle was found in it"
 
 
-def unlike_training(run: TrainedRun, study: Study) -> dict[str, str]:
+def unlike_training(run: TrainedRun, features: Features) -> dict[str, str]:
     """Return sequence to the reason why a series is turned away; empty where all are familiar.
 
     Args:
         run: Trained run; one that did not keep what it learned turns nothing away.
-        study: Study on the model's grid.
+        features: One study, encoded.
     """
     if run.familiarity is None:
         return {}
     reasons = {}
-    for sequence, features in features_of(run.model, study).items():
-        measured = run.familiarity.distance(sequence, features)
+    for sequence, row in describe_studies(run.model, features).get(0, {}).items():
+        measured = run.familiarity.distance(sequence, row)
         if measured is None:
             continue
         distances, limit = measured

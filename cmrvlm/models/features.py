@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -68,6 +68,19 @@ class Features:
         if (study, sequence) not in self:
             return 0
         return int(self.encoded(study, sequence).grid.shape[2])
+
+    def of_sequences(self, sequences: Collection[str]) -> Features:
+        """Return the encoded studies with some of their sequences alone."""
+        return Features(
+            stacks={name: self.stacks[name] for name in self.stacks if name in sequences},
+            tokens={name: self.tokens[name] for name in self.tokens if name in sequences},
+            summaries={name: self.summaries[name] for name in self.summaries if name in sequences},
+            locations={
+                (study, name): location
+                for (study, name), location in self.locations.items()
+                if name in sequences
+            },
+        )
 
     def sequences_by_study(self) -> dict[int, list[str]]:
         """Return the sequences of each study, studies in ascending order."""

@@ -28,6 +28,8 @@ class Mixture:
         languages: Languages that prompts and answers are drawn from.
         per_study: Instructions drawn for each study in training.
         context: Facts about the patient that prompts state, of `cmrvlm.tasks.context.FIELDS`; no others ever do.
+        foreign_share: Share of the training's samples that show images without a heart, of which nothing can be
+            assessed; 0 for none.
     """
 
     def __init__(
@@ -40,6 +42,7 @@ class Mixture:
         per_study: int = 6,
         context: Sequence[str] = (),
         loss_weights: Mapping[str, float] | None = None,
+        foreign_share: float = 0.0,
     ) -> None:
         self.tasks = {name: task for name, task in tasks.items() if task is not None}
         weights = dict(weights or {})
@@ -53,6 +56,11 @@ class Mixture:
         self.languages = tuple(languages)
         self.per_study = per_study
         self.context = check_fields(context)
+        if not 0 <= foreign_share <= 1:
+            raise CmrvlmError(
+                f"{foreign_share} is no share", field="mix.foreign_share", remedy="Give 0 to 1."
+            )
+        self.foreign_share = foreign_share
 
     def _check_names(self, weights: Mapping[str, float], known: set[str], field: str) -> None:
         unknown = set(weights) - known

@@ -1,4 +1,4 @@
-"""Make images without a heart from a study's series, for the share of them that a run turns away."""
+"""Make images without a heart from a study's series, to train and to score what is said of them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 
-from cmrvlm.study.study import Series, Study
+from cmrvlm.study.study import Series, Study, StudyLabels
 
 Image = NDArray[np.float32]
 # Blocks along rows and columns that are exchanged.
@@ -76,17 +76,17 @@ FOREIGN: dict[str, Callable[[Image, np.random.Generator], Image]] = {
 }
 
 
-def foreign_study(study: Study, kind: str, seed: int = 0) -> Study:
-    """Return a study with images without a heart in place of its own, and without masks.
+def foreign_study(study: Study, kind: str, seed: int | np.random.Generator = 0) -> Study:
+    """Return a study with images without a heart in place of its own, without masks and labels.
 
     Args:
         study: Study on any grid.
         kind: Key of `FOREIGN`.
-        seed: Seed of what is drawn.
+        seed: Seed of what is drawn, or the generator that it is drawn from.
     """
     rng = np.random.default_rng(seed)
     series: dict[str, Series] = {}
     for name, own in study.series.items():
         image = FOREIGN[kind](np.asarray(own.image, dtype=np.float32), rng)
-        series[name] = replace(own, image=image, mask=None, phases={}, drawn=())
-    return study.with_series(series)
+        series[name] = replace(own, image=image, mask=None, phases={}, levels=(), drawn=())
+    return replace(study, series=series, labels=StudyLabels())

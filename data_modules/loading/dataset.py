@@ -12,13 +12,20 @@ from cmrvlm.instructions.instruction import Instruction
 from cmrvlm.study.study import Study
 from cmrvlm.tasks.mixture import Mixture
 from cmrvlm.transforms.augment import Augment
+from cmrvlm.transforms.intensity import PercentileIntensity
+from data_modules.loading.foreign_samples import foreign_sample
 from data_modules.storage.store import StudyStore
 
 Sample = tuple[Study, list[Instruction]]
+# Tells the generator of images without a heart from the others of a sample, whose draws stay the
+# same whatever the share of such images is.
+_FOREIGN = 2
 
 
 class TrainingSet(Dataset[Sample]):
     """Augmented studies with randomly drawn instructions.
+
+    The mixture's `foreign_share` of them shows images without a heart.
 
     Args:
         cache: Store of preprocessed studies.
@@ -27,6 +34,8 @@ class TrainingSet(Dataset[Sample]):
         augment: Augmentation of the images, or None.
         seed: Seed of all draws.
         sequences: Sequences that may be shown; None shows all.
+        intensity: Step that scales the grey values of images without a heart, as the preprocessing
+            does; None for one of usual settings.
     """
 
     def __init__(
@@ -37,6 +46,7 @@ class TrainingSet(Dataset[Sample]):
         augment: Augment | None,
         seed: int,
         sequences: Collection[str] | None = None,
+        intensity: PercentileIntensity | None = None,
     ) -> None:
         self.cache = cache
         self.study_ids = list(study_ids)
@@ -44,6 +54,7 @@ class TrainingSet(Dataset[Sample]):
         self.augment = augment
         self.seed = seed
         self.sequences = sequences
+        self.intensity = intensity or PercentileIntensity()
 
     def __len__(self) -> int:
         return len(self.study_ids)
@@ -55,6 +66,10 @@ class TrainingSet(Dataset[Sample]):
         rng = np.random.default_rng([self.seed, epoch, index])
         study = self.cache.load(self.study_ids[index], self.sequences)
         instructions = self.mixture.draw(study, rng)
+        foreign_rng = np.random.default_rng([self.seed, epoch, index, _FOREIGN])
+        if foreign_rng.random() < self.mixture.foreign_share:
+            study, instructions = foreign_sample(study, instructions, foreign_rng, self.intensity)
+        # Images without a heart are augmented too: what comes in at their borders tells nothing.
         if self.augment:
             study = self.augment(study, rng)
         return study, instructions

@@ -21,6 +21,7 @@ from sklearn.datasets import load_sample_images
 
 from cmrvlm.errors import CmrvlmError
 from cmrvlm.inference.unlike_training import unlike_training
+from cmrvlm.models.study_encoding import encode_studies
 from cmrvlm.runs.lineage import SPLIT
 from cmrvlm.runs.run_folder import TrainedRun, load_run
 from cmrvlm.runs.wiring import build_data
@@ -109,7 +110,8 @@ def turned_away(run: TrainedRun, studies: Iterable[Study], *, prepared: bool) ->
         if not prepared:
             study = run.preprocessing(study)
         counts["studies"] += 1
-        counts["turned_away"] += len(unlike_training(run, study)) == len(known)
+        features = encode_studies(run.model, [study])
+        counts["turned_away"] += len(unlike_training(run, features)) == len(known)
     return counts
 
 

@@ -73,8 +73,10 @@ def evaluate(out: Path, training: dict[str, Any]) -> None:
     run(
         "cmrvlm.evaluate", *shared, "+data=phantom_shifted", f"out={out / 'shifted'}", "probes=null"
     )
+    shifted = metrics(out / "shifted")
     content = metrics(out / "test") | {
-        "shifted": metrics(out / "shifted")["tasks"],
+        "shifted": shifted["tasks"],
+        "shifted_gate": shifted["gate"],
         "training": training,
     }
     (HERE / "metrics.json").write_text(json.dumps(content, indent=1, ensure_ascii=False))

@@ -28,6 +28,11 @@ ROWS = (
     ("prognosis", "c_index", "prognosis, C-index"),
 )
 PROBES = ("blind", "swapped", "paraphrase")
+# Images of which the share is counted that is turned away.
+GATE_ROWS = (
+    ("hearts", "hearts turned away"),
+    ("foreign", "images without a heart turned away"),
+)
 
 
 def number(row: Mapping[str, Any] | None) -> str:
@@ -46,10 +51,25 @@ def table(content: Mapping[str, Any]) -> list[str]:
     for task, name, label in ROWS:
         row = content["tasks"][task][name]
         probes = [number(content["probes"][probe].get(task, {}).get(name)) for probe in PROBES]
-        shown = f"{number(row)} ({row['low']:.3f} to {row['high']:.3f})"
+        shown = _with_interval(row)
         shifted = number(content["shifted"][task][name])
         lines.append(f"| {label} | {shown} | {' | '.join(probes)} | {shifted} |")
+    # Results of earlier versions have no such counts.
+    gate = content.get("gate", {})
+    shifted_gate = content.get("shifted_gate", {})
+    for images, label in GATE_ROWS:
+        if images in gate:
+            cells = [_with_interval(gate[images]), *[""] * len(PROBES)]
+            cells.append(number(shifted_gate.get(images)))
+            lines.append(f"| {label} | {' | '.join(cells)} |")
     return lines
+
+
+def _with_interval(row: Mapping[str, Any]) -> str:
+    """Format a score with its interval; `undefined` where there is none."""
+    if row["value"] is None or row["low"] is None:
+        return number(row)
+    return f"{number(row)} ({row['low']:.3f} to {row['high']:.3f})"
 
 
 def aims(content: Mapping[str, Any]) -> list[str]:
@@ -75,9 +95,21 @@ def aims(content: Mapping[str, Any]) -> list[str]:
         ),
         ("report, finding F1", ">= 0.85", tasks["report"]["finding_f1"]["value"]),
         ("mirage rate with another's images", "<= 0.05", mirage),
+        *_gate_aims(content.get("gate", {})),
     )
     return [
         "| aim | | reached |",
         "|---|---|---:|",
         *(f"| {name} | {aim} | {value:.3f} |" for name, aim, value in reached),
     ]
+
+
+def _gate_aims(gate: Mapping[str, Mapping[str, Any]]) -> list[tuple[str, str, float]]:
+    """Return the aims of what is turned away with what was reached, as far as it was counted."""
+    aim_of = {"hearts": "<= 0.01", "foreign": ">= 0.98"}
+    reached = []
+    for images, label in GATE_ROWS:
+        value = gate.get(images, {}).get("value")
+        if value is not None:
+            reached.append((label, aim_of[images], value))
+    return reached

@@ -31,6 +31,7 @@ from cmrvlm.metrics.statistic import Mean
 from cmrvlm.runs.run_folder import load_run, read_config
 from cmrvlm.stages.training import train
 from cmrvlm.study.vocabulary import SEQUENCES
+from cmrvlm.transforms.foreign import FOREIGN
 from tests.conftest import ROOT, composed
 from tests.records import an_answer, an_instruction
 
@@ -132,6 +133,19 @@ def test_one_row_for_each_answer(whole):
         )
     paraphrased = {row["prompt"] for row in rows if row["probe"] == "paraphrase"}
     assert not paraphrased & {row["prompt"] for row in full}
+
+
+def test_of_a_run_that_keeps_nothing_what_is_turned_away_is_undefined(whole):
+    out, content = whole
+    gate = content["gate"]
+    studies = content["settings"]["studies"]
+    assert set(gate) == {"hearts", "foreign", *FOREIGN}
+    assert {row["value"] for row in gate.values()} == {None}
+    assert {kind: gate[kind]["undefined"] for kind in FOREIGN} == dict.fromkeys(FOREIGN, studies)
+    assert gate["hearts"]["undefined"] == studies
+    text = (out / "metrics.md").read_text()
+    assert "## Images that are turned away" in text
+    assert all(f"| {images} |" in text for images in gate)
 
 
 def test_figures_tables_and_settings_are_written(whole):

@@ -9,7 +9,9 @@ import pytest
 import torch
 
 from cmrvlm.inference.cmrvlm import CMRVLM
+from cmrvlm.inference.prepared_study import PreparedStudy
 from cmrvlm.inference.study_answering import StudyAnswerer
+from cmrvlm.models.study_encoding import encode_studies
 from cmrvlm.runs.known_images import familiarity_of, features_of
 from cmrvlm.runs.run_folder import FAMILIARITY, load_run
 from cmrvlm.runs.wiring import build_data
@@ -143,3 +145,72 @@ def test_a_heart_without_a_ventricle_is_not_assessed(model, heart, monkeypatch):
 def test_a_run_of_a_handful_turns_nothing_away(stage3_run, heart):
     model = CMRVLM.from_pretrained(stage3_run, device="cpu", max_new_tokens=8)
     assert not model.report(foreign_study(heart, "noise")).not_assessed
+
+
+@pytest.fixture
+def encodings(model, monkeypatch):
+    """Sequence to the number of series that its encoder has encoded."""
+    counts = dict.fromkeys(model.network.encoders, 0)
+
+    def counted(sequence):
+        def count(module, inputs):
+            counts[sequence] += len(inputs[0])
+
+        return count
+
+    hooks = [
+        encoder.register_forward_pre_hook(counted(name))
+        for name, encoder in model.network.encoders.items()
+    ]
+    yield counts
+    for hook in hooks:
+        hook.remove()
+
+
+def test_each_series_is_encoded_once_for_gate_and_answers(
+    model, heart, encodings, ventricle_everywhere
+):
+    model.segment(heart, frames="seen")
+    assert encodings == dict.fromkeys(heart.series, 1)
+    model.report(heart)
+    assert encodings == dict.fromkeys(heart.series, 2)
+
+
+def test_known_series_beside_a_foreign_one_are_encoded_once(
+    model, heart, encodings, ventricle_everywhere
+):
+    for name in heart.series:
+        encodings.update(dict.fromkeys(encodings, 0))
+        noise = foreign_study(heart, "noise").series[name]
+        mixed = heart.with_series({**heart.series, name: noise})
+        assert set(model.report(mixed).not_assessed) == {name}
+        assert encodings == dict.fromkeys(heart.series, 1)
+
+
+def test_a_heart_without_a_ventricle_is_not_encoded_again(model, heart, encodings, monkeypatch):
+    def nothing(self, native, *rest):
+        if "sax" not in native.series:
+            return {}
+        return {"sax": np.zeros(native.series["sax"].image.shape, dtype=np.uint8)}
+
+    monkeypatch.setattr(StudyAnswerer, "_label_maps", nothing)
+    assert set(model.measure(heart).not_assessed) == {"sax"}
+    assert encodings == dict.fromkeys(heart.series, 1)
+
+
+def test_features_are_not_kept_where_a_foreign_series_moved_the_others(model, heart):
+    def centred(study):
+        """Crop as a step does that looks for the heart in the short axis."""
+        if "sax" in study.series:
+            return study
+        lge = study.series["lge"]
+        return study.with_series({"lge": replace(lge, image=np.roll(lge.image, 3, axis=3))})
+
+    two = heart.with_series({name: heart.series[name] for name in ("sax", "lge")})
+    study = model.run.preprocessing(two)
+    features = encode_studies(model.network, [study])
+    prepared = PreparedStudy(study, study, features)
+    assert prepared.without(["sax"], centred).features is None
+    assert set(prepared.without(["lge"], centred).features.stacks) == {"sax"}
+    assert set(prepared.without(["sax"], lambda same: same).features.stacks) == {"lge"}
+    assert PreparedStudy(study, study).without(["lge"], centred).features is None
