@@ -132,8 +132,8 @@ class StudyCache(StudyStore):
         self._paths.clear()
         with thread_pool(self.workers) as pool:
             missing, failures = self._find_missing(study_ids, pool)
-            if missing:
-                failures |= self._write_missing(missing, pool)
+        if missing:
+            failures |= self._write_missing(missing)
         if len(failures) > allowed_failures:
             raise self._too_many(failures, len(study_ids), allowed_failures)
         return failures
@@ -174,9 +174,17 @@ class StudyCache(StudyStore):
                     missing.append(study_id)
             except CmrvlmError as error:
                 failures[study_id] = error.without_folders()
+            except OSError as error:
+                # Files of the source are named by the error above.
+                raise CmrvlmError(
+                    f"the cache cannot be read ({error.strerror})",
+                    file=self.folder,
+                    field="paths.cache",
+                    remedy="Check who may read it, or give another folder.",
+                ) from error
         return missing, failures
 
-    def _write_missing(self, missing: Sequence[str], pool: Executor) -> dict[str, str]:
+    def _write_missing(self, missing: Sequence[str]) -> dict[str, str]:
         """Preprocess studies and return the reason by study for those that fail.
 
         Raises:
@@ -185,13 +193,14 @@ class StudyCache(StudyStore):
         failures: dict[str, str] = {}
         remaining = len(missing)
         try:
+            self.folder.mkdir(parents=True, exist_ok=True)
             for folder in abandoned(self.folder):
                 shutil.rmtree(folder, ignore_errors=True)
             if not (self.folder / ENTRY_FILE).is_file():
                 write_json(self.folder / ENTRY_FILE, self._record())
-            with writing_folder(self.folder) as drafts:
-                # Threads suffice: reading, numpy and torch release the interpreter for nearly all
-                # of the work.
+            # Threads suffice: reading, numpy and torch release the interpreter for nearly all of
+            # the work. They end before the folder that they write into is removed.
+            with writing_folder(self.folder) as drafts, thread_pool(self.workers) as pool:
                 write = partial(self._try_to_write, drafts=drafts)
                 reasons = map_in_order(pool, write, missing, self.workers)
                 reasons = iter(track(reasons, "Preprocessing studies", len(missing)))
