@@ -53,6 +53,7 @@ class StudyDataModule(LightningDataModule):
         num_workers: Loader processes; results do not depend on it.
         seed: Seed of split, order, augmentation and instructions.
         allowed_failures: Broken studies that may be left out before it is an error.
+        cache_workers: Studies that are preprocessed at once; None takes one a core, eight at most.
         sequences: Sequences that the model reads; others are never shown. None shows all.
         trial: Make do with few studies: smaller batches, and a patient for validation.
 
@@ -83,6 +84,7 @@ class StudyDataModule(LightningDataModule):
         num_workers: int = 0,
         seed: int = 0,
         allowed_failures: int = 0,
+        cache_workers: int | None = None,
         sequences: Sequence[str] | None = None,
         trial: bool = False,
     ) -> None:
@@ -105,7 +107,7 @@ class StudyDataModule(LightningDataModule):
             # Shards are preprocessed already.
             self.cache = source.store(preprocessing)
         else:
-            self.cache = StudyCache(Path(cache_dir), source, preprocessing)
+            self.cache = StudyCache(Path(cache_dir), source, preprocessing, cache_workers)
         self.collator: Collator | None = None
         self.split: Split = {}
         self.full_split: Split = {}

@@ -65,7 +65,7 @@ SLOTS: dict[str, tuple[str, ...]] = {
     "masks": ("cmrvlm.inference.mask_reading.MaskReading",),
     "check": ("data_modules.checking.run.CheckRun",),
     "cache": ("data_modules.storage.entries.CacheFolder",),
-    "shards": ("data_modules.storage.shards.ShardWriter",),
+    "shards": ("data_modules.storage.shard_writer.ShardWriter",),
     "ingest": ("data_modules.dicom.ingest.Ingest",),
 }
 

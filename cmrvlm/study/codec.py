@@ -169,14 +169,14 @@ def study_from_files(files: Mapping[str, bytes]) -> Study:
     return _study_from_json(json.loads(files[META_FILE]), load)
 
 
-def save_arrays(study: Study, folder: Path) -> None:
-    """Write `study_files` into a folder."""
-    for name, content in study_files(study).items():
+def save_files(files: Mapping[str, bytes], folder: Path) -> None:
+    """Write what `study_files` returned into a folder."""
+    for name, content in files.items():
         (folder / name).write_bytes(content)
 
 
 def load_arrays(folder: Path) -> Study:
-    """Load a study that `save_arrays` wrote; images and masks are memory-mapped."""
+    """Load a study that `save_files` wrote; images and masks are memory-mapped."""
 
     def load(name: str) -> NDArray[Any]:
         return np.load(folder / name, mmap_mode="r")

@@ -27,6 +27,8 @@ td,th{border:1px solid #ccc;padding:.2em .6em;text-align:left}
 figure{display:inline-block;margin:.4em}figcaption{font-size:12px}img{height:150px}
 .counts{display:flex;gap:3em}.counts div{max-width:30em}
 """
+# Faults that the page lists. A browser takes long for more, and nobody reads them there.
+_MOST_FAULTS = 2000
 
 
 @dataclass(frozen=True)
@@ -147,14 +149,22 @@ def _fault_blocks(faults: Sequence[Fault]) -> list[str]:
     for (level, code), count in frequency.most_common():
         kinds.append((level, code, str(count)))
     lines = []
-    for fault in faults:
+    for fault in faults[:_MOST_FAULTS]:
         lines.append((fault.level, fault.code, fault.study, fault.text))
     return [
         "<h2>Kinds</h2>",
         _table(("level", "kind", "times"), kinds),
         "<h2>Faults</h2>",
         _table(("level", "kind", "study", "what"), lines),
+        *_rest_of_faults(len(faults)),
     ]
+
+
+def _rest_of_faults(count: int) -> list[str]:
+    """Return a line about the faults that the page leaves out, where there are such."""
+    if count <= _MOST_FAULTS:
+        return []
+    return [f"<p>and {count - _MOST_FAULTS} more, which are in check.json</p>"]
 
 
 def _count_blocks(name: str, table: Mapping[str, int]) -> list[str]:

@@ -59,16 +59,16 @@ def _sequences_of(study: CheckedStudy) -> str:
 
 
 def _same_image_faults(checked: Sequence[CheckedStudy], sequence: str) -> list[Fault]:
-    """Return a warning for each pair of studies that have the same image of a sequence."""
+    """Return a warning for each study with an image of a sequence that another has as well."""
     studies = [study for study in checked if sequence in study.series]
     thumbnails = []
     for study in studies:
         thumbnails.append(decode_thumbnail(study.series[sequence]["thumbnail"]))
 
     faults = []
-    for first, second in same_images(thumbnails):
-        study_id = studies[first].study
-        other_id = studies[second].study
+    for first, later in same_images(thumbnails):
+        study_id = studies[later].study
+        other_id = studies[first].study
         text = f"{sequence} is the same image, or nearly so, as in {other_id}"
         faults.append(Fault(WARNING, "same_image", study_id, text))
     return faults

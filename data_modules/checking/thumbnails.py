@@ -55,14 +55,15 @@ def decode_thumbnail(text: str) -> NDArray[np.float16]:
 def same_images(
     thumbnails: Sequence[NDArray[np.float16]], chunk: int = 1024
 ) -> list[tuple[int, int]]:
-    """Find pairs of images whose thumbnails correlate more than those of different patients do.
+    """Find images whose thumbnails correlate more than those of different patients do.
 
     Args:
         thumbnails: N thumbnails (2 * 16 * 16,).
         chunk: Thumbnails that are compared with all others at once, which bounds the memory.
 
     Returns:
-        Index pairs, the lower index first.
+        Index pairs: the first image that a later one equals, and the later one. A later image is in
+        one pair at most, so that many copies of one image give as many pairs and not their square.
     """
     if not thumbnails:
         return []
@@ -70,12 +71,15 @@ def same_images(
     pairs = []
     for start in range(0, len(table), chunk):
         rows = table[start : start + chunk]
-        correlations = rows @ table.T / table.shape[1]  # (chunk, N)
-        for row, column in np.argwhere(correlations > _LEAST_CORRELATION).tolist():
-            first = start + row
-            # Each pair stands twice in the table, and each thumbnail equals itself.
-            if first < column:
-                pairs.append((first, column))
+        # Each pair stands twice in the whole table: only images up to these are looked at.
+        until = start + len(rows)
+        is_same = rows @ table[:until].T / table.shape[1] > _LEAST_CORRELATION  # (chunk, until)
+        firsts = is_same.argmax(axis=1)
+        for row, first in enumerate(firsts.tolist()):
+            later = start + row
+            # Each image equals itself; one that is constant equals none.
+            if is_same[row, first] and first < later:
+                pairs.append((first, later))
     return pairs
 
 

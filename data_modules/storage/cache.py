@@ -14,33 +14,43 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 import re
-import tempfile
+import shutil
 import time
-from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import Executor
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 from rich.progress import track
 
 from cmrvlm.errors import CmrvlmError
 from cmrvlm.study.atomic_files import write_json
-from cmrvlm.study.codec import labels_from_json, load_arrays, read_meta, save_arrays
+from cmrvlm.study.codec import labels_from_json, load_arrays, read_meta, save_files, study_files
 from cmrvlm.study.study import Study, StudyLabels, check_images
 from cmrvlm.transforms.preprocessing import Preprocessing
 from data_modules.code_key import code_digest, modules_of
+from data_modules.parallel import default_workers, map_in_order, thread_pool
 from data_modules.sources.base import Source
-from data_modules.storage.in_use import Hold
+from data_modules.storage.failures import write_failures
+from data_modules.storage.in_use import Hold, abandoned, writing_folder
 from data_modules.storage.store import StudyStore
+
+log = logging.getLogger(__name__)
 
 # Part of the key: a cache of another format is made anew.
 FORMAT = "2"
 # What an entry was made from.
 ENTRY_FILE = "entry.json"
-# Begins the name of the folder that a study is written into.
-WRITING = ".writing-"
+# Studies that could not be made when a job last had too many of them.
+FAILURES_FILE = "failures.csv"
+# Studies whose files a thread looks for at once.
+_BATCH = 64
+_GIGABYTE = 1e9
 # A study that is read often is marked as used once in this time.
 _SECONDS_BETWEEN_MARKS = 3600.0
 
@@ -52,11 +62,19 @@ class StudyCache(StudyStore):
         root: Folder of all caches.
         source: Source of the studies.
         preprocessing: Steps that are applied to each study.
+        workers: Studies that are preprocessed at once; None takes one a core, eight at most.
     """
 
-    def __init__(self, root: Path, source: Source, preprocessing: Preprocessing) -> None:
+    def __init__(
+        self,
+        root: Path,
+        source: Source,
+        preprocessing: Preprocessing,
+        workers: int | None = None,
+    ) -> None:
         self.source = source
         self.preprocessing = preprocessing
+        self.workers = workers or default_workers()
 
         digest = hashlib.sha256(FORMAT.encode())
         digest.update(source.fingerprint().encode())
@@ -67,6 +85,8 @@ class StudyCache(StudyStore):
         self._paths: dict[str, Path] = {}
         self._marked: dict[str, float] = {}
         self._hold = Hold()
+        # Size of the study that was written last.
+        self._study_bytes = 0
 
     def path(self, study_id: str) -> Path:
         """Return the folder of a study.
@@ -101,39 +121,49 @@ class StudyCache(StudyStore):
         }
 
     def fill(self, study_ids: Iterable[str], allowed_failures: int = 0) -> dict[str, str]:
-        """Preprocess the studies that the cache lacks; see `StudyStore.fill`."""
-        self._hold = Hold(self.folder)
-        if not (self.folder / ENTRY_FILE).is_file():
-            write_json(self.folder / ENTRY_FILE, self._record())
+        """Preprocess the studies that the cache lacks; see `StudyStore.fill`.
+
+        All studies are tried, whatever fails, so that the list of failures is complete. What a job
+        that was killed left behind is removed.
+        """
+        self._hold = self._hold_entry()
         study_ids = list(study_ids)
         # A new job reads the files as they are now.
         self._paths.clear()
-        missing, failures = self._find_missing(study_ids)
-
-        # Threads suffice: reading, numpy and torch release the interpreter for nearly all of the
-        # work.
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
-            reasons = pool.map(self._try_to_write, missing)
-            if missing:
-                reasons = iter(track(reasons, "Preprocessing studies", len(missing)))
-            for study_id, reason in zip(missing, reasons, strict=True):
-                if reason:
-                    failures[study_id] = reason
-
+        with thread_pool(self.workers) as pool:
+            missing, failures = self._find_missing(study_ids, pool)
+        if missing:
+            failures |= self._write_missing(missing)
         if len(failures) > allowed_failures:
-            first = next(iter(failures.values()))
-            raise CmrvlmError(
-                f"{len(failures)} of {len(study_ids)} studies cannot be read; the first: {first}",
-                field="data.allowed_failures",
-                remedy=f"Mend the files, or allow more than {allowed_failures} failures.",
-            )
+            raise self._too_many(failures, len(study_ids), allowed_failures)
         return failures
 
-    def _find_missing(self, study_ids: Iterable[str]) -> tuple[list[str], dict[str, str]]:
+    def _hold_entry(self) -> Hold:
+        """Keep others from removing the entry, as far as its folder can be written."""
+        try:
+            return Hold(self.folder)
+        except OSError:
+            # What is there can be read all the same; what is missing will be an error.
+            return Hold()
+
+    def _find_missing(
+        self, study_ids: Sequence[str], pool: Executor
+    ) -> tuple[list[str], dict[str, str]]:
         """Return the studies to preprocess, and reason by study for those whose files are gone.
 
         Studies that are there are marked as used.
         """
+        batches = (study_ids[start : start + _BATCH] for start in range(0, len(study_ids), _BATCH))
+        missing: list[str] = []
+        failures: dict[str, str] = {}
+        # Threads pay where files lie on another machine.
+        for absent, gone in map_in_order(pool, self._find_missing_in, batches, self.workers):
+            missing += absent
+            failures |= gone
+        return missing, failures
+
+    def _find_missing_in(self, study_ids: Sequence[str]) -> tuple[list[str], dict[str, str]]:
+        """Return what `_find_missing` returns for a few studies."""
         missing: list[str] = []
         failures: dict[str, str] = {}
         for study_id in study_ids:
@@ -144,31 +174,116 @@ class StudyCache(StudyStore):
                     missing.append(study_id)
             except CmrvlmError as error:
                 failures[study_id] = error.without_folders()
+            except OSError as error:
+                # Files of the source are named by the error above.
+                raise CmrvlmError(
+                    f"the cache cannot be read ({error.strerror})",
+                    file=self.folder,
+                    field="paths.cache",
+                    remedy="Check who may read it, or give another folder.",
+                ) from error
         return missing, failures
 
-    def _try_to_write(self, study_id: str) -> str | None:
-        """Preprocess a study, and return why that failed or None."""
-        try:
-            self._write(study_id)
-        except CmrvlmError as error:
-            return error.without_folders()
-        return None
+    def _write_missing(self, missing: Sequence[str]) -> dict[str, str]:
+        """Preprocess studies and return the reason by study for those that fail.
 
-    def _write(self, study_id: str) -> None:
-        """Preprocess a study and write it into the cache in one step."""
-        final = self.path(study_id)
-        with tempfile.TemporaryDirectory(dir=self.folder, prefix=WRITING) as temporary:
-            written = Path(temporary) / "study"
-            written.mkdir()
+        Raises:
+            CmrvlmError: The cache cannot be written.
+        """
+        failures: dict[str, str] = {}
+        remaining = len(missing)
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            for folder in abandoned(self.folder):
+                shutil.rmtree(folder, ignore_errors=True)
+            if not (self.folder / ENTRY_FILE).is_file():
+                write_json(self.folder / ENTRY_FILE, self._record())
+            # Threads suffice: reading, numpy and torch release the interpreter for nearly all of
+            # the work. They end before the folder that they write into is removed.
+            with writing_folder(self.folder) as drafts, thread_pool(self.workers) as pool:
+                write = partial(self._try_to_write, drafts=drafts)
+                reasons = map_in_order(pool, write, missing, self.workers)
+                reasons = iter(track(reasons, "Preprocessing studies", len(missing)))
+                for study_id, reason in zip(missing, reasons, strict=True):
+                    remaining -= 1
+                    if reason:
+                        failures[study_id] = reason
+        except OSError as error:
+            raise self._not_writable(error, remaining) from error
+        return failures
+
+    def _try_to_write(self, study_id: str, drafts: Path) -> str | None:
+        """Preprocess a study and write it into the cache; return why it cannot be made, or None.
+
+        Args:
+            study_id: The study.
+            drafts: Folder that it is written into before it is renamed.
+
+        Raises:
+            OSError: It cannot be written.
+        """
+        try:
             study = self.source.load(study_id)
             check_images(study)
-            save_arrays(self.preprocessing(study), written)
-            try:
-                os.replace(written, final)
-            except OSError:
-                # Another process may have written the same study first.
-                if not final.is_dir():
-                    raise
+            files = study_files(self.preprocessing(study))
+        except CmrvlmError as error:
+            return error.without_folders()
+        # One study of an archive must not end the others, whatever its files hold.
+        except Exception as error:
+            log.debug("study %s", study_id, exc_info=True)
+            return f"{study_id} cannot be read ({type(error).__name__})"
+
+        self._study_bytes = sum(len(content) for content in files.values())
+        final = self.path(study_id)
+        draft = drafts / final.name
+        draft.mkdir()
+        save_files(files, draft)
+        try:
+            os.replace(draft, final)
+        except OSError:
+            # Another process may have written the same study first.
+            if not final.is_dir():
+                raise
+        return None
+
+    def _not_writable(self, error: OSError, remaining: int) -> CmrvlmError:
+        """Return the error for a cache that cannot be written.
+
+        Args:
+            error: What the operating system says.
+            remaining: Number of studies that are still to be written.
+        """
+        needed = f"{remaining} studies are still to be written"
+        if self._study_bytes:
+            needed += f", about {remaining * self._study_bytes / _GIGABYTE:.2g} GB"
+        return CmrvlmError(
+            f"the cache cannot be written ({error.strerror}); {needed}",
+            file=self.folder,
+            field="paths.cache",
+            remedy="Free the space or give another folder; what is written stays.",
+        )
+
+    def _too_many(self, failures: Mapping[str, str], studies: int, allowed: int) -> CmrvlmError:
+        """Return the error for more failures than allowed, and write their list.
+
+        Args:
+            failures: Reason by study.
+            studies: Number of all studies.
+            allowed: Failures that are allowed.
+        """
+        first = next(iter(failures.values()))
+        path = self.folder / FAILURES_FILE
+        listed = f" All are in {path}."
+        try:
+            write_failures(path, failures)
+        except OSError:
+            # The cache may only be read.
+            listed = ""
+        return CmrvlmError(
+            f"{len(failures)} of {studies} studies cannot be read; the first: {first}",
+            field="data.allowed_failures",
+            remedy=f"Mend the files, or allow more than {allowed} failures.{listed}",
+        )
 
     def sequences(self, study_id: str) -> list[str]:
         """Return the sequences of a cached study without loading its images."""
@@ -176,7 +291,11 @@ class StudyCache(StudyStore):
 
     def labels(self, study_id: str) -> StudyLabels:
         """Load the labels of a cached study without its images."""
-        return labels_from_json(read_meta(self.path(study_id))["labels"])
+        return labels_from_json(self.labels_as_json(study_id))
+
+    def labels_as_json(self, study_id: str) -> dict[str, Any]:
+        """Return the labels of a cached study as plain data."""
+        return dict(read_meta(self.path(study_id))["labels"])
 
     def load_complete(self, study_id: str) -> Study:
         """Load a cached study with all its series, their arrays memory-mapped."""

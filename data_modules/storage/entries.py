@@ -16,14 +16,15 @@ from typing import Any
 from cmrvlm.errors import CmrvlmError
 from cmrvlm.study.codec import META_FILE
 from data_modules.code_key import code_digest
-from data_modules.storage.cache import ENTRY_FILE, FORMAT, WRITING
-from data_modules.storage.in_use import LOCK_FILE, unused
+from data_modules.storage.cache import ENTRY_FILE, FAILURES_FILE, FORMAT
+from data_modules.storage.in_use import LOCK_FILE, WRITING, abandoned, unused
 
 _SECONDS_A_DAY = 86_400.0
 # Names as `StudyCache` gives them.
 _ENTRY_NAME = re.compile(r"[0-9a-f]{16}")
 _STUDY_NAME = re.compile(r"[A-Za-z0-9_-]{0,60}-[0-9a-f]{12}")
-_TEMPORARY_RECORD = re.compile(rf"\.{re.escape(ENTRY_FILE)}\.\d+\.part")
+_FILES = (ENTRY_FILE, FAILURES_FILE, LOCK_FILE)
+_TEMPORARY_FILE = re.compile(rf"\.({re.escape(ENTRY_FILE)}|{re.escape(FAILURES_FILE)})\.\d+\.part")
 
 
 @dataclass(frozen=True)
@@ -136,9 +137,6 @@ class CacheFolder:
                 studies.append(study)
             else:
                 old.append(study)
-        # A folder that is younger may belong to a job that is writing just now.
-        killed = time.time() - _SECONDS_A_DAY
-        leftovers = [path for path in folder.glob(f"{WRITING}*") if path.stat().st_mtime < killed]
         return CacheEntry(
             folder=folder,
             source=_describe_source(record),
@@ -146,7 +144,7 @@ class CacheFolder:
             is_current=is_current,
             studies=tuple(studies),
             unused=tuple(old),
-            leftovers=tuple(leftovers),
+            leftovers=tuple(abandoned(folder)),
             is_in_use=is_in_use,
         )
 
@@ -209,7 +207,7 @@ def _is_part_of_entry(path: Path) -> bool:
     if path.is_symlink():
         return False
     if path.is_file():
-        return path.name in (ENTRY_FILE, LOCK_FILE) or bool(_TEMPORARY_RECORD.fullmatch(path.name))
+        return path.name in _FILES or bool(_TEMPORARY_FILE.fullmatch(path.name))
     return path.name.startswith(WRITING) or _is_study(path)
 
 

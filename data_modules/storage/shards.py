@@ -1,7 +1,7 @@
 """Preprocessed studies in shards: a folder or an object store, for archives larger than one disk.
 
 A shard set is self-contained. Its first item is an index: it lists the studies with patient,
-stratum and part of the split, and holds the settings of the preprocessing. Every other item is one
+stratum, part of the split and labels, and holds the settings of the preprocessing. Every other item is one
 study, byte for byte as the cache holds it. `litdata` packs items into chunks and fetches the chunks
 that are read.
 """
@@ -13,105 +13,28 @@ import importlib.util
 import json
 import os
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from rich.progress import track
 from safetensors.numpy import load as unpack
-from safetensors.numpy import save as pack
 
 from cmrvlm.errors import CmrvlmError
-from cmrvlm.study.codec import study_from_files
+from cmrvlm.study.codec import labels_from_json, study_from_files
 from cmrvlm.study.study import Study, StudyLabels
 from cmrvlm.transforms.preprocessing import Preprocessing
 from data_modules.sources.base import Source
 from data_modules.split import PARTS, Split
-from data_modules.storage.cache import StudyCache
 from data_modules.storage.store import StudyStore
 
 # Written into every shard set; sets of another format are refused.
-_FORMAT = 1
+FORMAT = 2
 
 # Item of a shard set that lists the studies; the studies follow it.
-_INDEX_ITEM = 0
-_FIRST_STUDY_ITEM = 1
+INDEX_ITEM = 0
+FIRST_STUDY_ITEM = 1
 
 
-@dataclass(frozen=True)
-class ShardWriter:
-    """A writer of all studies of a source as shards.
-
-    Args:
-        source: Source of the studies.
-        preprocessing: Steps that are applied to each study.
-        out: A folder that holds no shards yet.
-        cache_dir: Folder of the cache that is filled on the way.
-        chunk_bytes: Size of a chunk, such as `64MB`.
-    """
-
-    source: Source
-    preprocessing: Preprocessing
-    out: str
-    cache_dir: str
-    chunk_bytes: str = "64MB"
-
-    def write(self) -> int:
-        """Preprocess and write the studies, and return their number.
-
-        Raises:
-            CmrvlmError: There are shards already, or a study cannot be read.
-        """
-        if (Path(self.out) / "index.json").is_file():
-            raise CmrvlmError(
-                "there are shards already",
-                file=self.out,
-                field="out",
-                remedy="Give another folder.",
-            )
-        study_ids = self.source.study_ids()
-        cache = StudyCache(Path(self.cache_dir), self.source, self.preprocessing)
-        cache.fill(study_ids)
-
-        index = {
-            "format": _FORMAT,
-            "preprocessing": self.preprocessing.spec(),
-            "studies": self._records(cache),
-        }
-        writer = _import_litdata().Cache(self.out, chunk_bytes=self.chunk_bytes)
-        writer[_INDEX_ITEM] = json.dumps(index).encode()
-        progress = track(study_ids, "Writing shards")
-        for item, study_id in enumerate(progress, start=_FIRST_STUDY_ITEM):
-            files = {
-                name: np.frombuffer(content, np.uint8)
-                for name, content in cache.contents(study_id).items()
-            }
-            writer[item] = pack(files)
-        writer.done()
-        writer.merge()
-        return len(study_ids)
-
-    def _records(self, cache: StudyCache) -> list[dict[str, Any]]:
-        """Return what the index says of each study."""
-        split = self.source.declared_split() or {}
-        part_of = {study_id: part for part, members in split.items() for study_id in members}
-        known = zip(
-            self.source.study_ids(), self.source.patient_ids(), self.source.strata(), strict=True
-        )
-        return [
-            {
-                "study": study_id,
-                "patient": patient_id,
-                "stratum": stratum,
-                "part": part_of.get(study_id),
-                "sequences": cache.sequences(study_id),
-            }
-            for study_id, patient_id, stratum in known
-        ]
-
-
-def _import_litdata() -> Any:
+def import_litdata() -> Any:
     """Import the streaming part of litdata.
 
     Raises:
@@ -155,8 +78,8 @@ class ShardSource(Source):
         self._reader: Any = None
         self._reader_process: int | None = None
 
-        index = json.loads(self._read_item(_INDEX_ITEM))
-        if index.get("format") != _FORMAT:
+        index = json.loads(self._read_item(INDEX_ITEM))
+        if index.get("format") != FORMAT:
             raise CmrvlmError(
                 "the shards have another format",
                 file=root,
@@ -180,7 +103,7 @@ class ShardSource(Source):
         Raises:
             CmrvlmError: There is none, or litdata is not installed.
         """
-        streaming = _import_litdata()
+        streaming = import_litdata()
         serializers = {"pickle": _PickleRefused()}
         if "://" in self.root:
             return streaming.StreamingDataset(
@@ -220,9 +143,13 @@ class ShardSource(Source):
         """Return the sequences of a study without loading its images."""
         return list(self._records[self.index_of(study_id)]["sequences"])
 
+    def labels(self, study_id: str) -> StudyLabels:
+        """Return the labels of a study without loading its images."""
+        return labels_from_json(self._records[self.index_of(study_id)]["labels"])
+
     def contents(self, study_id: str) -> dict[str, bytes]:
         """Return the content of each file of a study; see `cmrvlm.study.codec.study_files`."""
-        files = unpack(self._read_item(_FIRST_STUDY_ITEM + self.index_of(study_id)))
+        files = unpack(self._read_item(FIRST_STUDY_ITEM + self.index_of(study_id)))
         return {name: content.tobytes() for name, content in files.items()}
 
     def load(self, study_id: str) -> Study:
@@ -281,8 +208,8 @@ class ShardStore(StudyStore):
         return self.source.sequences(study_id)
 
     def labels(self, study_id: str) -> StudyLabels:
-        """Load the labels of a study."""
-        return self.load_complete(study_id).labels
+        """Return the labels of a study without loading its images."""
+        return self.source.labels(study_id)
 
     def load_complete(self, study_id: str) -> Study:
         """Load a study with all its series."""

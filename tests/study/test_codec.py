@@ -9,7 +9,7 @@ from cmrvlm.study.codec import (
     labels_from_json,
     labels_to_json,
     load_arrays,
-    save_arrays,
+    save_files,
     series_from_json,
     series_in_layout,
     series_to_json,
@@ -59,7 +59,7 @@ def test_cache_shards_and_exchange_folder_store_series_alike(study, tmp_path):
 
 
 def test_arrays_come_back_in_half_precision(study, tmp_path):
-    save_arrays(study, tmp_path)
+    save_files(study_files(study), tmp_path)
     for stored in (study_from_files(study_files(study)), load_arrays(tmp_path)):
         assert stored.labels == study.labels
         for name, series in study.series.items():

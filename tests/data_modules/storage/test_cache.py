@@ -53,11 +53,11 @@ def test_killed_writer_leaves_no_half_study(tmp_path, monkeypatch, tiny_source, 
     study_id = source.study_ids()[0]
     cache = StudyCache(tmp_path, source, scaling())
 
-    def die_while_writing(study, folder):
+    def die_while_writing(files, folder):
         (folder / "sax.npy").write_bytes(b"half")
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(data_modules.storage.cache, "save_arrays", die_while_writing)
+    monkeypatch.setattr(data_modules.storage.cache, "save_files", die_while_writing)
     with pytest.raises(KeyboardInterrupt):
         cache.fill([study_id])
     monkeypatch.undo()
