@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 import re
 import tempfile
@@ -27,13 +28,15 @@ from rich.progress import track
 
 from cmrvlm.errors import CmrvlmError
 from cmrvlm.study.atomic_files import write_json
-from cmrvlm.study.codec import labels_from_json, load_arrays, read_meta, save_arrays
+from cmrvlm.study.codec import check_arrays, labels_from_json, load_arrays, read_meta, save_arrays
 from cmrvlm.study.study import Study, StudyLabels, check_images
 from cmrvlm.transforms.preprocessing import Preprocessing
 from data_modules.code_key import code_digest, modules_of
 from data_modules.sources.base import Source
 from data_modules.storage.in_use import Hold
 from data_modules.storage.store import StudyStore
+
+log = logging.getLogger(__name__)
 
 # Part of the key: a cache of another format is made anew.
 FORMAT = "2"
@@ -66,6 +69,7 @@ class StudyCache(StudyStore):
         # Folder and time of the last mark of each study that was asked for.
         self._paths: dict[str, Path] = {}
         self._marked: dict[str, float] = {}
+        self._checked: set[str] = set()
         self._hold = Hold()
 
     def path(self, study_id: str) -> Path:
@@ -138,13 +142,53 @@ class StudyCache(StudyStore):
         failures: dict[str, str] = {}
         for study_id in study_ids:
             try:
-                if self.path(study_id).is_dir():
+                if self._is_there(study_id):
                     self._mark_used(study_id)
                 else:
                     missing.append(study_id)
             except CmrvlmError as error:
                 failures[study_id] = error.without_folders()
         return missing, failures
+
+    def _is_there(self, study_id: str) -> bool:
+        """Return whether a study is in the cache; a damaged `study.json` is moved aside."""
+        folder = self.path(study_id)
+        if not folder.is_dir():
+            return False
+        try:
+            names = set(read_meta(folder)["sha256"])
+        except (CmrvlmError, KeyError):
+            self._discard(study_id)
+            return False
+        if all((folder / name).is_file() for name in names):
+            return True
+        self._discard(study_id)
+        return False
+
+    def _discard(self, study_id: str) -> None:
+        """Remove a damaged study, by a rename, so that nobody reads half of it."""
+        log.warning("study %s is damaged in the cache and is made anew", study_id)
+        # Another process may have done so just now.
+        with (
+            tempfile.TemporaryDirectory(dir=self.folder, prefix=WRITING) as temporary,
+            suppress(FileNotFoundError),
+        ):
+            os.replace(self.path(study_id), Path(temporary) / "damaged")
+
+    def _check_once(self, study_id: str) -> None:
+        """Compare a study with its hashes before its first use, and make a damaged one anew.
+
+        Raises:
+            CmrvlmError: It is damaged and cannot be made anew.
+        """
+        if study_id in self._checked:
+            return
+        try:
+            check_arrays(self.path(study_id))
+        except CmrvlmError:
+            self._discard(study_id)
+            self._write(study_id)
+        self._checked.add(study_id)
 
     def _try_to_write(self, study_id: str) -> str | None:
         """Preprocess a study, and return why that failed or None."""
@@ -180,6 +224,7 @@ class StudyCache(StudyStore):
 
     def load_complete(self, study_id: str) -> Study:
         """Load a cached study with all its series, their arrays memory-mapped."""
+        self._check_once(study_id)
         self._mark_used(study_id)
         return load_arrays(self.path(study_id))
 
