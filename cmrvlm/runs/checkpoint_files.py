@@ -15,6 +15,17 @@ from cmrvlm.errors import CmrvlmError
 from cmrvlm.study.atomic_files import atomic_write
 
 MEGABYTE = 1_000_000
+# What Lightning needs to resume a training.
+_CONTENT = {
+    "state_dict": dict,
+    "loops": dict,
+    "callbacks": dict,
+    "optimizer_states": list,
+    "lr_schedulers": list,
+    "epoch": int,
+    "global_step": int,
+    "pytorch-lightning_version": str,
+}
 
 
 class CheckpointFiles(TorchCheckpointIO):
@@ -74,14 +85,22 @@ class CheckpointFiles(TorchCheckpointIO):
                 "there is no such checkpoint", file=file, field="ckpt_path", remedy=_remedy(file)
             )
         try:
-            return dict(torch.load(file, map_location=map_location or "cpu", weights_only=True))
+            # Only archives are read: older formats of PyTorch are unpacked in other ways.
+            if not zipfile.is_zipfile(file):
+                raise ValueError("no archive of torch.save")
+            content = torch.load(file, map_location=map_location or "cpu", weights_only=True)
+            _check_content(content)
+            return dict(content)
         except (
             OSError,
             EOFError,
             RuntimeError,
             ValueError,
-            KeyError,
+            TypeError,
+            LookupError,
+            AttributeError,
             pickle.UnpicklingError,
+            zipfile.BadZipFile,
         ) as error:
             reason = type(error).__name__
             if str(error):
@@ -92,6 +111,22 @@ class CheckpointFiles(TorchCheckpointIO):
                 field="ckpt_path",
                 remedy=_remedy(file),
             ) from error
+
+
+def _check_content(content: Any) -> None:
+    """Refuse what is no checkpoint of a training.
+
+    Raises:
+        ValueError: Something that Lightning needs is missing, or of another type.
+    """
+    if not isinstance(content, dict):
+        raise ValueError(f"a {type(content).__name__}, and no checkpoint")
+    for name, kind in _CONTENT.items():
+        if not isinstance(content.get(name), kind):
+            raise ValueError(f"'{name}' is missing or no {kind.__name__}")
+    for name, weight in content["state_dict"].items():
+        if not (isinstance(name, str) and isinstance(weight, torch.Tensor)):
+            raise ValueError(f"'{name}' of state_dict is no tensor")
 
 
 def _size_mb(content: Any) -> float:

@@ -22,6 +22,7 @@ from cmrvlm.models.card import parameter_table
 from cmrvlm.models.vision_language_model import VisionLanguageModel
 from cmrvlm.runs.checkpoint_files import CheckpointFiles
 from cmrvlm.runs.data import DataModule
+from cmrvlm.runs.fingerprints import write_fingerprints
 from cmrvlm.runs.handover import hand_over, moved_table
 from cmrvlm.runs.known_images import familiarity_of
 from cmrvlm.runs.lineage import SPLIT, Parts, joined, parts_of, read_lineage, write_lineage
@@ -93,6 +94,7 @@ def _train(config: Config, run: Path, folder: Path) -> float | None:
         save_run(folder, config, model, tokenizer, data.preprocessing, trained=False)
         data.save_split(folder / SPLIT)
         write_lineage(folder, joined(known, parts_of(data.full_split, patient_of)))
+        write_fingerprints(folder)
     _fit(trainer, stage, data, config["ckpt_path"], folder)
     check_weights(
         own_weights(model).items(),
@@ -104,6 +106,7 @@ def _train(config: Config, run: Path, folder: Path) -> float | None:
         save_run(folder, config, model, tokenizer, data.preprocessing)
         if config["keep_familiarity"] and isinstance(model, VisionLanguageModel):
             familiarity_of(model, data).save(folder / FAMILIARITY)
+            write_fingerprints(folder)
     metric = trainer.callback_metrics.get(config["optimized_metric"])
     if metric is None or math.isnan(float(metric)):
         return None
