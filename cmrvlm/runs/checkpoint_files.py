@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pickle
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,8 @@ from cmrvlm.errors import CmrvlmError
 from cmrvlm.study.atomic_files import atomic_write
 
 MEGABYTE = 1_000_000
+# Key of the hashes of what a checkpoint fits to.
+_IDENTITY = "cmrvlm_identity"
 # What Lightning needs to resume a training.
 _CONTENT = {
     "state_dict": dict,
@@ -31,9 +33,19 @@ _CONTENT = {
 class CheckpointFiles(TorchCheckpointIO):
     """Checkpoint files that are written under a temporary name beside their path and then renamed.
 
+    Each holds hashes of what it fits to, and is refused by a training with another model,
+    tokenizer or base model.
+
     Lightning writes into the system's temporary folder and moves the file. On another file system
     the move is a copy, and a run that is killed during it leaves an empty `last.ckpt`.
+
+    Args:
+        identity: Hashes of what a checkpoint of this training fits to, by what they are of.
     """
+
+    def __init__(self, identity: Mapping[str, str] | None = None) -> None:
+        super().__init__()
+        self.identity = dict(identity or {})
 
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None
@@ -52,7 +64,7 @@ class CheckpointFiles(TorchCheckpointIO):
         try:
             file.parent.mkdir(parents=True, exist_ok=True)
             with atomic_write(file) as temporary:
-                torch.save(checkpoint, temporary)
+                torch.save({**checkpoint, _IDENTITY: self.identity}, temporary)
         # PyTorch raises RuntimeError when its writer fails on a full disk.
         except (OSError, RuntimeError) as error:
             needed = _size_mb(checkpoint)
@@ -90,7 +102,6 @@ class CheckpointFiles(TorchCheckpointIO):
                 raise ValueError("no archive of torch.save")
             content = torch.load(file, map_location=map_location or "cpu", weights_only=True)
             _check_content(content)
-            return dict(content)
         except (
             OSError,
             EOFError,
@@ -111,6 +122,27 @@ class CheckpointFiles(TorchCheckpointIO):
                 field="ckpt_path",
                 remedy=_remedy(file),
             ) from error
+        self._check_identity(content, file)
+        return dict(content)
+
+    def _check_identity(self, content: Mapping[str, Any], file: Path) -> None:
+        """Refuse a checkpoint of another training; those of earlier versions have no hashes.
+
+        Raises:
+            CmrvlmError: A hash differs.
+        """
+        saved = content.get(_IDENTITY)
+        if not isinstance(saved, dict):
+            return
+        for name, expected in self.identity.items():
+            if saved.get(name, expected) != expected:
+                raise CmrvlmError(
+                    f"the checkpoint belongs to another training: {name} differ",
+                    file=file,
+                    field="ckpt_path",
+                    remedy="Resume with the settings, the base model and the run folder that it "
+                    "was written with.",
+                )
 
 
 def _check_content(content: Any) -> None:

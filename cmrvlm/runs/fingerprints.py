@@ -10,13 +10,16 @@ import hashlib
 import json
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
+from torch import nn
 from transformers import PreTrainedTokenizerBase
 
 from cmrvlm.errors import CmrvlmError
+from cmrvlm.language_model.network import LanguageModel, borrowed_keys, values_hash
+from cmrvlm.runs.run_checks import architecture_fingerprint
 from cmrvlm.runs.run_files import check_regular, naming_damage, read_mapping, read_yaml_mapping
 from cmrvlm.study.atomic_files import write_json
 
@@ -102,7 +105,28 @@ def write_fingerprints(run: Path) -> None:
     write_json(run / FINGERPRINTS, {"config": config, "files": files})
 
 
-def check_fingerprints(run: Path, field: str = "run") -> None:
+def identify(model: nn.Module, tokenizer: PreTrainedTokenizerBase) -> dict[str, str]:
+    """Return hashes of what a checkpoint fits to, by what they are of.
+
+    Args:
+        model: Model of the training.
+        tokenizer: Its tokenizer.
+    """
+    weights = model.state_dict()
+    borrowed = borrowed_keys(model)
+    shapes = sorted((key, tuple(value.shape)) for key, value in weights.items())
+    identity = {
+        "names and shapes of the weights": hashlib.sha256(str(shapes).encode()).hexdigest(),
+        "the base model": values_hash({key: weights[key] for key in borrowed}),
+        "the tokenizer": tokenizer_hash(tokenizer),
+    }
+    llm = getattr(model, "llm", None)
+    if isinstance(llm, LanguageModel):
+        identity["the architecture of the language model"] = architecture_fingerprint(llm)
+    return identity
+
+
+def check_fingerprints(run: Path, field: str = "run", only: Collection[str] | None = None) -> None:
     """Refuse a run folder whose parts are not those that its training wrote.
 
     A run of an earlier version has no fingerprints and is accepted.
@@ -110,6 +134,7 @@ def check_fingerprints(run: Path, field: str = "run") -> None:
     Args:
         run: Run folder.
         field: Setting that named the run, for the error.
+        only: Files to check; None checks all, and the configuration.
 
     Raises:
         CmrvlmError: A file was changed, exchanged or added, is missing, or is no regular file.
@@ -124,8 +149,9 @@ def check_fingerprints(run: Path, field: str = "run") -> None:
         raise CmrvlmError("the list of files is missing", file=path, field=field, remedy=_REMEDY)
     current = {file.relative_to(run).as_posix(): file for file in _files_of(run)}
     for name in sorted(expected.keys() | current.keys()):
-        _check_file(run / name, expected.get(name), name in current, field)
-    if config_hash(read_yaml_mapping(run / _CONFIG, field)) != saved.get("config"):
+        if only is None or name in only:
+            _check_file(run / name, expected.get(name), name in current, field)
+    if only is None and config_hash(read_yaml_mapping(run / _CONFIG, field)) != saved.get("config"):
         raise CmrvlmError(
             "the settings of model, preprocessing or tasks are not those of the training",
             file=run / _CONFIG,

@@ -22,10 +22,10 @@ from cmrvlm.models.card import parameter_table
 from cmrvlm.models.vision_language_model import VisionLanguageModel
 from cmrvlm.runs.checkpoint_files import CheckpointFiles
 from cmrvlm.runs.data import DataModule
-from cmrvlm.runs.fingerprints import write_fingerprints
+from cmrvlm.runs.fingerprints import check_fingerprints, identify, write_fingerprints
 from cmrvlm.runs.handover import hand_over, moved_table
 from cmrvlm.runs.known_images import familiarity_of
-from cmrvlm.runs.lineage import SPLIT, Parts, joined, parts_of, read_lineage, write_lineage
+from cmrvlm.runs.lineage import LINEAGE, SPLIT, Parts, joined, parts_of, read_lineage, write_lineage
 from cmrvlm.runs.run_claim import CHECKPOINTS, claimed, placed_in
 from cmrvlm.runs.run_folder import FAMILIARITY, TOKENIZER, own_weights, save_run
 from cmrvlm.runs.wiring import (
@@ -87,7 +87,7 @@ def _train(config: Config, run: Path, folder: Path) -> float | None:
     _describe(model, data)
     placed = placed_in(config, run, folder)
     assert isinstance(placed, dict)
-    trainer = _trainer(placed, folder)
+    trainer = _trainer(placed, folder, CheckpointFiles(identify(model, tokenizer)))
 
     if first_process():
         # Before the fit too, so that a run that is stopped can be resumed with its own tokenizer and split.
@@ -179,10 +179,11 @@ def _run_of(checkpoint: str | None) -> Path | None:
             field="ckpt_path",
             remedy="Put it back into checkpoints/ of its run folder.",
         )
+    check_fingerprints(folder, "ckpt_path", only=(SPLIT, LINEAGE))
     return folder
 
 
-def _trainer(config: Config, folder: Path) -> Trainer:
+def _trainer(config: Config, folder: Path, checkpoints: CheckpointFiles) -> Trainer:
     callbacks = [
         build(one, f"callbacks.{name}") for name, one in config["callbacks"].items() if one
     ]
@@ -195,7 +196,7 @@ def _trainer(config: Config, folder: Path) -> Trainer:
         "trainer",
         callbacks=callbacks,
         logger=loggers,
-        plugins=[CheckpointFiles()],
+        plugins=[checkpoints],
         default_root_dir=str(folder),
         enable_progress_bar=bar,
     )

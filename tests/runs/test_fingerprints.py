@@ -75,9 +75,9 @@ CHANGES = {
     "config.yaml": _other_seed,
     "config.yaml ": _other_task,
     "labels.json": lambda run: (run / "labels.json").unlink(),
-    "tokenizer/added_tokens.json": lambda run: (
-        run / "tokenizer" / "added_tokens.json"
-    ).write_text("{}"),
+    "tokenizer/added_tokens.json": lambda run: (run / "tokenizer" / "added_tokens.json").write_text(
+        "{}"
+    ),
     "language_model.json": lambda run: (run / "language_model.json").write_text("{}"),
 }
 
@@ -90,11 +90,13 @@ def test_a_part_of_another_run_is_named(run, tmp_path, name):
         load_run(run)
     with pytest.raises(CmrvlmError, match=match):
         export(run, "language_model", tmp_path / "out")
+    settings = (f"run={run}", f"study={run}", f"out={tmp_path / 'out'}")
+    config = composed(*settings, name="predict")
     with pytest.raises(CmrvlmError, match=match):
-        settings = (f"run={run}", f"study={run}", f"out={tmp_path / 'out'}")
-        predict(composed(*settings, name="predict"))
+        predict(config)
+    model = load_run(RUN).model
     with pytest.raises(CmrvlmError, match=rf"{match}.*stage\.init_from"):
-        hand_over(load_run(RUN).model, run)
+        hand_over(model, run)
     assert not (tmp_path / "out").exists()
 
 
