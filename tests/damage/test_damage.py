@@ -116,8 +116,10 @@ def _table(sources: Path, folder: Path, random: np.random.Generator) -> tuple:
 
     def read() -> bool:
         rows = read_table(path, ["study_id"])
-        # No cell may hold the rest of another row, as after a stray quote.
-        return all("\n" not in value for row in rows for value in row.texts.values())
+        # Only a cell that is quoted as a whole may hold the rest of another row.
+        cells = {value for row in rows for value in row.texts.values() if "\n" in value}
+        lines = csv.reader(io.StringIO(path.read_bytes().decode("utf-8", "replace"), newline=""))
+        return not cells or cells <= {value.strip() for line in lines for value in line}
 
     return read, path.stat().st_size
 
