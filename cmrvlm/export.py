@@ -19,6 +19,7 @@ from safetensors.torch import save_file
 from cmrvlm.config.command import CONFIG_PATH, resolved, with_readable_errors
 from cmrvlm.errors import CmrvlmError
 from cmrvlm.language_model.merge import merge_adapter, with_own_tokens
+from cmrvlm.runs.fingerprints import write_fingerprints
 from cmrvlm.runs.lineage import LINEAGE, SPLIT
 from cmrvlm.runs.run_folder import TrainedRun, load_run, save_run
 
@@ -58,6 +59,7 @@ def _write_merged(trained: TrainedRun, run: Path, out: Path) -> None:
     for name in (SPLIT, LINEAGE):
         if (run / name).is_file():
             shutil.copyfile(run / name, out / name)
+    write_fingerprints(out)
 
 
 def _write_adapter(trained: TrainedRun, out: Path) -> None:

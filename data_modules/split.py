@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -11,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from cmrvlm.errors import CmrvlmError
-from cmrvlm.runs.lineage import Parts, patient_hash
+from cmrvlm.runs.lineage import Parts, patient_hash, read_parts
 
 log = logging.getLogger(__name__)
 
@@ -207,10 +206,10 @@ def read_split(path: Path) -> Split:
     """
     if not path.is_file():
         raise CmrvlmError("there is no such split file", file=path, remedy="Give a split.json.")
-    content = json.loads(path.read_text())
+    content = read_parts(path, "data.split_file")
     unknown = set(content) - set(PARTS)
     if unknown:
         raise CmrvlmError(
             f"unknown parts {sorted(unknown)}", file=path, remedy=f"Parts are {', '.join(PARTS)}."
         )
-    return {part: [str(study_id) for study_id in content.get(part, [])] for part in PARTS}
+    return {part: content.get(part, []) for part in PARTS}

@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 
 from cmrvlm.errors import CmrvlmError
 from cmrvlm.predict import predict
+from cmrvlm.runs.fingerprints import write_fingerprints
 from cmrvlm.runs.run_folder import load_run
 from cmrvlm.stages.base import Stage
 from cmrvlm.stages.training import train
@@ -184,6 +185,7 @@ def spoiled(path, key=None):
 def test_weights_that_are_not_finite_are_named(run, cache, tmp_path):
     folder = shutil.copytree(run, tmp_path / "run")
     key = spoiled(folder / "model.safetensors")
+    write_fingerprints(folder)
     with pytest.raises(CmrvlmError, match=rf"model\.safetensors.*'{key}'.*not finite"):
         load_run(folder)
     with pytest.raises(CmrvlmError, match=rf"stage\.init_from.*'{key}'.*not finite"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -146,15 +147,9 @@ class LanguageModel(nn.Module):
                 if isinstance(module, nn.Linear | Conv1D) and module is not head
             )
 
-        digest = hashlib.sha256()
         weights = self.state_dict()
-        for key in sorted(key for key in self.borrowed() if not key.startswith(skipped)):
-            weight = weights[key]
-            # A layer with an adapter calls its weight base_layer.
-            digest.update(f"{key.replace('.base_layer', '')} {tuple(weight.shape)}".encode())
-            sample = weight.flatten()[:: max(1, weight.numel() // _FINGERPRINT_VALUES)]
-            digest.update(sample.float().cpu().numpy().tobytes())
-        return digest.hexdigest()[:16]
+        kept = [key for key in self.borrowed() if not key.startswith(skipped)]
+        return values_hash({key: weights[key] for key in kept})
 
     def hidden(self, embeddings: Tensor, layout: Layout, cache: Any = None) -> Tensor:
         """Return the final hidden states of a batch of rows.
@@ -195,6 +190,18 @@ class LanguageModel(nn.Module):
             use_cache=cache is not None,
         )
         return out.last_hidden_state  # type: ignore[no-any-return]
+
+
+def values_hash(weights: Mapping[str, Tensor]) -> str:
+    """Return a hash of names, shapes and sampled values of weights of any shape."""
+    digest = hashlib.sha256()
+    for key in sorted(weights):
+        weight = weights[key]
+        # A layer with an adapter calls its weight base_layer.
+        digest.update(f"{key.replace('.base_layer', '')} {tuple(weight.shape)}".encode())
+        sample = weight.flatten()[:: max(1, weight.numel() // _FINGERPRINT_VALUES)]
+        digest.update(sample.float().cpu().numpy().tobytes())
+    return digest.hexdigest()[:16]
 
 
 def borrowed_keys(model: nn.Module) -> set[str]:

@@ -13,6 +13,9 @@ from cmrvlm.config.model_source import source_of
 from cmrvlm.errors import CmrvlmError
 from cmrvlm.instructions.tokens import BEGIN, END, PAD, SPECIAL_TOKENS
 
+# Cut into tokens once when a tokenizer is loaded.
+_PROBE = "LVEF 55 %, 左心室。"
+
 
 def train_tokenizer(corpus: Iterable[str], vocab_size: int = 1500) -> PreTrainedTokenizerFast:
     """Train a byte-level BPE tokenizer for English and Chinese.
@@ -62,17 +65,12 @@ def pretrained_tokenizer(
         CmrvlmError: There is no tokenizer, or it knows one of the special tokens already.
     """
     source, source_arguments = source_of(path, package)
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(
-            source, trust_remote_code=False, revision=revision or "main", **source_arguments
-        )
-    except (OSError, ValueError, ImportError) as error:
-        raise CmrvlmError(
-            f"the tokenizer cannot be loaded ({error})",
-            file=source,
-            field="llm.tokenizer",
-            remedy="Give a folder or a name on the hub that has one.",
-        ) from error
+    tokenizer = _load(
+        source,
+        "Give a folder or a name on the hub that has one.",
+        revision=revision or "main",
+        **source_arguments,
+    )
     known = len(tokenizer)
     tokenizer.add_special_tokens(_special_token_settings())
     added_ids = sorted(tokenizer.convert_tokens_to_ids(list(SPECIAL_TOKENS)))
@@ -96,14 +94,46 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
         raise CmrvlmError(
             "no tokenizer.json here", file=folder, remedy="Give the folder of a finished run."
         )
+    tokenizer = _load(str(folder), "Give the folder of a finished run.")
+    known = tokenizer.get_vocab()
+    missing = [token for token in SPECIAL_TOKENS if token not in known]
+    if missing:
+        raise CmrvlmError(
+            f"the tokenizer lacks the token {missing[0]}",
+            file=folder,
+            field="llm.tokenizer",
+            remedy="Give the folder of a finished run.",
+        )
+    return tokenizer
+
+
+def _load(source: str, remedy: str, **settings: Any) -> PreTrainedTokenizerBase:
+    """Load a tokenizer without running any code of its folder.
+
+    Args:
+        source: Folder or hub name.
+        remedy: What the user can do if that fails, for the error.
+        **settings: Further arguments of `from_pretrained`.
+
+    Raises:
+        CmrvlmError: There is none, it is damaged, or cutting a text into tokens fails.
+    """
     try:
-        return AutoTokenizer.from_pretrained(folder, trust_remote_code=False)  # type: ignore[no-any-return]
-    except (OSError, ValueError, ImportError) as error:
+        tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False, **settings)
+        # Some damage shows only when a text is cut.
+        tokenizer.decode(tokenizer.encode(_PROBE))
+    # The library behind it raises plain exceptions for files that it cannot parse.
+    except Exception as error:
+        known = (OSError, ValueError, TypeError, LookupError, AttributeError, ImportError)
+        if not (type(error) is Exception or isinstance(error, (*known, RuntimeError))):
+            raise
         raise CmrvlmError(
             f"the tokenizer cannot be loaded ({error})",
-            file=folder,
-            remedy="Give the folder of a finished run.",
+            file=source,
+            field="llm.tokenizer",
+            remedy=remedy,
         ) from error
+    return tokenizer  # type: ignore[no-any-return]
 
 
 def _special_token_settings() -> dict[str, Any]:

@@ -8,12 +8,14 @@ from pathlib import Path
 
 from rich.markup import escape
 from rich.table import Table
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from cmrvlm.errors import CmrvlmError
 from cmrvlm.language_model.finite import check_weights
+from cmrvlm.runs.fingerprints import check_fingerprints
+from cmrvlm.runs.run_checks import check_base
 from cmrvlm.runs.run_claim import WEIGHTS
+from cmrvlm.runs.run_files import read_weights
 from cmrvlm.runs.run_folder import own_weights
 
 # Modules that hold one part for each sequence.
@@ -140,19 +142,23 @@ def hand_over(model: nn.Module, run: Path) -> list[Moved]:
         Outcome for each part.
 
     Raises:
-        CmrvlmError: The run has no weights, some are not finite, or they do not fit.
+        CmrvlmError: The run has no weights, some are not finite, they do not fit, parts of the run
+            belong to another, or it was trained on another base model.
     """
     path = run / WEIGHTS
-    if not path.is_file():
+    if not path.exists():
         raise CmrvlmError(
             "there is no model here",
             file=path,
             field="stage.init_from",
             remedy="Give the folder of a finished run.",
         )
-    weights = load_file(path)
+    check_fingerprints(run, "stage.init_from")
+    weights = read_weights(path, "stage.init_from")
     check_weights(weights.items(), path, "stage.init_from", "Train the earlier stage again.")
-    return load_parts(model, weights, path)
+    rows = load_parts(model, weights, path)
+    check_base(model, run, field="stage.init_from")
+    return rows
 
 
 def moved_table(rows: list[Moved]) -> Table:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from cmrvlm.errors import CmrvlmError
+from cmrvlm.runs.run_files import read_mapping
 from cmrvlm.study.atomic_files import write_json
 
 LINEAGE = "lineage.json"
@@ -69,8 +69,8 @@ def read_lineage(run: Path, patient_of: Mapping[str, str]) -> Parts:
     """
     path = run / LINEAGE
     if path.is_file():
-        patients = json.loads(path.read_text())
-        if not isinstance(patients, dict) or set(patients) != set(_PARTS):
+        patients = read_parts(path)
+        if set(patients) != set(_PARTS):
             raise CmrvlmError(
                 "this is no list of patients by part", file=path, remedy="Train the run again."
             )
@@ -85,7 +85,27 @@ def read_lineage(run: Path, patient_of: Mapping[str, str]) -> Parts:
         "its own patients are known by its split",
         run.name,
     )
-    return parts_of(json.loads((run / SPLIT).read_text()), patient_of)
+    return parts_of(read_parts(run / SPLIT), patient_of)
+
+
+def read_parts(path: Path, field: str = "run") -> dict[str, list[str]]:
+    """Read lists of texts by part.
+
+    Args:
+        path: JSON file of a run folder, or one that somebody wrote.
+        field: Setting that named it, for the error.
+
+    Raises:
+        CmrvlmError: The file is damaged, or holds something else.
+    """
+    parts = read_mapping(path, field)
+    for part, members in parts.items():
+        is_list = isinstance(members, list)
+        if not (is_list and all(isinstance(member, str) for member in members)):
+            raise CmrvlmError(
+                "this is no list of texts", file=path, field=part, remedy="Train the run again."
+            )
+    return parts
 
 
 def write_lineage(run: Path, parts: Parts) -> None:

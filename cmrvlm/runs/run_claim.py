@@ -28,6 +28,7 @@ _OF_A_RUN = (
     "familiarity.safetensors",
     "split.json",
     "lineage.json",
+    "fingerprints.json",
     "language_model",
     "language_model.json",
     CHECKPOINTS,

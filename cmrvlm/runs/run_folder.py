@@ -6,14 +6,11 @@ No file in them is a pickle, so that a run of another person can be loaded safel
 from __future__ import annotations
 
 import hashlib
-import json
-import logging
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import yaml
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
@@ -26,21 +23,27 @@ from cmrvlm.language_model.network import LanguageModel, borrowed_keys
 from cmrvlm.language_model.tokenizer import load_tokenizer
 from cmrvlm.models.familiarity import Familiarity
 from cmrvlm.models.vision_language_model import VisionLanguageModel
+from cmrvlm.runs.fingerprints import check_fingerprints, write_fingerprints
+from cmrvlm.runs.network_size import check_numbers, no_larger_than
+from cmrvlm.runs.run_checks import (
+    BASE,
+    LABELS,
+    PREPROCESSING,
+    check_base,
+    check_labels,
+    check_preprocessing,
+    describe_base,
+    label_schema,
+)
 from cmrvlm.runs.run_claim import WEIGHTS
+from cmrvlm.runs.run_files import naming_damage, read_weights, read_yaml_mapping
 from cmrvlm.runs.wiring import build_collator, build_model
 from cmrvlm.study.atomic_files import atomic_write, write_json
-from cmrvlm.study.orientation import LAYOUT
-from cmrvlm.study.vocabulary import DISEASES, FINDINGS, STRUCTURES
 from cmrvlm.tasks.mixture import Mixture
 from cmrvlm.transforms.preprocessing import Preprocessing
 
-log = logging.getLogger(__name__)
-
 CONFIG = "config.yaml"
 TOKENIZER = "tokenizer"
-LABELS = "labels.json"
-PREPROCESSING = "preprocessing.json"
-BASE = "language_model.json"
 ARCHITECTURE = "language_model"
 FAMILIARITY = "familiarity.safetensors"
 
@@ -67,11 +70,6 @@ def own_weights(model: nn.Module) -> dict[str, Tensor]:
         seen.add(value.data_ptr())
         weights[key] = value
     return weights
-
-
-def label_schema() -> dict[str, Any]:
-    """Return names and order of the structures, diseases and findings that weights depend on."""
-    return {"structures": STRUCTURES, "diseases": list(DISEASES), "findings": list(FINDINGS)}
 
 
 def save_run(
@@ -105,11 +103,12 @@ def save_run(
     tokenizer.save_pretrained(run / TOKENIZER)
     llm = getattr(model, "llm", None)
     if isinstance(llm, LanguageModel) and llm.borrows:
-        write_json(run / BASE, {"source": llm.source, "fingerprint": llm.fingerprint()})
+        write_json(run / BASE, describe_base(llm))
     elif isinstance(llm, LanguageModel) and llm.source is not None:
         llm.network.config.save_pretrained(run / ARCHITECTURE)
     write_json(run / LABELS, label_schema())
     write_json(run / PREPROCESSING, preprocessing.spec())
+    write_fingerprints(run)
 
 
 def read_config(run: Path) -> Config:
@@ -120,16 +119,17 @@ def read_config(run: Path) -> Config:
             could resolve to anything, and runs come from other people.
     """
     path = run / CONFIG
-    if not path.is_file():
+    if not path.exists():
         raise CmrvlmError(
             "there is no run here",
             file=path,
             field="run",
             remedy="Give the folder that training printed.",
         )
-    config = dict(yaml.safe_load(path.read_text()))
-    with naming_file(path):
+    config = read_yaml_mapping(path)
+    with naming_file(path), naming_damage(path):
         check_plain(config)
+        check_numbers(config)
     return config
 
 
@@ -168,26 +168,16 @@ def load_run(run: Path, *, quantized: bool = True) -> TrainedRun:
         CmrvlmError: A file is missing, or the run has other labels or another preprocessing.
     """
     config = read_config(run)
-    _check_labels(run)
-    preprocessing = build(config["transform"]["preprocessing"], "transform.preprocessing")
+    check_fingerprints(run)
+    check_labels(run)
+    with naming_damage(run / CONFIG):
+        preprocessing = build(config["transform"]["preprocessing"], "transform.preprocessing")
+        mixture = build(config["mix"], "mix")
     check_preprocessing(run, preprocessing)
     tokenizer = load_tokenizer(run / TOKENIZER)
-    network = config["llm"]["network"]
-    if (run / ARCHITECTURE).is_dir():
-        # All weights are in the run: the source of the language model is not needed any more.
-        network |= {"path": str(run / ARCHITECTURE), "package": None, "weights": False}
-    in_full = bool(network.get("quantization")) and not quantized
-    if in_full:
-        network["quantization"] = None
-    model = build_model(config, tokenizer)
-    check_base(model, run, quantized=in_full)
-    if not isinstance(model, VisionLanguageModel):
-        raise CmrvlmError(
-            "this is a run of stage 1, which answers no questions",
-            file=run,
-            field="run",
-            remedy="Give a run of stage 2 or 3.",
-        )
+    _check_there(run / WEIGHTS)
+    with naming_damage(run / CONFIG):
+        model = _build_network(config, run, tokenizer, quantized=quantized)
     load_weights(model, run / WEIGHTS)
     model.eval()
     return TrainedRun(
@@ -196,54 +186,54 @@ def load_run(run: Path, *, quantized: bool = True) -> TrainedRun:
         model=model,
         collator=build_collator(model, tokenizer),
         preprocessing=preprocessing,
-        mixture=build(config["mix"], "mix"),
+        mixture=mixture,
         familiarity=Familiarity.load(run / FAMILIARITY),
     )
 
 
-def _check_labels(run: Path) -> None:
-    """Refuse a run whose label schema differs from the current one.
+def _build_network(
+    config: Config, run: Path, tokenizer: PreTrainedTokenizerBase, *, quantized: bool
+) -> VisionLanguageModel:
+    """Build the network of a run, with random weights in place of those that the run holds.
 
     Raises:
-        CmrvlmError: The schemas differ.
+        CmrvlmError: It is a run of stage 1, has another base model, or is larger than its weights.
     """
-    saved = json.loads((run / LABELS).read_text())
-    current = label_schema()
-    # A structure that was added later changes no weight, as prompts name structures in words.
-    current["structures"] = {
-        name: value for name, value in current["structures"].items() if name in saved["structures"]
-    }
-    if saved != current:
+    network = config["llm"]["network"]
+    holds_all_weights = not (run / BASE).is_file()
+    if (run / ARCHITECTURE).is_dir():
+        # All weights are in the run: the source of the language model is not needed any more.
+        network |= {"path": str(run / ARCHITECTURE), "package": None, "weights": False}
+    in_full = bool(network.get("quantization")) and not quantized
+    if in_full:
+        network["quantization"] = None
+    if holds_all_weights:
+        with no_larger_than(run / WEIGHTS, run / CONFIG):
+            model = build_model(config, tokenizer)
+    else:
+        model = build_model(config, tokenizer)
+    check_base(model, run, quantized=in_full)
+    if not isinstance(model, VisionLanguageModel):
         raise CmrvlmError(
-            "the run was made with other labels than this version has",
-            file=run / LABELS,
-            remedy="Use the version that trained it.",
+            "this is a run of stage 1, which answers no questions",
+            file=run,
+            field="run",
+            remedy="Give a run of stage 2 or 3.",
         )
+    return model
 
 
-def check_base(model: nn.Module, run: Path, *, quantized: bool = False) -> None:
-    """Refuse a pretrained language model other than the one that the run was trained on.
-
-    Args:
-        model: Model with its language model.
-        run: Run folder.
-        quantized: Compare with the fingerprint of the quantized weights.
+def _check_there(path: Path) -> None:
+    """Refuse a run without weights.
 
     Raises:
-        CmrvlmError: The weights differ.
+        CmrvlmError: There is no such file.
     """
-    path = run / BASE
-    if not path.is_file():
-        return
-    saved = json.loads(path.read_text())
-    llm = model.llm
-    assert isinstance(llm, LanguageModel)
-    if llm.fingerprint(quantized=quantized) != saved["fingerprint"]:
+    if not path.exists():
         raise CmrvlmError(
-            "the language model has other weights than the one that was trained on",
-            file=str(llm.source),
-            field="llm.network.path",
-            remedy=f"Give the model that the run was trained on: {saved['source']}.",
+            "the run has no weights",
+            file=path,
+            remedy="Let the training finish; one that was stopped goes on with ckpt_path=….",
         )
 
 
@@ -255,15 +245,11 @@ def load_weights(model: nn.Module, path: Path) -> None:
         path: File in safetensors format.
 
     Raises:
-        CmrvlmError: The file is missing, names or shapes differ, or a value is not finite.
+        CmrvlmError: The file is missing or damaged, names, shapes or kinds of numbers differ, or a
+            value is not finite.
     """
-    if not path.is_file():
-        raise CmrvlmError(
-            "the run has no weights",
-            file=path,
-            remedy="Let the training finish; one that was stopped goes on with ckpt_path=….",
-        )
-    weights = load_file(path)
+    _check_there(path)
+    weights = read_weights(path)
     check_weights(
         weights.items(),
         path,
@@ -276,6 +262,8 @@ def load_weights(model: nn.Module, path: Path) -> None:
         key
         for key in sorted(weights.keys() & expected.keys())
         if weights[key].shape != expected[key].shape
+        # Whole numbers would be taken for weights without a word.
+        or weights[key].is_floating_point() != expected[key].is_floating_point()
     ]
     if differing:
         raise CmrvlmError(
@@ -284,40 +272,6 @@ def load_weights(model: nn.Module, path: Path) -> None:
             remedy="Use the configuration that the run was trained with.",
         )
     model.load_state_dict(weights, strict=False)
-
-
-def check_preprocessing(run: Path, preprocessing: Preprocessing) -> None:
-    """Refuse a preprocessing that differs from that of the training.
-
-    A run without a layout was trained on images in the axis order of their files. A warning says
-    so.
-
-    Raises:
-        CmrvlmError: A step differs; the message shows both versions.
-    """
-    path = run / PREPROCESSING
-    if not path.is_file():
-        raise CmrvlmError(
-            "the run does not say how its images were prepared", file=path, remedy="Train it again."
-        )
-    saved = json.loads(path.read_text())
-    if "layout" not in saved:
-        log.warning(
-            "%s: this run was trained on rows, columns and slices as files stored them; "
-            "it is shown all in one layout now, so that answers about files in another order "
-            "may be better, or worse: train it again",
-            run.name,
-        )
-        saved["layout"] = LAYOUT
-    difference = preprocessing.first_difference(saved)
-    if difference is not None:
-        step, trained, current = difference
-        raise CmrvlmError(
-            f"trained with {trained}, asked for {current}",
-            file=path,
-            field=f"transform.preprocessing.steps.{step}",
-            remedy="A model is applied with the preprocessing that it was trained with.",
-        )
 
 
 def weights_hash(run: Path) -> str:

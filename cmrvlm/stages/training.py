@@ -22,9 +22,10 @@ from cmrvlm.models.card import parameter_table
 from cmrvlm.models.vision_language_model import VisionLanguageModel
 from cmrvlm.runs.checkpoint_files import CheckpointFiles
 from cmrvlm.runs.data import DataModule
+from cmrvlm.runs.fingerprints import check_fingerprints, identify, write_fingerprints
 from cmrvlm.runs.handover import hand_over, moved_table
 from cmrvlm.runs.known_images import familiarity_of
-from cmrvlm.runs.lineage import SPLIT, Parts, joined, parts_of, read_lineage, write_lineage
+from cmrvlm.runs.lineage import LINEAGE, SPLIT, Parts, joined, parts_of, read_lineage, write_lineage
 from cmrvlm.runs.run_claim import claimed, placed_in
 from cmrvlm.runs.run_folder import FAMILIARITY, TOKENIZER, own_weights, save_run
 from cmrvlm.runs.wiring import (
@@ -88,13 +89,15 @@ def _train(config: Config, run: Path, folder: Path) -> float | None:
     placed = placed_in(config, run, folder)
     assert isinstance(placed, dict)
     ending = EndOnSignal(folder)
-    trainer = _trainer(placed, folder, ending)
+    checkpoints = CheckpointFiles(identify(model, tokenizer))
+    trainer = _trainer(placed, folder, ending, checkpoints)
 
     if first_process():
         # Before the fit too, so that a run that is stopped can be resumed with its own tokenizer and split.
         save_run(folder, config, model, tokenizer, data.preprocessing, trained=False)
         data.save_split(folder / SPLIT)
         write_lineage(folder, joined(known, parts_of(data.full_split, patient_of)))
+        write_fingerprints(folder)
     with ending.listening():
         _fit(trainer, stage, data, config["ckpt_path"], folder)
     check_weights(
@@ -107,6 +110,7 @@ def _train(config: Config, run: Path, folder: Path) -> float | None:
         save_run(folder, config, model, tokenizer, data.preprocessing)
         if config["keep_familiarity"] and isinstance(model, VisionLanguageModel):
             familiarity_of(model, data).save(folder / FAMILIARITY)
+            write_fingerprints(folder)
     metric = trainer.callback_metrics.get(config["optimized_metric"])
     if metric is None or math.isnan(float(metric)):
         return None
@@ -175,10 +179,13 @@ def _run_of(checkpoint: str | None) -> Path | None:
             field="ckpt_path",
             remedy="Put it back into checkpoints/ of its run folder.",
         )
+    check_fingerprints(folder, "ckpt_path", only=(SPLIT, LINEAGE))
     return folder
 
 
-def _trainer(config: Config, folder: Path, ending: EndOnSignal) -> Trainer:
+def _trainer(
+    config: Config, folder: Path, ending: EndOnSignal, checkpoints: CheckpointFiles
+) -> Trainer:
     """Build the trainer of a run folder, with the callback that ends it where it is interrupted."""
     callbacks = [
         build(one, f"callbacks.{name}") for name, one in config["callbacks"].items() if one
@@ -194,7 +201,7 @@ def _trainer(config: Config, folder: Path, ending: EndOnSignal) -> Trainer:
         "trainer",
         callbacks=callbacks,
         logger=loggers,
-        plugins=[CheckpointFiles()],
+        plugins=[checkpoints],
         default_root_dir=str(folder),
         enable_progress_bar=bar,
     )

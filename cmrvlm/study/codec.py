@@ -9,8 +9,11 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict
+from hashlib import file_digest, sha256
 from pathlib import Path
 from typing import Any
 
@@ -149,6 +152,7 @@ def study_files(study: Study) -> dict[str, bytes]:
         if series.mask is not None:
             files[f"{name}_mask.npy"] = _to_npy(series.mask)
         meta["series"][name]["has_mask"] = series.mask is not None
+    meta["sha256"] = {name: sha256(content).hexdigest() for name, content in files.items()}
     files[META_FILE] = json_text(meta).encode()
     return files
 
@@ -160,13 +164,33 @@ def _to_npy(array: NDArray[Any]) -> bytes:
     return file.getvalue()
 
 
+def _from_npy(content: bytes) -> NDArray[Any]:
+    """Decode an array of any shape from the `.npy` format.
+
+    Raises:
+        ValueError: It claims more than the content holds, or is an array of Python objects.
+    """
+    file = io.BytesIO(content)
+    np.lib.format.read_magic(file)
+    shape, _, dtype = np.lib.format.read_array_header_1_0(file)
+    if math.prod(shape) * dtype.itemsize != len(content) - file.tell():
+        raise ValueError(f"an array {shape} is claimed, which the content is too short or long for")
+    file.seek(0)
+    return np.load(file, allow_pickle=False)
+
+
 def study_from_files(files: Mapping[str, bytes]) -> Study:
     """Decode a study from what `study_files` returned."""
 
     def load(name: str) -> NDArray[Any]:
-        return np.load(io.BytesIO(files[name]), allow_pickle=False)
+        return _from_npy(files[name])
 
-    return _study_from_json(json.loads(files[META_FILE]), load)
+    with _naming_damage("a study"):
+        meta = json.loads(files[META_FILE])
+        for name, expected in _hashes(meta).items():
+            if sha256(files[name]).hexdigest() != expected:
+                raise ValueError(f"{name} is not what was written")
+        return _study_from_json(meta, load)
 
 
 def save_files(files: Mapping[str, bytes], folder: Path) -> None:
@@ -179,9 +203,47 @@ def load_arrays(folder: Path) -> Study:
     """Load a study that `save_files` wrote; images and masks are memory-mapped."""
 
     def load(name: str) -> NDArray[Any]:
-        return np.load(folder / name, mmap_mode="r")
+        return np.load(folder / name, mmap_mode="r", allow_pickle=False)
 
-    return _study_from_json(read_meta(folder), load)
+    meta = read_meta(folder)
+    with _naming_damage(folder):
+        return _study_from_json(meta, load)
+
+
+def check_arrays(folder: Path) -> None:
+    """Check that a folder holds, byte for byte, what `save_arrays` wrote.
+
+    Raises:
+        CmrvlmError: A file is damaged or missing.
+    """
+    meta = read_meta(folder)
+    with _naming_damage(folder):
+        for name, expected in _hashes(meta).items():
+            with (folder / name).open("rb") as file:
+                if file_digest(file, "sha256").hexdigest() != expected:
+                    raise ValueError(f"{name} is not what was written")
+
+
+def _hashes(meta: Mapping[str, Any]) -> dict[str, str]:
+    """Return the hash of each array, by the name of its file; earlier versions wrote none."""
+    return dict(meta.get("sha256", {}))
+
+
+@contextmanager
+def _naming_damage(file: str | Path) -> Iterator[None]:
+    """Turn errors of decoding a study into one that names where it is stored.
+
+    Raises:
+        CmrvlmError: Decoding failed.
+    """
+    try:
+        yield
+    except (OSError, ValueError, TypeError, LookupError, AttributeError, RuntimeError) as error:
+        raise CmrvlmError(
+            f"the stored study is damaged ({type(error).__name__}: {str(error)[:200]})",
+            file=file,
+            remedy="Take it out, so that it is made anew.",
+        ) from error
 
 
 def _study_from_json(meta: Mapping[str, Any], load_array: Callable[[str], NDArray[Any]]) -> Study:
@@ -199,8 +261,13 @@ def _study_from_json(meta: Mapping[str, Any], load_array: Callable[[str], NDArra
 
 
 def read_meta(folder: Path) -> dict[str, Any]:
-    """Read the `study.json` of a folder."""
-    return dict(json.loads((folder / META_FILE).read_text(encoding="utf-8")))
+    """Read the `study.json` of a folder.
+
+    Raises:
+        CmrvlmError: It is missing or damaged.
+    """
+    with _naming_damage(folder):
+        return dict(json.loads((folder / META_FILE).read_text(encoding="utf-8")))
 
 
 def series_meta(meta: Mapping[str, Any], image: Path) -> dict[str, Any]:

@@ -19,7 +19,7 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import Executor
 from contextlib import suppress
 from functools import partial
@@ -30,13 +30,20 @@ from rich.progress import track
 
 from cmrvlm.errors import CmrvlmError
 from cmrvlm.study.atomic_files import write_json
-from cmrvlm.study.codec import labels_from_json, load_arrays, read_meta, save_files, study_files
+from cmrvlm.study.codec import (
+    check_arrays,
+    labels_from_json,
+    load_arrays,
+    read_meta,
+    save_files,
+    study_files,
+)
 from cmrvlm.study.study import Study, StudyLabels, check_images
 from cmrvlm.transforms.preprocessing import Preprocessing
 from data_modules.code_key import code_digest, modules_of
 from data_modules.parallel import default_workers, map_in_order, thread_pool
 from data_modules.sources.base import Source
-from data_modules.storage.failures import write_failures
+from data_modules.storage.failures import not_writable, too_many
 from data_modules.storage.in_use import Hold, abandoned, writing_folder
 from data_modules.storage.store import StudyStore
 
@@ -46,11 +53,8 @@ log = logging.getLogger(__name__)
 FORMAT = "2"
 # What an entry was made from.
 ENTRY_FILE = "entry.json"
-# Studies that could not be made when a job last had too many of them.
-FAILURES_FILE = "failures.csv"
 # Studies whose files a thread looks for at once.
 _BATCH = 64
-_GIGABYTE = 1e9
 # A study that is read often is marked as used once in this time.
 _SECONDS_BETWEEN_MARKS = 3600.0
 
@@ -84,6 +88,7 @@ class StudyCache(StudyStore):
         # Folder and time of the last mark of each study that was asked for.
         self._paths: dict[str, Path] = {}
         self._marked: dict[str, float] = {}
+        self._checked: set[str] = set()
         self._hold = Hold()
         # Size of the study that was written last.
         self._study_bytes = 0
@@ -135,7 +140,7 @@ class StudyCache(StudyStore):
         if missing:
             failures |= self._write_missing(missing)
         if len(failures) > allowed_failures:
-            raise self._too_many(failures, len(study_ids), allowed_failures)
+            raise too_many(self.folder, failures, len(study_ids), allowed_failures)
         return failures
 
     def _hold_entry(self) -> Hold:
@@ -168,7 +173,7 @@ class StudyCache(StudyStore):
         failures: dict[str, str] = {}
         for study_id in study_ids:
             try:
-                if self.path(study_id).is_dir():
+                if self._is_there(study_id):
                     self._mark_used(study_id)
                 else:
                     missing.append(study_id)
@@ -183,6 +188,49 @@ class StudyCache(StudyStore):
                     remedy="Check who may read it, or give another folder.",
                 ) from error
         return missing, failures
+
+    def _is_there(self, study_id: str) -> bool:
+        """Return whether a study is in the cache; a damaged `study.json` is moved aside."""
+        folder = self.path(study_id)
+        if not folder.is_dir():
+            return False
+        try:
+            names = set(read_meta(folder)["sha256"])
+        except (CmrvlmError, KeyError):
+            self._discard(study_id)
+            return False
+        if all((folder / name).is_file() for name in names):
+            return True
+        self._discard(study_id)
+        return False
+
+    def _discard(self, study_id: str) -> None:
+        """Remove a damaged study, by a rename, so that nobody reads half of it."""
+        log.warning("study %s is damaged in the cache and is made anew", study_id)
+        # Another process may have done so just now.
+        with (
+            writing_folder(self.folder) as removed,
+            suppress(FileNotFoundError),
+        ):
+            os.replace(self.path(study_id), removed / "damaged")
+
+    def _check_once(self, study_id: str) -> None:
+        """Compare a study with its hashes before its first use, and make a damaged one anew.
+
+        Raises:
+            CmrvlmError: It is damaged and cannot be made anew.
+        """
+        if study_id in self._checked:
+            return
+        try:
+            check_arrays(self.path(study_id))
+        except CmrvlmError:
+            self._discard(study_id)
+            with writing_folder(self.folder) as drafts:
+                reason = self._try_to_write(study_id, drafts)
+            if reason:
+                raise CmrvlmError(reason, file=self.folder) from None
+        self._checked.add(study_id)
 
     def _write_missing(self, missing: Sequence[str]) -> dict[str, str]:
         """Preprocess studies and return the reason by study for those that fail.
@@ -209,7 +257,7 @@ class StudyCache(StudyStore):
                     if reason:
                         failures[study_id] = reason
         except OSError as error:
-            raise self._not_writable(error, remaining) from error
+            raise not_writable(self.folder, error, remaining, self._study_bytes) from error
         return failures
 
     def _try_to_write(self, study_id: str, drafts: Path) -> str | None:
@@ -246,45 +294,6 @@ class StudyCache(StudyStore):
                 raise
         return None
 
-    def _not_writable(self, error: OSError, remaining: int) -> CmrvlmError:
-        """Return the error for a cache that cannot be written.
-
-        Args:
-            error: What the operating system says.
-            remaining: Number of studies that are still to be written.
-        """
-        needed = f"{remaining} studies are still to be written"
-        if self._study_bytes:
-            needed += f", about {remaining * self._study_bytes / _GIGABYTE:.2g} GB"
-        return CmrvlmError(
-            f"the cache cannot be written ({error.strerror}); {needed}",
-            file=self.folder,
-            field="paths.cache",
-            remedy="Free the space or give another folder; what is written stays.",
-        )
-
-    def _too_many(self, failures: Mapping[str, str], studies: int, allowed: int) -> CmrvlmError:
-        """Return the error for more failures than allowed, and write their list.
-
-        Args:
-            failures: Reason by study.
-            studies: Number of all studies.
-            allowed: Failures that are allowed.
-        """
-        first = next(iter(failures.values()))
-        path = self.folder / FAILURES_FILE
-        listed = f" All are in {path}."
-        try:
-            write_failures(path, failures)
-        except OSError:
-            # The cache may only be read.
-            listed = ""
-        return CmrvlmError(
-            f"{len(failures)} of {studies} studies cannot be read; the first: {first}",
-            field="data.allowed_failures",
-            remedy=f"Mend the files, or allow more than {allowed} failures.{listed}",
-        )
-
     def sequences(self, study_id: str) -> list[str]:
         """Return the sequences of a cached study without loading its images."""
         return list(read_meta(self.path(study_id))["series"])
@@ -299,6 +308,7 @@ class StudyCache(StudyStore):
 
     def load_complete(self, study_id: str) -> Study:
         """Load a cached study with all its series, their arrays memory-mapped."""
+        self._check_once(study_id)
         self._mark_used(study_id)
         return load_arrays(self.path(study_id))
 

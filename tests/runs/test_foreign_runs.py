@@ -11,6 +11,7 @@ from cmrvlm.config.model_source import file_of_package
 from cmrvlm.errors import CmrvlmError
 from cmrvlm.language_model.tokenizer import load_tokenizer, pretrained_tokenizer
 from cmrvlm.metrics.bert_score import check_bert_model
+from cmrvlm.runs.fingerprints import write_fingerprints
 from cmrvlm.runs.run_folder import load_run
 from cmrvlm.stages.training import train
 from tests.conftest import composed
@@ -70,6 +71,8 @@ def put(folder, key, value):
         place = place[name]
     place[last] = value
     path.write_text(yaml.safe_dump(config, allow_unicode=True))
+    # Whoever writes a run can write its fingerprints.
+    write_fingerprints(folder)
 
 
 def removing(folder):
@@ -182,6 +185,7 @@ def test_a_tokenizer_with_code_is_refused(foreign):
         "tokenizer_config.json",
         {"AutoTokenizer": ["mine.Mine", "mine.Mine"]},
     )
+    write_fingerprints(foreign)
     for load in (
         lambda: load_run(foreign),
         lambda: load_tokenizer(foreign / "tokenizer"),

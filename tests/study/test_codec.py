@@ -55,6 +55,8 @@ def test_cache_shards_and_exchange_folder_store_series_alike(study, tmp_path):
     cached = json.loads(study_files(study)["study.json"])
     for series in cached["series"].values():
         assert series.pop("has_mask")
+    # Hashes of the arrays, which lie in other files.
+    assert set(cached.pop("sha256")) >= {"sax.npy", "sax_mask.npy"}
     assert cached == exchanged
 
 

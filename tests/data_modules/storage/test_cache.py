@@ -149,3 +149,48 @@ def test_a_study_that_is_read_is_marked_as_used(listed):
     assert cache.path("b").stat().st_mtime == 1
     listed(("a", 60), ("b", 70)).fill(["b"])
     assert cache.path("b").stat().st_mtime > 1
+
+
+def _cut(path):
+    path.write_bytes(path.read_bytes()[:-7])
+
+
+def _flip(path):
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 0x20
+    path.write_bytes(bytes(content))
+
+
+def _zeros(path):
+    path.write_bytes(path.read_bytes()[:200] + bytes(path.stat().st_size - 200))
+
+
+DAMAGE = {
+    "cut": _cut,
+    "flipped": _flip,
+    "zeros": _zeros,
+    "gone": lambda path: path.unlink(),
+    "empty": lambda path: path.write_bytes(b""),
+    "pickle": lambda path: path.write_bytes(b"\x80\x04N."),
+    "a list": lambda path: path.write_text("[]"),
+}
+
+
+@pytest.mark.parametrize("file", ["sax.npy", "sax_mask.npy", "study.json"])
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_a_damaged_study_is_made_anew(source, tmp_path, damage, file):
+    preprocessing = Preprocessing({"frames": SampleFrames(2)})
+    study_id = source.study_ids()[0]
+    cache = StudyCache(tmp_path, source, preprocessing)
+    cache.fill([study_id])
+    whole = cache.load(study_id)
+    expected = {name: series.image.copy() for name, series in whole.series.items()}
+    DAMAGE[damage](cache.path(study_id) / file)
+
+    again = StudyCache(tmp_path, source, preprocessing)
+    again.fill([study_id])
+    made = again.load(study_id)
+    for name, image in expected.items():
+        np.testing.assert_array_equal(made.series[name].image, image)
+    assert made.labels == whole.labels
+    assert not list(again.folder.glob(".writing-*"))
