@@ -156,15 +156,16 @@ def test_only_commands_and_errors_lie_loose_at_the_top():
     assert len(loose) <= 10
 
 
-# One guard each, around a file, a series and a study of an archive that others recorded.
-GUARDS = ("scan.py", "stacks.py", "ingest_study.py")
+# One guard each, around a file, a series and a study of an archive that others recorded, and around a measurement on
+# a device that nobody has tried.
+GUARDS = ("dicom/scan.py", "dicom/stacks.py", "dicom/ingest_study.py", "gpu/guard.py")
 
 
 @pytest.mark.parametrize("path", modules(), ids=lambda p: str(p.relative_to(ROOT)))
 def test_sizes_stay_readable(path):
     text = path.read_text()
     assert text.count("\n") <= 350
-    assert text.count("except Exception") <= (path.name in GUARDS and path.parent.name == "dicom")
+    assert text.count("except Exception") <= (f"{path.parent.name}/{path.name}" in GUARDS)
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             assert node.end_lineno - node.lineno < 60, node.name

@@ -84,7 +84,7 @@ def _many_windows(bench: Bench, calls: int) -> Row:
 
 def _packed(bench: Bench, setup: Setup, implementation: str) -> Row:
     """Time the language model on a packed batch, forward and backward, and compare with SDPA."""
-    if implementation == "flex_attention" and not bench.is_cuda:
+    if implementation == "flex_attention" and not bench.on_gpu:
         raise SkippedError("the backward pass of flex_attention is for a GPU")
     llm = setup.model.llm
     batch = setup.batch().to(bench.device)
@@ -120,7 +120,7 @@ def _decoded(bench: Bench, setup: Setup) -> Row:
     """Time the decoding of few tokens with `flex_attention`, which may compile for every length."""
     from experiments.gpu.generation import generate
 
-    if not bench.is_cuda:
+    if not bench.on_gpu:
         raise SkippedError("flex_attention is for a GPU")
     setup.model.eval()
     setup.model.llm.network.set_attn_implementation("flex_attention")

@@ -57,7 +57,7 @@ class Bench:
     limits: dict[str, float] = field(default_factory=dict)
 
     @property
-    def is_cuda(self) -> bool:
+    def on_gpu(self) -> bool:
         """Whether the device is a GPU."""
         return self.device.type == "cuda"
 
@@ -67,7 +67,7 @@ class Bench:
 
     def wait(self) -> None:
         """Wait until the device has done all that it was given."""
-        if self.is_cuda:
+        if self.on_gpu:
             torch.cuda.synchronize(self.device)
 
     def autocast(self, enabled: bool = True) -> torch.autocast:
@@ -100,11 +100,11 @@ class Bench:
             Row that holds `peak_gb` and `reserved_gb` at the end.
         """
         row: Row = {}
-        if self.is_cuda:
+        if self.on_gpu:
             torch.cuda.empty_cache()
             torch.cuda.reset_peak_memory_stats(self.device)
         yield row
-        if self.is_cuda:
+        if self.on_gpu:
             row["peak_gb"] = torch.cuda.max_memory_allocated(self.device) / GB
             row["reserved_gb"] = torch.cuda.max_memory_reserved(self.device) / GB
 

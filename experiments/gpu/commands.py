@@ -52,7 +52,7 @@ def _composed(name: str, overrides: Sequence[str]) -> dict[str, Any]:
 def _train(bench: Bench, stage: str, overrides: Sequence[str]) -> Row:
     """Train a stage for two steps and return its loss."""
     run = bench.scratch / "trained"
-    hardware = "gpu" if bench.is_cuda else "cpu"
+    hardware = "gpu" if bench.on_gpu else "cpu"
     chosen = [
         f"+experiment={stage}",
         "+debug=fast",
@@ -73,7 +73,7 @@ def _whole_path(bench: Bench, overrides: Sequence[str]) -> Row:
     """Train, evaluate the run, and apply it to a study."""
     row = _train(bench, "stage3", overrides)
     run = bench.scratch / "trained"
-    device = "cuda" if bench.is_cuda else "cpu"
+    device = "cuda" if bench.on_gpu else "cpu"
     shared = [f"run={run}", f"device={device}", "max_new_tokens=8"]
     evaluation = [
         *shared,

@@ -130,7 +130,7 @@ def run_parts(
         write: Function that keeps all rows so far, by part.
     """
     results: dict[str, list[Row]] = {}
-    apart = bench.is_cuda and _works_apart(bench)
+    apart = bench.on_gpu and _works_apart(bench)
     for name, part in parts.items():
         results[name] = []
         if bench.left_s() < _MARGIN_S:

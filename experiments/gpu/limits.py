@@ -22,7 +22,7 @@ def limits(bench: Bench) -> Iterator[Case]:
 def _card(bench: Bench) -> Row:
     """Return what the device is."""
     row: Row = {"torch": torch.__version__, "threads": torch.get_num_threads()}
-    if bench.is_cuda:
+    if bench.on_gpu:
         properties = torch.cuda.get_device_properties(bench.device)
         row |= {
             "name": properties.name,

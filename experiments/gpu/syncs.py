@@ -76,7 +76,7 @@ def _reading(bench: Bench, setup: Setup, task: str | None) -> Row:
 
 def _counted(bench: Bench, work: Callable[[], Any]) -> Row:
     """Run some work twice and count the waits of the second time, by the line that waits."""
-    if not bench.is_cuda:
+    if not bench.on_gpu:
         work()
         raise SkippedError("only a GPU is waited for")
     work()

@@ -125,7 +125,7 @@ def _timed(bench: Bench, setup: Setup, batch: Batch) -> Row:
     steps = _WARM_UP + _TIMED + 1
     with bench.peak_memory() as memory:
         trainer = Trainer(
-            accelerator="gpu" if bench.is_cuda else "cpu",
+            accelerator="gpu" if bench.on_gpu else "cpu",
             devices=1,
             precision="bf16-mixed",
             max_steps=steps,
@@ -165,7 +165,7 @@ def _quantized(bench: Bench) -> Row:
     """Train over a base in four bits, which is loaded from a checkpoint with random weights."""
     if importlib.util.find_spec("bitsandbytes") is None:
         raise SkippedError("bitsandbytes is not installed")
-    if not bench.is_cuda:
+    if not bench.on_gpu:
         raise SkippedError("four bits are for a GPU")
     folder = bench.scratch / "qwen3_0_6b"
     overrides = ["adapter=qlora", "llm.network.gradient_checkpointing=true"]
