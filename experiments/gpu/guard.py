@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import multiprocessing
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -51,8 +53,18 @@ def rows_of(part: Part, bench: Bench) -> Iterator[Row]:
             row["where"] = _lines_of(error)
         row["seconds_in_all"] = round(time.monotonic() - started, 2)
         yield row
+        if bench.on_gpu:
+            # A training is a circle of objects: its model stays on the device until collected.
+            gc.collect()
+            _free_cache()
         if row["case"] == "begin":
             return
+
+
+def _free_cache() -> None:
+    """Give cached memory back; a device that an earlier error made useless refuses."""
+    with suppress(RuntimeError):
+        torch.cuda.empty_cache()
 
 
 class SkippedError(Exception):
@@ -105,6 +117,8 @@ def rows_apart(part: Part, bench: Bench, at_most_s: float) -> Iterator[Row]:
 
 def _send_rows(part: Part, bench: Bench, sender: Connection[Any, Any]) -> None:
     """Send the rows of a part to the process that waits for them."""
+    # What was imported stays: it need not be looked through after every case.
+    gc.freeze()
     for row in rows_of(part, bench):
         sender.send({**row, _LIMITS: dict(bench.limits)})
     sender.close()

@@ -107,6 +107,7 @@ def _facts(setup: Setup, batch: Batch) -> Row:
     estimate = memory_of(setup.model, batch)
     packed = arrange(batch.rows, setup.model.llm)
     return {
+        "packs": setup.model.llm.packs,
         "studies": len(batch.study_ids),
         "instructions": len(batch.instructions),
         "rows": list(packed.ids.shape),

@@ -70,14 +70,15 @@ def test_cases_without_time_are_left_out(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("part", "message"), [(crashing, "ended with 7"), (hanging, "ended after 1 s")]
+    ("part", "at_most_s", "message"),
+    [(crashing, 60, "ended with 7"), (hanging, 4, "ended after 4 s")],
 )
-def test_a_process_that_crashes_or_hangs_is_ended(part, message, bench):
+def test_a_process_that_crashes_or_hangs_is_ended(part, at_most_s, message, bench):
     started = time.monotonic()
-    first, rest = rows_apart(part, bench, at_most_s=1)
+    first, rest = rows_apart(part, bench, at_most_s)
     assert first["value"] == 1
     assert message in rest["error"]
-    assert time.monotonic() - started < 20
+    assert time.monotonic() - started < 40
 
 
 def test_limits_that_a_process_measured_are_known_to_the_next(bench):
