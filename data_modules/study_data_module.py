@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lightning.pytorch import LightningDataModule, Trainer
 from torch import Tensor
@@ -16,7 +16,6 @@ from cmrvlm.runs.lineage import Parts
 from cmrvlm.study.atomic_files import write_json
 from cmrvlm.study.study import Study
 from cmrvlm.tasks.mixture import Mixture
-from cmrvlm.transforms.augment import Augment
 from cmrvlm.transforms.preprocessing import Preprocessing
 from data_modules.loading.accumulation import AccumulationWindows
 from data_modules.loading.class_shares import class_shares_of
@@ -29,6 +28,10 @@ from data_modules.storage.cache import StudyCache
 from data_modules.storage.shards import ShardSource
 from data_modules.storage.store import StudyStore
 from data_modules.trial import shares_with_validation
+
+if TYPE_CHECKING:
+    # Loads TorchIO, which a configuration without augmentation does without.
+    from cmrvlm.transforms.augment import Augment
 
 # As many studies hold every word of the prompts and answers.
 _CORPUS_STUDIES = 200

@@ -84,7 +84,9 @@ class LanguageModel(nn.Module):
     def _added_rows(self, weight: Tensor, count: int) -> nn.Parameter:
         """Return rows (count, D) for added tokens: mean row of a weight (V, D) plus noise."""
         mean = weight[: self.known_tokens].detach().float().mean(dim=0)
-        return nn.Parameter(mean + 0.02 * torch.randn(count, weight.shape[1]))
+        noise = torch.randn(count, weight.shape[1])
+        # Quantized weights are loaded onto the GPU at once.
+        return nn.Parameter(mean + 0.02 * noise.to(mean.device))
 
     @property
     def width(self) -> int:

@@ -301,7 +301,8 @@ def _packed_equals_separate(network: PreTrainedModel) -> bool:
     weight = network.get_input_embeddings().weight
     generator = torch.Generator().manual_seed(0)
     shape = (*_PROBE.rows.shape, weight.shape[1])  # (1, L, D)
-    embeddings = torch.randn(shape, generator=generator).to(weight)
+    # On the CPU, where its generator is, whatever the default device is.
+    embeddings = torch.randn(shape, generator=generator, device="cpu").to(weight)
     tolerance = max(1e-4, 8 * torch.finfo(weight.dtype).eps)
 
     every_token = list(range(shape[1]))

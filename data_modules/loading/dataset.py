@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 from torch.utils.data import Dataset, Sampler
@@ -11,10 +12,12 @@ from cmrvlm.errors import raises_on_stop_iteration
 from cmrvlm.instructions.instruction import Instruction
 from cmrvlm.study.study import Study
 from cmrvlm.tasks.mixture import Mixture
-from cmrvlm.transforms.augment import Augment
 from cmrvlm.transforms.intensity import PercentileIntensity
 from data_modules.loading.foreign_samples import foreign_sample
 from data_modules.storage.store import StudyStore
+
+if TYPE_CHECKING:
+    from cmrvlm.transforms.augment import Augment
 
 Sample = tuple[Study, list[Instruction]]
 # Tells the generator of images without a heart from the others of a sample, whose draws stay the

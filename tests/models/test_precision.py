@@ -22,7 +22,7 @@ from tests.language_model.test_pretrained import FAMILIES, published_tokenizer
 def in_bfloat16(tmp_path_factory):
     """Save a tiny network of each family in bfloat16; return family to folder."""
     folders = {}
-    for family in ("qwen3", "minicpm3"):
+    for family in ("qwen3", "llama", "minicpm3"):
         torch.manual_seed(1)
         folders[family] = tmp_path_factory.mktemp(f"bfloat16_{family}")
         tokenizer = published_tokenizer()
@@ -53,6 +53,7 @@ def overrides(base, adapter, precision, cache, run):
         ("qwen3", "full", "bf16-mixed"),
         ("qwen3", "lora", "32"),
         ("qwen3", "full", "32"),
+        ("llama", "lora", "32"),
         ("qwen3", "lora", "bf16-mixed"),
         ("minicpm3", "dora", "32"),
         ("minicpm3", "none", "bf16-mixed"),
