@@ -70,6 +70,8 @@ def small_config(tmp_path, cache) -> Callable:
         run = tmp_path / folder
         return composed(
             "+debug=fast",
+            # Shares of the data are those that a test asks for.
+            "data.trial=false",
             "callbacks.samples=null",
             f"paths.cache={cache}",
             f"out={run}",

@@ -11,7 +11,8 @@ from torch.nn.functional import pad
 
 from cmrvlm.encoders.base import Encoded, Encoder, TokenGrid
 from cmrvlm.encoders.stem import ConvStem
-from cmrvlm.encoders.window_attention import AttentionBlock, Window
+from cmrvlm.encoders.window_attention import AttentionBlock
+from cmrvlm.encoders.windows import Window
 from cmrvlm.errors import CmrvlmError
 
 

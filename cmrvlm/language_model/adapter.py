@@ -100,4 +100,4 @@ def _target_names(llm: LanguageModel, targets: Sequence[str] | str) -> list[str]
 def _freeze(llm: LanguageModel) -> None:
     """Freeze the network; its weights are then still those of the source, if it has one."""
     llm.network.requires_grad_(False)
-    llm.borrows = llm.source is not None
+    llm.borrows = llm.has_published_weights

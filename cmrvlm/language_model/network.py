@@ -43,11 +43,13 @@ class LanguageModel(nn.Module):
         known_tokens: Number of token ids that the network itself knows; None takes the size of its
             embedding.
         own_tokens: Number of added tokens, whose ids follow the known ones.
-        source: Folder or hub name that the weights came from; None if they exist nowhere else.
+        source: Folder or hub name that the network came from; None if it exists nowhere else.
         packs: True if the network takes an arbitrary attention mask, so that instructions can share
             their images. If not, every row is read by itself with causal attention.
+        has_published_weights: False if the source gave the architecture alone.
 
     Attributes:
+        has_published_weights: True if the weights can be read from the source again.
         rows: (own_tokens, D) embeddings of the added tokens, or None.
         out_rows: (own_tokens, D) head weights of the added tokens where they are not tied to
             `rows`, or None.
@@ -64,12 +66,14 @@ class LanguageModel(nn.Module):
         own_tokens: int = 0,
         source: str | None = None,
         packs: bool = True,
+        has_published_weights: bool = True,
     ) -> None:
         super().__init__()
         self.network = network
         self.source = source
         self.packs = packs
-        self.borrows = source is not None
+        self.has_published_weights = source is not None and has_published_weights
+        self.borrows = self.has_published_weights
         self.attention: Style = attention if packs else "causal"
         self.max_length = max_length
         embedding = network.get_input_embeddings().weight

@@ -106,7 +106,16 @@ def pretrained_language_model(
     added = len(SPECIAL_TOKENS)
     known = vocab_size - added
     packs = _can_pack(network, source)
-    return LanguageModel(network, attention, longest, known, added, source=source, packs=packs)
+    return LanguageModel(
+        network,
+        attention,
+        longest,
+        known,
+        added,
+        source=source,
+        packs=packs,
+        has_published_weights=weights,
+    )
 
 
 def check_dtype(name: str) -> torch.dtype:

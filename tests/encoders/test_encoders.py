@@ -5,13 +5,8 @@ from cmrvlm.encoders import base
 from cmrvlm.encoders.conv import ConvEncoder
 from cmrvlm.encoders.swin import SwinEncoder
 from cmrvlm.encoders.unet import UnetEncoder
-from cmrvlm.encoders.window_attention import (
-    WindowAttention,
-    fit_window,
-    partition,
-    relative_offsets,
-    unpartition,
-)
+from cmrvlm.encoders.window_attention import WindowAttention
+from cmrvlm.encoders.windows import fit_window, partition, relative_offsets, unpartition
 from cmrvlm.errors import CmrvlmError
 
 SMALL = {"stem_channels": (8, 16), "depths": (2, 1), "heads": 2}
@@ -148,6 +143,16 @@ def test_shifted_windows_reach_over_the_unshifted_border():
     with torch.no_grad():
         assert (plain(changed) - plain(x))[0, 0, 0, 4, 4].abs().max() == 0
         assert (shifted(changed) - shifted(x))[0, 0, 0, 4, 4].abs().max() > 1e-4
+
+
+@pytest.mark.parametrize("shifted", [False, True])
+def test_many_windows_in_several_calls_are_those_in_one(shifted, monkeypatch):
+    layer = WindowAttention(8, 2, (2, 1, 2, 2), shifted=shifted)
+    torch.nn.init.normal_(layer.out.weight)
+    x = torch.randn(2, 3, 2, 5, 4, 8)
+    in_one = layer(x)
+    monkeypatch.setattr("cmrvlm.encoders.window_attention._MOST_WINDOWS", 5)
+    torch.testing.assert_close(layer(x), in_one)
 
 
 def test_windows_fit_any_axis():

@@ -12,6 +12,7 @@ from cmrvlm.inference.cmrvlm import CMRVLM
 from cmrvlm.inference.prepared_study import PreparedStudy
 from cmrvlm.inference.study_answering import StudyAnswerer
 from cmrvlm.models.study_encoding import encode_studies
+from cmrvlm.runs.fingerprints import write_fingerprints
 from cmrvlm.runs.known_images import familiarity_of, features_of
 from cmrvlm.runs.run_folder import FAMILIARITY, load_run
 from cmrvlm.runs.wiring import build_data
@@ -43,6 +44,7 @@ def gated_run(stage3_run, data, tmp_path_factory):
         limit = torch.tensor(1.1 * max(distances), dtype=torch.float64)
         familiarity.gates[sequence] = replace(gate, limit=limit)
     familiarity.save(folder / FAMILIARITY)
+    write_fingerprints(folder)
     return folder
 
 

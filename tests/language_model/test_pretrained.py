@@ -200,6 +200,14 @@ def test_adapters_begin_at_zero_and_are_trained_alone(published, family, dora):
     assert llm.borrowed() == {name for name in llm.state_dict() if name not in trained}
 
 
+@pytest.mark.parametrize("family", list(FAMILIES))
+def test_weights_that_are_drawn_are_kept_with_the_run(published, family):
+    """The source has no such weights to read again."""
+    drawn = lora(load(published[family], weights=False), rank=4)
+    assert drawn.borrowed() == set()
+    assert lora(load(published[family]), rank=4).borrowed()
+
+
 def test_gradient_checkpointing_trains_with_frozen_embeddings(published):
     llm = lora(load(published["llama"], gradient_checkpointing=True), rank=4, dropout=0.0).train()
     ids = torch.randint(0, llm.known_tokens, (2, 6))

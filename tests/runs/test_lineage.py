@@ -185,7 +185,8 @@ def test_who_was_trained_on_long_before_counts_too(chain, cache, tmp_path):
 
 def test_a_run_of_an_earlier_version_is_known_by_its_split(chain, cache, tmp_path, caplog):
     old = shutil.copytree(chain[1], tmp_path / "old")
-    (old / "lineage.json").unlink()
+    for name in ("lineage.json", "fingerprints.json"):
+        (old / name).unlink()
     with caplog.at_level("WARNING"):
         new = split(trained(tmp_path / "new", cache, "seed=9", f"stage.init_from={old}"))
     assert new == split(old)

@@ -87,7 +87,7 @@ def test_a_folder_with_a_run_is_refused_and_nothing_of_it_changes(run, cache):
     "fault",
     [
         "stage.trainable=[encodrs]",
-        "data.batch_size=1000",
+        "trainer.precision=7",
         "optimizer.lr=-1",
         "at step 1",
         "interrupted",

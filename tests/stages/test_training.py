@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 from cmrvlm.errors import CmrvlmError
 from cmrvlm.inference.cmrvlm import CMRVLM
 from cmrvlm.instructions.rows import rows_by_shown_set
+from cmrvlm.runs.fingerprints import write_fingerprints
 from cmrvlm.runs.handover import hand_over, load_parts, moved_table, part_of
 from cmrvlm.runs.run_folder import (
     check_preprocessing,
@@ -452,6 +453,8 @@ def test_other_labels_and_no_run_are_refused(runs, tmp_path):
         if path.is_file():
             (tmp_path / path.name).write_bytes(path.read_bytes())
     (tmp_path / "labels.json").write_text(json.dumps({"structures": {}}))
+    # As a version with other labels would have written it.
+    write_fingerprints(tmp_path)
     with pytest.raises(CmrvlmError, match="other labels"):
         load_run(tmp_path)
     with pytest.raises(CmrvlmError, match="no run here"):
