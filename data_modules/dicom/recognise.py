@@ -12,7 +12,6 @@ import numpy as np
 
 from data_modules.dicom.image import Vector
 from data_modules.dicom.physics import (
-    CINE_PHASES,
     degrees_between,
     degrees_from_heart_axis,
     is_nulled,
@@ -22,6 +21,7 @@ from data_modules.dicom.physics import (
     reason_no_cine,
 )
 from data_modules.dicom.stacks import Stack
+from data_modules.dicom.timing import CINE_PHASES
 from data_modules.dicom.words import (
     CINE,
     LOCALIZER,

@@ -1,4 +1,4 @@
-"""Divide images into series, and put series together that are slices of one stack."""
+"""Divide images into series, and put series together that are slices or phases of one stack."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import numpy as np
 
 from data_modules.dicom.image import Image
 from data_modules.dicom.likeness import counts_at_positions, is_alike, plain_name
+from data_modules.dicom.phases import phases_together
 
 # Between two slices of one stack that are series of their own lie at most this many others;
 # numbers of series cannot tell, as some scanners count them by thousands.
@@ -32,12 +33,12 @@ def _series_of(images: Sequence[Image]) -> list[list[Image]]:
 def merged_series(images: Sequence[Image]) -> list[list[Image]]:
     """Divide images by series, and put series together that are slices of one stack.
 
-    Scanners write one series for each slice, or for each breath hold.
+    Scanners write one series for each slice, for each breath hold, or for each phase.
     """
     in_order = sorted(_series_of(images), key=lambda group: _series_number(group[0]))
     merged: list[list[Image]] = []
     last_ranks: list[int] = []
-    for rank, group in enumerate(in_order):
+    for rank, group in enumerate(phases_together(in_order)):
         for index, stack in enumerate(merged):
             if rank - last_ranks[index] <= _SERIES_BETWEEN and _belong_together(stack, group):
                 stack += group

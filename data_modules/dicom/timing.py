@@ -14,6 +14,8 @@ from data_modules.dicom.image import TIME_KEYS, UNIFORM_KEYS, Image, Vector
 
 # Acquisitions of one slice have about as many images as each other.
 _LEAST_BLOCK_RATIO = 0.8
+# A stack with fewer phases is no cine.
+CINE_PHASES = 5
 # Trigger times of one heart beat span no more than this; a pulse of 24 a minute.
 LONGEST_BEAT_MS = 2500.0
 # A frame that lies this near to where one is wanted, in frame intervals, is taken as it is.
@@ -82,10 +84,16 @@ def _distinct_trigger_times(images: Sequence[Image]) -> int:
     return len(set(times))
 
 
-def _acquisition_order(block: Sequence[Image]) -> tuple[float, float, float, int]:
+def _acquisition_order(block: Sequence[Image]) -> tuple[float, ...]:
+    """Return a sort key by which an acquisition comes before its repeats."""
     first = min(block, key=lambda image: image.times.get("instance_number", 0.0))
-    number = first.times.get("instance_number", 0.0)
-    return first.acquisition[1], first.acquisition[0], number, first.file_number
+    return (
+        first.acquisition[1],
+        first.acquisition[0],
+        first.facts.series_number or 0.0,
+        first.times.get("instance_number", 0.0),
+        first.file_number,
+    )
 
 
 def _blocks(images: Sequence[Image], key: Callable[[Image], object]) -> list[list[Image]]:
