@@ -10,12 +10,24 @@ import numpy as np
 
 from data_modules.dicom.geometry import SAME_POSITION_MM, position_along
 from data_modules.dicom.image import Image, Vector
+from data_modules.dicom.words import plain_words
 
 # In rad; breath holds are planned alike, scanners round to six digits.
 _SAME_DIRECTION = 0.01
 _SAME_SPACING_MM = 1e-3
 # Components of the image type that make another picture: magnitude, phase, phase-sensitive.
 _PICTURE_TYPES = {"M", "P", "R", "I", "PHASE", "PS", "PSIR", "MAGNITUDE"}
+
+# Words by which the series of one stack differ, beside numbers: levels, slices and repeats.
+_WORDS_OF_SLICES = frozenset(
+    (
+        *("basal", "base", "basis", "bas", "mid", "middle", "medial", "medio", "moyen", "mitte"),
+        *("midventricular", "ventricular", "apical", "apikal", "apex", "spitze", "apice"),
+        *("slice", "slices", "sl", "coupe", "corte", "schicht", "strato", "level"),
+        *("repeat", "repeated", "rpt", "rep", "redo", "again", "wdh", "bis"),
+        *("基底", "基底部", "中间", "中部", "中間", "心尖", "心尖部", "重复"),
+    )
+)
 
 
 def is_alike(first: Image, second: Image) -> bool:
@@ -48,8 +60,9 @@ def _picture_types(image: Image) -> set[str]:
 
 
 def plain_name(image: Image) -> str:
-    """Return the description of a series without its numbers."""
-    return re.sub(r"[\W\d_]+", " ", image.facts.description.casefold()).strip()
+    """Return the description of a series without numbers, levels of slices, or words for repeats."""
+    words = plain_words(re.sub(r"\d+", " ", image.facts.description)).split()
+    return " ".join(word for word in words if word not in _WORDS_OF_SLICES)
 
 
 def counts_at_positions(images: Sequence[Image], normal: Vector) -> Counter[int]:
