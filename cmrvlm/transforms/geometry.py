@@ -15,6 +15,8 @@ Shape = tuple[int, int, int]
 
 # Interpolated membership below which a voxel is outside the source.
 _LEAST_MEMBERSHIP = 1e-3
+# Positions in a source, in voxels, count to this many decimals.
+_INDEX_DECIMALS = 3
 
 
 def _sampling_grid(
@@ -40,6 +42,9 @@ def _sampling_grid(
     ones = torch.ones_like(z)
     target_index = torch.stack([w, h, z, ones], dim=-1)  # (Z, H, W, 4)
     source_index = target_index @ target_to_source.T  # (Z, H, W, 4)
+    # A voxel halfway between two others belongs to either of them. Rounding of headers in single
+    # precision must not decide which: the same image would have other masks in each of its files.
+    source_index = source_index.round(decimals=_INDEX_DECIMALS)
 
     sizes = torch.tensor(source_shape[::-1], dtype=torch.float64)  # (w, h, z)
     # One slice has no extent: every target position within half a slice is that slice.

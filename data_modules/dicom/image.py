@@ -22,6 +22,20 @@ TIME_KEYS = (
 )
 # Keys whose values are as far apart as the frames are in the heart beat.
 UNIFORM_KEYS = ("trigger_time_ms", "temporal_position", "instance_number")
+# Dimensions of multi-frame files that count the phases of the heart.
+_TIME_DIMENSIONS = (
+    "TemporalPositionIndex",
+    "NominalCardiacTriggerDelayTime",
+    "ActualCardiacTriggerDelayTime",
+    "NominalPercentageOfCardiacPhase",
+    "TemporalPositionTimeOffset",
+    "TriggerTime",
+)
+# Tags of vendors that count them: Siemens' time after start, Philips' phase number.
+_PRIVATE_TIMES = (
+    (0x0019, "SIEMENS MR HEADER", 0x16),
+    (0x2001, "Philips Imaging DD 001", 0x08),
+)
 # Positions further from the centre of a scanner than this are no positions.
 _FARTHEST_MM = 10_000.0
 # Length of a direction, and cosine of two, by which a rounded orientation may be off.
@@ -241,12 +255,26 @@ def _times(tags: Tags, frame: int | None) -> dict[str, float]:
     instance_number = tags.number("InstanceNumber") if frame is None else float(frame)
     times = {
         "trigger_time_ms": tags.number("TriggerTime", "NominalCardiacTriggerDelayTime"),
-        "temporal_position": tags.number("TemporalPositionIndex", "TemporalPositionIdentifier"),
+        "temporal_position": _temporal_position(tags),
         "content_time_s": tags.seconds("ContentTime"),
         "acquisition_time_s": tags.seconds("FrameReferenceDateTime", "AcquisitionTime"),
         "instance_number": instance_number,
     }
     return {name: value for name, value in times.items() if value is not None}
+
+
+def _temporal_position(tags: Tags) -> float | None:
+    """Return where an image stands among those of its slice, None where nothing states it."""
+    stated = tags.number("TemporalPositionIndex", "TemporalPositionIdentifier")
+    if stated is None:
+        stated = tags.dimension_index(*_TIME_DIMENSIONS)
+    if stated is not None:
+        return stated
+    for group, creator, element in _PRIVATE_TIMES:
+        stated = tags.private_number(group, creator, element)
+        if stated is not None:
+            return stated
+    return None
 
 
 def _facts(header: Dataset, tags: Tags) -> Facts:

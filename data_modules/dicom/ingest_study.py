@@ -29,7 +29,8 @@ from data_modules.dicom.deidentify import (
     scanner,
 )
 from data_modules.dicom.image import Image
-from data_modules.dicom.recognise import Decision, parallel_cines_left_out, recognise
+from data_modules.dicom.physics import degrees_between
+from data_modules.dicom.recognise import Decision, recognise
 from data_modules.dicom.stacks import Stacks, Unstacked, stacks_of
 from data_modules.dicom.studies import StudyFiles
 from data_modules.dicom.timing import Keep, UnevenFrames
@@ -37,6 +38,8 @@ from data_modules.dicom.volumes import series_of
 from data_modules.dicom.words import Vocabulary
 
 RECORD = "ingest.json"
+# Slices of one stack are planned together; repeated long axes differ by more.
+_SAME_STACK_DEGREES = 5.0
 
 
 @dataclass(frozen=True)
@@ -186,9 +189,20 @@ def _doubts(
     doubts = list(files.notes)
     if stacks.stacks and "sax" not in series:
         doubts.append("no short-axis cine was found")
-    if parallel_cines_left_out(decisions):
+    if _parallel_cines_left_out(decisions):
         doubts.append("two cines that were left out are parallel: one may be the short axis")
     return tuple(doubts)
+
+
+def _parallel_cines_left_out(decisions: Sequence[Decision]) -> bool:
+    """Return whether two cines that were left out are parallel: a short axis may be among them."""
+    cines = [decision for decision in decisions if decision.is_cine and not decision.sequence]
+    for index, first in enumerate(cines):
+        for second in cines[index + 1 :]:
+            normals = first.stack.first.normal, second.stack.first.normal
+            if degrees_between(*normals) < _SAME_STACK_DEGREES:
+                return True
+    return False
 
 
 def _with_positions(

@@ -10,10 +10,8 @@ from cmrvlm.study.orientation import BASE_TO_APEX_RAS
 from data_modules.dicom.geometry import LPS_TO_RAS
 from data_modules.dicom.image import Image, Vector
 from data_modules.dicom.stacks import Stack
-from data_modules.dicom.timing import LONGEST_BEAT_MS, trigger_span_ms
+from data_modules.dicom.timing import CINE_PHASES, LONGEST_BEAT_MS, trigger_span_ms
 
-# A stack with fewer phases is no cine.
-CINE_PHASES = 5
 # First passes of contrast have a few slices and many measurements of them.
 _PERFUSION_SLICES = 4
 _PERFUSION_MEASUREMENTS = 30

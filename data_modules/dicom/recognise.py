@@ -12,7 +12,6 @@ import numpy as np
 
 from data_modules.dicom.image import Vector
 from data_modules.dicom.physics import (
-    CINE_PHASES,
     degrees_between,
     degrees_from_heart_axis,
     is_nulled,
@@ -22,14 +21,15 @@ from data_modules.dicom.physics import (
     reason_no_cine,
 )
 from data_modules.dicom.stacks import Stack
-from data_modules.dicom.words import (
+from data_modules.dicom.timing import CINE_PHASES
+from data_modules.dicom.word_table import (
     CINE,
     LOCALIZER,
-    NO_SEQUENCE,
     OTHER_KIND,
     OTHER_VIEW,
-    Vocabulary,
+    REAL_TIME,
 )
+from data_modules.dicom.words import NO_SEQUENCE, Vocabulary
 
 _SAX_SLICES = 3
 # Angles of a short axis with base to apex in its usual place: usual ones, and the largest. Long
@@ -40,8 +40,6 @@ _SAX_DEGREES = 65.0
 _MARGIN = 0.5
 _BY_RULE = 100.0
 _PARALLEL_DEGREES = 20.0
-# Slices of one stack are planned together; repeated long axes differ by more.
-_SAME_STACK_DEGREES = 5.0
 
 
 @dataclass(frozen=True)
@@ -89,17 +87,6 @@ def recognise(stacks: Sequence[Stack], vocabulary: Vocabulary | None = None) -> 
         A decision for each stack, in their order.
     """
     return _Recognition(stacks, vocabulary or Vocabulary()).decisions()
-
-
-def parallel_cines_left_out(decisions: Sequence[Decision]) -> bool:
-    """Return whether two cines that were left out are parallel: a short axis may be among them."""
-    cines = [decision for decision in decisions if decision.is_cine and not decision.sequence]
-    for index, first in enumerate(cines):
-        for second in cines[index + 1 :]:
-            normals = first.stack.first.normal, second.stack.first.normal
-            if degrees_between(*normals) < _SAME_STACK_DEGREES:
-                return True
-    return False
 
 
 class _Recognition:
@@ -252,6 +239,13 @@ class _Recognition:
         if is_phase_picture(stack):
             points -= 2.5
             reasons.append("phase images")
+        if self._names(stack, REAL_TIME):
+            # Of two cines the one that was gated by the heart is sharper.
+            points -= 0.6
+            reasons.append("the description says real time")
+        if stack.first.facts.inversion_time_ms:
+            points -= 1.0
+            reasons.append("an inversion time")
         if "DERIVED" in stack.first.image_type:
             points -= 0.3
         return points

@@ -19,7 +19,7 @@ from data_modules.dicom.geometry import (
     position_along,
     stated_thickness_mm,
 )
-from data_modules.dicom.image import Image, Vector
+from data_modules.dicom.image import TIME_KEYS, Image, Vector
 from data_modules.dicom.series import merged_series
 from data_modules.dicom.timing import (
     Keep,
@@ -31,6 +31,7 @@ from data_modules.dicom.timing import (
     time_key_of,
     too_few_frames,
     usual_frames,
+    with_trigger_times,
 )
 
 
@@ -189,6 +190,11 @@ def _build_stack(images: Sequence[Image], keep: Keep, uneven_frames: UnevenFrame
         time_key = time_key_of(kept)
         notes.append(f"frames ordered by {time_key}")
     frames = tuple(in_time(images_of_slice, time_key) for images_of_slice in kept)
+    if time_key and time_key != TIME_KEYS[0]:
+        timed = with_trigger_times(frames)
+        if timed is not None:
+            frames, time_key = tuple(timed), TIME_KEYS[0]
+            notes.append("trigger times that some images lack are those of the other slices")
     stack = Stack(frames, time_key)
     for index, filled in stack.filled_frames().items():
         own_count = len(frames[index])

@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+from pydicom.datadict import tag_for_keyword
 from pydicom.dataset import Dataset
 
 from cmrvlm.errors import CmrvlmError
@@ -71,6 +72,31 @@ class Tags:
         if count and len(numbers) != count:
             raise CmrvlmError(f"{len(numbers)} numbers for {count}", field=name)
         return numbers
+
+    def private_number(self, group: int, creator: str, element: int) -> float | None:
+        """Return a vendor's tag as a finite number, None where it is not stated or no number."""
+        for dataset in self.datasets:
+            try:
+                return _finite(dataset.get_private_item(group, element, creator).value, creator)
+            # What a vendor keeps there is known of some versions only.
+            except (KeyError, ValueError, CmrvlmError):
+                continue
+        return None
+
+    def dimension_index(self, *names: str) -> float | None:
+        """Return the index of a frame of a multi-frame file along the dimension of a tag.
+
+        Args:
+            *names: Names of tags; the first that is a dimension of the file counts.
+        """
+        dimensions = self.value("DimensionIndexSequence") or ()
+        indices = self.numbers("DimensionIndexValues") or []
+        pointers = [dimension.get("DimensionIndexPointer") for dimension in dimensions]
+        for name in names:
+            tag = tag_for_keyword(name)
+            if tag in pointers and pointers.index(tag) < len(indices):
+                return indices[pointers.index(tag)]
+        return None
 
     def seconds(self, *names: str) -> float | None:
         """Return `value`, a time of day, as seconds since midnight."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from typing import Literal
 
 import numpy as np
@@ -14,12 +15,16 @@ from data_modules.dicom.image import TIME_KEYS, UNIFORM_KEYS, Image, Vector
 
 # Acquisitions of one slice have about as many images as each other.
 _LEAST_BLOCK_RATIO = 0.8
+# A stack with fewer phases is no cine.
+CINE_PHASES = 5
 # Trigger times of one heart beat span no more than this; a pulse of 24 a minute.
 LONGEST_BEAT_MS = 2500.0
 # A frame that lies this near to where one is wanted, in frame intervals, is taken as it is.
 _SAME_TIME = 0.25
 # A slice that lacks more frames than this share cannot be completed.
 _MOST_MISSING = 0.5
+# Trigger times are filled in where at least this share of the images has one.
+_LEAST_KNOWN_TIMES = 0.5
 Keep = Literal["later", "first"]
 # How a slice with other frames than most is treated.
 UnevenFrames = Literal["resample", "drop", "error"]
@@ -82,10 +87,16 @@ def _distinct_trigger_times(images: Sequence[Image]) -> int:
     return len(set(times))
 
 
-def _acquisition_order(block: Sequence[Image]) -> tuple[float, float, float, int]:
+def _acquisition_order(block: Sequence[Image]) -> tuple[float, ...]:
+    """Return a sort key by which an acquisition comes before its repeats."""
     first = min(block, key=lambda image: image.times.get("instance_number", 0.0))
-    number = first.times.get("instance_number", 0.0)
-    return first.acquisition[1], first.acquisition[0], number, first.file_number
+    return (
+        first.acquisition[1],
+        first.acquisition[0],
+        first.facts.series_number or 0.0,
+        first.times.get("instance_number", 0.0),
+        first.file_number,
+    )
 
 
 def _blocks(images: Sequence[Image], key: Callable[[Image], object]) -> list[list[Image]]:
@@ -172,6 +183,40 @@ def trigger_span_ms(images: Sequence[Image]) -> float:
 def in_time(images: Sequence[Image], time_key: str) -> tuple[Image, ...]:
     """Return images in the order of a time key; without a key they stay as they are."""
     return tuple(sorted(images, key=lambda image: image.times.get(time_key, 0.0)))
+
+
+def with_trigger_times(frames: Sequence[Sequence[Image]]) -> list[tuple[Image, ...]] | None:
+    """Return images of which some lack a trigger time with those of other slices at their place.
+
+    Args:
+        frames: Images of each slice, in the order of another key.
+
+    Returns:
+        The same images, all with trigger times; None where slices differ in their frames, a time is
+        nowhere stated, or the times that are stated go another way than the images.
+    """
+    count = len(frames[0])
+    if count < CINE_PHASES or any(len(images) != count for images in frames):
+        return None
+    # (Z, T), NaN where a time is missing.
+    stated = np.array(
+        [[image.times.get("trigger_time_ms", np.nan) for image in images] for images in frames]
+    )
+    known = np.isfinite(stated)
+    if known.mean() < _LEAST_KNOWN_TIMES or not known.any(axis=0).all():
+        return None
+    usual = np.nanmedian(stated, axis=0)  # (T,)
+    filled = np.where(known, stated, usual)
+    rises = (np.diff(filled, axis=1) > 0).all()
+    if not rises or (filled[:, -1] - filled[:, 0]).max() > LONGEST_BEAT_MS:
+        return None
+    return [
+        tuple(
+            replace(image, times=image.times | {"trigger_time_ms": float(time)})
+            for image, time in zip(images, times, strict=True)
+        )
+        for images, times in zip(frames, filled, strict=True)
+    ]
 
 
 def slice_times(slices: Sequence[Sequence[Image]], time_key: str) -> list[Vector]:
