@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -72,12 +73,16 @@ class SkippedError(Exception):
 
 
 def _lines_of(error: BaseException) -> list[str]:
-    """Return the last lines of code that an error passed, innermost last."""
+    """Return the last lines of code that an error passed, innermost last.
+
+    Of a path the folders of this machine are left out.
+    """
     lines = []
     step = error.__traceback__
     while step is not None:
         code = step.tb_frame.f_code
-        lines.append(f"{code.co_filename}:{step.tb_lineno} {code.co_name}")
+        file = "/".join(Path(code.co_filename).parts[-3:])
+        lines.append(f"{file}:{step.tb_lineno} {code.co_name}")
         step = step.tb_next
     return lines[-8:]
 
