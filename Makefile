@@ -20,7 +20,7 @@ demo: $(STAMP) ## Train the three stages on phantoms, evaluate, predict one stud
 	$(BIN)/python -m experiments.phantom.demo
 
 test: $(STAMP) ## Run the test suite
-	$(BIN)/python -m pytest -q -n 2 --dist loadfile --cov --cov-report=term:skip-covered --cov-fail-under=95
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile $(if $(COVERAGE),--cov --cov-report=term:skip-covered --cov-fail-under=$(COVERAGE))
 
 test-slow: $(STAMP) ## Run the long tests, which `make test` leaves out
 	$(BIN)/python -m pytest -q -n 2 --dist worksteal -m slow

@@ -24,6 +24,7 @@ def python(*arguments, cwd=ROOT, **env):
     )
 
 
+@pytest.mark.slow
 def test_an_unreadable_study_is_one_line_and_no_traceback(stage3_run, tmp_path):
     broken = tmp_path / "sax.nii.gz"
     broken.write_bytes(b"not nifti")

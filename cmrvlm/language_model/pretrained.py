@@ -103,17 +103,14 @@ def pretrained_language_model(
     if gradient_checkpointing:
         # Reentrant checkpointing learns nothing if the input embeddings need no gradient.
         network.gradient_checkpointing_enable({"use_reentrant": False})
-    added = len(SPECIAL_TOKENS)
-    known = vocab_size - added
-    packs = _can_pack(network, source)
     return LanguageModel(
         network,
         attention,
         longest,
-        known,
-        added,
+        known_tokens=vocab_size - len(SPECIAL_TOKENS),
+        own_tokens=len(SPECIAL_TOKENS),
         source=source,
-        packs=packs,
+        packs=_can_pack(network, source),
         has_published_weights=weights,
     )
 

@@ -62,6 +62,7 @@ def run(folder, module, *arguments):
     return done.stdout + done.stderr
 
 
+@pytest.mark.slow
 def test_no_planted_identifier_is_left_after_ingest_training_and_check(archive, tmp_path):
     output = run(
         tmp_path,

@@ -440,6 +440,7 @@ def test_undefined_is_said():
     assert shown(None) == ""
 
 
+@pytest.mark.slow
 def test_runs_are_compared_in_pairs(whole, run, tmp_path, capsys):
     out, content = whole
     evaluation(run, tmp_path / "b", "probes=null", "max_new_tokens=3")

@@ -454,6 +454,7 @@ def test_masks_in_another_coding():
             check_coding(odd)
 
 
+@pytest.mark.slow
 def test_a_question_for_three_structures_is_three_questions(run, study_folder, tmp_path):
     names = ("left ventricle", "myocardium", "right ventricle")
     each = [
@@ -587,6 +588,7 @@ def test_unknown_height_stays_unknown_and_a_wrong_one_is_named(run, study_folder
     assert not (tmp_path / "other").exists()
 
 
+@pytest.mark.slow
 def test_frames_in_a_folder_and_a_third_axis_of_time_are_predicted(run, study_folder, tmp_path):
     whole = nib.load(study_folder / "sax.nii.gz")
     values = np.asarray(whole.dataobj)

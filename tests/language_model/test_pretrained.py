@@ -320,6 +320,7 @@ def test_a_run_is_reloaded_elsewhere_with_the_same_logits(published, cache, tmp_
         load_run(tmp_path / "run")
 
 
+@pytest.mark.slow
 def test_a_fully_tuned_run_loads_without_its_source(published, cache, tmp_path):
     folder = tmp_path / "source"
     published_tokenizer().save_pretrained(folder)

@@ -243,11 +243,8 @@ def test_resumed_run_equals_an_unbroken_one_bit_for_bit(
 @pytest.mark.parametrize(
     ("first", "workers"),
     [
-        (3, 0),
-        *(
-            pytest.param(*case, marks=pytest.mark.slow)
-            for case in ((2, 0), (2, 2), (3, 2), (4, 0), (4, 2))
-        ),
+        pytest.param(*case, marks=pytest.mark.slow)
+        for case in ((2, 0), (2, 2), (3, 0), (3, 2), (4, 0), (4, 2))
     ],
 )
 def test_a_run_that_reached_its_steps_goes_on_with_the_next_batch(
@@ -284,6 +281,7 @@ def test_a_run_that_reached_its_steps_goes_on_with_the_next_batch(
     assert trained["parts"] == trained["whole"]
 
 
+@pytest.mark.slow
 def test_what_is_resumed_has_the_tokenizer_and_split_of_its_run(small_config, tmp_path):
     """Although nothing but the checkpoint is named: not those that the data would give now."""
     steps = (
@@ -721,6 +719,7 @@ def test_windows_hold_every_batch_once_and_the_last_may_be_short():
     assert found == [(2, 101.0), (200, 101.0), (10, 20.0), (30, 20.0), (7, 3.5)]
 
 
+@pytest.mark.slow
 def test_trainer_is_given_windows_only_when_it_accumulates(small_config, tmp_path):
     config = small_config(
         "+experiment=stage3", *QUIET, "trainer.accumulate_grad_batches=2", "trainer.max_steps=2"

@@ -54,6 +54,7 @@ assert remap_labels(np.array([30]), {30: "papillary"}, "mask.nii.gz").tolist() =
 """
 
 
+@pytest.mark.slow
 def test_adding_a_structure_touches_the_table_alone(tmp_path):
     for package in ("cmrvlm", "data_modules"):
         ignored = shutil.ignore_patterns("__pycache__")
