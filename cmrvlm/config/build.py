@@ -11,6 +11,7 @@ from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 
 from cmrvlm.config.moved import current_name, current_settings
+from cmrvlm.config.setting_types import check_setting_types
 from cmrvlm.config.slots import allowed_in
 from cmrvlm.errors import CmrvlmError
 
@@ -115,7 +116,9 @@ def checked_targets(tree: Any, key_path: str = "config") -> Any:
             tree = current_settings(tree)
         checked = {key: checked_targets(value, f"{key_path}.{key}") for key, value in tree.items()}
         if "_target_" in tree:
-            checked["_target_"] = resolve_in_slot(str(tree["_target_"]), key_path)
+            target = resolve_in_slot(str(tree["_target_"]), key_path)
+            check_setting_types(target, tree, key_path)
+            checked["_target_"] = target
         return checked
     if isinstance(tree, list):
         return [checked_targets(value, f"{key_path}[{index}]") for index, value in enumerate(tree)]

@@ -10,6 +10,7 @@ from hydra.core.global_hydra import GlobalHydra
 from omegaconf import OmegaConf
 
 from cmrvlm.config.build import resolve
+from cmrvlm.config.setting_types import check_setting_types
 from tests.conftest import CONF, composed
 
 GROUPS = sorted(
@@ -45,6 +46,7 @@ def targets(tree, where=""):
 def check_keywords(tree):
     for where, node in targets(tree):
         found = resolve(node["_target_"], where)
+        check_setting_types(found, node, where)
         keywords = {key: None for key in node if not (key.startswith("_") and key.endswith("_"))}
         parameters = inspect.signature(found).parameters
         takes_any = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values())
