@@ -197,6 +197,8 @@ def build(tree: Any, key_path: str, **extra: Any) -> Any:
     except TypeError as error:
         if "unexpected keyword" in str(error) or "missing" in str(error):
             raise CmrvlmError(
-                f"the settings do not fit: {error}", field=key_path, remedy="Check the names."
+                f"the settings do not fit: {error}",
+                field=key_path,
+                remedy="Check the names, and whether what is chosen here takes them.",
             ) from error
         raise

@@ -7,20 +7,28 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
+from difflib import get_close_matches
 from functools import wraps
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from hydra.utils import get_original_cwd
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import InterpolationResolutionError, MissingMandatoryValue
+from omegaconf.errors import (
+    InterpolationResolutionError,
+    MissingMandatoryValue,
+    OmegaConfBaseException,
+)
 from rich.console import Console
 
 from cmrvlm.errors import CmrvlmError
@@ -28,6 +36,31 @@ from cmrvlm.errors import CmrvlmError
 # Relative to the folder of the command's module, as Hydra takes it.
 CONFIG_PATH = "../conf"
 Config = dict[str, Any]
+
+
+def _place(*, _root_: DictConfig) -> str:
+    """Return the folder that a command writes into, for `hydra.run.dir`.
+
+    Hydra asks for it before anything of this project runs, and would end in a traceback.
+    """
+    with exit_on_error():
+        try:
+            place = OmegaConf.select(_root_, "out", throw_on_missing=True)
+        except (InterpolationResolutionError, MissingMandatoryValue) as error:
+            raise _missing(error) from error
+        run = OmegaConf.select(_root_, "run")
+        if run is not None and not Path(run).is_dir():
+            # Hydra would make the folder, with that of the output in it.
+            raise CmrvlmError(
+                "there is no run here",
+                file=run,
+                field="run",
+                remedy="Give the folder that training printed.",
+            )
+        return str(place)
+
+
+OmegaConf.register_new_resolver("cmrvlm.place", _place, replace=True)
 
 
 def with_readable_errors(main: Callable[[DictConfig], Any]) -> Callable[[DictConfig], Any]:
@@ -46,12 +79,36 @@ def with_readable_errors(main: Callable[[DictConfig], Any]) -> Callable[[DictCon
         # Paths are those of where the command was started, whatever `hydra.job.chdir` says; all
         # that is written has a path of its own.
         os.chdir(get_original_cwd())
+        with exit_on_error():
+            _check_command_line(config)
         if HydraConfig.get().mode == RunMode.MULTIRUN:
             return main(config)
         with exit_on_error():
             return main(config)
 
     return run
+
+
+def _check_command_line(config: DictConfig) -> None:
+    """Refuse settings that were added on the command line and that nothing reads.
+
+    Raises:
+        CmrvlmError: There is one.
+    """
+    hydra = GlobalHydra.instance().hydra
+    overrides = [text for text in HydraConfig.get().overrides.task if text.startswith("+")]
+    added = [re.split("[.=@/]", text.lstrip("+"), maxsplit=1)[0] for text in overrides]
+    # Choices such as `+experiment=stage3` add no key of their own.
+    added = [key for key in added if key in config]
+    if hydra is None or not added:
+        return
+    composed = hydra.compose_config(
+        HydraConfig.get().job.config_name,
+        overrides=[],
+        run_mode=RunMode.RUN,
+        with_log_configuration=False,
+    )
+    check_added_keys(added, {str(key) for key in composed if key != "hydra"})
 
 
 @contextmanager
@@ -90,13 +147,40 @@ def resolved(config: DictConfig) -> Config:
     try:
         content = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
     except (MissingMandatoryValue, InterpolationResolutionError) as error:
-        raise CmrvlmError(
-            f"a value is missing: {str(error).splitlines()[0]}",
-            field=str(error.full_key),
-            remedy="Set it on the command line.",
-        ) from error
+        raise _missing(error) from error
     assert isinstance(content, dict)
     return {str(key): value for key, value in content.items()}
+
+
+def _missing(error: OmegaConfBaseException) -> CmrvlmError:
+    """Return the error for a value that is missing, or an interpolation that leads nowhere."""
+    return CmrvlmError(
+        f"a value is missing: {str(error).splitlines()[0]}",
+        field=str(error.full_key),
+        remedy="Set it on the command line.",
+    )
+
+
+def check_added_keys(added: Iterable[str], known: Collection[str]) -> None:
+    """Refuse keys that were added by `+key=value` and that nothing of the command reads.
+
+    Args:
+        added: Keys at the top of the configuration that were added.
+        known: Keys at the top of the command's own configuration.
+
+    Raises:
+        CmrvlmError: There is such a key.
+    """
+    for key in added:
+        if key in known:
+            continue
+        alike = get_close_matches(key, known, n=1)
+        meant = f"Is it {alike[0]}? " if alike else ""
+        raise CmrvlmError(
+            "the command has no such setting",
+            field=key,
+            remedy=f"{meant}Known: {', '.join(sorted(known))}.",
+        )
 
 
 def with_changes(base: Config, changes: Config) -> Config:

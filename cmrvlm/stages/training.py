@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.fabric.utilities.rank_zero import rank_zero_only
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer, seed_everything
 from lightning.pytorch.callbacks import ProgressBar
@@ -71,6 +72,13 @@ def _train(config: Config, run: Path, folder: Path) -> float | None:
     seed_everything(config["seed"], workers=True, verbose=False)
     init_from = config["stage"]["init_from"]
     earlier = Path(init_from) if init_from else None
+    if earlier and not earlier.is_dir():
+        raise CmrvlmError(
+            "there is no run here",
+            file=earlier,
+            field="stage.init_from",
+            remedy="Give the folder that training printed.",
+        )
     resumed = _run_of(config["ckpt_path"])
 
     data = _data_of(config, resumed)
@@ -196,15 +204,23 @@ def _trainer(
         build(one, f"logger.{name}") for name, one in (config.get("logger") or {}).items() if one
     ]
     bar = any(isinstance(one, ProgressBar) for one in callbacks)
-    trainer: Trainer = build(
-        config["trainer"],
-        "trainer",
-        callbacks=callbacks,
-        logger=loggers,
-        plugins=[checkpoints],
-        default_root_dir=str(folder),
-        enable_progress_bar=bar,
-    )
+    try:
+        trainer: Trainer = build(
+            config["trainer"],
+            "trainer",
+            callbacks=callbacks,
+            logger=loggers,
+            plugins=[checkpoints],
+            default_root_dir=str(folder),
+            enable_progress_bar=bar,
+        )
+    except MisconfigurationException as error:
+        # Such as a GPU that is asked for where none can be seen.
+        raise CmrvlmError(
+            f"there can be no such training here: {error}",
+            field="trainer",
+            remedy="Use hardware=cpu, or see whether nvidia-smi lists a GPU.",
+        ) from error
     return trainer
 
 

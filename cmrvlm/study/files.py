@@ -126,8 +126,12 @@ def image_files(path: Path, sequence: str = "sax") -> dict[str, Path]:
         sequence: Sequence of a single file.
 
     Raises:
-        CmrvlmError: A folder holds none, or one twice.
+        CmrvlmError: There is no such path, or a folder holds none, or one twice.
     """
+    if not path.exists():
+        raise CmrvlmError(
+            "there is no such file or folder", file=path, remedy="Check the path of the study."
+        )
     if not path.is_dir():
         return {sequence: path}
     found = {name: find_series(path, name) for name in SEQUENCES}

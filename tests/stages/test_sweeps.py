@@ -21,7 +21,13 @@ from tests.conftest import CONF, ROOT
 from tests.stages.test_training import SMALL
 from tests.test_entry_points import python
 
-FAST = ("+experiment=stage3", "+debug=fast", "callbacks.samples=null", *SMALL)
+FAST = (
+    "+experiment=stage3",
+    "+debug=fast",
+    "data.trial=false",
+    "callbacks.samples=null",
+    *SMALL,
+)
 
 
 def result(folder, job):

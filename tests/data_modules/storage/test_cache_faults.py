@@ -137,9 +137,10 @@ def start(program, *arguments):
 def test_a_cache_that_may_only_be_read_is_used_while_it_is_complete(tmp_path):
     root = tmp_path / "cache"
     assert "3 read" in start(READER, root, 3).communicate()[0]
-    # Others must reach the folder.
-    for folder in (tmp_path, tmp_path.parent, tmp_path.parent.parent):
-        folder.chmod(0o755)
+    # Others must reach the folder, however deep the test's own one lies.
+    for folder in (tmp_path, *tmp_path.parents):
+        if folder.stat().st_uid == os.getuid() and not folder.stat().st_mode & 0o001:
+            folder.chmod(0o755)
     entry = next(root.iterdir())
     for folder in (root, entry):
         folder.chmod(0o555)
