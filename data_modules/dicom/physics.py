@@ -28,6 +28,9 @@ _SAME_STACK_DEGREES = 5.0
 # A slice that belongs to a stack lies no more than this many of its gaps beyond its ends.
 _GAPS_BEYOND = 1.5
 _USUAL_GAP_MM = 10.0
+# Largest angle of a short axis with base to apex in its usual place. Long axes are at 70 degrees
+# and more; a real heart was seen at 54.
+SAX_DEGREES = 65.0
 # Inversion times at which normal myocardium is nulled, and echo times of T2-weighted images.
 _NULLING_MS = (120.0, 700.0)
 _LONG_ECHO_MS = 20.0
