@@ -49,7 +49,8 @@ class Facts:
     """What series are recognised and slices placed by.
 
     Attributes:
-        description: Names of series, protocol and pulse sequence as they are written.
+        description: Names of series and protocol as they are written.
+        series_name: Name of the series alone.
         series_number: Number of the series, None where it is not stated.
         inversion_time_ms: Inversion time, None without one or with several.
         several_inversion_times: The image comes from several inversion times.
@@ -63,6 +64,7 @@ class Facts:
     """
 
     description: str = ""
+    series_name: str = ""
     series_number: float | None = None
     inversion_time_ms: float | None = None
     several_inversion_times: bool = False
@@ -289,6 +291,7 @@ def _facts(header: Dataset, tags: Tags) -> Facts:
     tagging = str(tags.value("Tagging") or "NONE").upper()
     return Facts(
         description=description,
+        series_name=str(tags.value("SeriesDescription") or ""),
         series_number=tags.number("SeriesNumber"),
         inversion_time_ms=inversion_ms,
         several_inversion_times=len(set(inversions_ms)) > 1,

@@ -146,7 +146,8 @@ def _read_and_write(
     """Read one study and write its folder."""
     images, lost = _with_positions(files.images, reading.spacing_mm)
     stacks = stacks_of(images, reading.keep, reading.uneven_frames)
-    decisions = recognise(stacks.stacks, Vocabulary(reading.words, reading.rules))
+    vocabulary = Vocabulary(reading.words, reading.rules)
+    decisions = recognise(stacks.stacks, vocabulary, reading.keep)
     series: dict[str, Series] = {}
     for index, decision in enumerate(decisions):
         if not decision.sequence:
@@ -191,6 +192,7 @@ def _doubts(
         doubts.append("no short-axis cine was found")
     if _parallel_cines_left_out(decisions):
         doubts.append("two cines that were left out are parallel: one may be the short axis")
+    doubts += dict.fromkeys(decision.doubt for decision in decisions if decision.doubt)
     return tuple(doubts)
 
 

@@ -10,6 +10,13 @@ OTHER_KIND = "other_kind"
 CINE = "cine"
 REAL_TIME = "real_time"
 
+# Words for late enhancement that other series bear as well, such as maps after contrast.
+WEAK_LATE = frozenset(
+    ("late", "delayed", "delay", "enhancement", "enhanced", "retard", "retarde", "spat", "spate")
+)
+# Words for other kinds that are true of late enhancement: it is weighted by T1.
+OF_LATE_TOO = frozenset(("t 1", "t 1 w", "dixon"))
+
 # Words by what they name. Case, accents, digits beside letters and what parts words do not count.
 WORDS: Mapping[str, Sequence[str]] = {
     "sax": (
@@ -20,6 +27,7 @@ WORDS: Mapping[str, Sequence[str]] = {
         "short axis",
         "shortaxis",
         "shortax",
+        "shax",
         "kurzachse",
         "kurzachsen",
         "kurze achse",
@@ -44,6 +52,11 @@ WORDS: Mapping[str, Sequence[str]] = {
         "4 ch",
         "4 chamber",
         "4 chambers",
+        "4 chv",
+        "4 cv",
+        "4 chb",
+        "4 chview",
+        "lax 4",
         "4 chamb",
         "4 cham",
         "4 c",
@@ -60,6 +73,8 @@ WORDS: Mapping[str, Sequence[str]] = {
         "4 kb",
         "vierkammerblick",
         "vierkammer",
+        "vier kammer",
+        "vier kammerblick",
         "4 cavites",
         "4 cav",
         "quatre cavites",
@@ -90,6 +105,8 @@ WORDS: Mapping[str, Sequence[str]] = {
         "late gad",
         "late gadolinium",
         "late enhancement",
+        "late enh",
+        "late gd",
         "delayed",
         "delayed enhancement",
         "delay",
@@ -100,6 +117,12 @@ WORDS: Mapping[str, Sequence[str]] = {
         "de sax",
         "de sa",
         "de short axis",
+        "de shax",
+        *(f"de {minutes} min" for minutes in range(3, 31)),
+        "le sax",
+        "le sa",
+        "le shax",
+        "le psir",
         "de lax",
         "de mr",
         "de mri",
@@ -134,6 +157,9 @@ WORDS: Mapping[str, Sequence[str]] = {
         "延迟增强",
         "延迟扫描",
         "延迟",
+        "延时增强",
+        "延时强化",
+        "延时",
         "遅延",
         "지연",
     ),
@@ -224,6 +250,8 @@ WORDS: Mapping[str, Sequence[str]] = {
         "perfusion",
         "dynamic",
         "first pass",
+        "stress",
+        "rest",
         "t 1",
         "t 2",
         "t 2 w",

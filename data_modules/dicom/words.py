@@ -70,10 +70,14 @@ class Vocabulary:
                 return sequence
         return None
 
+    def held(self, description: str, meaning: str) -> frozenset[str]:
+        """Return the words for a meaning, a key of `WORDS`, that a description holds."""
+        text = plain_words(description)
+        return frozenset(phrase for phrase in self._phrases[meaning] if _holds(text, phrase))
+
     def names(self, description: str, meaning: str) -> bool:
         """Return whether a description holds a word for a meaning, a key of `WORDS`."""
-        text = plain_words(description)
-        return any(_holds(text, phrase) for phrase in self._phrases[meaning])
+        return bool(self.held(description, meaning))
 
 
 @cache
