@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from cmrvlm.errors import CmrvlmError
 from cmrvlm.study.orientation import points_to_apex
+from data_modules.dicom.acquisitions import acquisitions_of, usual_frames
 from data_modules.dicom.geometry import (
     LPS_TO_RAS,
     SAME_POSITION_MM,
@@ -24,13 +25,11 @@ from data_modules.dicom.series import merged_series
 from data_modules.dicom.timing import (
     Keep,
     UnevenFrames,
-    acquisitions_of,
     frame_weights,
     in_time,
     most_common,
     time_key_of,
     too_few_frames,
-    usual_frames,
     with_trigger_times,
 )
 
