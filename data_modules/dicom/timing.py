@@ -82,35 +82,44 @@ def in_time(images: Sequence[Image], time_key: str) -> tuple[Image, ...]:
 def with_trigger_times(frames: Sequence[Sequence[Image]]) -> list[tuple[Image, ...]] | None:
     """Return images of which some lack a trigger time with those of other slices at their place.
 
+    A time that several frames of a slice state, such as 0 throughout, is that of none.
+
     Args:
         frames: Images of each slice, in the order of another key.
 
     Returns:
-        The same images, all with trigger times; None where slices differ in their frames, a time is
-        nowhere stated, or the times that are stated go another way than the images.
+        The same images, all with trigger times; None where a slice with other frames than most
+        lacks times, a time is nowhere stated, or the times that are stated go another way than the
+        images.
     """
-    count = len(frames[0])
-    if count < CINE_PHASES or any(len(images) != count for images in frames):
-        return None
+    count = most_common(len(images) for images in frames)
+    stated = [_stated_times_ms(images) for images in frames]
     # (Z, T), NaN where a time is missing.
-    stated = np.array(
-        [[image.times.get("trigger_time_ms", np.nan) for image in images] for images in frames]
-    )
-    known = np.isfinite(stated)
-    if known.mean() < _LEAST_KNOWN_TIMES or not known.any(axis=0).all():
+    whole = np.array([times for times in stated if len(times) == count])
+    known = np.isfinite(whole)
+    if count < CINE_PHASES or known.mean() < _LEAST_KNOWN_TIMES or not known.any(axis=0).all():
         return None
-    usual = np.nanmedian(stated, axis=0)  # (T,)
-    filled = np.where(known, stated, usual)
-    rises = (np.diff(filled, axis=1) > 0).all()
-    if not rises or (filled[:, -1] - filled[:, 0]).max() > LONGEST_BEAT_MS:
-        return None
-    return [
-        tuple(
-            replace(image, times=image.times | {"trigger_time_ms": float(time)})
-            for image, time in zip(images, times, strict=True)
+    usual = np.nanmedian(whole, axis=0)  # (T,)
+    timed = []
+    for images, times in zip(frames, stated, strict=True):
+        filled = np.where(np.isfinite(times), times, usual) if len(times) == count else times
+        # Comparisons with NaN are false.
+        if not ((np.diff(filled) > 0).all() and filled[-1] - filled[0] <= LONGEST_BEAT_MS):
+            return None
+        timed.append(
+            tuple(
+                replace(image, times=image.times | {"trigger_time_ms": float(time)})
+                for image, time in zip(images, filled, strict=True)
+            )
         )
-        for images, times in zip(frames, filled, strict=True)
-    ]
+    return timed
+
+
+def _stated_times_ms(images: Sequence[Image]) -> Vector:
+    """Return the trigger times (T,) of a slice, NaN where one is missing or that of several."""
+    times = [image.times.get("trigger_time_ms", np.nan) for image in images]
+    counts = Counter(times)
+    return np.array([time if counts[time] == 1 else np.nan for time in times])
 
 
 def slice_times(slices: Sequence[Sequence[Image]], time_key: str) -> list[Vector]:
