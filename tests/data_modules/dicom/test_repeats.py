@@ -101,3 +101,75 @@ def test_a_few_images_at_one_place_are_left_as_they_are(tmp_path):
     for count in (1, 3, 5):
         images = images_of(Archive(tmp_path / str(count)).cine(1, count).folder)
         assert [len(stack.images) for stack in stacks_of(images).stacks] == [count]
+
+
+def numbered_first(image, s, t):
+    image.AcquisitionNumber = 1
+
+
+def numbered(image, s, t):
+    image.AcquisitionNumber = 2
+
+
+def without_acquisition(image, s, t):
+    for name in ("AcquisitionNumber", "AcquisitionTime", "ContentTime"):
+        delattr(image, name)
+
+
+def other_beat(image, s, t):
+    numbered(image, s, t)
+    image.TriggerTime = 32.25 * t
+
+
+@pytest.mark.parametrize("off_mm", [0.4, -0.3, 1.5])
+@pytest.mark.parametrize("frames", [1, FRAMES])
+@pytest.mark.parametrize("change", [numbered, without_acquisition, other_beat])
+def test_a_repeat_that_lies_a_little_off_replaces_its_slice(tmp_path, off_mm, frames, change):
+    first = change if change is without_acquisition else numbered_first
+    archive = Archive(tmp_path).cine(4, frames, position=lambda index: 8.0 * index, change=first)
+
+    def alter(image, s, t):
+        image.InstanceNumber += 100
+        change(image, s, t)
+
+    archive.cine(
+        1,
+        frames,
+        offset=LATER,
+        position=lambda index: 16 + off_mm,
+        change=alter,
+        start_s=37000.0,
+    )
+    (stack,) = stacks_of(images_of(tmp_path)).stacks
+    assert (stack.slices, stack.phases) == (4, frames)
+    assert "slice 2 was acquired 2 times, the later one is kept" in stack.notes
+    expected = np.vstack([TRUTH[:2], TRUTH[:1] + LATER, TRUTH[2:] + 10])[:, :frames]
+    np.testing.assert_array_equal(series_of(stack)[0].image.mean(axis=(2, 3)), expected)
+    assert stack.slice_positions_mm()[2] == pytest.approx(16 + off_mm, abs=0.01)
+
+
+def test_a_whole_stack_that_is_repeated_a_little_off_replaces_the_first(tmp_path):
+    archive = Archive(tmp_path)
+    for again in range(2):
+        archive.cine(
+            3,
+            FRAMES,
+            offset=LATER * again,
+            position=lambda index, again=again: 8.0 * index + 0.4 * again,
+            start_s=36000.0 + 600 * again,
+        )
+    (stack,) = stacks_of(images_of(tmp_path)).stacks
+    assert (stack.slices, stack.phases) == (3, FRAMES)
+    np.testing.assert_array_equal(series_of(stack)[0].image.mean(axis=(2, 3)), TRUTH + LATER)
+
+
+@pytest.mark.parametrize("gaps_mm", [(1.0,) * 5, (0.5,) * 5, (8, 8, 4, 8, 8), (1.0, 1.0, 10.0)])
+def test_slices_that_lie_close_by_plan_are_kept(tmp_path, gaps_mm):
+    places_mm = np.concatenate([[0.0], np.cumsum(gaps_mm)])
+
+    def thin(image, s, t):
+        image.SliceThickness = min(gaps_mm)
+
+    Archive(tmp_path).cine(len(places_mm), 6, position=lambda index: places_mm[index], change=thin)
+    (stack,) = stacks_of(images_of(tmp_path)).stacks
+    np.testing.assert_allclose(stack.slice_positions_mm(), places_mm, atol=0.01)
