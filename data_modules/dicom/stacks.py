@@ -23,6 +23,7 @@ from data_modules.dicom.geometry import (
 )
 from data_modules.dicom.image import TIME_KEYS, Image, Vector
 from data_modules.dicom.series import merged_series
+from data_modules.dicom.time_units import in_milliseconds, unit_note
 from data_modules.dicom.timing import (
     Keep,
     UnevenFrames,
@@ -128,9 +129,12 @@ def stacks_of(
             the slice, or `error` leaves the stack out.
     """
     stacks, unstacked = [], []
+    images, factors = in_milliseconds(images)
     for group in merged_series(images):
         try:
-            stacks.append(_build_stack(group, keep, uneven_frames))
+            stack = _build_stack(group, keep, uneven_frames)
+            notes = (*unit_note(group, factors), *stack.notes)
+            stacks.append(replace(stack, notes=notes))
         except CmrvlmError as error:
             reason = f"{error.field}: {error.problem}"
             unstacked.append(Unstacked(_file_numbers(group), reason))
