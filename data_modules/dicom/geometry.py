@@ -183,3 +183,20 @@ def _slice_step_mm(slices: Sequence[Sequence[Image]], spacing_mm: Sequence[float
     if spacing_mm:
         return np.asarray(first.normal * spacing_mm[0])
     return first.normal
+
+
+def places_among(slices: Sequence[Sequence[Image]], others: Sequence[Image]) -> list[int]:
+    """Return the numbers that images would have among the slices of a stack, from its first.
+
+    Args:
+        slices: Images of each slice of the stack.
+        others: Images of the same series, parallel to it.
+    """
+    heights = heights_mm(slices)
+    first, last = slices[0][0], slices[-1][0]
+    normal = first.normal
+    if position_along(last, normal) < position_along(first, normal):
+        normal = -normal
+    start_mm = position_along(first, normal) + SAME_POSITION_MM
+    own_mm = [position_along(image, normal) - start_mm for image in others]
+    return sorted({int(np.searchsorted(heights, height_mm)) for height_mm in own_mm})
