@@ -14,6 +14,12 @@ from data_modules.dicom.image import Image, Vector
 LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0])
 # Images nearer to each other along the normal are of one slice.
 SAME_POSITION_MM = 0.1
+# A slice that was planned anew lies less than this share of the stack's usual distance, and of the
+# slices' thickness, from the one that it repeats, and not farther than a hand's rounding.
+_REPEAT_SHARE = 0.25
+_REPEAT_MM = 2.0
+# Fewer slices do not tell their usual distance.
+_LEAST_SLICES = 3
 # Slices nearer to the stack's line than this are on it; scanners round positions.
 _ON_LINE_MM = 0.5
 # Slices are irregular when their distances differ by more than both of these.
@@ -42,6 +48,19 @@ def heights_mm(slices: Sequence[Sequence[Image]]) -> Vector:
     normal = slices[0][0].normal
     positions = np.array([position_along(images[0], normal) for images in slices])
     return np.abs(positions - positions[0])
+
+
+def repeat_distance_mm(slices: Sequence[Sequence[Image]]) -> float:
+    """Compute the distance in mm below which two slices show one place of the heart.
+
+    Half of all slices may be repeats, so that the larger distances are the usual ones. Thin slices
+    of a volume, whose distances are all alike, are none.
+    """
+    if len(slices) < _LEAST_SLICES:
+        return SAME_POSITION_MM
+    usual_mm = float(np.percentile(np.diff(heights_mm(slices)), 75))
+    thickness_mm = slices[0][0].facts.thickness_mm or usual_mm
+    return max(SAME_POSITION_MM, min(_REPEAT_SHARE * min(usual_mm, thickness_mm), _REPEAT_MM))
 
 
 def is_uneven(gaps_mm: Vector) -> bool:
@@ -164,3 +183,20 @@ def _slice_step_mm(slices: Sequence[Sequence[Image]], spacing_mm: Sequence[float
     if spacing_mm:
         return np.asarray(first.normal * spacing_mm[0])
     return first.normal
+
+
+def places_among(slices: Sequence[Sequence[Image]], others: Sequence[Image]) -> list[int]:
+    """Return the numbers that images would have among the slices of a stack, from its first.
+
+    Args:
+        slices: Images of each slice of the stack.
+        others: Images of the same series, parallel to it.
+    """
+    heights = heights_mm(slices)
+    first, last = slices[0][0], slices[-1][0]
+    normal = first.normal
+    if position_along(last, normal) < position_along(first, normal):
+        normal = -normal
+    start_mm = position_along(first, normal) + SAME_POSITION_MM
+    own_mm = [position_along(image, normal) - start_mm for image in others]
+    return sorted({int(np.searchsorted(heights, height_mm)) for height_mm in own_mm})

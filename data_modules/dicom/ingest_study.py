@@ -28,6 +28,7 @@ from data_modules.dicom.deidentify import (
     implausible_demographics,
     scanner,
 )
+from data_modules.dicom.geometry import places_among
 from data_modules.dicom.image import Image
 from data_modules.dicom.physics import degrees_between
 from data_modules.dicom.recognise import Decision, recognise
@@ -193,7 +194,25 @@ def _doubts(
     if _parallel_cines_left_out(decisions):
         doubts.append("two cines that were left out are parallel: one may be the short axis")
     doubts += dict.fromkeys(decision.doubt for decision in decisions if decision.doubt)
+    doubts += _slices_of_other_size(decisions)
     return tuple(doubts)
+
+
+def _slices_of_other_size(decisions: Sequence[Decision]) -> list[str]:
+    """Return what is said of slices that a stack lacks because their images have another size."""
+    doubts = []
+    for taken in (decision for decision in decisions if decision.sequence):
+        first = taken.stack.first
+        for other in (decision.stack for decision in decisions if not decision.sequence):
+            if other.first.series != first.series or other.first.shape == first.shape:
+                continue
+            if degrees_between(other.first.normal, first.normal) < _SAME_STACK_DEGREES:
+                numbers = places_among(taken.stack.frames, other.images)
+                size = f"{other.first.shape[0]} x {other.first.shape[1]}"
+                doubts.append(
+                    f"{taken.sequence} lacks images at slice {numbers} that have {size} pixels"
+                )
+    return doubts
 
 
 def _parallel_cines_left_out(decisions: Sequence[Decision]) -> bool:

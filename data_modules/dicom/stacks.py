@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from cmrvlm.errors import CmrvlmError
 from cmrvlm.study.orientation import points_to_apex
+from data_modules.dicom.acquisitions import acquisitions_of, usual_frames
 from data_modules.dicom.geometry import (
     LPS_TO_RAS,
     SAME_POSITION_MM,
@@ -17,20 +18,20 @@ from data_modules.dicom.geometry import (
     heights_mm,
     is_uneven,
     position_along,
+    repeat_distance_mm,
     stated_thickness_mm,
 )
 from data_modules.dicom.image import TIME_KEYS, Image, Vector
 from data_modules.dicom.series import merged_series
+from data_modules.dicom.time_units import in_milliseconds, unit_note
 from data_modules.dicom.timing import (
     Keep,
     UnevenFrames,
-    acquisitions_of,
     frame_weights,
     in_time,
     most_common,
     time_key_of,
     too_few_frames,
-    usual_frames,
     with_trigger_times,
 )
 
@@ -128,9 +129,12 @@ def stacks_of(
             the slice, or `error` leaves the stack out.
     """
     stacks, unstacked = [], []
+    images, factors = in_milliseconds(images)
     for group in merged_series(images):
         try:
-            stacks.append(_build_stack(group, keep, uneven_frames))
+            stack = _build_stack(group, keep, uneven_frames)
+            notes = (*unit_note(group, factors), *stack.notes)
+            stacks.append(replace(stack, notes=notes))
         except CmrvlmError as error:
             reason = f"{error.field}: {error.problem}"
             unstacked.append(Unstacked(_file_numbers(group), reason))
@@ -263,4 +267,36 @@ def _slices_from_base(images: Sequence[Image]) -> list[list[Image]]:
         else:
             slices.append([image])
             slice_mm = position_mm
-    return slices
+    return _with_repeats(slices, to_apex)
+
+
+def _with_repeats(slices: list[list[Image]], to_apex: Vector) -> list[list[Image]]:
+    """Return slices with those that were planned anew, a little off, as images of one slice.
+
+    Args:
+        slices: Images of each place, from base to apex.
+        to_apex: (3,) normal along which they lie.
+    """
+    repeat_mm = repeat_distance_mm(slices)
+    together: list[list[Image]] = []
+    first_mm = -np.inf
+    for images in slices:
+        position_mm = position_along(images[0], to_apex)
+        if position_mm - first_mm < repeat_mm and _share_times(together[-1], images):
+            together[-1].extend(images)
+        else:
+            together.append(list(images))
+            first_mm = position_mm
+    return together
+
+
+def _share_times(first: Sequence[Image], second: Sequence[Image]) -> bool:
+    """Check that the times in the beat of two slices overlap; stills and unknown times do."""
+    spans_ms = []
+    for images in (first, second):
+        times_ms = [image.times.get(TIME_KEYS[0]) for image in images]
+        known_ms = [time for time in times_ms if time is not None]
+        if len(known_ms) < 2:
+            return True
+        spans_ms.append((min(known_ms), max(known_ms)))
+    return max(start for start, _ in spans_ms) <= min(end for _, end in spans_ms)

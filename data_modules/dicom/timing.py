@@ -1,9 +1,9 @@
-"""Order the frames of slices in time: repeats apart, and each frame where its time puts it."""
+"""Order the frames of slices in time, and put each frame where its time puts it."""
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Literal
 
@@ -13,8 +13,6 @@ from numpy.typing import NDArray
 from cmrvlm.errors import CmrvlmError
 from data_modules.dicom.image import TIME_KEYS, UNIFORM_KEYS, Image, Vector
 
-# Acquisitions of one slice have about as many images as each other.
-_LEAST_BLOCK_RATIO = 0.8
 # A stack with fewer phases is no cine.
 CINE_PHASES = 5
 # Trigger times of one heart beat span no more than this; a pulse of 24 a minute.
@@ -33,110 +31,6 @@ UnevenFrames = Literal["resample", "drop", "error"]
 def most_common(counts: Iterable[int]) -> int:
     """Return the number that occurs most often, of several the first."""
     return Counter(counts).most_common(1)[0][0]
-
-
-def usual_frames(slices: Iterable[Sequence[Image]]) -> int:
-    """Return the number of images of one series that most slices have.
-
-    A stack that was acquired twice as a whole, in two series, has twice as many in every slice.
-    """
-    counts: list[int] = []
-    for images in slices:
-        counts += Counter(image.series for image in images).values()
-    return most_common(counts)
-
-
-def acquisitions_of(images: list[Image], usual_count: int) -> list[list[Image]]:
-    """Divide the images of a slice into its acquisitions, in the order of their time.
-
-    A slice was acquired more than once when it has more images than most slices, or several at one
-    trigger time. Acquisitions are told apart by series, by number, by time, by a pause or by
-    instance numbers, whichever divides the images into blocks of the expected size: a number that
-    counts images, say, divides them into blocks of one image.
-
-    Args:
-        images: Images of one slice.
-        usual_count: Number of images that most slices have.
-    """
-    distinct_times = _distinct_trigger_times(images)
-    expected = usual_count
-    if 1 < distinct_times <= len(images) // 2:
-        expected = distinct_times
-    elif len(images) <= usual_count:
-        return [images]
-    ways: tuple[Callable[[list[Image], int], list[list[Image]]], ...] = (
-        lambda members, size: _blocks(members, lambda image: image.series),
-        lambda members, size: _blocks(members, lambda image: image.acquisition[0]),
-        lambda members, size: _blocks(members, lambda image: image.acquisition[1]),
-        _divided_by_pauses,
-        _divided_by_number,
-    )
-    for divide in ways:
-        blocks = divide(images, expected)
-        sizes = [len(block) / expected for block in blocks]
-        if len(sizes) > 1 and _LEAST_BLOCK_RATIO <= min(sizes) <= max(sizes) <= 1.25:
-            return sorted(blocks, key=_acquisition_order)
-    return [images]
-
-
-def _distinct_trigger_times(images: Sequence[Image]) -> int:
-    """Return the number of different trigger times; 0 where an image states none."""
-    times = [image.times.get("trigger_time_ms") for image in images]
-    if None in times:
-        return 0
-    return len(set(times))
-
-
-def _acquisition_order(block: Sequence[Image]) -> tuple[float, ...]:
-    """Return a sort key by which an acquisition comes before its repeats."""
-    first = min(block, key=lambda image: image.times.get("instance_number", 0.0))
-    return (
-        first.acquisition[1],
-        first.acquisition[0],
-        first.facts.series_number or 0.0,
-        first.times.get("instance_number", 0.0),
-        first.file_number,
-    )
-
-
-def _blocks(images: Sequence[Image], key: Callable[[Image], object]) -> list[list[Image]]:
-    """Return images in blocks that have one value of a key."""
-    blocks: dict[object, list[Image]] = defaultdict(list)
-    for image in images:
-        blocks[key(image)].append(image)
-    return list(blocks.values())
-
-
-def _divided_by_pauses(images: list[Image], expected: int) -> list[list[Image]]:
-    """Divide images at the longest pauses between the times at which they were made."""
-    for key in ("content_time_s", "acquisition_time_s"):
-        if any(key not in image.times for image in images):
-            continue
-        in_time = sorted(images, key=lambda image: image.times[key])
-        pauses_s = np.diff([image.times[key] for image in in_time])
-        count = round(len(images) / expected)
-        if count > 1 and len(set(pauses_s.round(4))) > 1:
-            ends = np.sort(np.argsort(pauses_s)[-(count - 1) :]) + 1
-            return [list(block) for block in _split(in_time, ends.tolist())]
-    return [images]
-
-
-def _divided_by_number(images: list[Image], expected: int) -> list[list[Image]]:
-    """Divide images in the order of their instance numbers where the trigger times begin anew."""
-    if any("instance_number" not in image.times for image in images):
-        return [images]
-    in_order = sorted(images, key=lambda image: image.times["instance_number"])
-    times_ms = [image.times.get("trigger_time_ms") for image in in_order]
-    ends = list(range(expected, len(images), expected))
-    if None not in times_ms and len(set(times_ms)) > 1:
-        ends = (np.flatnonzero(np.diff(np.array(times_ms, dtype=float)) <= 0) + 1).tolist()
-    return [list(block) for block in _split(in_order, ends)]
-
-
-def _split(images: Sequence[Image], ends: Sequence[int]) -> list[Sequence[Image]]:
-    """Cut images at some indices."""
-    bounds = [0, *ends, len(images)]
-    return [images[bounds[index] : bounds[index + 1]] for index in range(len(bounds) - 1)]
 
 
 def time_key_of(slices: Sequence[Sequence[Image]]) -> str:
@@ -188,35 +82,44 @@ def in_time(images: Sequence[Image], time_key: str) -> tuple[Image, ...]:
 def with_trigger_times(frames: Sequence[Sequence[Image]]) -> list[tuple[Image, ...]] | None:
     """Return images of which some lack a trigger time with those of other slices at their place.
 
+    A time that several frames of a slice state, such as 0 throughout, is that of none.
+
     Args:
         frames: Images of each slice, in the order of another key.
 
     Returns:
-        The same images, all with trigger times; None where slices differ in their frames, a time is
-        nowhere stated, or the times that are stated go another way than the images.
+        The same images, all with trigger times; None where a slice with other frames than most
+        lacks times, a time is nowhere stated, or the times that are stated go another way than the
+        images.
     """
-    count = len(frames[0])
-    if count < CINE_PHASES or any(len(images) != count for images in frames):
-        return None
+    count = most_common(len(images) for images in frames)
+    stated = [_stated_times_ms(images) for images in frames]
     # (Z, T), NaN where a time is missing.
-    stated = np.array(
-        [[image.times.get("trigger_time_ms", np.nan) for image in images] for images in frames]
-    )
-    known = np.isfinite(stated)
-    if known.mean() < _LEAST_KNOWN_TIMES or not known.any(axis=0).all():
+    whole = np.array([times for times in stated if len(times) == count])
+    known = np.isfinite(whole)
+    if count < CINE_PHASES or known.mean() < _LEAST_KNOWN_TIMES or not known.any(axis=0).all():
         return None
-    usual = np.nanmedian(stated, axis=0)  # (T,)
-    filled = np.where(known, stated, usual)
-    rises = (np.diff(filled, axis=1) > 0).all()
-    if not rises or (filled[:, -1] - filled[:, 0]).max() > LONGEST_BEAT_MS:
-        return None
-    return [
-        tuple(
-            replace(image, times=image.times | {"trigger_time_ms": float(time)})
-            for image, time in zip(images, times, strict=True)
+    usual = np.nanmedian(whole, axis=0)  # (T,)
+    timed = []
+    for images, times in zip(frames, stated, strict=True):
+        filled = np.where(np.isfinite(times), times, usual) if len(times) == count else times
+        # Comparisons with NaN are false.
+        if not ((np.diff(filled) > 0).all() and filled[-1] - filled[0] <= LONGEST_BEAT_MS):
+            return None
+        timed.append(
+            tuple(
+                replace(image, times=image.times | {"trigger_time_ms": float(time)})
+                for image, time in zip(images, filled, strict=True)
+            )
         )
-        for images, times in zip(frames, filled, strict=True)
-    ]
+    return timed
+
+
+def _stated_times_ms(images: Sequence[Image]) -> Vector:
+    """Return the trigger times (T,) of a slice, NaN where one is missing or that of several."""
+    times = [image.times.get("trigger_time_ms", np.nan) for image in images]
+    counts = Counter(times)
+    return np.array([time if counts[time] == 1 else np.nan for time in times])
 
 
 def slice_times(slices: Sequence[Sequence[Image]], time_key: str) -> list[Vector]:

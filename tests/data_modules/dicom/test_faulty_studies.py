@@ -260,3 +260,16 @@ def test_workers_read_what_one_process_reads(tmp_path):
     one, _ = ingest(tmp_path / "in", tmp_path / "one")
     two, _ = ingest(tmp_path / "in", tmp_path / "two", workers=2)
     assert one == two
+
+
+@pytest.mark.parametrize("odd_slice", range(SLICES))
+def test_a_slice_of_another_size_is_told_by_its_number(tmp_path, odd_slice):
+    def larger(image, s, t):
+        if s == odd_slice:
+            image.Rows, image.Columns = 32, 40
+
+    study(tmp_path / "in", change=larger, chambers=False)
+    summary, results = ingest(tmp_path / "in", tmp_path / "out")
+    (result,) = results.values()
+    assert summary["partial"]
+    assert f"sax lacks images at slice [{odd_slice}] that have 32 x 40 pixels" in result.doubts

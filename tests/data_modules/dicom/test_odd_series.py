@@ -200,3 +200,42 @@ def test_times_of_slices_that_follow_one_another_are_not_filled_in(tmp_path):
 
     (stack,) = stacks_of(images_of(Archive(tmp_path).cine(3, 8, change=growing).folder)).stacks
     assert stack.time_key != "trigger_time_ms"
+
+
+def zero_slice(image, s, t):
+    if s == 1:
+        image.TriggerTime = 0.0
+
+
+def constant_slice(image, s, t):
+    if s == 2:
+        image.TriggerTime = 37.5
+
+
+def zeros_in_a_slice(image, s, t):
+    if s == 0 and t in (3, 5, 6):
+        image.TriggerTime = 0.0
+
+
+@pytest.mark.parametrize("change", [zero_slice, constant_slice, zeros_in_a_slice])
+@pytest.mark.parametrize("skip", [(), ((3, 4),)])
+def test_a_time_that_several_frames_state_is_that_of_none(tmp_path, change, skip):
+    Archive(tmp_path).cine(4, 8, change=change, skip=skip)
+    (stack,) = stacks_of(images_of(tmp_path)).stacks
+    series, _ = series_of(stack)
+    assert series.frame_times_ms == tuple(30.0 * np.arange(8))
+    assert any("trigger times" in note for note in stack.notes)
+    # The frame that is lost is interpolated between its neighbours.
+    expected = np.vstack([TRUTH, TRUTH[-1:] + 10])
+    np.testing.assert_allclose(series.image.mean(axis=(2, 3)), expected, atol=1e-3)
+    assert list(stack.filled_frames().values()) == [[4] for _ in skip]
+
+
+def test_times_that_are_zero_in_most_slices_are_not_filled_in(tmp_path):
+    def change(image, s, t):
+        if s != 1:
+            image.TriggerTime = 0.0
+
+    (stack,) = stacks_of(images_of(Archive(tmp_path).cine(4, 8, change=change).folder)).stacks
+    assert stack.time_key != "trigger_time_ms"
+    assert series_of(stack)[0].frame_times_ms is None
