@@ -10,6 +10,7 @@ from typing import Any
 
 from cmrvlm.errors import CmrvlmError, naming_file
 from cmrvlm.study.codec import META_FILE, labels_to_json
+from cmrvlm.study.frame_times import check_frame_times
 from cmrvlm.study.measurements import DEMOGRAPHICS, check_plausible
 from cmrvlm.study.study import StudyLabels
 from cmrvlm.study.vocabulary import DISEASES, FINDINGS
@@ -116,7 +117,7 @@ def _checked_series(data: Any, name: str) -> dict[str, Any]:
         if series.get(field) is not None:
             numbers = _list(series[field], field)
             series[field] = [_number(value, field) for value in numbers]
-    _check_times(series.get("frame_times_ms"))
+    check_frame_times(series.get("frame_times_ms") or [])
     for field in ("levels", "drawn"):
         if series.get(field) is not None:
             _list(series[field], field)
@@ -134,21 +135,6 @@ def _checked_series(data: Any, name: str) -> dict[str, Any]:
         if not isinstance(frame, int) or isinstance(frame, bool):
             raise _wrong(frame, f"phases.{phase}", "number of a frame")
     return series
-
-
-def _check_times(times: list[float] | None) -> None:
-    """Refuse times of frames that fall or repeat.
-
-    Raises:
-        CmrvlmError: They do.
-    """
-    for earlier, later in zip(times or [], (times or [])[1:], strict=False):
-        if later <= earlier:
-            raise CmrvlmError(
-                f"the times do not rise: {later:g} follows {earlier:g}",
-                field="frame_times_ms",
-                remedy="Give the time of each frame after the trigger in ms, or null.",
-            )
 
 
 def _checked_labels(data: Any) -> dict[str, Any]:

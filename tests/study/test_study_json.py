@@ -47,6 +47,10 @@ WRONG = {
     "unknown label": ("labels.age", {"labels": {"age": 3}}),
     "falling": ("frame_times_ms", sax(frame_times_ms=[0, 40, 30, 50, 60])),
     "repeated": ("frame_times_ms", sax(frame_times_ms=[0, 40, 40, 50, 60])),
+    "times in seconds": ("frame_times_ms.*seconds", sax(frame_times_ms=[0, 0.2, 0.4, 0.6, 0.8])),
+    "in microseconds": ("frame_times_ms.*microseconds", sax(frame_times_ms=[0, 2e5, 4e5, 6e5, 8e5])),
+    "times in minutes": ("frame_times_ms", sax(frame_times_ms=[0, 1e-3, 2e-3, 3e-3, 4e-3])),
+    "frames as times": ("frame_times_ms", sax(frame_times_ms=[0, 1, 2, 3, 4])),
     "times a text": ("frame_times_ms", sax(frame_times_ms="0, 40")),
     "a time a text": ("frame_times_ms", sax(frame_times_ms=[0, "40", 50, 60, 70])),
     "a time nan": ("frame_times_ms", sax(frame_times_ms=[0, float("nan"), 50, 60, 70])),
@@ -128,3 +132,10 @@ def test_a_link_or_a_folder_in_its_place_is_named(tmp_path):
     for name in ("a", "b"):
         with pytest.raises(CmrvlmError, match=r"study\.json.*no regular file"):
             read_study_json(tmp_path / name)
+
+
+@pytest.mark.parametrize("step_ms", [10, 25, 30.5, 70, 160, 480])
+def test_times_of_a_beat_or_of_a_part_of_it_are_read(exam, step_ms):
+    times = [step_ms * frame for frame in range(5)]
+    folder = exam(sax(frame_times_ms=times))
+    assert read_study(folder).series["sax"].frame_times_ms == tuple(times)
