@@ -6,7 +6,7 @@ import logging
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class StoredSeries:
-    """A series in the order of its files.
+    """A series as its files hold it.
 
     Attributes:
         image: (Z, T, H, W) values.
@@ -157,9 +157,9 @@ def read_label_values(
     return to_layout(stored.image, stored.affine, sequence)
 
 
-def read_image(
+def read_slices(
     path: Path, sequence: str, settings: ReadingSettings = NOTHING_STATED
-) -> tuple[NDArray[Any], NDArray[np.float64]]:
+) -> StoredSeries:
     """Read a NIfTI file whose third axis is known to hold slices, and bring it to the one layout.
 
     Args:
@@ -168,12 +168,20 @@ def read_image(
         settings: What the user states about files.
 
     Returns:
-        Array (Z, T, H, W) and affine; as they are stored where the affine has no orientation.
+        The series; in the order of the file where the affine has no orientation.
     """
     stored = _read_file(path, sequence, ReadingSettings("z", settings.spacing_mm), None)
     image, affine = to_layout(stored.image, stored.affine, sequence)
     check_geometry(image.shape, affine, path)
-    return image, affine
+    return replace(stored, image=image, affine=affine)
+
+
+def read_image(
+    path: Path, sequence: str, settings: ReadingSettings = NOTHING_STATED
+) -> tuple[NDArray[Any], NDArray[np.float64]]:
+    """Return array (Z, T, H, W) and affine of a file whose times do not matter; see `read_slices`."""
+    stored = read_slices(path, sequence, settings)
+    return stored.image, stored.affine
 
 
 def read_nifti(path: Path) -> tuple[NDArray[Any], NDArray[np.float64]]:

@@ -16,14 +16,14 @@ from numpy.typing import NDArray
 
 from cmrvlm.errors import CmrvlmError
 from cmrvlm.study.reading_settings import ReadingSettings
-from cmrvlm.study.series_files import read_image
+from cmrvlm.study.series_files import read_slices
 from cmrvlm.study.study import Series, Study, StudyLabels
 from cmrvlm.study.vocabulary import NOT_ANNOTATED
 from data_modules.sources.base import Source
 from data_modules.sources.masks import (
     measure_labelled_phases,
     order_base_to_apex,
-    read_mask,
+    read_mask_of,
     remap_labels,
 )
 from data_modules.sources.stated_numbers import StatedNumbers
@@ -130,22 +130,24 @@ class MnmsSource(Source):
                 at ES.
         """
         row, folder = self._rows[study_id], self._folders[study_id]
-        image, affine = read_image(folder / f"{study_id}_sa.nii.gz", "sax", self._settings)
+        stored = read_slices(folder / f"{study_id}_sa.nii.gz", "sax", self._settings)
+        series = Series(
+            image=stored.image.astype(np.float32),
+            affine=stored.affine,
+            frame_times_ms=stored.frame_times_ms,
+        )
         mask_path = self._mask_path(study_id)
         labels = _labels(row)
         if not mask_path.is_file():
-            series = Series(image=image.astype(np.float32), affine=affine)
             return Study(study_id, study_id, {"sax": series}, labels)
-        values = read_mask(mask_path, image.shape, affine, "sax", self._settings)
+        values = read_mask_of(series, mask_path, "sax", self._settings)
         mask = remap_labels(values, LABEL_MAP, mask_path)  # (Z, T, H, W)
         phases = {phase: self._frame(row, phase.upper(), mask, mask_path) for phase in ("ed", "es")}
         # Frames without contours are stored as background.
         annotated = np.isin(np.arange(mask.shape[1]), list(phases.values()))
         mask[:, ~annotated] = NOT_ANNOTATED
 
-        series = order_base_to_apex(
-            Series(image=image.astype(np.float32), affine=affine, mask=mask, phases=phases)
-        )
+        series = order_base_to_apex(replace(series, mask=mask, phases=phases))
         measurements = measure_labelled_phases(
             series, self.table, "Frames count from 0; check ED and ES."
         )

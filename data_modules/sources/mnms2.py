@@ -17,6 +17,7 @@ from cmrvlm.study.series_files import read_image
 from cmrvlm.study.study import Series, Study, StudyLabels
 from data_modules.sources.base import Source
 from data_modules.sources.masks import (
+    check_frames,
     measure_labelled_phases,
     order_base_to_apex,
     read_mask,
@@ -128,9 +129,11 @@ class Mnms2Source(Source):
         affine = np.eye(4)
         for phase in ("ED", "ES"):
             stem = f"{study_id}_{view}_{phase}"
-            image, affine = read_image(
-                self._folder(study_id) / f"{stem}.nii.gz", sequence, self._settings
-            )
+            path = self._folder(study_id) / f"{stem}.nii.gz"
+            image, frame_affine = read_image(path, sequence, self._settings)
+            if images:
+                check_frames(path, image.shape, frame_affine, images[0].shape, affine)
+            affine = frame_affine
             mask_path = self._folder(study_id) / f"{stem}_gt.nii.gz"
             values = read_mask(mask_path, image.shape, affine, sequence, self._settings)
             images.append(image.astype(np.float32))

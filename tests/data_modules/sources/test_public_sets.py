@@ -201,6 +201,20 @@ def test_a_row_of_another_study_is_no_part_of_a_key(mnms, tmp_path):
     assert mnms(Age="52").study_fingerprint("A0S9V9") != key
 
 
+@pytest.mark.parametrize("step_ms", [30, 75, 200])
+def test_times_of_mnms_are_read(mnms, tmp_path, step_ms):
+    source = mnms()
+    (path,) = tmp_path.rglob("*_sa.nii.gz")
+    image = nib.Nifti1Image(np.array(nib.load(path).dataobj), AFFINE)
+    image.header.set_xyzt_units("mm", "sec")
+    image.header["pixdim"][4] = step_ms / 1000
+    nib.save(image, path)
+    expected = pytest.approx(np.arange(10) * step_ms, rel=1e-6)
+    assert source.load("A0S9V9").series["sax"].frame_times_ms == expected
+    path.with_name("A0S9V9_sa_gt.nii.gz").unlink()
+    assert source.load("A0S9V9").series["sax"].frame_times_ms == expected
+
+
 def test_mnms_elsewhere_is_refused(tmp_path):
     with pytest.raises(CmrvlmError, match="0 tables"):
         MnmsSource(str(tmp_path))
@@ -284,6 +298,11 @@ def test_mnms2_holds_both_axes(tmp_path):
     assert len(source.files("007")) == 8
     with pytest.raises(CmrvlmError, match="no such file"):
         Mnms2Source(str(tmp_path / "dataset"))
+    for suffix in ("", "_gt"):
+        path = tmp_path / "dataset" / "007" / f"007_SA_ES{suffix}.nii.gz"
+        nifti(path, nib.load(path).get_fdata().T[:-1].astype(np.float32))
+    with pytest.raises(CmrvlmError, match=r"007_SA_ES\.nii\.gz.*one grid"):
+        source.load("007")
 
 
 def test_myops_codes(tmp_path):
