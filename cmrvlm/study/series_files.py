@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from cmrvlm.errors import CmrvlmError, naming_file
 from cmrvlm.study.codec import META_FILE, series_in_layout
+from cmrvlm.study.file_names import without_clutter
 from cmrvlm.study.frame_times import frame_times_of_header
 from cmrvlm.study.geometry_checks import check_geometry
 from cmrvlm.study.nifti_file import SUFFIXES, NiftiContent, read_content
@@ -79,7 +80,8 @@ def files_of_series(path: Path) -> list[Path]:
     """
     if not path.is_dir():
         return [path]
-    files = [file for file in path.iterdir() if file.name.lower().endswith(SUFFIXES)]
+    present = without_clutter(path.iterdir())
+    files = [file for file in present if file.name.lower().endswith(SUFFIXES)]
     if not files:
         raise CmrvlmError(
             "the folder holds no NIfTI file",

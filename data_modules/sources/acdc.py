@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cmrvlm.errors import CmrvlmError, naming_file
+from cmrvlm.study.file_names import without_clutter
 from cmrvlm.study.reading_settings import ReadingSettings
 from cmrvlm.study.series_files import read_image, read_slices
 from cmrvlm.study.study import Series, Study, StudyLabels
@@ -71,7 +72,7 @@ class AcdcSource(Source):
 
     def files(self, study_id: str) -> list[Path]:
         """Return all files of the patient's folder."""
-        return sorted(p for p in (self.root / study_id).iterdir() if p.is_file())
+        return [p for p in without_clutter((self.root / study_id).iterdir()) if p.is_file()]
 
     def read_info(self, study_id: str) -> dict[str, str]:
         """Read `Info.cfg`, and return text by key.

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cmrvlm.errors import CmrvlmError
+from cmrvlm.study.file_names import without_clutter
 from cmrvlm.study.reading_settings import ReadingSettings
 from cmrvlm.study.series_files import read_slices
 from cmrvlm.study.study import Series, Study, StudyLabels
@@ -26,6 +27,7 @@ from data_modules.sources.masks import (
     read_mask_of,
     remap_labels,
 )
+from data_modules.sources.rows_by_id import rows_by_id
 from data_modules.sources.stated_numbers import StatedNumbers
 from data_modules.tables.read_table import read_table
 from data_modules.tables.rows import Row, fold
@@ -61,11 +63,11 @@ class MnmsSource(Source):
         self.root = Path(root)
         self.spacing_mm = spacing_mm
         self._settings = ReadingSettings("z", spacing_mm)
-        tables = sorted(
+        tables = [
             path
-            for path in self.root.glob("*")
+            for path in without_clutter(self.root.glob("*"))
             if path.suffix.lower() == ".csv" and "datasetinformation" in fold(path.name)
-        )
+        ]
         if len(tables) != 1:
             raise CmrvlmError(
                 f"{len(tables)} tables *dataset_information*.csv here",
@@ -74,14 +76,10 @@ class MnmsSource(Source):
                 remedy="Set data.root to the unpacked challenge.",
             )
         self.table = tables[0]
-        rows = {
-            row["External code"]: row
-            for row in read_table(self.table, needed=("External code", "ED", "ES"))
-            if "External code" in row
-        }
-        folders = {
-            path.name.split("_sa")[0]: path.parent for path in self.root.rglob("*_sa.nii.gz")
-        }
+        table = read_table(self.table, needed=("External code", "ED", "ES"))
+        rows = rows_by_id(table, "External code")
+        images = without_clutter(self.root.rglob("*_sa.nii.gz"))
+        folders = {path.name.split("_sa")[0]: path.parent for path in images}
         self._rows = {code: rows[code] for code in sorted(rows) if code in folders}
         self._folders = {code: folders[code] for code in self._rows}
         unlabelled = [code for code in self._rows if not self._mask_path(code).is_file()]
@@ -112,7 +110,7 @@ class MnmsSource(Source):
 
     def files(self, study_id: str) -> list[Path]:
         """Return the files of image and masks."""
-        return sorted(self._folders[study_id].glob("*.nii.gz"))
+        return without_clutter(self._folders[study_id].glob("*.nii.gz"))
 
     def table_row(self, study_id: str) -> Row:
         """Return the study's row of the table."""
