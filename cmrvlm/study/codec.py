@@ -57,7 +57,7 @@ def demographics_from_json(labels: Mapping[str, Any]) -> dict[str, Any]:
 
 def _question_from_json(data: Mapping[str, Any]) -> UserQuestion:
     """Rebuild a question, whose tuples JSON holds as lists."""
-    lists = {name: tuple(data[name]) for name in ("options", "sequences")}
+    lists = {name: tuple(data.get(name, ())) for name in ("options", "sequences")}
     return UserQuestion(**{**data, **lists})
 
 

@@ -1,11 +1,15 @@
-"""Times of frames in the header of a NIfTI file."""
+"""Times of frames: those of the header of a NIfTI file, and whether they are those of a heart."""
 
 from __future__ import annotations
 
 import logging
 import math
+from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
+
+from cmrvlm.errors import CmrvlmError
 
 log = logging.getLogger(__name__)
 
@@ -36,19 +40,49 @@ def frame_times_of_header(header: Any, frames: int, path: Path) -> tuple[float, 
     unit = int(header["xyzt_units"]) & _TEMPORAL_UNIT
     step_ms = _step_without_unit_ms(step, frames)
     if unit in _MS_OF_UNIT:
-        step_ms = _step_with_unit_ms(step * _MS_OF_UNIT[unit], frames)
+        stated_ms = step * _MS_OF_UNIT[unit]
+        step_ms = stated_ms if _is_cine(stated_ms, frames) else None
     if step_ms is None:
         log.info("%s: frames %g apart make no heart beat, their times are unknown", path.name, step)
         return None
     return tuple(index * step_ms for index in range(frames))
 
 
-def _step_with_unit_ms(step_ms: float, frames: int) -> float | None:
-    """Return the distance of frames in ms where it is that of a cine."""
+def check_frame_times(times_ms: Sequence[float], field: str = "frame_times_ms") -> None:
+    """Refuse times of frames that fall, repeat, or are those of no cine.
+
+    Args:
+        times_ms: T times in ms.
+        field: Where they stand, for the error message.
+
+    Raises:
+        CmrvlmError: They are; a unit in which they would be right is named.
+    """
+    for earlier, later in pairwise(times_ms):
+        if later <= earlier:
+            raise CmrvlmError(
+                f"the times do not rise: {later:g} follows {earlier:g}",
+                field=field,
+                remedy="Give the time of each frame after the trigger in ms, or null.",
+            )
+    step_ms = mean_step_ms(tuple(times_ms))
+    if step_ms is None or _is_cine(step_ms, len(times_ms)):
+        return
+    remedy = "Give the time of each frame after the trigger in ms, or null."
+    for unit, factor in (("seconds", 1000.0), ("microseconds", 0.001)):
+        if _is_one_cycle(step_ms * factor, len(times_ms)):
+            remedy = f"It looks like {unit}: multiply each time by {factor:g}."
+    raise CmrvlmError(
+        f"{len(times_ms)} frames {step_ms:g} ms apart make no heart beat",
+        field=field,
+        remedy=remedy,
+    )
+
+
+def _is_cine(step_ms: float, frames: int) -> bool:
+    """Return whether frames so far apart show one R-R interval, or are those of real time."""
     least, most = _REAL_TIME_MS
-    if _is_one_cycle(step_ms, frames) or least <= step_ms <= most:
-        return step_ms
-    return None
+    return _is_one_cycle(step_ms, frames) or least <= step_ms <= most
 
 
 def _step_without_unit_ms(step: float, frames: int) -> float | None:

@@ -6,7 +6,7 @@ import logging
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from cmrvlm.errors import CmrvlmError, naming_file
 from cmrvlm.study.codec import META_FILE, series_in_layout
+from cmrvlm.study.file_names import without_clutter
 from cmrvlm.study.frame_times import frame_times_of_header
 from cmrvlm.study.geometry_checks import check_geometry
 from cmrvlm.study.nifti_file import SUFFIXES, NiftiContent, read_content
@@ -30,7 +31,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class StoredSeries:
-    """A series in the order of its files.
+    """A series as its files hold it.
 
     Attributes:
         image: (Z, T, H, W) values.
@@ -79,7 +80,8 @@ def files_of_series(path: Path) -> list[Path]:
     """
     if not path.is_dir():
         return [path]
-    files = [file for file in path.iterdir() if file.name.lower().endswith(SUFFIXES)]
+    present = without_clutter(path.iterdir())
+    files = [file for file in present if file.name.lower().endswith(SUFFIXES)]
     if not files:
         raise CmrvlmError(
             "the folder holds no NIfTI file",
@@ -157,9 +159,9 @@ def read_label_values(
     return to_layout(stored.image, stored.affine, sequence)
 
 
-def read_image(
+def read_slices(
     path: Path, sequence: str, settings: ReadingSettings = NOTHING_STATED
-) -> tuple[NDArray[Any], NDArray[np.float64]]:
+) -> StoredSeries:
     """Read a NIfTI file whose third axis is known to hold slices, and bring it to the one layout.
 
     Args:
@@ -168,12 +170,20 @@ def read_image(
         settings: What the user states about files.
 
     Returns:
-        Array (Z, T, H, W) and affine; as they are stored where the affine has no orientation.
+        The series; in the order of the file where the affine has no orientation.
     """
     stored = _read_file(path, sequence, ReadingSettings("z", settings.spacing_mm), None)
     image, affine = to_layout(stored.image, stored.affine, sequence)
     check_geometry(image.shape, affine, path)
-    return image, affine
+    return replace(stored, image=image, affine=affine)
+
+
+def read_image(
+    path: Path, sequence: str, settings: ReadingSettings = NOTHING_STATED
+) -> tuple[NDArray[Any], NDArray[np.float64]]:
+    """Return array (Z, T, H, W) and affine of a file whose times do not matter; see `read_slices`."""
+    stored = read_slices(path, sequence, settings)
+    return stored.image, stored.affine
 
 
 def read_nifti(path: Path) -> tuple[NDArray[Any], NDArray[np.float64]]:

@@ -10,12 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cmrvlm.errors import CmrvlmError, naming_file
+from cmrvlm.study.file_names import without_clutter
 from cmrvlm.study.reading_settings import ReadingSettings
-from cmrvlm.study.series_files import read_image
+from cmrvlm.study.series_files import read_image, read_slices
 from cmrvlm.study.study import Series, Study, StudyLabels
 from cmrvlm.study.vocabulary import NOT_ANNOTATED
 from data_modules.sources.base import Source
 from data_modules.sources.masks import (
+    check_frames,
     measure_labelled_phases,
     order_base_to_apex,
     read_mask,
@@ -70,7 +72,7 @@ class AcdcSource(Source):
 
     def files(self, study_id: str) -> list[Path]:
         """Return all files of the patient's folder."""
-        return sorted(p for p in (self.root / study_id).iterdir() if p.is_file())
+        return [p for p in without_clutter((self.root / study_id).iterdir()) if p.is_file()]
 
     def read_info(self, study_id: str) -> dict[str, str]:
         """Read `Info.cfg`, and return text by key.
@@ -144,14 +146,18 @@ class AcdcSource(Source):
             frames: Frame number of ED and ES, counted from 1.
 
         Raises:
-            CmrvlmError: A frame has no mask, or the cine has no such frame.
+            CmrvlmError: A frame has no mask, the cine has no such frame, or they differ in grid.
         """
         numbers = sorted(set(frames.values()))
-        images = []
+        images: list[NDArray[np.generic]] = []
         masks = []
         affine = np.eye(4)
         for number in numbers:
-            image, mask, affine = self._load_frame(study_id, number)
+            image, mask, frame_affine = self._load_frame(study_id, number)
+            if images:
+                path = self._frame_path(study_id, number)
+                check_frames(path, image.shape, frame_affine, images[0].shape, affine)
+            affine = frame_affine
             images.append(image)
             masks.append(mask)
 
@@ -164,22 +170,28 @@ class AcdcSource(Source):
                 phases={phase: numbers.index(number) for phase, number in frames.items()},
             )
 
-        cine, affine = read_image(cine_path, "sax", self._settings)
-        cine_mask = np.full(cine.shape, NOT_ANNOTATED, dtype=np.uint8)  # (Z, T, H, W)
+        cine = read_slices(cine_path, "sax", self._settings)
+        check_frames(cine_path, cine.image.shape, cine.affine, images[0].shape, affine)
+        cine_mask = np.full(cine.image.shape, NOT_ANNOTATED, dtype=np.uint8)  # (Z, T, H, W)
         for number, mask in zip(numbers, masks, strict=True):
-            if number > cine.shape[1]:
+            if number > cine.image.shape[1]:
                 raise CmrvlmError(
-                    f"{number} is none of the {cine.shape[1]} frames",
+                    f"{number} is none of the {cine.image.shape[1]} frames",
                     file=self.root / study_id / "Info.cfg",
                     remedy="Frames count from 1; check ED and ES.",
                 )
             cine_mask[:, number - 1] = mask[:, 0]
         return Series(
-            image=cine.astype(np.float32),
-            affine=affine,
+            image=cine.image.astype(np.float32),
+            affine=cine.affine,
+            frame_times_ms=cine.frame_times_ms,
             mask=cine_mask,
             phases={phase: number - 1 for phase, number in frames.items()},
         )
+
+    def _frame_path(self, study_id: str, number: int, suffix: str = "") -> Path:
+        """Return the file of a frame, counted from 1, or with suffix `_gt` that of its mask."""
+        return self.root / study_id / f"{study_id}_frame{number:02d}{suffix}.nii.gz"
 
     def _load_frame(
         self, study_id: str, number: int
@@ -196,9 +208,9 @@ class AcdcSource(Source):
         Raises:
             CmrvlmError: The mask is empty, or lies on another grid.
         """
-        stem = f"{study_id}_frame{number:02d}"
-        image, affine = read_image(self.root / study_id / f"{stem}.nii.gz", "sax", self._settings)
-        mask_path = self.root / study_id / f"{stem}_gt.nii.gz"
+        path = self._frame_path(study_id, number)
+        image, affine = read_image(path, "sax", self._settings)
+        mask_path = self._frame_path(study_id, number, "_gt")
         values = read_mask(mask_path, image.shape, affine, "sax", self._settings)
         mask = remap_labels(values, LABEL_MAP, mask_path)
         if not mask.any():

@@ -2,27 +2,32 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from cmrvlm.errors import CmrvlmError
+from cmrvlm.study.file_names import without_clutter
 from cmrvlm.study.reading_settings import ReadingSettings
 from cmrvlm.study.series_files import read_image
 from cmrvlm.study.study import Series, Study, StudyLabels
 from data_modules.sources.base import Source
 from data_modules.sources.masks import (
     order_base_to_apex,
-    read_mask,
+    read_mask_of,
     remap_labels,
     with_findings_of_masks,
 )
 from data_modules.sources.stated_numbers import StatedNumbers
 from data_modules.tables.numbers import parse_number
 from data_modules.tables.text_files import read_text
+
+log = logging.getLogger(__name__)
 
 # The myocardium of the ground truth is 2, 3 and 4 together, the scar 3 and 4.
 LABEL_MAP = {0: "background", 1: "lv", 2: "myo", 3: "scar", 4: "no_reflow"}
@@ -48,7 +53,8 @@ class EmidecSource(Source):
         self.root = Path(root)
         self.spacing_mm = spacing_mm
         self._settings = ReadingSettings("z", spacing_mm)
-        self._ids = sorted(path.name for path in self.root.glob("*") if (path / "Images").is_dir())
+        folders = without_clutter(self.root.glob("*"))
+        self._ids = [path.name for path in folders if (path / "Images").is_dir()]
         if not self._ids:
             raise CmrvlmError(
                 "no case with a folder Images here",
@@ -56,6 +62,13 @@ class EmidecSource(Source):
                 field="data.root",
                 remedy="Set data.root to the folder that holds Case_N001 and the others.",
             )
+        unlabelled = [study_id for study_id in self._ids if not self._is_labelled(study_id)]
+        if unlabelled:
+            log.info("EMIDEC: %d of %d cases have no contours", len(unlabelled), len(self._ids))
+
+    def _is_labelled(self, study_id: str) -> bool:
+        """Return whether a case has contours; those of the challenge's test part have none."""
+        return (self.root / study_id / "Contours").is_dir()
 
     def study_ids(self) -> list[str]:
         """Return the names of the case folders."""
@@ -67,7 +80,7 @@ class EmidecSource(Source):
 
     def files(self, study_id: str) -> list[Path]:
         """Return the files of the image, the contours and the clinical text."""
-        files = sorted((self.root / study_id).rglob("*.nii*"))
+        files = without_clutter((self.root / study_id).rglob("*.nii*"))
         text = self._text_file(study_id)
         if text:
             files.append(text)
@@ -85,18 +98,16 @@ class EmidecSource(Source):
         return next((path for path in paths if path.is_file()), None)
 
     def load(self, study_id: str) -> Study:
-        """Load the LGE stack with its mask, basal slice first, and the clinical text."""
+        """Load the LGE stack and the clinical text; with a mask, the basal slice comes first."""
         path = self.root / study_id / "Images" / f"{study_id}.nii.gz"
         image, affine = read_image(path, "lge", self._settings)
-        mask_path = self.root / study_id / "Contours" / f"{study_id}.nii.gz"
-        values = read_mask(mask_path, image.shape, affine, "lge", self._settings)
-        mask = remap_labels(values, LABEL_MAP, mask_path)
-        series = Series(
-            image=image.astype(np.float32),
-            affine=affine,
-            mask=mask,
-            drawn=("scar", "no_reflow"),
-        )
+        series = Series(image=image.astype(np.float32), affine=affine)
+        if self._is_labelled(study_id):
+            mask_path = self.root / study_id / "Contours" / f"{study_id}.nii.gz"
+            values = read_mask_of(series, mask_path, "lge", self._settings)
+            mask = remap_labels(values, LABEL_MAP, mask_path)
+            series = replace(series, mask=mask, drawn=("scar", "no_reflow"))
+            series = order_base_to_apex(series)
 
         text = self._read_text(study_id)
         group = _group_of(study_id)
@@ -105,7 +116,7 @@ class EmidecSource(Source):
             measurements=_stated_numbers(text, _MEASUREMENTS).values,
             demographics={**_stated_numbers(text, _DEMOGRAPHICS).values, **_sex(text)},
         )
-        series_of = {"lge": order_base_to_apex(series)}
+        series_of = {"lge": series}
         return Study(study_id, study_id, series_of, with_findings_of_masks(labels, series_of))
 
     def _read_text(self, study_id: str) -> dict[str, str]:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from cmrvlm.errors import CmrvlmError
+from cmrvlm.study.file_names import without_clutter
 from cmrvlm.study.measurements import known_numbers
 from cmrvlm.study.orientation import study_to_layout
 from cmrvlm.study.study import Study, StudyLabels
@@ -15,6 +16,7 @@ from data_modules.dicom.scan import read_file
 from data_modules.dicom.stacks import stacks_of
 from data_modules.dicom.volumes import series_of
 from data_modules.sources.base import Source
+from data_modules.sources.rows_by_id import rows_by_id
 from data_modules.tables.read_table import read_table
 from data_modules.tables.rows import Row
 
@@ -34,7 +36,12 @@ class KaggleDsb2Source(Source):
         self.root = Path(root)
         self.table = Path(table) if table else None
         self._ids = sorted(
-            (path.name for path in self.root.glob("*") if (path / "study").is_dir()), key=_numeric
+            (
+                path.name
+                for path in without_clutter(self.root.glob("*"))
+                if (path / "study").is_dir()
+            ),
+            key=_numeric,
         )
         if not self._ids:
             raise CmrvlmError(
@@ -46,7 +53,7 @@ class KaggleDsb2Source(Source):
         rows = []
         if self.table:
             rows = read_table(self.table, needed=("Id", "Systole", "Diastole"))
-        self._rows: dict[str, Row] = {row["Id"]: row for row in rows if "Id" in row}
+        self._rows: dict[str, Row] = rows_by_id(rows, "Id")
 
     def study_ids(self) -> list[str]:
         """Return the numbers of the studies, as text."""
@@ -54,7 +61,7 @@ class KaggleDsb2Source(Source):
 
     def files(self, study_id: str) -> list[Path]:
         """Return all DICOM files of the study."""
-        return sorted((self.root / study_id / "study").rglob("*.dcm"))
+        return without_clutter((self.root / study_id / "study").rglob("*.dcm"))
 
     def table_row(self, study_id: str) -> Mapping[str, str]:
         """Return the study's row of the table, empty where there is none."""

@@ -9,6 +9,7 @@ from typing import ClassVar
 
 from cmrvlm.errors import CmrvlmError
 from cmrvlm.study.codec import META_FILE, series_meta
+from cmrvlm.study.file_names import without_clutter
 from cmrvlm.study.reading_settings import ReadingSettings, ThirdAxis
 from cmrvlm.study.series_files import read_series
 from cmrvlm.study.study import Series, Study
@@ -225,7 +226,7 @@ class ManifestSource(Source):
 
 def _files_below(path: Path) -> list[Path]:
     """Return a file, or the files of a folder of frames."""
-    return sorted(path.iterdir()) if path.is_dir() else [path]
+    return without_clutter(path.iterdir()) if path.is_dir() else [path]
 
 
 def _phases(row: Row, sequence: str, frames: int) -> dict[str, int]:

@@ -78,7 +78,7 @@ def _diseases(row: Row) -> frozenset[str] | None:
     text = row.read_text("diseases")
     if text is None:
         return None
-    names = [name.strip() for name in _BETWEEN_DISEASES.split(text) if name.strip()]
+    names = [name.strip() for name in _names(text) if name.strip()]
     if not names:
         # No name is no statement that there is no disease.
         return None
@@ -87,6 +87,18 @@ def _diseases(row: Row) -> frozenset[str] | None:
         known = ", ".join(f"{code} ({term.en})" for code, term in DISEASES.items())
         raise row.error("diseases", f"unknown disease '{shorten(unknown[0])}'", f"Known: {known}.")
     return frozenset(_CODES[name.casefold()] for name in names)
+
+
+def _names(text: str) -> list[str]:
+    """Return names that are a list of JSON, as in JSON Lines, or have separators between them."""
+    if text.startswith("["):
+        try:
+            values = json.loads(text)
+        except (ValueError, RecursionError):
+            values = None
+        if isinstance(values, list) and all(isinstance(value, str) for value in values):
+            return values
+    return _BETWEEN_DISEASES.split(text)
 
 
 def _follow_up(row: Row) -> dict[str, float]:

@@ -153,11 +153,7 @@ def check_grid(
     Raises:
         CmrvlmError: The shapes differ, or a corner is off by more than a fiftieth of a voxel.
     """
-    tolerance_mm = float(np.linalg.norm(image_affine[:3, :3], axis=0).min() * _GRID_TOLERANCE)
-    if (
-        shape != image_shape
-        or _largest_corner_distance_mm(affine - image_affine, image_shape) > tolerance_mm
-    ):
+    if shape != image_shape or not _is_one_grid(affine, image_affine, image_shape):
         raise CmrvlmError(
             f"this and its image do not lie on one grid: {shape} and {image_shape}, affines "
             f"{affine.round(3).tolist()} and {image_affine.round(3).tolist()}",
@@ -165,6 +161,46 @@ def check_grid(
             field="mask",
             remedy="Write the mask on the grid of its image.",
         )
+
+
+def check_frames(
+    path: Path,
+    shape: tuple[int, ...],
+    affine: NDArray[np.float64],
+    other_shape: tuple[int, ...],
+    other_affine: NDArray[np.float64],
+) -> None:
+    """Refuse a file whose frames do not lie where those of another file of the series do.
+
+    Args:
+        path: The file.
+        shape: Its shape `(Z, T, H, W)`, of any number of frames.
+        affine: Its affine `(4, 4)`.
+        other_shape: Shape `(Z, T, H, W)` of the other file.
+        other_affine: Affine `(4, 4)` of the other file.
+
+    Raises:
+        CmrvlmError: Slices, rows or columns differ in number, or a corner is off by more than a
+            fiftieth of a voxel.
+    """
+    is_one_shape = (shape[0], *shape[2:]) == (other_shape[0], *other_shape[2:])
+    if is_one_shape and _is_one_grid(affine, other_affine, other_shape):
+        return
+    raise CmrvlmError(
+        f"this file and another of its series do not lie on one grid: {shape} and {other_shape}, "
+        f"affines {affine.round(3).tolist()} and {other_affine.round(3).tolist()}",
+        file=path,
+        field="srow",
+        remedy="Restore the files of this study from the data set.",
+    )
+
+
+def _is_one_grid(
+    affine: NDArray[np.float64], other: NDArray[np.float64], shape: tuple[int, ...]
+) -> bool:
+    """Return whether two affines put a series of `(Z, T, H, W)` in the same place."""
+    tolerance_mm = float(np.linalg.norm(other[:3, :3], axis=0).min() * _GRID_TOLERANCE)
+    return _largest_corner_distance_mm(affine - other, shape) <= tolerance_mm
 
 
 def _largest_corner_distance_mm(difference: NDArray[np.float64], shape: tuple[int, ...]) -> float:

@@ -15,17 +15,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cmrvlm.errors import CmrvlmError
+from cmrvlm.study.file_names import without_clutter
 from cmrvlm.study.reading_settings import ReadingSettings
-from cmrvlm.study.series_files import read_image
+from cmrvlm.study.series_files import read_slices
 from cmrvlm.study.study import Series, Study, StudyLabels
 from cmrvlm.study.vocabulary import NOT_ANNOTATED
 from data_modules.sources.base import Source
 from data_modules.sources.masks import (
     measure_labelled_phases,
     order_base_to_apex,
-    read_mask,
+    read_mask_of,
     remap_labels,
 )
+from data_modules.sources.rows_by_id import rows_by_id
 from data_modules.sources.stated_numbers import StatedNumbers
 from data_modules.tables.read_table import read_table
 from data_modules.tables.rows import Row, fold
@@ -61,11 +63,11 @@ class MnmsSource(Source):
         self.root = Path(root)
         self.spacing_mm = spacing_mm
         self._settings = ReadingSettings("z", spacing_mm)
-        tables = sorted(
+        tables = [
             path
-            for path in self.root.glob("*")
+            for path in without_clutter(self.root.glob("*"))
             if path.suffix.lower() == ".csv" and "datasetinformation" in fold(path.name)
-        )
+        ]
         if len(tables) != 1:
             raise CmrvlmError(
                 f"{len(tables)} tables *dataset_information*.csv here",
@@ -74,14 +76,10 @@ class MnmsSource(Source):
                 remedy="Set data.root to the unpacked challenge.",
             )
         self.table = tables[0]
-        rows = {
-            row["External code"]: row
-            for row in read_table(self.table, needed=("External code", "ED", "ES"))
-            if "External code" in row
-        }
-        folders = {
-            path.name.split("_sa")[0]: path.parent for path in self.root.rglob("*_sa.nii.gz")
-        }
+        table = read_table(self.table, needed=("External code", "ED", "ES"))
+        rows = rows_by_id(table, "External code")
+        images = without_clutter(self.root.rglob("*_sa.nii.gz"))
+        folders = {path.name.split("_sa")[0]: path.parent for path in images}
         self._rows = {code: rows[code] for code in sorted(rows) if code in folders}
         self._folders = {code: folders[code] for code in self._rows}
         unlabelled = [code for code in self._rows if not self._mask_path(code).is_file()]
@@ -112,7 +110,7 @@ class MnmsSource(Source):
 
     def files(self, study_id: str) -> list[Path]:
         """Return the files of image and masks."""
-        return sorted(self._folders[study_id].glob("*.nii.gz"))
+        return without_clutter(self._folders[study_id].glob("*.nii.gz"))
 
     def table_row(self, study_id: str) -> Row:
         """Return the study's row of the table."""
@@ -130,22 +128,24 @@ class MnmsSource(Source):
                 at ES.
         """
         row, folder = self._rows[study_id], self._folders[study_id]
-        image, affine = read_image(folder / f"{study_id}_sa.nii.gz", "sax", self._settings)
+        stored = read_slices(folder / f"{study_id}_sa.nii.gz", "sax", self._settings)
+        series = Series(
+            image=stored.image.astype(np.float32),
+            affine=stored.affine,
+            frame_times_ms=stored.frame_times_ms,
+        )
         mask_path = self._mask_path(study_id)
         labels = _labels(row)
         if not mask_path.is_file():
-            series = Series(image=image.astype(np.float32), affine=affine)
             return Study(study_id, study_id, {"sax": series}, labels)
-        values = read_mask(mask_path, image.shape, affine, "sax", self._settings)
+        values = read_mask_of(series, mask_path, "sax", self._settings)
         mask = remap_labels(values, LABEL_MAP, mask_path)  # (Z, T, H, W)
         phases = {phase: self._frame(row, phase.upper(), mask, mask_path) for phase in ("ed", "es")}
         # Frames without contours are stored as background.
         annotated = np.isin(np.arange(mask.shape[1]), list(phases.values()))
         mask[:, ~annotated] = NOT_ANNOTATED
 
-        series = order_base_to_apex(
-            Series(image=image.astype(np.float32), affine=affine, mask=mask, phases=phases)
-        )
+        series = order_base_to_apex(replace(series, mask=mask, phases=phases))
         measurements = measure_labelled_phases(
             series, self.table, "Frames count from 0; check ED and ES."
         )

@@ -12,16 +12,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cmrvlm.errors import CmrvlmError
+from cmrvlm.study.file_names import without_clutter
 from cmrvlm.study.reading_settings import ReadingSettings
 from cmrvlm.study.series_files import read_image
 from cmrvlm.study.study import Series, Study, StudyLabels
 from data_modules.sources.base import Source
 from data_modules.sources.masks import (
+    check_frames,
     measure_labelled_phases,
     order_base_to_apex,
     read_mask,
     remap_labels,
 )
+from data_modules.sources.rows_by_id import rows_by_id
 from data_modules.tables.read_table import read_table
 from data_modules.tables.rows import Row
 
@@ -45,11 +48,8 @@ class Mnms2Source(Source):
         self._settings = ReadingSettings("z", spacing_mm)
         self.table = self.root / "dataset_information.csv"
         # Spreadsheets drop the leading zeros that the folders have.
-        rows = {
-            row["SUBJECT_CODE"].zfill(3): row
-            for row in read_table(self.table, needed=("SUBJECT_CODE",))
-            if "SUBJECT_CODE" in row
-        }
+        table = read_table(self.table, needed=("SUBJECT_CODE",))
+        rows = rows_by_id(table, "SUBJECT_CODE", width=3)
         self._rows: dict[str, Row] = {
             code: rows[code] for code in sorted(rows) if self._folder(code).is_dir()
         }
@@ -78,7 +78,7 @@ class Mnms2Source(Source):
 
     def files(self, study_id: str) -> list[Path]:
         """Return the files of images and masks."""
-        return sorted(self._folder(study_id).glob("*.nii.gz"))
+        return without_clutter(self._folder(study_id).glob("*.nii.gz"))
 
     def table_row(self, study_id: str) -> Row:
         """Return the study's row of the table."""
@@ -128,9 +128,11 @@ class Mnms2Source(Source):
         affine = np.eye(4)
         for phase in ("ED", "ES"):
             stem = f"{study_id}_{view}_{phase}"
-            image, affine = read_image(
-                self._folder(study_id) / f"{stem}.nii.gz", sequence, self._settings
-            )
+            path = self._folder(study_id) / f"{stem}.nii.gz"
+            image, frame_affine = read_image(path, sequence, self._settings)
+            if images:
+                check_frames(path, image.shape, frame_affine, images[0].shape, affine)
+            affine = frame_affine
             mask_path = self._folder(study_id) / f"{stem}_gt.nii.gz"
             values = read_mask(mask_path, image.shape, affine, sequence, self._settings)
             images.append(image.astype(np.float32))

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cmrvlm.errors import CmrvlmError
+from cmrvlm.study.file_names import without_clutter
 from cmrvlm.study.reading_settings import ReadingSettings
 from cmrvlm.study.series_files import read_image
 from cmrvlm.study.study import Series, Study, StudyLabels
@@ -45,9 +46,8 @@ class Myops2020Source(Source):
         self.root = Path(root)
         self.spacing_mm = spacing_mm
         self._settings = ReadingSettings("z", spacing_mm)
-        self._images = {
-            path.name.split("_DE")[0]: path for path in sorted(self.root.rglob("*_DE.nii.gz"))
-        }
+        images = without_clutter(self.root.rglob("*_DE.nii.gz"))
+        self._images = {path.name.split("_DE")[0]: path for path in images}
         if not self._images:
             raise CmrvlmError(
                 "no *_DE.nii.gz here",
@@ -62,7 +62,7 @@ class Myops2020Source(Source):
 
     def _mask_path(self, study_id: str) -> Path | None:
         """Return the file of a study's mask, or None where it is not public."""
-        return next(iter(sorted(self.root.rglob(f"{study_id}_gd.nii.gz"))), None)
+        return next(iter(without_clutter(self.root.rglob(f"{study_id}_gd.nii.gz"))), None)
 
     def files(self, study_id: str) -> list[Path]:
         """Return the files of image and mask."""
@@ -82,7 +82,9 @@ class Myops2020Source(Source):
 
         values = read_mask(mask_path, image.shape, affine, "lge", self._settings)
         mask = _canonical(values, mask_path)
-        series = Series(image=image.astype(np.float32), affine=affine, mask=mask, drawn=("scar",))
+        # Where nobody drew a heart, nobody looked for a scar.
+        drawn = ("scar",) if mask.any() else ()
+        series = Series(image=image.astype(np.float32), affine=affine, mask=mask, drawn=drawn)
         series_of = {"lge": order_base_to_apex(series)}
         labels = with_findings_of_masks(StudyLabels(), series_of)
         return Study(study_id, study_id, series_of, labels)
@@ -101,7 +103,7 @@ def _canonical(values: NDArray[np.generic], path: Path) -> NDArray[np.uint8]:
     Raises:
         CmrvlmError: There are other values, or both orders or neither make a heart.
     """
-    if int(values.max()) > max(COUNTED_MAPS[0]):
+    if int(values.max()) > max(COUNTED_MAPS[0]) or not values.any():
         return remap_labels(values, LABEL_MAP, path)
     masks = [remap_labels(values, label_map, path) for label_map in COUNTED_MAPS]
     # Without a wall around a cavity no order is wrong.

@@ -10,6 +10,7 @@ from typing import Any
 
 from cmrvlm.errors import CmrvlmError
 from cmrvlm.study.codec import labels_from_json, series_meta
+from cmrvlm.study.file_names import without_clutter
 from cmrvlm.study.reading_settings import ReadingSettings, ThirdAxis
 from cmrvlm.study.series_files import find_series, holds_series, read_series
 from cmrvlm.study.study import Series, Study, StudyLabels
@@ -55,11 +56,11 @@ class NiftiSource(Source):
         check_label_map(self.label_map)
         self.spacing_mm = spacing_mm
         self._settings = ReadingSettings(third_axis, spacing_mm)
-        self._ids = sorted(
+        self._ids = [
             folder.name
-            for folder in self.root.glob("*")
+            for folder in without_clutter(self.root.glob("*"))
             if folder.is_dir() and holds_series(folder)
-        )
+        ]
         if not self._ids:
             raise CmrvlmError(
                 f"no folder with {', '.join(SEQUENCES)} as NIfTI here",
@@ -88,7 +89,7 @@ class NiftiSource(Source):
 
     def files(self, study_id: str) -> list[Path]:
         """Return all files of the study's folder."""
-        return sorted(path for path in (self.root / study_id).rglob("*") if path.is_file())
+        return [p for p in without_clutter((self.root / study_id).rglob("*")) if p.is_file()]
 
     def load(self, study_id: str) -> Study:
         """Load the series of a study, their masks, and what `study.json` states.

@@ -265,3 +265,48 @@ def test_a_frame_behind_the_end_of_the_cine_is_refused(make):
     (folder / "Info.cfg").write_text("ED: 1\nES: 11\n")
     with pytest.raises(CmrvlmError, match="11 is none of the 10 frames"):
         source.load("patient001")
+
+
+def one_slice_fewer(values, affine):
+    return values[:, :, :-1], affine
+
+
+def one_row_more(values, affine):
+    return np.concatenate([values, values[:, :1]], axis=1), affine
+
+
+def moved_20_mm(values, affine):
+    moved = affine.copy()
+    moved[2, 3] += 20
+    return values, moved
+
+
+def other_pixels(values, affine):
+    return values, affine @ np.diag([1.1, 1.1, 1, 1])
+
+
+@pytest.mark.parametrize("name", ["patient001_4d", "patient001_frame05"])
+@pytest.mark.parametrize("change", [one_slice_fewer, one_row_more, moved_20_mm, other_pixels])
+def test_files_of_another_grid_than_the_first_frame_are_named(make, change, name):
+    source = make(whole=True)
+    files = [name] if name.endswith("4d") else [name, f"{name}_gt"]
+    for file in files:
+        path = source.root / "patient001" / f"{file}.nii.gz"
+        values, affine = change(np.array(nib.load(path).dataobj), AFFINE)
+        nib.save(nib.Nifti1Image(values, affine), path)
+    with pytest.raises(CmrvlmError, match=rf"{name}\.nii\.gz.*one grid: \("):
+        source.load("patient001")
+
+
+@pytest.mark.parametrize(
+    ("step", "unit", "step_ms"), [(0.07, "sec", 70), (70, "msec", 70), (0.09, "unknown", 90)]
+)
+def test_times_of_the_cine_s_header_are_read(make, step, unit, step_ms):
+    source = make(whole=True)
+    path = source.root / "patient001" / "patient001_4d.nii.gz"
+    image = nib.Nifti1Image(np.array(nib.load(path).dataobj), AFFINE)
+    image.header.set_xyzt_units("mm", unit)
+    image.header["pixdim"][4] = step
+    nib.save(image, path)
+    times = source.load("patient001").series["sax"].frame_times_ms
+    assert times == pytest.approx(np.arange(10) * step_ms, rel=1e-6)

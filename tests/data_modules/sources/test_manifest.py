@@ -417,3 +417,26 @@ def test_a_source_keeps_what_it_read_whatever_happens_to_the_table(folder):
     for change in (path.touch, lambda: path.write_text("x"), path.unlink):
         change()
         assert (source.study_fingerprint("007"), source.load("007").labels) == before
+
+
+@pytest.mark.parametrize(
+    ("diseases", "codes"),
+    [
+        (["DCM"], {"DCM"}),
+        (["dilated cardiomyopathy", "MI"], {"DCM", "MI"}),
+        ([], None),
+        (None, None),
+        ("DCM; MI", {"DCM", "MI"}),
+    ],
+)
+def test_diseases_of_json_lines_may_be_a_list(folder, diseases, codes):
+    path = folder / "table.jsonl"
+    path.write_text(json.dumps(ROWS[0] | {"diseases": diseases}) + "\n")
+    source = ManifestSource(str(path))
+    (study,) = (source.load(study_id) for study_id in source.study_ids())
+    assert study.labels.diseases == codes
+    for wrong in (["FLU"], [3], [["DCM"]]):
+        path.write_text(json.dumps(ROWS[0] | {"diseases": wrong}) + "\n")
+        source = ManifestSource(str(path))
+        with pytest.raises(CmrvlmError, match=r"diseases, row 1.*unknown disease"):
+            source.load(source.study_ids()[0])

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import shutil
 
 import nibabel as nib
 import numpy as np
@@ -201,6 +202,20 @@ def test_a_row_of_another_study_is_no_part_of_a_key(mnms, tmp_path):
     assert mnms(Age="52").study_fingerprint("A0S9V9") != key
 
 
+@pytest.mark.parametrize("step_ms", [30, 75, 200])
+def test_times_of_mnms_are_read(mnms, tmp_path, step_ms):
+    source = mnms()
+    (path,) = tmp_path.rglob("*_sa.nii.gz")
+    image = nib.Nifti1Image(np.array(nib.load(path).dataobj), AFFINE)
+    image.header.set_xyzt_units("mm", "sec")
+    image.header["pixdim"][4] = step_ms / 1000
+    nib.save(image, path)
+    expected = pytest.approx(np.arange(10) * step_ms, rel=1e-6)
+    assert source.load("A0S9V9").series["sax"].frame_times_ms == expected
+    path.with_name("A0S9V9_sa_gt.nii.gz").unlink()
+    assert source.load("A0S9V9").series["sax"].frame_times_ms == expected
+
+
 def test_mnms_elsewhere_is_refused(tmp_path):
     with pytest.raises(CmrvlmError, match="0 tables"):
         MnmsSource(str(tmp_path))
@@ -284,6 +299,11 @@ def test_mnms2_holds_both_axes(tmp_path):
     assert len(source.files("007")) == 8
     with pytest.raises(CmrvlmError, match="no such file"):
         Mnms2Source(str(tmp_path / "dataset"))
+    for suffix in ("", "_gt"):
+        path = tmp_path / "dataset" / "007" / f"007_SA_ES{suffix}.nii.gz"
+        nifti(path, nib.load(path).get_fdata().T[:-1].astype(np.float32))
+    with pytest.raises(CmrvlmError, match=r"007_SA_ES\.nii\.gz.*one grid"):
+        source.load("007")
 
 
 def test_myops_codes(tmp_path):
@@ -501,3 +521,53 @@ def test_every_source_of_nifti_files_takes_their_spacing():
     for name in ("acdc", "emidec", "manifest", "mnms", "mnms2", "myops2020", "nifti"):
         source = yaml.safe_load((CONF / "data" / f"{name}.yaml").read_text())["source"]
         assert source["spacing_mm"] is None
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_cases_of_emidec_without_contours_are_unlabelled_and_counted(emidec, caplog, count):
+    caplog.set_level("INFO")
+    for case in ("Case_N001", "Case_P002")[:count]:
+        shutil.rmtree(emidec / case / "Contours")
+    source = EmidecSource(str(emidec))
+    assert f"{count} of 2 cases have no contours" in caplog.text
+    study = source.load("Case_N001")
+    assert study.series["lge"].mask is None
+    assert study.series["lge"].drawn == ()
+    assert study.labels.findings == {}
+    # A file that is missing where there are contours is an error.
+    (emidec / "Case_P002" / "Contours").mkdir(exist_ok=True)
+    (emidec / "Case_P002" / "Contours" / "Case_P002.nii.gz").unlink(missing_ok=True)
+    with pytest.raises(CmrvlmError, match=r"Contours.Case_P002\.nii\.gz"):
+        EmidecSource(str(emidec)).load("Case_P002")
+
+
+@pytest.mark.parametrize("slices", [1, 3, 6])
+@pytest.mark.parametrize("dtype", [np.uint8, np.int16])
+def test_a_mask_of_myops_without_a_heart_is_background(tmp_path, slices, dtype):
+    values = np.zeros((slices, 40, 40), dtype)
+    nifti(tmp_path / "a_DE.nii.gz", np.random.default_rng(0).random(values.shape).astype("f4"))
+    nifti(tmp_path / "a_gd.nii.gz", values)
+    study = Myops2020Source(str(tmp_path)).load("a")
+    assert not study.series["lge"].mask.any()
+    # It does not say that there is no scar.
+    assert study.labels.findings == {}
+
+
+@pytest.mark.parametrize(
+    ("set_of", "table", "header", "row", "other"),
+    [
+        (MnmsSource, "dataset_information.csv", "External code,ED,ES,Age", "A,0,4,51", "A,0,4,15"),
+        (Mnms2Source, "dataset_information.csv", "SUBJECT_CODE,DISEASE", "007,NOR", "7,HCM"),
+        (KaggleDsb2Source, "train.csv", "Id,Systole,Diastole", "1,50,100", "1,60,100"),
+    ],
+)
+def test_two_rows_about_one_study_are_named(tmp_path, set_of, table, header, row, other):
+    nifti(tmp_path / "A" / "A_sa.nii.gz", np.ones((3, 10, 40, 40), np.float32))
+    (tmp_path / "dataset" / "007").mkdir(parents=True)
+    (tmp_path / "1" / "study").mkdir(parents=True)
+    (tmp_path / table).write_text("\n".join([header, row, other]) + "\n")
+    more = {"table": str(tmp_path / table)} if set_of is KaggleDsb2Source else {}
+    with pytest.raises(CmrvlmError, match=rf"{table}.*row 3.*first in row 2"):
+        set_of(str(tmp_path), **more)
+    (tmp_path / table).write_text("\n".join([header, row, row]) + "\n")
+    assert len(set_of(str(tmp_path), **more).study_ids()) == 1
