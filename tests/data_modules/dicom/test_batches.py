@@ -1,0 +1,98 @@
+"""Archives that come in several batches, or are read again after somebody worked on the table."""
+
+import json
+
+import nibabel as nib
+import numpy as np
+import pydicom
+import pytest
+
+from tests.data_modules.dicom.faulty_studies import FRAMES, SLICES, retag, study
+from tests.data_modules.dicom.test_faulty_studies import ingest, rows_of
+
+PARTS = {
+    "lge": {"cine": False, "chambers": False},
+    "sax": {"chambers": False, "enhancement": False},
+    "lax_4ch": {"cine": False, "enhancement": False},
+}
+
+
+def pixels(path):
+    return np.asarray(nib.load(path).dataobj)
+
+
+@pytest.mark.parametrize("late", PARTS)
+def test_a_late_series_joins_those_of_the_first_batch(tmp_path, late):
+    """The second batch is a folder of its own, which holds one series of the same study."""
+    settings = {
+        "cine": late != "sax",
+        "chambers": late != "lax_4ch",
+        "enhancement": late != "lge",
+    }
+    study(tmp_path / "i1", **settings)
+    study(tmp_path / "i2", **PARTS[late])
+    retag(tmp_path / "i1", PatientSize=1.7)
+    retag(tmp_path / "i2", PatientAge=None, PatientSex=None, PatientID=None)
+    out = tmp_path / "out"
+    _, first = ingest(tmp_path / "i1", out)
+    (study_id,) = first
+    before = {path.name: pixels(path) for path in (out / study_id).glob("*.nii.gz")}
+    (out / study_id / "notes.txt").write_text("mine")
+    _, second = ingest(tmp_path / "i2", out)
+    row = rows_of(out / "manifest.csv")[study_id]
+    assert {name for name in PARTS if row[name]} == set(PARTS)
+    for name, expected in before.items():
+        np.testing.assert_array_equal(pixels(out / study_id / name), expected)
+    assert row["patient_id"] == first[study_id].row["patient_id"]
+    assert (row["age_years"], row["sex"], row["height_cm"]) == ("47.0", "f", "170.0")
+    meta = json.loads((out / study_id / "study.json").read_text())
+    assert set(meta["series"]) == set(PARTS)
+    assert meta["labels"]["demographics"]["age_years"] == 47
+    assert meta["patient_id"] == row["patient_id"]
+    assert (out / study_id / "notes.txt").read_text() == "mine"
+    assert not any("short-axis" in doubt for doubt in second[study_id].doubts)
+    decided = {one["sequence"] for one in second[study_id].decisions}
+    assert set(PARTS) <= decided
+    # Whichever batch is read again, nothing goes.
+    for source in ("i1", "i2"):
+        assert ingest(tmp_path / source, out)[1][study_id].reused
+    assert rows_of(out / "manifest.csv")[study_id] == row
+    ingest(tmp_path / "i1", out, keep="first")
+    assert rows_of(out / "manifest.csv")[study_id] == row
+
+
+@pytest.mark.parametrize(("kind", "stays"), [("less", True), ("whole", False), ("aside", True)])
+def test_a_series_of_other_files_replaces_only_what_it_covers(tmp_path, kind, stays):
+    study(tmp_path / "i1", chambers=False, enhancement=False)
+
+    def brighter(image, s, t):
+        image.stored += 500
+        if kind == "aside":
+            normal = np.cross(image.ImageOrientationPatient[:3], image.ImageOrientationPatient[3:])
+            place = np.array(image.ImagePositionPatient) + 80 * normal
+            image.ImagePositionPatient = [float(value) for value in place]
+
+    study(tmp_path / "i2", chambers=False, enhancement=False, change=brighter)
+    if kind == "less":
+        for path in sorted((tmp_path / "i2").iterdir()):
+            if pydicom.dcmread(path).InstanceNumber > (SLICES - 1) * FRAMES:
+                path.unlink()
+    out = tmp_path / "out"
+    ingest(tmp_path / "i1", out)
+    summary, results = ingest(tmp_path / "i2", out)
+    (study_id,) = results
+    assert summary["partial"]
+    doubts = " ".join(results[study_id].doubts)
+    assert ("the earlier stays" in doubts) == stays
+    assert (pixels(out / study_id / "sax.nii.gz").max() < 500) == stays
+    assert rows_of(out / "manifest.csv")[study_id]["sax"]
+
+
+def test_a_rule_takes_a_series_out_that_the_batch_holds(tmp_path):
+    study(tmp_path / "in", chambers=False)
+    _, results = ingest(tmp_path / "in", tmp_path / "out")
+    (study_id,) = results
+    _, results = ingest(tmp_path / "in", tmp_path / "out", rules={"cine": "none"})
+    assert not results[study_id].row["sax"]
+    assert not (tmp_path / "out" / study_id / "sax.nii.gz").exists()
+    assert not rows_of(tmp_path / "out" / "manifest.csv")[study_id]["sax"]
