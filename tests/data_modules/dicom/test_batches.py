@@ -1,5 +1,7 @@
 """Archives that come in several batches, or are read again after somebody worked on the table."""
 
+import csv
+import io
 import json
 
 import nibabel as nib
@@ -7,6 +9,8 @@ import numpy as np
 import pydicom
 import pytest
 
+from cmrvlm.errors import CmrvlmError
+from data_modules.tables.read_table import read_table
 from tests.data_modules.dicom.faulty_studies import FRAMES, SLICES, retag, study
 from tests.data_modules.dicom.test_faulty_studies import ingest, rows_of
 
@@ -96,3 +100,70 @@ def test_a_rule_takes_a_series_out_that_the_batch_holds(tmp_path):
     assert not results[study_id].row["sax"]
     assert not (tmp_path / "out" / study_id / "sax.nii.gz").exists()
     assert not rows_of(tmp_path / "out" / "manifest.csv")[study_id]["sax"]
+
+
+def filled(text, delimiter):
+    """Write a table as a spreadsheet of other countries does."""
+    rows = list(csv.DictReader(io.StringIO(text)))
+    for row in rows:
+        row["Study ID"] = row.pop("study_id")
+        row |= {"lge": "mine/lge.nii.gz", "lvef_percent": "55,5", "age_years": "48", "empty": ""}
+        row["note, of me"] = "a,b;c"
+    file = io.StringIO()
+    writer = csv.DictWriter(file, list(rows[0]), delimiter=delimiter)
+    writer.writeheader()
+    writer.writerows(rows)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("delimiter", "encoding"), [(";", "utf-8"), ("\t", "utf-8-sig"), (",", "utf-16")]
+)
+@pytest.mark.parametrize("is_reused", [True, False])
+def test_what_somebody_wrote_into_the_table_stays(tmp_path, delimiter, encoding, is_reused):
+    study(tmp_path / "in", chambers=False, enhancement=False)
+    out = tmp_path / "out"
+    _, results = ingest(tmp_path / "in", out)
+    (study_id,) = results
+    manifest = out / "manifest.csv"
+    text = filled(manifest.read_text(), delimiter)
+    manifest.write_text(text, encoding=encoding)
+    before = read_table(manifest)[0]
+    ingest(tmp_path / "in", out, keep="later" if is_reused else "first")
+    after = read_table(manifest)[0]
+    assert dict(after) == dict(before)
+    assert list(after.names.values()) == list(before.names.values())
+    assert after["study_id"] == study_id
+    if delimiter != ",":
+        assert after.read_number("lvef_percent") == 55.5
+    # Another study is a row of the same table.
+    study(tmp_path / "more", chambers=False, enhancement=False)
+    retag(tmp_path / "more", StudyInstanceUID="1.8.8", PatientWeight=70)
+    ingest(tmp_path / "more", out)
+    first, second = read_table(manifest)
+    assert dict(first) == dict(before)
+    assert (second["weight_kg"], second["sax"][-10:]) == ("70.0", "sax.nii.gz")
+
+
+@pytest.mark.parametrize("column", ["sax", "lge", "age_years"])
+def test_what_nobody_changed_in_the_table_follows_the_files(tmp_path, column):
+    study(tmp_path / "in", chambers=False)
+    out = tmp_path / "out"
+    _, results = ingest(tmp_path / "in", out)
+    (study_id,) = results
+    rules = {"sax": {"cine": "none"}, "lge": {"lge": "none"}}.get(column, {})
+    if column == "age_years":
+        retag(tmp_path / "in", PatientAge="051Y")
+    ingest(tmp_path / "in", out, rules=rules)
+    expected = "51.0" if column == "age_years" else ""
+    assert rows_of(out / "manifest.csv")[study_id][column] == expected
+
+
+@pytest.mark.parametrize("text", ["case,age\n1,2\n", "study_id,Study ID\na,b\n"])
+def test_a_table_that_cannot_be_kept_is_refused_first(tmp_path, text):
+    study(tmp_path / "in", chambers=False, enhancement=False)
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "manifest.csv").write_text(text)
+    with pytest.raises(CmrvlmError, match=r"manifest\.csv"):
+        ingest(tmp_path / "in", tmp_path / "out")
+    assert (tmp_path / "out" / "manifest.csv").read_text() == text
