@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
@@ -50,6 +50,18 @@ class ArchiveFiles:
 
     studies: list[StudyFiles]
     left_out: list[LeftOut]
+
+    def empty_studies(self) -> dict[str, str]:
+        """Return studies with MR images of which none can be used, each with the reasons."""
+        known = {study.study for study in self.studies}
+        reasons: dict[str, Counter[str]] = defaultdict(Counter)
+        for file in self.left_out:
+            if file.study and file.study not in known:
+                reasons[file.study][file.reason] += 1
+        return {
+            study: ", ".join(f"{reason} ({count} files)" for reason, count in counts.items())
+            for study, counts in reasons.items()
+        }
 
 
 @dataclass(frozen=True)
@@ -144,6 +156,8 @@ class Ingest:
     def run(self, archive: ArchiveFiles) -> Iterator[Ingested]:
         """Read all studies and yield what became of each; one that is there is not read again.
 
+        A study of which no file can be used is among them, with the reasons.
+
         Raises:
             CmrvlmError: The key is no key, or the mapping would lie beside the result.
         """
@@ -161,6 +175,9 @@ class Ingest:
             reading=reading,
             reading_digest=reading.digest(),
         )
+        for study, reasons in archive.empty_studies().items():
+            problem = f"none of its images can be used: {reasons}"
+            yield Ingested(pseudonyms.study(study), None, [], problem)
         if self.workers < 2:
             yield from map(read, archive.studies)
             return

@@ -11,7 +11,8 @@ import pytest
 
 from cmrvlm.errors import CmrvlmError
 from data_modules.tables.read_table import read_table
-from tests.data_modules.dicom.faulty_studies import FRAMES, SLICES, retag, study
+from tests.data_modules.dicom.archive import Archive
+from tests.data_modules.dicom.faulty_studies import FRAMES, SLICES, retag, sax, study
 from tests.data_modules.dicom.test_faulty_studies import ingest, rows_of
 
 PARTS = {
@@ -167,3 +168,53 @@ def test_a_table_that_cannot_be_kept_is_refused_first(tmp_path, text):
     with pytest.raises(CmrvlmError, match=r"manifest\.csv"):
         ingest(tmp_path / "in", tmp_path / "out")
     assert (tmp_path / "out" / "manifest.csv").read_text() == text
+
+
+@pytest.mark.parametrize(
+    "image_type",
+    [
+        ["DERIVED", "SECONDARY", "M", "NORM"],
+        ["DERIVED", "SECONDARY"],
+        ["DERIVED", "SECONDARY", "OTHER", "M"],
+    ],
+)
+def test_images_that_were_computed_from_others_come_in(tmp_path, image_type):
+    study(tmp_path / "in")
+    retag(tmp_path / "in", ImageType=image_type)
+    summary, results = ingest(tmp_path / "in", tmp_path / "out")
+    (result,) = results.values()
+    assert {name for name in PARTS if result.row[name]} == set(PARTS)
+    assert not summary["files_left_out"]
+
+
+def test_the_original_stays_beside_a_copy_that_was_computed(tmp_path):
+    def brighter(image, s, t):
+        image.stored += 500
+        image.ImageType = ["DERIVED", "SECONDARY", "M", "NORM"]
+
+    study(tmp_path / "in" / "a", chambers=False, enhancement=False)
+    sax(Archive(tmp_path / "in" / "b"), brighter, series="1.2.3.77")
+    _, results = ingest(tmp_path / "in", tmp_path / "out")
+    (study_id,) = results
+    assert pixels(tmp_path / "out" / study_id / "sax.nii.gz").shape[2:] == (SLICES, FRAMES)
+    assert pixels(tmp_path / "out" / study_id / "sax.nii.gz").max() < 500
+
+
+@pytest.mark.parametrize(
+    ("tags", "reason"),
+    [
+        ({"ImageType": ["DERIVED", "SECONDARY", "SCREEN SAVE"]}, "secondary capture"),
+        ({"BurnedInAnnotation": "YES"}, "burnt-in annotation"),
+        ({"Rows": None}, "Rows"),
+    ],
+)
+def test_a_study_of_which_nothing_remains_is_told(tmp_path, tags, reason):
+    study(tmp_path / "in" / "a", chambers=False, enhancement=False)
+    study(tmp_path / "in" / "b", chambers=False, enhancement=False)
+    retag(tmp_path / "in" / "b", StudyInstanceUID="1.8.8", **tags)
+    summary, results = ingest(tmp_path / "in", tmp_path / "out")
+    assert len(results) == 2
+    assert summary["partial"]
+    (problem,) = [one["problem"] for one in summary["studies"].values() if one["problem"]]
+    assert reason in problem
+    assert len(rows_of(tmp_path / "out" / "manifest.csv")) == 1
