@@ -10,8 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pydicom
-from pydicom.dataset import Dataset
 
 from cmrvlm.errors import CmrvlmError
 from cmrvlm.study.study import Series, Study, StudyLabels
@@ -24,16 +22,12 @@ from data_modules.dicom.batches import (
     read_record,
     write_batch,
 )
-from data_modules.dicom.deidentify import (
-    Pseudonyms,
-    demographics,
-    implausible_demographics,
-    scanner,
-)
+from data_modules.dicom.deidentify import Pseudonyms
 from data_modules.dicom.image import Image
 from data_modules.dicom.physics import degrees_between
 from data_modules.dicom.recognise import Decision, recognise
 from data_modules.dicom.stacks import Stacks, Unstacked, stacks_of
+from data_modules.dicom.stated import stated_of
 from data_modules.dicom.studies import StudyFiles
 from data_modules.dicom.timing import Keep, UnevenFrames
 from data_modules.dicom.volumes import series_of
@@ -164,17 +158,14 @@ def _read_and_write(
     plain = [*map(_as_json, decisions), *map(_unstacked_as_json, unstacked)]
     if not series:
         return Ingested(folder.name, None, plain, doubts=doubts)
-    header = pydicom.dcmread(files.paths[0], stop_before_pixels=True)
-    person = demographics(header)
-    for name in implausible_demographics(person):
-        del person[name]
-        doubts += (f"the header's {name} is implausible and counts as unknown",)
-    row = _manifest_row(files, header, pseudonyms, series) | person | dict(scanner(header))
+    stated = stated_of(files)
+    doubts += tuple(stated.doubts)
+    row = _manifest_row(files, stated.day, pseudonyms, series) | stated.person | stated.scanner
     study = Study(
         folder.name,
         pseudonyms.patient(files.patient),
         {name: series[name] for name in SEQUENCES if name in series},
-        StudyLabels(demographics=person),
+        StudyLabels(demographics=stated.person),
     )
     hashes = _hashes(files.images, pseudonyms)
     images_of_series = {
@@ -290,14 +281,14 @@ def _without_place(image: Image, spacing_mm: Sequence[float] | None) -> CmrvlmEr
 
 
 def _manifest_row(
-    files: StudyFiles, header: Dataset, pseudonyms: Pseudonyms, series: Mapping[str, Series]
+    files: StudyFiles, day: str, pseudonyms: Pseudonyms, series: Mapping[str, Series]
 ) -> dict[str, Any]:
     """Return the row of a study in the manifest."""
     study_id = pseudonyms.study(files.study)
     row: dict[str, Any] = {
         "study_id": study_id,
         "patient_id": pseudonyms.patient(files.patient),
-        "date": pseudonyms.shifted_date(str(header.get("StudyDate", "")), files.patient),
+        "date": pseudonyms.shifted_date(day, files.patient),
     }
     for name in SEQUENCES:
         row[name] = f"{study_id}/{name}.nii.gz" if name in series else None
