@@ -30,6 +30,16 @@ _DIRECTORY_STORAGE = "1.2.840.10008.1.3.10"
 _ARCHIVE_BEGINNINGS = (b"PK\x03\x04", b"\x1f\x8b", b"7z\xbc\xaf", b"Rar!")
 # Values of ImageType of a picture of a screen.
 _CAPTURE = re.compile(r"\bSAVE\b|SCREEN|CAPTURE")
+# Reasons of files whose header was not read, or not as a whole.
+_NOT_READ = (
+    "AppleDouble",
+    "no regular file",
+    "empty file",
+    "archive",
+    "no DICOM file",
+    "DICOMDIR",
+    "header cannot be read",
+)
 # Files that a worker reads before it hands its results over.
 _FILES_AT_ONCE = 64
 
@@ -72,22 +82,22 @@ def _scan_file(path: Path, file_number: int) -> list[Image] | LeftOut:
     """Return the images of a file, or the reason why it is left out."""
     images = read_file(path, file_number)
     if isinstance(images, str):
-        return LeftOut(file_number, images, _study_of(path))
+        return LeftOut(file_number, images, _study_of(path, reason=images))
     return images
 
 
-def _study_of(path: Path) -> str:
-    """Return the identifier of the study that an MR image belongs to, empty for all else."""
+def _study_of(path: Path, reason: str) -> str:
+    """Return the identifier of the study of an MR image that is left out, empty for all else."""
+    if reason.startswith(_NOT_READ):
+        return ""
+    names = ["SOPClassUID", "StudyInstanceUID"]
+    header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=names)
+    if header.get("SOPClassUID") not in MR_CLASSES:
+        return ""
     try:
-        if not path.is_file():
-            return ""
-        names = ["SOPClassUID", "StudyInstanceUID"]
-        header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=names)
-        if header.get("SOPClassUID") not in MR_CLASSES:
-            return ""
         return str(header.get("StudyInstanceUID") or "").strip(" \0")
-    # The file was left out already: that it cannot be read a second time tells nothing more.
-    except Exception:  # noqa: BLE001
+    # pydicom reads values when they are asked for, and raises these on bad ones.
+    except (ValueError, TypeError, OverflowError, LookupError):
         return ""
 
 
