@@ -3,6 +3,10 @@
 import csv
 import io
 import json
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import nibabel as nib
 import numpy as np
@@ -15,6 +19,7 @@ from tests.data_modules.dicom.archive import Archive
 from tests.data_modules.dicom.faulty_studies import FRAMES, SLICES, retag, sax, study
 from tests.data_modules.dicom.test_faulty_studies import ingest, rows_of
 
+ROOT = Path(__file__).parents[3]
 PARTS = {
     "lge": {"cine": False, "chambers": False},
     "sax": {"chambers": False, "enhancement": False},
@@ -218,3 +223,28 @@ def test_a_study_of_which_nothing_remains_is_told(tmp_path, tags, reason):
     (problem,) = [one["problem"] for one in summary["studies"].values() if one["problem"]]
     assert reason in problem
     assert len(rows_of(tmp_path / "out" / "manifest.csv")) == 1
+
+
+@pytest.mark.parametrize("source", ["nowhere", "file.txt", "empty"])
+def test_a_wrong_source_leaves_nothing(tmp_path, source):
+    (tmp_path / "file.txt").write_text("hello")
+    (tmp_path / "empty").mkdir()
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(CmrvlmError, match=f"{source}.*(no such folder|holds no file)"):
+        ingest(tmp_path / source, tmp_path / "out")
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_wrong_source_is_one_error_of_the_command(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-m", "cmrvlm.ingest", "source=nowhere", "out=x1", "ingest.key_file=k"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert done.stderr.count("error:") == 1
+    assert "no such folder" in done.stderr
+    assert not list(tmp_path.iterdir())
