@@ -38,9 +38,8 @@ def ingest(config: Config, console: Console) -> dict[str, Any]:
     archive = ingestion.find_files(
         lambda files, count: track(files, "Reading headers", count, console=console)
     )
-    studies = track(
-        ingestion.run(archive), "Reading studies", len(archive.studies), console=console
-    )
+    count = len(archive.studies) + len(archive.empty_studies())
+    studies = track(ingestion.run(archive), "Reading studies", count, console=console)
     ingested = list(studies)
     out = Path(config["out"])
     summary: dict[str, Any] = ingestion.summary(ingested, archive.left_out, out)

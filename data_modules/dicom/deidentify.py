@@ -111,10 +111,11 @@ class Pseudonyms:
 def demographics(header: Dataset) -> dict[str, Any]:
     """Return sex, age in years, height in cm and weight in kg, as far as a header states them."""
     result: dict[str, Any] = {}
-    sex = str(header.get("PatientSex", "")).lower()
+    sex = str(header.get("PatientSex", "")).strip().lower()
     if sex in ("m", "f"):
         result["sex"] = sex
-    age = re.fullmatch(r"(\d{3})([YMWD])", str(header.get("PatientAge", "")))
+    # Three digits are prescribed, and two are common.
+    age = re.fullmatch(r"(\d{1,3}) *([YMWD])", str(header.get("PatientAge", "")).strip().upper())
     if age:
         years = int(age[1]) / _UNITS_PER_YEAR[age[2]]
         result["age_years"] = float(min(round(years), _OLDEST_YEARS + 1))

@@ -87,7 +87,7 @@ class Image:
         frame: Frame index in a multi-frame file, None for a file of one image.
         instance: Unique identifier of the image, empty where the file has none.
         patient: Stated identifier of the patient, empty where the file has none.
-        person: Stated birth date and sex, by which people of one identifier are told apart.
+        person: Stated birth date, sex and name, by which people of one identifier are told apart.
         study: Value that is the same for all images of a visit.
         series: Value that is the same for all images of a series, and of a stack in it.
         acquisition: Number of the acquisition and its time in seconds, to tell repeats apart.
@@ -102,6 +102,7 @@ class Image:
         intercept: Rescale intercept.
         image_type: Values of the tag ImageType or FrameType in upper case.
         facts: What series are recognised and slices placed by.
+        has_study_identifier: The file states the identifier of its study.
     """
 
     path: Path
@@ -109,7 +110,7 @@ class Image:
     frame: int | None
     instance: str
     patient: str
-    person: tuple[str, str]
+    person: tuple[str, str, str]
     study: str
     series: str
     acquisition: tuple[float, float]
@@ -123,6 +124,7 @@ class Image:
     intercept: float
     image_type: tuple[str, ...]
     facts: Facts
+    has_study_identifier: bool = True
 
     @property
     def normal(self) -> Vector:
@@ -154,8 +156,12 @@ def image_of(header: Dataset, tags: Tags, path: Path, file_number: int, frame: i
         frame=frame,
         instance=_text(header, "SOPInstanceUID"),
         patient=patient_id,
-        person=(_text(header, "PatientBirthDate"), _text(header, "PatientSex")),
-        study=study_uid or patient_id or folder,
+        person=(
+            _text(header, "PatientBirthDate"),
+            _text(header, "PatientSex"),
+            _text(header, "PatientName"),
+        ),
+        study=study_uid or _visit(header, patient_id or folder),
         series=_series_of(header, tags, folder),
         acquisition=(
             tags.number("AcquisitionNumber") or 0.0,
@@ -171,7 +177,16 @@ def image_of(header: Dataset, tags: Tags, path: Path, file_number: int, frame: i
         intercept=tags.number("RescaleIntercept") or 0.0,
         image_type=words_of(tags.value("FrameType", "ImageType")),
         facts=_facts(header, tags),
+        has_study_identifier=bool(study_uid),
     )
+
+
+def _visit(header: Dataset, patient: str) -> str:
+    """Return a value for the visit of a file that states no study: its patient and its day."""
+    day = _text(header, "StudyDate")
+    if day:
+        return f"{patient}/{day}"
+    return patient
 
 
 def _text(header: Dataset, name: str) -> str:

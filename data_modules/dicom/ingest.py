@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
@@ -14,15 +14,14 @@ from pathlib import Path
 from typing import Any
 
 from cmrvlm.errors import CmrvlmError
-from cmrvlm.study.atomic_files import atomic_write
 from data_modules.dicom.deidentify import Pseudonyms, read_key
 from data_modules.dicom.image import Image
 from data_modules.dicom.ingest_study import Ingested, Reading, ingest_study
+from data_modules.dicom.manifest import read_manifest
 from data_modules.dicom.scan import LeftOut, files_of, scan, without_copies
 from data_modules.dicom.studies import StudyFiles, studies_of
 from data_modules.dicom.timing import Keep, UnevenFrames
 from data_modules.dicom.words import Vocabulary
-from data_modules.tables.read_table import read_table
 
 MANIFEST = "manifest.csv"
 SUMMARY = "ingest.json"
@@ -51,6 +50,18 @@ class ArchiveFiles:
 
     studies: list[StudyFiles]
     left_out: list[LeftOut]
+
+    def empty_studies(self) -> dict[str, str]:
+        """Return studies with MR images of which none can be used, each with the reasons."""
+        known = {study.study for study in self.studies}
+        reasons: dict[str, Counter[str]] = defaultdict(Counter)
+        for file in self.left_out:
+            if file.study and file.study not in known:
+                reasons[file.study][file.reason] += 1
+        return {
+            study: ", ".join(f"{reason} ({count} files)" for reason, count in counts.items())
+            for study, counts in reasons.items()
+        }
 
 
 @dataclass(frozen=True)
@@ -123,6 +134,8 @@ class Ingest:
                 field="out",
                 remedy="Give a folder elsewhere.",
             )
+        # A table that cannot be kept is found before the archive is read.
+        read_manifest(out / MANIFEST)
         paths = files_of(source)
         if not paths:
             raise CmrvlmError(
@@ -143,6 +156,8 @@ class Ingest:
     def run(self, archive: ArchiveFiles) -> Iterator[Ingested]:
         """Read all studies and yield what became of each; one that is there is not read again.
 
+        A study of which no file can be used is among them, with the reasons.
+
         Raises:
             CmrvlmError: The key is no key, or the mapping would lie beside the result.
         """
@@ -160,6 +175,9 @@ class Ingest:
             reading=reading,
             reading_digest=reading.digest(),
         )
+        for study, reasons in archive.empty_studies().items():
+            problem = f"none of its images can be used: {reasons}"
+            yield Ingested(pseudonyms.study(study), None, [], problem)
         if self.workers < 2:
             yield from map(read, archive.studies)
             return
@@ -181,17 +199,23 @@ class Ingest:
         Returns:
             Content of `ingest.json`; studies of earlier runs into this folder are kept in it.
         """
-        _write_manifest(out / MANIFEST, ingested)
+        manifest = read_manifest(out / MANIFEST)
         file_numbers: dict[str, list[int]] = defaultdict(list)
         for file in left_out:
             file_numbers[file.reason].append(file.file_number)
         studies = _earlier_studies(out / SUMMARY)
         for study in ingested:
+            before = studies.get(study.study_id, {}).get("row")
+            if study.row is not None:
+                manifest.update(study.study_id, study.row, before or {})
             studies[study.study_id] = {
+                # What is written into the manifest tells later what somebody changed in it.
+                "row": study.row or before,
                 "decisions": study.decisions,
                 "problem": study.problem or None,
                 "doubts": list(study.doubts),
             }
+        manifest.write(out / MANIFEST)
         unreadable = any(study.problem or study.doubts for study in ingested)
         broken = any(not reason.startswith(_SOMETHING_ELSE) for reason in file_numbers)
         return {
@@ -247,29 +271,3 @@ def _earlier_studies(path: Path) -> dict[str, Any]:
     if not path.is_file():
         return {}
     return dict(json.loads(path.read_text(encoding="utf-8")).get("studies", {}))
-
-
-def _write_manifest(path: Path, ingested: Sequence[Ingested]) -> None:
-    """Write a row for each study that has a sequence, into a manifest that may be there already.
-
-    Rows of studies that are not among these stay, and so do columns that the user added: nothing
-    that somebody wrote into the table is lost when more studies are ingested.
-    """
-    rows: dict[str, dict[str, Any]] = {}
-    # Columns in the order in which they come; a header may lack some of them.
-    columns: dict[str, None] = {}
-    if path.is_file():
-        for row in read_table(path):
-            rows[row["study_id"]] = dict(row)
-            columns |= dict.fromkeys(row)
-    for study in ingested:
-        if study.row is not None:
-            rows[study.study_id] = rows.get(study.study_id, {}) | study.row
-            columns |= dict.fromkeys(study.row)
-    with (
-        atomic_write(path) as temporary,
-        temporary.open("w", newline="", encoding="utf-8") as file,
-    ):
-        writer = csv.DictWriter(file, list(columns) or ["study_id"])
-        writer.writeheader()
-        writer.writerows(rows.values())

@@ -4,43 +4,39 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import shutil
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pydicom
-from pydicom.dataset import Dataset
 
 from cmrvlm.errors import CmrvlmError
-from cmrvlm.study.atomic_files import write_json
-from cmrvlm.study.files import write_study
 from cmrvlm.study.study import Series, Study, StudyLabels
 from cmrvlm.study.vocabulary import SEQUENCES
 from data_modules.code_key import code_digest
-from data_modules.dicom.deidentify import (
-    Pseudonyms,
-    demographics,
-    implausible_demographics,
-    scanner,
+from data_modules.dicom.batches import (
+    NO_SHORT_AXIS,
+    Batch,
+    is_made_from,
+    read_record,
+    write_batch,
 )
+from data_modules.dicom.deidentify import Pseudonyms
 from data_modules.dicom.geometry import places_among
 from data_modules.dicom.image import Image
 from data_modules.dicom.physics import degrees_between
 from data_modules.dicom.recognise import Decision, recognise
 from data_modules.dicom.stacks import Stacks, Unstacked, stacks_of
+from data_modules.dicom.stated import stated_of
 from data_modules.dicom.studies import StudyFiles
 from data_modules.dicom.timing import Keep, UnevenFrames
 from data_modules.dicom.volumes import series_of
 from data_modules.dicom.words import Vocabulary
 
-RECORD = "ingest.json"
 # Slices of one stack are planned together; repeated long axes differ by more.
 _SAME_STACK_DEGREES = 5.0
+_HASH_CHARACTERS = 16
 
 
 @dataclass(frozen=True)
@@ -130,15 +126,15 @@ def _state_of(paths: Sequence[Path]) -> list[tuple[str, int, int]]:
 
 def _earlier(folder: Path, fingerprint: str) -> Ingested | None:
     """Return what an earlier run made of the same files in the same way, None where none did."""
-    record = folder / RECORD
-    # A folder is renamed into place as a whole, so a record means that all of it is there.
-    if not record.is_file():
+    record = read_record(folder)
+    if record is None or not is_made_from(record, fingerprint):
         return None
-    earlier = json.loads(record.read_text(encoding="utf-8"))
-    if earlier.get("fingerprint") != fingerprint:
-        return None
-    doubts = tuple(earlier["doubts"])
-    return Ingested(folder.name, earlier["row"], earlier["decisions"], doubts=doubts, reused=True)
+    return replace(_ingested(folder, record), reused=True)
+
+
+def _ingested(folder: Path, record: Mapping[str, Any]) -> Ingested:
+    """Return the result that the record of a study tells."""
+    return Ingested(folder.name, record["row"], record["decisions"], doubts=tuple(record["doubts"]))
 
 
 def _read_and_write(
@@ -164,21 +160,48 @@ def _read_and_write(
     plain = [*map(_as_json, decisions), *map(_unstacked_as_json, unstacked)]
     if not series:
         return Ingested(folder.name, None, plain, doubts=doubts)
-    header = pydicom.dcmread(files.paths[0], stop_before_pixels=True)
-    person = demographics(header)
-    for name in implausible_demographics(person):
-        del person[name]
-        doubts += (f"the header's {name} is implausible and counts as unknown",)
-    row = _manifest_row(files, header, pseudonyms, series) | person | dict(scanner(header))
+    stated = stated_of(files)
+    doubts += tuple(stated.doubts)
+    row = _manifest_row(files, stated.day, pseudonyms, series) | stated.person | stated.scanner
     study = Study(
         folder.name,
         pseudonyms.patient(files.patient),
         {name: series[name] for name in SEQUENCES if name in series},
-        StudyLabels(demographics=person),
+        StudyLabels(demographics=stated.person),
     )
-    record = {"fingerprint": fingerprint, "row": row, "decisions": plain, "doubts": list(doubts)}
-    _write_folder(folder, study, record)
-    return Ingested(folder.name, row, plain, doubts=doubts)
+    hashes = _hashes(files.images, pseudonyms)
+    images_of_series = {
+        decision.sequence: {hashes[_place(image)] for image in decision.stack.images}
+        for decision in decisions
+        if decision.sequence
+    }
+    batch = Batch(
+        fingerprint,
+        frozenset(hashes.values()),
+        images_of_series,
+        study,
+        files.patient != files.study,
+        row,
+        plain,
+        doubts,
+    )
+    return _ingested(folder, write_batch(folder, batch))
+
+
+def _place(image: Image) -> tuple[int, int | None]:
+    """Return number of file and frame, by which an image is known whatever is corrected in it."""
+    return image.file_number, image.frame
+
+
+def _hashes(images: Sequence[Image], pseudonyms: Pseudonyms) -> dict[tuple[int, int | None], str]:
+    """Return by place a keyed hash of each image, by which another batch is known to hold it."""
+    hashes = {}
+    for image in images:
+        position = None if image.position_mm is None else image.position_mm.round(3).tolist()
+        # Tools that remove identifiers may give one to all files.
+        content = image.instance, image.series, position, sorted(image.times.items())
+        hashes[_place(image)] = pseudonyms.fingerprint(content)[:_HASH_CHARACTERS]
+    return hashes
 
 
 def _doubts(
@@ -190,7 +213,7 @@ def _doubts(
     """Return what somebody should look at."""
     doubts = list(files.notes)
     if stacks.stacks and "sax" not in series:
-        doubts.append("no short-axis cine was found")
+        doubts.append(NO_SHORT_AXIS)
     if _parallel_cines_left_out(decisions):
         doubts.append("two cines that were left out are parallel: one may be the short axis")
     doubts += dict.fromkeys(decision.doubt for decision in decisions if decision.doubt)
@@ -279,28 +302,18 @@ def _without_place(image: Image, spacing_mm: Sequence[float] | None) -> CmrvlmEr
 
 
 def _manifest_row(
-    files: StudyFiles, header: Dataset, pseudonyms: Pseudonyms, series: Mapping[str, Series]
+    files: StudyFiles, day: str, pseudonyms: Pseudonyms, series: Mapping[str, Series]
 ) -> dict[str, Any]:
     """Return the row of a study in the manifest."""
     study_id = pseudonyms.study(files.study)
     row: dict[str, Any] = {
         "study_id": study_id,
         "patient_id": pseudonyms.patient(files.patient),
-        "date": pseudonyms.shifted_date(str(header.get("StudyDate", "")), files.patient),
+        "date": pseudonyms.shifted_date(day, files.patient),
     }
     for name in SEQUENCES:
         row[name] = f"{study_id}/{name}.nii.gz" if name in series else None
     return row
-
-
-def _write_folder(folder: Path, study: Study, record: Mapping[str, Any]) -> None:
-    """Write the folder of a study as a whole, so that none is ever there in part."""
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".writing-") as temporary:
-        unfinished = Path(temporary) / folder.name
-        write_study(study, unfinished)
-        write_json(unfinished / RECORD, record)
-        shutil.rmtree(folder, ignore_errors=True)
-        os.replace(unfinished, folder)
 
 
 def _as_json(decision: Decision) -> dict[str, Any]:

@@ -15,8 +15,9 @@ from data_modules.dicom.words import plain_words
 # In rad; breath holds are planned alike, scanners round to six digits.
 _SAME_DIRECTION = 0.01
 _SAME_SPACING_MM = 1e-3
-# Components of the image type that make another picture: magnitude, phase, phase-sensitive.
-_PICTURE_TYPES = {"M", "P", "R", "I", "PHASE", "PS", "PSIR", "MAGNITUDE"}
+# Components of the image type that make another picture: magnitude, phase, phase-sensitive; and
+# what was computed from other images, which is no repeat of them.
+_PICTURE_TYPES = {"M", "P", "R", "I", "PHASE", "PS", "PSIR", "MAGNITUDE", "SECONDARY"}
 
 # Words by which the series of one stack differ, beside numbers: levels, slices and repeats.
 _WORDS_OF_SLICES = frozenset(

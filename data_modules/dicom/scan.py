@@ -6,6 +6,7 @@ Files without an MR image are left out, with the reason.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
@@ -27,6 +28,18 @@ MR_CLASSES = (MRImageStorage, *_MULTI_FRAME_CLASSES)
 # Class of a DICOMDIR, the index of a medium.
 _DIRECTORY_STORAGE = "1.2.840.10008.1.3.10"
 _ARCHIVE_BEGINNINGS = (b"PK\x03\x04", b"\x1f\x8b", b"7z\xbc\xaf", b"Rar!")
+# Values of ImageType of a picture of a screen.
+_CAPTURE = re.compile(r"\bSAVE\b|SCREEN|CAPTURE")
+# Reasons of files whose header was not read, or not as a whole.
+_NOT_READ = (
+    "AppleDouble",
+    "no regular file",
+    "empty file",
+    "archive",
+    "no DICOM file",
+    "DICOMDIR",
+    "header cannot be read",
+)
 # Files that a worker reads before it hands its results over.
 _FILES_AT_ONCE = 64
 
@@ -39,10 +52,12 @@ class LeftOut:
         file_number: Number of the file among the sorted files of the folder; names of files can
             carry those of patients.
         reason: Reason why the file is left out.
+        study: Identifier of the study of an MR image, empty for all else.
     """
 
     file_number: int
     reason: str
+    study: str = ""
 
 
 def scan(paths: Sequence[Path], workers: int = 1) -> Iterator[list[Image] | LeftOut]:
@@ -67,8 +82,23 @@ def _scan_file(path: Path, file_number: int) -> list[Image] | LeftOut:
     """Return the images of a file, or the reason why it is left out."""
     images = read_file(path, file_number)
     if isinstance(images, str):
-        return LeftOut(file_number, reason=images)
+        return LeftOut(file_number, images, _study_of(path, reason=images))
     return images
+
+
+def _study_of(path: Path, reason: str) -> str:
+    """Return the identifier of the study of an MR image that is left out, empty for all else."""
+    if reason.startswith(_NOT_READ):
+        return ""
+    names = ["SOPClassUID", "StudyInstanceUID"]
+    header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=names)
+    if header.get("SOPClassUID") not in MR_CLASSES:
+        return ""
+    try:
+        return str(header.get("StudyInstanceUID") or "").strip(" \0")
+    # pydicom reads values when they are asked for, and raises these on bad ones.
+    except (ValueError, TypeError, OverflowError, LookupError):
+        return ""
 
 
 def files_of(folder: Path) -> list[Path]:
@@ -156,8 +186,8 @@ def _reason_to_leave_out(header: Dataset, pixel_bytes: int) -> str | None:
         return f"no MR image ({getattr(storage_class, 'name', 'unknown class')})"
     if str(header.get("BurnedInAnnotation", "")).upper() == "YES":
         return "burnt-in annotation"
-    image_type = words_of(header.get("ImageType"))
-    if {"SECONDARY", "SAVE"} & set(image_type) or "SCREEN SAVE" in " ".join(image_type):
+    # SECONDARY alone is said of every image that is computed from others, such as a filtered one.
+    if _CAPTURE.search(" ".join(words_of(header.get("ImageType")))):
         return "secondary capture"
     if int(header.get("SamplesPerPixel") or 1) != 1:
         return "colour image"

@@ -10,12 +10,14 @@ from pathlib import Path
 
 from data_modules.dicom.image import Image
 
-# Words that tools and people write for a patient whose identifier they took away.
+# Words that tools and people write for a patient whose identifier they took away. With a number
+# behind it a word is an identifier.
 _NOBODY = re.compile(
-    r"(anon\w*|unknown|none|null|nan|n/?a|no[ _-]?name|patient|subject|removed|deleted|hidden"
-    r"|de-?identified|pseudonym\w*|test|x+|0+|-+|\.+|\?+|\*+)",
+    r"(anon[^\W\d]*|unknown|none|null|nan|n/?a|no[ _-]?name|patient|subject|removed|deleted|hidden"
+    r"|de-?identified|pseudonym[^\W\d]*|test|x+|0+|-+|\.+|\?+|\*+)",
     re.IGNORECASE,
 )
+_NUMBER_BEHIND = re.compile(r"[\W_]*\d+")
 
 
 @dataclass(frozen=True)
@@ -70,9 +72,9 @@ def _stated_patients(files: Sequence[Sequence[Image]]) -> list[str]:
 
 def _people_by_patient(
     by_study: dict[str, list[Sequence[Image]]], stated: dict[str, list[str]]
-) -> dict[str, set[tuple[str, str]]]:
-    """Return the birth dates and sexes that studies state of each identifier, blank ones aside."""
-    people: dict[str, set[tuple[str, str]]] = defaultdict(set)
+) -> dict[str, set[tuple[str, str, str]]]:
+    """Return birth dates, sexes and names that studies state of each identifier, or blank ones."""
+    people: dict[str, set[tuple[str, str, str]]] = defaultdict(set)
     for study, files in by_study.items():
         if stated[study]:
             people[stated[study][0]] |= {images[0].person for images in files}
@@ -83,7 +85,7 @@ def _study(
     study: str,
     files: Sequence[Sequence[Image]],
     patients: Sequence[str],
-    people: dict[str, set[tuple[str, str]]],
+    people: dict[str, set[tuple[str, str, str]]],
 ) -> StudyFiles:
     """Build a study of its files."""
     patient, notes = study, []
@@ -93,10 +95,12 @@ def _study(
         notes.append("no file states a patient; the study is taken for a patient of its own")
     elif _NOBODY.fullmatch(patients[0]):
         notes.append("the patient's identifier stands for nobody; the study is a patient's own")
-    elif _are_several(people[patients[0]]):
+    elif _are_several(patients[0], people[patients[0]]):
         notes.append("several people have this patient's identifier; the study is a patient's own")
     else:
         patient = patients[0]
+    if not files[0][0].has_study_identifier:
+        notes.append("no file states a study; files of one patient and one day are taken for one")
     result = StudyFiles(patient, study, notes=tuple(notes))
     for images in files:
         result.file_numbers.append(images[0].file_number)
@@ -105,8 +109,16 @@ def _study(
     return result
 
 
-def _are_several(people: set[tuple[str, str]]) -> bool:
-    """Return whether birth dates or sexes differ, those that are not stated aside."""
-    birth_dates = {birth_date for birth_date, _ in people if birth_date}
-    sexes = {sex for _, sex in people if sex in ("M", "F")}
-    return len(birth_dates) > 1 or len(sexes) > 1
+def _are_several(patient: str, people: set[tuple[str, str, str]]) -> bool:
+    """Return whether birth dates or sexes differ, those that are not stated aside.
+
+    Names are written in many ways, so that they count only where the identifier is such a word
+    with a number, which a tool may have given to everybody.
+    """
+    birth_dates = {birth_date for birth_date, _, _ in people if birth_date}
+    sexes = {sex for _, sex, _ in people if sex in ("M", "F")}
+    names = set()
+    if _NOBODY.fullmatch(_NUMBER_BEHIND.sub("", patient)):
+        words = [re.findall(r"\w+", name.casefold().replace("_", " ")) for _, _, name in people]
+        names = {tuple(sorted(name)) for name in words if name}
+    return len(birth_dates) > 1 or len(sexes) > 1 or len(names) > 1

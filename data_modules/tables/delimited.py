@@ -14,7 +14,7 @@ from cmrvlm.errors import CmrvlmError
 from data_modules.tables.numbers import shorten
 from data_modules.tables.text_files import read_text
 
-_DELIMITERS = (",", ";", "\t")
+DELIMITERS = (",", ";", "\t")
 _QUOTED = re.compile(r'"[^"]*"')
 # The line by which Excel tells itself the delimiter.
 _STATED = re.compile(r"\s*\"?sep=(.)\"?\s*", re.IGNORECASE)
@@ -57,6 +57,15 @@ def read_delimited(path: Path) -> Sheet:
     return Sheet(head, records[1:], decimal_comma=delimiter != ",")
 
 
+def delimiter_of(path: Path) -> str:
+    """Return the delimiter of a text table.
+
+    Raises:
+        CmrvlmError: It cannot be decoded.
+    """
+    return _delimiter_of(read_text(path))[0]
+
+
 def _delimiter_of(text: str) -> tuple[str, int]:
     """Return the delimiter of a text table, and how many lines stand above its head.
 
@@ -66,14 +75,14 @@ def _delimiter_of(text: str) -> tuple[str, int]:
     head = ""
     for number, line in enumerate(lines, start=1):
         stated = _STATED.fullmatch(line)
-        if stated and stated[1] in _DELIMITERS:
+        if stated and stated[1] in DELIMITERS:
             return stated[1], number
         if line.strip():
             head = line
             break
     unquoted = _QUOTED.sub("", head)
-    counts = [unquoted.count(mark) for mark in _DELIMITERS]
-    return _DELIMITERS[counts.index(max(counts))], 0
+    counts = [unquoted.count(mark) for mark in DELIMITERS]
+    return DELIMITERS[counts.index(max(counts))], 0
 
 
 def _records(path: Path, text: str, delimiter: str) -> Iterator[tuple[int, list[str]]]:

@@ -308,7 +308,13 @@ def test_broken_files_are_counted_and_the_rest_is_read(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "tags", [{}, {"BurnedInAnnotation": "YES"}, {"ImageType": ["DERIVED", "SECONDARY"]}]
+    "tags",
+    [
+        {},
+        {"BurnedInAnnotation": "YES"},
+        {"ImageType": ["DERIVED", "SECONDARY", "SCREEN SAVE"]},
+        {"ImageType": ["DERIVED", "SECONDARY", "OTHER", "SAVE"]},
+    ],
 )
 def test_captures_and_burnt_in_text_are_kept_out(tmp_path, tags):
     Archive(tmp_path).cine(frames=6).captured(**tags)
