@@ -16,26 +16,22 @@ from cmrvlm.study.study import Series, Study, StudyLabels
 from cmrvlm.study.vocabulary import SEQUENCES
 from data_modules.code_key import code_digest
 from data_modules.dicom.batches import (
-    NO_SHORT_AXIS,
     Batch,
     is_made_from,
     read_record,
     write_batch,
 )
 from data_modules.dicom.deidentify import Pseudonyms
-from data_modules.dicom.geometry import places_among
+from data_modules.dicom.doubts import doubts_about
 from data_modules.dicom.image import Image
-from data_modules.dicom.physics import degrees_between
 from data_modules.dicom.recognise import Decision, recognise
-from data_modules.dicom.stacks import Stacks, Unstacked, stacks_of
+from data_modules.dicom.stacks import Unstacked, stacks_of
 from data_modules.dicom.stated import stated_of
 from data_modules.dicom.studies import StudyFiles
 from data_modules.dicom.timing import Keep, UnevenFrames
 from data_modules.dicom.volumes import series_of
 from data_modules.dicom.words import Vocabulary
 
-# Slices of one stack are planned together; repeated long axes differ by more.
-_SAME_STACK_DEGREES = 5.0
 _HASH_CHARACTERS = 16
 
 
@@ -156,7 +152,7 @@ def _read_and_write(
             reasons = (*decision.reasons, str(error))
             decisions[index] = replace(decision, sequence="", reasons=reasons, ambiguous=True)
     unstacked = [*lost, *stacks.unstacked]
-    doubts = _doubts(files, stacks, decisions, series)
+    doubts = doubts_about(files, stacks, decisions, series)
     plain = [*map(_as_json, decisions), *map(_unstacked_as_json, unstacked)]
     if not series:
         return Ingested(folder.name, None, plain, doubts=doubts)
@@ -202,51 +198,6 @@ def _hashes(images: Sequence[Image], pseudonyms: Pseudonyms) -> dict[tuple[int, 
         content = image.instance, image.series, position, sorted(image.times.items())
         hashes[_place(image)] = pseudonyms.fingerprint(content)[:_HASH_CHARACTERS]
     return hashes
-
-
-def _doubts(
-    files: StudyFiles,
-    stacks: Stacks,
-    decisions: Sequence[Decision],
-    series: Mapping[str, Series],
-) -> tuple[str, ...]:
-    """Return what somebody should look at."""
-    doubts = list(files.notes)
-    if stacks.stacks and "sax" not in series:
-        doubts.append(NO_SHORT_AXIS)
-    if _parallel_cines_left_out(decisions):
-        doubts.append("two cines that were left out are parallel: one may be the short axis")
-    doubts += dict.fromkeys(decision.doubt for decision in decisions if decision.doubt)
-    doubts += _slices_of_other_size(decisions)
-    return tuple(doubts)
-
-
-def _slices_of_other_size(decisions: Sequence[Decision]) -> list[str]:
-    """Return what is said of slices that a stack lacks because their images have another size."""
-    doubts = []
-    for taken in (decision for decision in decisions if decision.sequence):
-        first = taken.stack.first
-        for other in (decision.stack for decision in decisions if not decision.sequence):
-            if other.first.series != first.series or other.first.shape == first.shape:
-                continue
-            if degrees_between(other.first.normal, first.normal) < _SAME_STACK_DEGREES:
-                numbers = places_among(taken.stack.frames, other.images)
-                size = f"{other.first.shape[0]} x {other.first.shape[1]}"
-                doubts.append(
-                    f"{taken.sequence} lacks images at slice {numbers} that have {size} pixels"
-                )
-    return doubts
-
-
-def _parallel_cines_left_out(decisions: Sequence[Decision]) -> bool:
-    """Return whether two cines that were left out are parallel: a short axis may be among them."""
-    cines = [decision for decision in decisions if decision.is_cine and not decision.sequence]
-    for index, first in enumerate(cines):
-        for second in cines[index + 1 :]:
-            normals = first.stack.first.normal, second.stack.first.normal
-            if degrees_between(*normals) < _SAME_STACK_DEGREES:
-                return True
-    return False
 
 
 def _with_positions(

@@ -24,7 +24,7 @@ _SHORTEST_SPAN_MS = 100.0
 _SHORTEST_FRAME_MS = 5.0
 _SAME_ECHO_MS = 0.5
 # Slices of one stack are planned together; repeated long axes differ by more.
-_SAME_STACK_DEGREES = 5.0
+SAME_STACK_DEGREES = 5.0
 # A slice that belongs to a stack lies no more than this many of its gaps beyond its ends.
 _GAPS_BEYOND = 1.5
 _USUAL_GAP_MM = 10.0
@@ -173,7 +173,7 @@ def degrees_from_heart_axis(normal: Vector) -> float:
 def lies_within(stack: Stack, other: Stack) -> bool:
     """Return whether a stack is parallel to another and lies between its ends or just beyond."""
     normal = other.first.normal
-    if degrees_between(stack.first.normal, normal) > _SAME_STACK_DEGREES:
+    if degrees_between(stack.first.normal, normal) > SAME_STACK_DEGREES:
         return False
     heights_mm = np.array([_centre_mm(images[0]) @ normal for images in stack.frames])
     others_mm = np.array([_centre_mm(images[0]) @ normal for images in other.frames])
