@@ -48,16 +48,32 @@ def _place(*, _root_: DictConfig) -> str:
             place = OmegaConf.select(_root_, "out", throw_on_missing=True)
         except (InterpolationResolutionError, MissingMandatoryValue) as error:
             raise _missing(error) from error
-        run = OmegaConf.select(_root_, "run")
-        if run is not None and not Path(run).is_dir():
-            # Hydra would make the folder, with that of the output in it.
-            raise CmrvlmError(
-                "there is no run here",
-                file=run,
-                field="run",
-                remedy="Give the folder that training printed.",
-            )
+        _check_there(_root_)
         return str(place)
+
+
+def _check_there(config: DictConfig) -> None:
+    """Refuse a run or an archive that is not there: Hydra would make the folder of the output first.
+
+    Raises:
+        CmrvlmError: It is not there.
+    """
+    run = OmegaConf.select(config, "run")
+    if run is not None and not Path(run).is_dir():
+        raise CmrvlmError(
+            "there is no run here",
+            file=run,
+            field="run",
+            remedy="Give the folder that training printed.",
+        )
+    source = OmegaConf.select(config, "source", throw_on_missing=False)
+    if source is not None and not Path(source).exists():
+        raise CmrvlmError(
+            "there is no such folder",
+            file=source,
+            field="source",
+            remedy="Give the folder of the archive.",
+        )
 
 
 OmegaConf.register_new_resolver("cmrvlm.place", _place, replace=True)
