@@ -92,3 +92,18 @@ def naming_file(file: Path) -> Iterator[None]:
         raise CmrvlmError(
             error.problem, file=file, field=error.field, remedy=error.remedy
         ) from error
+
+
+def missing_run(path: Path | str, field: str = "run") -> CmrvlmError:
+    """Return the error of a run that is not there.
+
+    Args:
+        path: Where it should be.
+        field: Setting that named it.
+    """
+    return CmrvlmError(
+        "there is no run here",
+        file=path,
+        field=field,
+        remedy="Give the folder that training printed.",
+    )

@@ -31,7 +31,7 @@ from omegaconf.errors import (
 )
 from rich.console import Console
 
-from cmrvlm.errors import CmrvlmError
+from cmrvlm.errors import CmrvlmError, missing_run
 
 # Relative to the folder of the command's module, as Hydra takes it.
 CONFIG_PATH = "../conf"
@@ -60,12 +60,7 @@ def _check_there(config: DictConfig) -> None:
     """
     run = OmegaConf.select(config, "run")
     if run is not None and not Path(run).is_dir():
-        raise CmrvlmError(
-            "there is no run here",
-            file=run,
-            field="run",
-            remedy="Give the folder that training printed.",
-        )
+        raise missing_run(run)
     source = OmegaConf.select(config, "source", throw_on_missing=False)
     if source is not None and not Path(source).exists():
         raise CmrvlmError(

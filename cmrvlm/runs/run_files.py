@@ -120,6 +120,17 @@ def _read_text(path: Path, most_bytes: int, field: str) -> str:
         return path.read_text(encoding="utf-8")
 
 
+def _mapping(content: Any) -> dict[str, Any]:
+    """Return the content of a file, if it is a mapping.
+
+    Raises:
+        TypeError: It is something else.
+    """
+    if not isinstance(content, dict):
+        raise TypeError(f"a {type(content).__name__}, where names and values are needed")
+    return content
+
+
 def read_mapping(path: Path, field: str = "run") -> dict[str, Any]:
     """Read a JSON file that holds an object.
 
@@ -132,10 +143,7 @@ def read_mapping(path: Path, field: str = "run") -> dict[str, Any]:
     """
     text = _read_text(path, _MOST_JSON_BYTES, field)
     with naming_damage(path, field):
-        content = json.loads(text)
-        if not isinstance(content, dict):
-            raise TypeError(f"a {type(content).__name__}, where names and values are needed")
-        return content
+        return _mapping(json.loads(text))
 
 
 def read_yaml_mapping(path: Path, field: str = "run") -> dict[str, Any]:
@@ -151,10 +159,7 @@ def read_yaml_mapping(path: Path, field: str = "run") -> dict[str, Any]:
     text = _read_text(path, _MOST_YAML_BYTES, field)
     with naming_damage(path, field):
         # The loader is a safe one; see its base class.
-        content = yaml.load(text, Loader=_WithoutAliases)
-        if not isinstance(content, dict):
-            raise TypeError(f"a {type(content).__name__}, where names and values are needed")
-        return content
+        return _mapping(yaml.load(text, Loader=_WithoutAliases))
 
 
 def read_weights(path: Path, field: str = "run") -> dict[str, Tensor]:

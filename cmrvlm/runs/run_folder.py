@@ -16,7 +16,7 @@ from transformers import PreTrainedTokenizerBase
 
 from cmrvlm.config.build import build, check_plain
 from cmrvlm.config.command import Config
-from cmrvlm.errors import CmrvlmError, naming_file
+from cmrvlm.errors import CmrvlmError, missing_run, naming_file
 from cmrvlm.instructions.collate import Collator
 from cmrvlm.language_model.finite import check_weights
 from cmrvlm.language_model.network import LanguageModel, borrowed_keys
@@ -120,12 +120,7 @@ def read_config(run: Path) -> Config:
     """
     path = run / CONFIG
     if not path.exists():
-        raise CmrvlmError(
-            "there is no run here",
-            file=path,
-            field="run",
-            remedy="Give the folder that training printed.",
-        )
+        raise missing_run(path)
     config = read_yaml_mapping(path)
     with naming_file(path), naming_damage(path):
         check_plain(config)

@@ -17,7 +17,7 @@ from torch import nn
 
 from cmrvlm.config.build import build
 from cmrvlm.config.command import Config
-from cmrvlm.errors import CmrvlmError
+from cmrvlm.errors import CmrvlmError, missing_run
 from cmrvlm.language_model.finite import check_weights
 from cmrvlm.models.card import parameter_table
 from cmrvlm.models.vision_language_model import VisionLanguageModel
@@ -73,12 +73,7 @@ def _train(config: Config, run: Path, folder: Path) -> float | None:
     init_from = config["stage"]["init_from"]
     earlier = Path(init_from) if init_from else None
     if earlier and not earlier.is_dir():
-        raise CmrvlmError(
-            "there is no run here",
-            file=earlier,
-            field="stage.init_from",
-            remedy="Give the folder that training printed.",
-        )
+        raise missing_run(earlier, "stage.init_from")
     resumed = _run_of(config["ckpt_path"])
 
     data = _data_of(config, resumed)

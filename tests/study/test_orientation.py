@@ -17,6 +17,7 @@ from cmrvlm.study.orientation import LAYOUT, from_layout, study_to_layout, to_la
 from data_modules.sources.manifest import ManifestSource
 from data_modules.sources.nifti import NiftiSource
 from tests.conftest import composed
+from tests.study.storing import stored_in_order
 
 EVERY = [
     np.array(list(zip(axes, signs, strict=True)), dtype=float)
@@ -31,22 +32,6 @@ OTHERS = [one for one in EVERY if one[2, 0] == 2 and one[2, 1] < 0][:1] + [
 
 def names(orientation):
     return "".join(f"{'-' if sign < 0 else '+'}{'xyz'[int(axis)]}" for axis, sign in orientation)
-
-
-def stored_otherwise(folder, orientation, to):
-    """The same images and masks in files with another order of axes, and the affine that belongs to it."""
-    to.mkdir(parents=True)
-    for path in folder.iterdir():
-        if not path.name.endswith(".nii.gz"):
-            shutil.copy(path, to)
-            continue
-        image = nib.load(path)
-        data = apply_orientation(np.asarray(image.dataobj), orientation)
-        affine = image.affine @ inv_ornt_aff(orientation, image.shape[:3])
-        other = nib.Nifti1Image(data, affine, dtype=image.get_data_dtype())
-        other.header.set_xyzt_units("mm", "msec")
-        nib.save(other, to / path.name)
-    return to
 
 
 def canonical_first(folder, to):
@@ -81,7 +66,7 @@ def same(one, other):
 
 @pytest.mark.parametrize("orientation", EVERY, ids=names)
 def test_every_reader_brings_every_order_to_one(exam, tmp_path, orientation):
-    other = stored_otherwise(exam, orientation, tmp_path / "other" / "exam")
+    other = stored_in_order(exam, orientation, tmp_path / "other" / "exam")
     same(read_study(exam), read_study(other))
     same(NiftiSource(str(exam.parent)).load("exam"), NiftiSource(str(other.parent)).load("exam"))
     table = "study_id,sax,sax_mask,lge\nexam,exam/sax.nii.gz,exam/sax_mask.nii.gz,exam/lge.nii.gz\n"
@@ -94,7 +79,7 @@ def test_every_reader_brings_every_order_to_one(exam, tmp_path, orientation):
 
 @pytest.mark.parametrize("orientation", EVERY, ids=names)
 def test_a_mask_comes_back_in_the_order_of_its_file(exam, tmp_path, orientation):
-    other = stored_otherwise(exam, orientation, tmp_path / "other")
+    other = stored_in_order(exam, orientation, tmp_path / "other")
     for name in ("sax", "lge", "lax_4ch"):
         truth = nib.load(other / f"{name}_mask.nii.gz")
         labels = NiftiSource(str(other.parent)).load("other").series[name].mask
@@ -116,7 +101,7 @@ def test_slices_that_are_not_equally_far_apart_keep_their_places(tmp_path, sourc
     )
     write_study(study.with_series({"sax": uneven}), tmp_path / "one" / "exam")
     for orientation in EVERY[::5]:
-        other = stored_otherwise(
+        other = stored_in_order(
             tmp_path / "one" / "exam", orientation, tmp_path / names(orientation) / "exam"
         )
         same(read_study(tmp_path / "one" / "exam"), read_study(other))
@@ -125,7 +110,7 @@ def test_slices_that_are_not_equally_far_apart_keep_their_places(tmp_path, sourc
             NiftiSource(str(other.parent)).load("exam"),
         )
         assert read_study(other).series["sax"].slice_places_mm == uneven.slice_places_mm
-    back = stored_otherwise(
+    back = stored_in_order(
         tmp_path / "one" / "exam", np.array([[0, 1], [1, 1], [2, -1.0]]), tmp_path / "back"
     )
     told = json.loads((back / "study.json").read_text())
@@ -229,7 +214,7 @@ def check_same_answer(run, other, told, out):
 )
 def test_the_same_heart_has_the_same_answer(run, exam, told, tmp_path, orientation):
     check_same_answer(
-        run, stored_otherwise(exam, orientation, tmp_path / "exam"), told, tmp_path / "out"
+        run, stored_in_order(exam, orientation, tmp_path / "exam"), told, tmp_path / "out"
     )
 
 
@@ -273,7 +258,7 @@ def test_a_stack_that_lies_along_one_world_axis_alone_has_an_orientation(sequenc
 def test_quaternions_in_two_orders_place_image_and_mask_on_one_grid(exam, tmp_path):
     for index, orientation in enumerate(EVERY):
         folder = tmp_path / str(index) / "exam"
-        stored_otherwise(exam, orientation, folder)
+        stored_in_order(exam, orientation, folder)
         shutil.copy(exam / "sax_mask.nii.gz", folder / "sax_mask.nii.gz")
         for path in folder.glob("*.nii.gz"):
             image = nib.load(path)

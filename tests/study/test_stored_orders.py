@@ -9,11 +9,11 @@ import nibabel as nib
 import numpy as np
 import pydicom
 import pytest
-from nibabel.orientations import apply_orientation, inv_ornt_aff
 
 from cmrvlm.inference.cmrvlm import CMRVLM
 from cmrvlm.study.files import write_study
 from data_modules.dicom.ingest import Ingest
+from tests.study.storing import stored_in_order
 
 MOST_DEVIATION = 0.005
 LEAST_DICE = 0.99
@@ -72,23 +72,6 @@ def patient(tmp_path_factory, phantom, real_data):
     affine = oblique(directions, frames[0].header.get_zooms()[:3])
     nib.save(nib.Nifti1Image(cine, affine), folder / "sax.nii.gz")
     return folder
-
-
-def stored_in_order(folder, order, to):
-    """Store the images of a folder with their axes in another order, and the affine for it."""
-    to.mkdir(parents=True)
-    for path in folder.iterdir():
-        if not path.name.endswith(".nii.gz"):
-            shutil.copy(path, to)
-            continue
-        image = nib.load(path)
-        data = apply_orientation(np.asarray(image.dataobj), order)
-        affine = image.affine @ inv_ornt_aff(order, image.shape[:3])
-        other = nib.Nifti1Image(data, affine, dtype=image.get_data_dtype())
-        other.header["xyzt_units"] = image.header["xyzt_units"]
-        other.header["pixdim"][4] = image.header["pixdim"][4]
-        nib.save(other, to / path.name)
-    return to
 
 
 def check_equal(first, second, where="prediction"):
