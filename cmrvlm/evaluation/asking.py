@@ -9,7 +9,7 @@ from __future__ import annotations
 import zlib
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from torch.utils.data import DataLoader
 
 from cmrvlm.errors import CmrvlmError
 from cmrvlm.evaluation.conditions import Condition, askable, blackened, with_images_of
+from cmrvlm.evaluation.kept_answers import Identity, KeptAnswers
 from cmrvlm.inference.answering import answer_batch
 from cmrvlm.inference.mask_reading import MaskReading
 from cmrvlm.inference.panels import mask_panel
@@ -28,41 +29,39 @@ from cmrvlm.instructions.collate import Collator
 from cmrvlm.instructions.instruction import Instruction
 from cmrvlm.language_model.decoding import Decode
 from cmrvlm.models.vision_language_model import VisionLanguageModel
-from cmrvlm.reports.numbers import has_quotes
 from cmrvlm.study.study import Study
 from cmrvlm.tasks.base import Task
 
 # Batches whose masks are drawn; the panel shows the first studies only.
 PANEL_BATCHES = 4
-Panels = list[tuple[Batch, list[AnswerWithTruth]]]
 
 
-@dataclass
-class Asked:
-    """Answers under one condition.
+class _Panel:
+    """Picture of the masks of the first batches.
 
-    Attributes:
-        condition: The condition.
-        answers: All answers, study by study.
-        patients: Patient of each answer's study.
-        failures: Study to reason, for studies that could not be asked.
-        changed: For each answer whether the truth of the same question on the images shown is
-            another; only under the probe `swapped`, None where that study has no such question.
+    Args:
+        path: File of the picture; None draws none.
     """
 
-    condition: Condition
-    answers: list[AnswerWithTruth] = field(default_factory=list)
-    patients: list[str] = field(default_factory=list)
-    failures: dict[str, str] = field(default_factory=dict)
-    changed: list[bool | None] = field(default_factory=list)
+    def __init__(self, path: Path | None) -> None:
+        self.path = path
+        self.is_done = path is None
+        self._batches: list[tuple[Batch, list[AnswerWithTruth]]] = []
 
-    def by_task(self) -> dict[str, list[int]]:
-        """Return the rows of each task's answers."""
-        rows: dict[str, list[int]] = defaultdict(list)
-        for row, answer in enumerate(self.answers):
-            task = answer.instruction.task
-            rows[task].append(row)
-        return rows
+    def add(self, batch: Batch, answers: list[AnswerWithTruth]) -> None:
+        """Add a batch, and draw when there are `PANEL_BATCHES`."""
+        if self.is_done:
+            return
+        self._batches.append((batch, answers))
+        if len(self._batches) == PANEL_BATCHES:
+            self.draw()
+
+    def draw(self) -> None:
+        """Draw what was added, once."""
+        if self.path is not None and not self.is_done:
+            mask_panel(self._batches, self.path)
+        self._batches = []
+        self.is_done = True
 
 
 @dataclass(frozen=True)
@@ -73,7 +72,7 @@ class _Prepared:
         study: The study itself.
         shown: The study with the images that are shown.
         instructions: The questions about it.
-        changed: See `Asked`.
+        changed: See `cmrvlm.evaluation.kept_answers.Asked`.
     """
 
     study: Study
@@ -116,63 +115,62 @@ class Questioner:
     def ask(
         self,
         studies: DataLoader[Any],
-        condition: Condition,
-        full: Asked | None = None,
+        kept: KeptAnswers,
+        only: Collection[Identity] | None = None,
         panel: Path | None = None,
-    ) -> Asked:
-        """Return all answers about the studies of a loader.
+    ) -> None:
+        """Ask about the studies of a loader.
 
         Args:
             studies: Gives lists of (study, instructions).
-            condition: Condition under which to ask.
-            full: Answers with everything shown; where questions are limited in number, others are
-                not asked.
+            kept: Answers under the condition under which to ask; the answers are added here.
+            only: Questions to ask; None asks all that are chosen.
             panel: File for a picture of the first studies' masks; None draws none.
         """
-        only = None
-        # Under every condition the same questions count, for differences in pairs.
-        if full is not None and self.cases_per_task:
-            only = {answer.question.identity for answer in full.answers}
-        asked = Asked(condition)
-        panels: Panels = []
+        picture = _Panel(panel)
         waiting: list[_Prepared] = []
         samples = track(
             _samples(studies),
-            description=f"Asking: {condition.name}",
+            description=f"Asking: {kept.condition.name}",
             total=_count(studies),
             transient=True,
         )
         for study, instructions in samples:
             try:
-                prepared = self._prepared(condition, study, self._chosen(instructions, only))
+                prepared = self._prepared(kept.condition, study, self._chosen(instructions, only))
             except CmrvlmError as error:
-                asked.failures[study.study_id] = error.without_folders()
+                kept.add_failure(study.study_id, error.without_folders())
                 continue
-            if prepared.instructions:
-                waiting.append(prepared)
-            if len(waiting) == self.at_once:
-                self._answer(waiting, asked, panels)
-                waiting = []
+            if not prepared.instructions:
+                kept.add(study.study_id, study.patient_id, [], [])
+                continue
+            waiting.append(prepared)
+            if len(waiting) < self.at_once:
+                continue
+            self._answer(waiting, kept, picture)
+            waiting = []
+            # Whoever goes on does not ask about the first studies again, so cannot draw them.
+            if picture.is_done:
+                kept.save_when_due()
         if waiting:
-            self._answer(waiting, asked, panels)
-        if panel:
-            mask_panel(panels, panel)
-        return asked
+            self._answer(waiting, kept, picture)
+        picture.draw()
+        kept.save()
 
-    def _answer(self, group: Sequence[_Prepared], asked: Asked, panels: Panels) -> None:
+    def _answer(self, group: Sequence[_Prepared], kept: KeptAnswers, picture: _Panel) -> None:
         """Answer some studies together.
 
         When one of them breaks, each is answered by itself, so that it alone fails.
 
         Args:
             group: The studies.
-            asked: Their answers and failures are added here.
-            panels: Batches to draw; the first ones are added here.
+            kept: Their answers and failures are added here.
+            picture: Picture of the first batches.
         """
         try:
             batch = self.collator(
                 [(prepared.shown, prepared.instructions) for prepared in group],
-                blind=asked.condition.probe == "prompt",
+                blind=kept.condition.probe == "prompt",
             )
             answers = answer_batch(
                 self.model,
@@ -185,23 +183,27 @@ class Questioner:
             )
         except CmrvlmError as error:
             if len(group) == 1:
-                asked.failures[group[0].study.study_id] = error.without_folders()
+                kept.add_failure(group[0].study.study_id, error.without_folders())
                 return
             for prepared in group:
-                self._answer([prepared], asked, panels)
+                self._answer([prepared], kept, picture)
             return
-        if len(panels) < PANEL_BATCHES:
-            panels.append((batch, answers))
+        picture.add(batch, answers)
         # Under a probe too, what may be said is what the patient's own series show.
         studies = [prepared.study for prepared in group for _ in prepared.instructions]
-        asked.answers += each_limited_to_shown(answers, studies)
+        limited = iter(each_limited_to_shown(answers, studies))
         for prepared in group:
-            patient = prepared.study.patient_id
-            asked.patients += [patient] * len(prepared.instructions)
-            asked.changed += prepared.changed
+            of_study = [self._measured(next(limited)) for _ in prepared.instructions]
+            study = prepared.study
+            kept.add(study.study_id, study.patient_id, of_study, prepared.changed)
+
+    def _measured(self, answer: AnswerWithTruth) -> AnswerWithTruth:
+        """Return an answer with the scores of its mask in place of the mask."""
+        measures = self.tasks[answer.instruction.task].measure(answer)
+        return replace(answer, measures=measures, mask=None, truth_mask=None)
 
     def _chosen(
-        self, instructions: Sequence[Instruction], only: Collection[tuple[str, str, str]] | None
+        self, instructions: Sequence[Instruction], only: Collection[Identity] | None
     ) -> list[Instruction]:
         """Return the instructions of the tasks that are asked.
 
@@ -300,36 +302,3 @@ def _samples(loader: Iterable[Any]) -> Iterable[tuple[Study, list[Instruction]]]
 def _count(loader: DataLoader[Any]) -> int:
     """Return the number of studies that a loader gives."""
     return len(loader.dataset)  # type: ignore[arg-type]
-
-
-def unchanged(asked: Asked, full: Asked, rows: Collection[int]) -> list[float | None]:
-    """Compare answers under a probe with those given to the patient's own images.
-
-    Left out are questions about no image, those whose truth the probe does not change, and texts
-    that quote numbers: any pixel changes a digit, so that such texts say nothing about what was
-    read.
-
-    Args:
-        asked: Answers under a probe.
-        full: Answers with everything shown.
-        rows: Rows of `asked`.
-
-    Returns:
-        For each row 1 when the text is the same and 0 otherwise; None when it is left out.
-    """
-    text_of = {answer.question.identity: answer.text for answer in full.answers}
-    is_swapped = asked.condition.probe == "swapped"
-    result: list[float | None] = []
-    for row in rows:
-        answer = asked.answers[row]
-        instruction = answer.instruction
-        counts = bool(instruction.views) and not has_quotes(instruction.answer)
-        if is_swapped:
-            counts = counts and asked.changed[row] is True
-        earlier_text = text_of.get(answer.question.identity)
-        if counts and earlier_text is not None:
-            is_same = answer.text == earlier_text
-            result.append(float(is_same))
-        else:
-            result.append(None)
-    return result

@@ -185,8 +185,8 @@ def partners(patient_of: Mapping[str, str], study_ids: Sequence[str]) -> dict[st
     partner_of = {}
     order = sorted(study_ids, key=_hash)
     for index, study in enumerate(order):
-        later = [*order[index + 1 :], *order[:index]]
-        for other in later:
+        for step in range(1, len(order)):
+            other = order[(index + step) % len(order)]
             if patient_of[other] != patient_of[study]:
                 partner_of[study] = other
                 break

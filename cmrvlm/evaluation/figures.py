@@ -11,40 +11,13 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from cmrvlm.evaluation.asking import Asked
 from cmrvlm.evaluation.results import Tree
 from cmrvlm.metrics.agreement import LIMIT
 from cmrvlm.metrics.statistic import CalibrationError
 from cmrvlm.study.drawing import save
 from cmrvlm.study.measurements import MEASUREMENTS
 from cmrvlm.study.vocabulary import DISEASES
-from cmrvlm.tasks.base import Calibration, Task
-
-
-def draw_all(
-    tasks: Mapping[str, Task], asked: Asked, subsets: Mapping[str, Tree], folder: Path
-) -> None:
-    """Draw agreement, calibration and scores by sequences shown, for the tasks that have them.
-
-    Args:
-        tasks: Tasks that were asked.
-        asked: Answers with everything shown.
-        subsets: Subset of sequences to scores.
-        folder: Folder for the figures.
-    """
-    rows_by_task = asked.by_task()
-    pairs: dict[str, list[tuple[float, float]]] = {}
-    calibrations: dict[str, Calibration] = {}
-    for name, task in tasks.items():
-        rows = rows_by_task.get(name, [])
-        answers = [asked.answers[row] for row in rows]
-        pairs |= task.stated_and_true(answers)
-        calibration = task.calibration(answers)
-        if calibration is not None:
-            calibrations[name] = calibration
-    bland_altman(pairs, folder / "bland_altman.png")
-    reliability(calibrations, folder / "reliability.png")
-    subset_map(subsets, folder / "subsets.png")
+from cmrvlm.tasks.base import Calibration
 
 
 def bland_altman(pairs: Mapping[str, Sequence[tuple[float, float]]], path: Path) -> None:

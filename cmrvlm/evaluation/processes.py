@@ -6,25 +6,23 @@ Each study is asked about once.
 from __future__ import annotations
 
 import os
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Sequence
+from datetime import timedelta
 from typing import TypeVar
 
 import torch
 from torch import distributed
 
-from cmrvlm.evaluation.asking import Asked
-from cmrvlm.instructions.answer import AnswerWithTruth
-
+_LONGEST_WAIT = timedelta(days=30)
 Item = TypeVar("Item")
-Key = TypeVar("Key", bound=Hashable)
 
 
 def join_processes() -> None:
     """Meet the other processes that `torchrun` started, if it did."""
     world_size = int(os.environ.get("WORLD_SIZE", "1"))
     if world_size > 1 and not distributed.is_initialized():
-        # Answers are gathered from the main memory, whatever computes them.
-        distributed.init_process_group("gloo")
+        # Processes only wait for one another, and for as long as the slowest takes.
+        distributed.init_process_group("gloo", timeout=_LONGEST_WAIT)
 
 
 def rank_and_count() -> tuple[int, int]:
@@ -51,51 +49,7 @@ def own_share(studies: Sequence[Item]) -> list[Item]:
     return list(studies[rank::count])
 
 
-def gathered(asked: Asked, order: Sequence[str]) -> Asked:
-    """Gather the answers of all processes on each of them.
-
-    Args:
-        asked: Answers of this process.
-        order: All studies.
-
-    Returns:
-        The answers of all processes, in the order of the studies.
-    """
-    _, count = rank_and_count()
-    if count == 1:
-        return asked
-    shares: list[Asked | None] = [None] * count
-    distributed.all_gather_object(shares, asked)
-    rows: list[tuple[AnswerWithTruth, str, bool | None]] = []
-    failures: dict[str, str] = {}
-    for share in shares:
-        if share is None:
-            continue
-        rows += zip(share.answers, share.patients, share.changed, strict=True)
-        failures |= share.failures
-    position_of = {study: index for index, study in enumerate(order)}
-    rows.sort(key=lambda row: position_of[row[0].instruction.study_id])
-    merged = Asked(asked.condition)
-    for answer, patient, changed in rows:
-        merged.answers.append(answer)
-        merged.patients.append(patient)
-        merged.changed.append(changed)
-    merged.failures = {study: failures[study] for study in order if study in failures}
-    return merged
-
-
-def gathered_by_key(values: Mapping[Key, Item]) -> dict[Key, Item]:
-    """Gather values of different keys of all processes on each of them.
-
-    Args:
-        values: Values of this process.
-    """
-    _, count = rank_and_count()
-    if count == 1:
-        return dict(values)
-    shares: list[dict[Key, Item] | None] = [None] * count
-    distributed.all_gather_object(shares, dict(values))
-    merged: dict[Key, Item] = {}
-    for share in shares:
-        merged |= share or {}
-    return merged
+def wait_for_others() -> None:
+    """Return when every process has come here."""
+    if distributed.is_initialized():
+        distributed.barrier()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,18 +13,24 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from cmrvlm.evaluation.asking import Asked, unchanged
 from cmrvlm.evaluation.conditions import FULL
-from cmrvlm.metrics.statistic import Mean, Statistic, Weights, per_answer
+from cmrvlm.evaluation.kept_answers import Asked, Identity
+from cmrvlm.instructions.answer import AnswerWithTruth
+from cmrvlm.metrics.statistic import Mean, Statistic, Weights
+from cmrvlm.reports.numbers import has_quotes
+from cmrvlm.study.atomic_files import atomic_write
 from cmrvlm.tasks.base import Task
 
 # Decimals of the numbers that are kept.
 DIGITS = 6
 OVERALL = "overall"
-# Task to metric to value, interval and counts.
-Tree = dict[str, dict[str, dict[str, Any]]]
-# Task to the rows of its answers and to its statistics over them.
-TaskStatistics = dict[str, tuple[list[int], dict[str, Statistic]]]
+UNCHANGED_SHARE = "unchanged_share"
+# Weights of answers in resamples that are held at a time; 32 MB.
+_WEIGHTS_AT_ONCE = 4_000_000
+# Metric to value, interval and counts.
+Cells = dict[str, dict[str, Any]]
+# Task to its metrics.
+Tree = dict[str, Cells]
 
 
 @dataclass(frozen=True)
@@ -66,6 +72,25 @@ class Bootstrap:
         columns = [column_of[name] for name in patients]
         return self.weights[:, columns]
 
+    def resampled(self, statistics: Sequence[Statistic], patients: Sequence[str]) -> Weights:
+        """Return the resampled values (S, B) of S statistics over the same N answers.
+
+        Args:
+            statistics: S statistics over N answers.
+            patients: Patient of each answer.
+        """
+        column_of = {name: index for index, name in enumerate(self.patients)}
+        columns = [column_of[name] for name in patients]
+        # Weights of all answers in all resamples would take gigabytes for an archive.
+        rows_at_once = max(1, _WEIGHTS_AT_ONCE // max(1, len(columns)))
+        values = np.empty((len(statistics), len(self.weights)))
+        for start in range(0, len(self.weights), rows_at_once):
+            rows = slice(start, start + rows_at_once)
+            weights = self.weights[rows][:, columns]
+            for index, statistic in enumerate(statistics):
+                values[index, rows] = statistic(weights)
+        return values
+
 
 def interval(replicates: Weights) -> tuple[float | None, float | None]:
     """Return the 2.5th and 97.5th percentile of resampled values.
@@ -86,148 +111,133 @@ def interval(replicates: Weights) -> tuple[float | None, float | None]:
 
 
 def statistics(
+    task: Task,
     asked: Asked,
-    tasks: Mapping[str, Task],
-    full: Asked | None,
-    extra: Mapping[str, Any] | None = None,
-) -> TaskStatistics:
-    """Score the answers under a condition by task.
+    full_texts: Mapping[Identity, str] | None,
+    extra: Callable[[Sequence[AnswerWithTruth]], dict[str, Statistic]] | None = None,
+) -> dict[str, Statistic]:
+    """Score the answers to a task under a condition.
 
     Args:
-        asked: Answers under one condition.
-        tasks: Tasks that were asked.
-        full: Answers with everything shown, for the share of answers that a probe does not change.
-        extra: Task to a function that gives more statistics of its answers.
+        task: The task.
+        asked: Answers to it under the condition.
+        full_texts: Under a probe the texts of the answers with everything shown, for the share of
+            answers that the probe does not change.
+        extra: Gives more statistics of the answers.
+    """
+    scores = dict(task.score(asked.answers))
+    if extra is not None:
+        scores |= extra(asked.answers)
+    if full_texts is not None:
+        scores[UNCHANGED_SHARE] = Mean(unchanged(asked, full_texts))
+    return scores
+
+
+def unchanged(asked: Asked, full_texts: Mapping[Identity, str]) -> list[float | None]:
+    """Compare answers under a probe with those given to the patient's own images.
+
+    Left out are questions about no image, those whose truth the probe does not change, and texts
+    that quote numbers: any pixel changes a digit, so that such texts say nothing about what was
+    read.
+
+    Args:
+        asked: Answers under a probe.
+        full_texts: Text of each answer with everything shown.
 
     Returns:
-        Task to the rows of its answers and to its statistics; under a probe also `overall`.
+        For each answer 1 when the text is the same and 0 otherwise; None when it is left out.
     """
-    by_task: TaskStatistics = {}
-    rows_of = asked.by_task()
-    # Without the answers to everything there is nothing that a probe could have changed.
-    baseline = full if asked.condition.probe else None
-    for name, task in tasks.items():
-        rows = rows_of.get(name, [])
-        answers = [asked.answers[row] for row in rows]
-        scores = dict(task.score(answers))
-        if extra and name in extra:
-            scores |= extra[name](answers)
-        if baseline is not None:
-            scores["unchanged_share"] = Mean(unchanged(asked, baseline, rows))
-        by_task[name] = rows, scores
-    if baseline is not None:
-        all_rows = list(range(len(asked.answers)))
-        label = "unchanged_share"
-        # An answer that stays although its truth changed describes images that were not shown.
-        if asked.condition.probe == "swapped":
-            label = "mirage_rate"
-        by_task[OVERALL] = all_rows, {label: Mean(unchanged(asked, baseline, all_rows))}
-    return by_task
+    is_swapped = asked.condition.probe == "swapped"
+    result: list[float | None] = []
+    for answer, is_changed in zip(asked.answers, asked.changed, strict=True):
+        instruction = answer.instruction
+        counts = bool(instruction.views) and not has_quotes(instruction.answer)
+        if is_swapped:
+            counts = counts and is_changed is True
+        earlier_text = full_texts.get(instruction.identity)
+        if counts and earlier_text is not None:
+            is_same = answer.text == earlier_text
+            result.append(float(is_same))
+        else:
+            result.append(None)
+    return result
 
 
-def as_tree(
-    by_task: TaskStatistics, asked: Asked, bootstrap: Bootstrap
-) -> tuple[Tree, dict[str, Weights]]:
-    """Compute values with intervals.
+def with_intervals(
+    statistics: Mapping[str, Statistic], patients: Sequence[str], bootstrap: Bootstrap
+) -> tuple[Cells, dict[str, Weights]]:
+    """Compute values with intervals and counts.
 
     Args:
-        by_task: Statistics of each task.
-        asked: The answers that they are over.
+        statistics: Metric to statistic over N answers.
+        patients: Patient of each answer.
         bootstrap: Resamples of the patients.
 
     Returns:
-        The values, and by `task.metric` the resampled values (B,) of each metric.
+        Metric to value, interval and counts, and metric to resampled values (B,).
     """
-    tree: Tree = {}
-    replicates: dict[str, Weights] = {}
-    for task, (rows, metrics) in by_task.items():
-        tree[task] = {}
-        patients = [asked.patients[row] for row in rows]
-        weights = bootstrap.rows(patients)
-        for metric, statistic in metrics.items():
-            cell, resampled = with_interval(statistic, weights)
-            tree[task][metric] = cell
-            replicates[f"{task}.{metric}"] = resampled
-    return tree, replicates
-
-
-def with_interval(statistic: Statistic, weights: Weights) -> tuple[dict[str, Any], Weights]:
-    """Return value, interval and counts of a metric, and its resampled values (B,).
-
-    Args:
-        statistic: The metric over N answers.
-        weights: (B, N) weights of the answers.
-    """
-    value = statistic.value
-    if value is None:
-        rounded = None
-        resampled = np.full(len(weights), math.nan)
-    else:
-        rounded = round(value, DIGITS)
-        resampled = statistic(weights)
-    low, high = interval(resampled)
-    cell = {
-        "value": rounded,
-        "low": low,
-        "high": high,
-        "n": statistic.n,
-        "undefined": statistic.undefined,
-    }
-    return cell, resampled
+    values = {metric: statistic.value for metric, statistic in statistics.items()}
+    defined = [metric for metric, value in values.items() if value is not None]
+    resampled = bootstrap.resampled([statistics[metric] for metric in defined], patients)
+    replicates = {metric: np.full(len(bootstrap.weights), math.nan) for metric in statistics}
+    replicates |= dict(zip(defined, resampled, strict=True))
+    cells: Cells = {}
+    for metric, statistic in statistics.items():
+        low, high = interval(replicates[metric])
+        cells[metric] = {
+            "value": rounded(values[metric]),
+            "low": low,
+            "high": high,
+            "n": statistic.n,
+            "undefined": statistic.undefined,
+        }
+    return cells, replicates
 
 
 def add_differences(
-    tree: Tree, asked: Asked, full: Asked, tasks: Mapping[str, Task], bootstrap: Bootstrap
+    cells: Cells, task: Task, asked: Asked, full: Asked, bootstrap: Bootstrap
 ) -> None:
-    """Add to each value its paired difference from the full set.
+    """Add to each value of a task its paired difference from the full set.
 
     Only questions that both were asked count: what a subset cannot be asked at all would otherwise
     make it look better, or worse, than it is. Reports and captions are compared each with its own
     reference, which says less where less is shown.
 
     Args:
-        tree: Values of the subset; the differences are added here.
-        asked: Answers under the subset.
-        full: Answers with everything shown.
-        tasks: Tasks that were asked.
+        cells: Values of the subset; the differences are added here.
+        task: The task.
+        asked: Answers to it under the subset.
+        full: Answers to it with everything shown.
         bootstrap: Resamples of the patients.
     """
-    subset_row_of = _row_of_question(asked)
-    full_row_of = _row_of_question(full)
-    common = [question for question in subset_row_of if question in full_row_of]
-    for name, task in tasks.items():
-        questions = [question for question in common if question[1] == name]
-        subset_rows = [subset_row_of[question] for question in questions]
-        full_rows = [full_row_of[question] for question in questions]
-        subset_answers = [asked.answers[row] for row in subset_rows]
-        full_answers = [full.answers[row] for row in full_rows]
-        scores = task.score(subset_answers)
-        full_scores = task.score(full_answers)
-        patients = [asked.patients[row] for row in subset_rows]
-        weights = bootstrap.rows(patients)
-        for metric, cell in tree[name].items():
-            cell["difference"] = _paired_difference(
-                scores.get(metric), full_scores.get(metric), weights
-            )
-
-
-def _row_of_question(asked: Asked) -> dict[tuple[str, str, str], int]:
-    """Return the row of each question's answer by the question's identity."""
-    row_of: dict[tuple[str, str, str], int] = {}
-    for row, answer in enumerate(asked.answers):
-        row_of[answer.question.identity] = row
-    return row_of
+    row_of = {answer.instruction.identity: row for row, answer in enumerate(asked.answers)}
+    pairs = [
+        (row_of[answer.instruction.identity], answer)
+        for answer in full.answers
+        if answer.instruction.identity in row_of
+    ]
+    scores = task.score([asked.answers[row] for row, _ in pairs])
+    full_scores = task.score([answer for _, answer in pairs])
+    patients = [asked.patients[row] for row, _ in pairs]
+    for metric, cell in cells.items():
+        cell["difference"] = _paired_difference(
+            scores.get(metric), full_scores.get(metric), patients, bootstrap
+        )
 
 
 def _paired_difference(
-    statistic: Statistic | None, baseline: Statistic | None, weights: Weights
+    statistic: Statistic | None,
+    baseline: Statistic | None,
+    patients: Sequence[str],
+    bootstrap: Bootstrap,
 ) -> dict[str, Any] | None:
     """Return the difference of a metric from its baseline on the same questions.
 
     Args:
         statistic: The metric over N answers; None when it is not scored.
         baseline: The same metric over the answers with everything shown.
-        weights: (B, N) weights of the answers.
+        patients: Patient of each answer.
+        bootstrap: Resamples of the patients.
 
     Returns:
         Difference, interval and number of questions; None when either is undefined.
@@ -238,90 +248,21 @@ def _paired_difference(
     baseline_value = baseline.value
     if value is None or baseline_value is None:
         return None
-    low, high = interval(statistic(weights) - baseline(weights))
+    resampled, baseline_resampled = bootstrap.resampled([statistic, baseline], patients)
+    low, high = interval(resampled - baseline_resampled)
     return {
-        "value": round(value - baseline_value, DIGITS),
+        "value": rounded(value - baseline_value),
         "low": low,
         "high": high,
-        "n": weights.shape[1],
+        "n": len(patients),
     }
 
 
-SCHEMA = pa.schema(
-    [
-        ("study", pa.string()),
-        ("task", pa.string()),
-        ("question", pa.string()),
-        ("language", pa.string()),
-        ("prompt", pa.string()),
-        ("target", pa.string()),
-        ("answer", pa.string()),
-        ("truncated", pa.bool_()),
-        ("score", pa.float64()),
-        ("probabilities", pa.list_(pa.float32())),
-        ("subset", pa.string()),
-        ("probe", pa.string()),
-        ("failure", pa.string()),
-    ]
-)
-
-
-def answer_rows(
-    asked: Asked, tasks: Mapping[str, Task], by_task: TaskStatistics
-) -> list[dict[str, Any]]:
-    """Return the rows of `answers.parquet` under one condition.
-
-    Args:
-        asked: Answers under the condition.
-        tasks: Tasks that were asked.
-        by_task: Their statistics.
-
-    Returns:
-        A row for each answer, graded by its task's primary metric, and one for each study that
-        could not be asked.
-    """
-    score_of: dict[int, float | None] = {}
-    for name, task in tasks.items():
-        rows, scores = by_task[name]
-        values = per_answer(scores[task.primary])
-        for row, value in zip(rows, values, strict=True):
-            score_of[row] = _rounded(value)
-    condition = {"subset": asked.condition.subset, "probe": asked.condition.probe}
-    table: list[dict[str, Any]] = []
-    for row, answer in enumerate(asked.answers):
-        instruction = answer.instruction
-        table.append(
-            {
-                "study": instruction.study_id,
-                "task": instruction.task,
-                "question": instruction.key,
-                "language": instruction.language,
-                "prompt": instruction.prompt,
-                "target": instruction.reference,
-                "answer": answer.text,
-                "truncated": answer.truncated,
-                "score": score_of[row],
-                "probabilities": tasks[instruction.task].probabilities(answer),
-                "failure": None,
-                **condition,
-            }
-        )
-    for study, reason in asked.failures.items():
-        table.append({"study": study, "failure": reason, **condition})
-    return table
-
-
-def _rounded(value: float) -> float | None:
-    """Round a score; NaN, which Parquet would keep as a number, becomes None."""
-    if math.isnan(value):
+def rounded(value: float | None) -> float | None:
+    """Round a number that is kept; None and NaN, which Parquet would keep as a number, are None."""
+    if value is None or math.isnan(value):
         return None
     return round(float(value), DIGITS)
-
-
-def write_answers(rows: Sequence[dict[str, Any]], path: Path) -> None:
-    """Write all answers into a Parquet file."""
-    table = pa.Table.from_pylist(list(rows), schema=SCHEMA)
-    pq.write_table(table, path)
 
 
 def write_replicates(path: Path, bootstrap: Bootstrap, replicates: Mapping[str, Weights]) -> None:
@@ -337,4 +278,5 @@ def write_replicates(path: Path, bootstrap: Bootstrap, replicates: Mapping[str, 
     columns = {name: pa.array(values) for name, values in replicates.items()}
     metadata = {"patients": bootstrap.digest(), "subset": FULL}
     table = pa.table(columns).replace_schema_metadata(metadata)
-    pq.write_table(table, path)
+    with atomic_write(path) as temporary:
+        pq.write_table(table, temporary)

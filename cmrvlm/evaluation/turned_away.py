@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import logging
 import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 
+import pyarrow as pa
 from rich.progress import track
 
 from cmrvlm.errors import CmrvlmError
-from cmrvlm.evaluation.processes import gathered_by_key, own_share
-from cmrvlm.evaluation.results import Bootstrap, with_interval
+from cmrvlm.evaluation.parts import Parts
+from cmrvlm.evaluation.processes import own_share
+from cmrvlm.evaluation.results import Bootstrap, Cells, with_intervals
 from cmrvlm.inference.unlike_training import unlike_training
 from cmrvlm.metrics.statistic import Mean
 from cmrvlm.models.study_encoding import encode_studies
@@ -31,56 +33,84 @@ HEARTS = "hearts"
 FOREIGN_IMAGES = "foreign"
 # Studies of which each kind of image without a heart is made.
 MOST_FOREIGN = 32
-# Images to what is counted of them, see `cmrvlm.evaluation.results.with_interval`.
-Rates = dict[str, dict[str, Any]]
+_SCHEMA = pa.schema([("kind", pa.string()), ("study", pa.string()), ("turned_away", pa.bool_())])
 
 
-def turned_away(
-    run: TrainedRun,
-    load: Callable[[str], Study],
-    patient_of: Mapping[str, str],
-    bootstrap: Bootstrap,
-) -> Rates:
-    """Return the shares of hearts and of images without a heart that a run turns away.
+def _images(study_ids: Sequence[str]) -> list[tuple[str, str]]:
+    """Return kind of images and study of everything that is counted."""
+    foreign_ids = spread(list(study_ids), MOST_FOREIGN)
+    hearts = [(HEARTS, study_id) for study_id in study_ids]
+    return hearts + [(kind, study_id) for kind in FOREIGN for study_id in foreign_ids]
 
-    Each study is encoded by itself, so that nothing depends on how many are asked about at a time.
+
+class TurnedAway:
+    """What a run turns away, in a folder, so that counting goes on where it stopped.
 
     Args:
-        run: Trained run; of one that keeps no familiarity nothing is known, and all is counted so.
-        load: Returns a study on the model's grid by its id.
-        patient_of: Id of each study that is counted to its patient.
-        bootstrap: Resamples of the patients.
-
-    Returns:
-        `hearts`, each kind of `FOREIGN`, and `foreign` for all kinds: value, interval, and counts.
+        folder: Folder of the counts.
+        study_ids: Studies to count.
+        writer: Number of the process that counts.
     """
-    foreign_ids = spread(list(patient_of), MOST_FOREIGN)
-    asked = [(HEARTS, study_id) for study_id in patient_of]
-    asked += [(kind, study_id) for kind in FOREIGN for study_id in foreign_ids]
-    measured: dict[tuple[str, str], bool | None] = dict.fromkeys(asked)
-    if run.familiarity is not None:
-        measured |= gathered_by_key(dict(_measured(run, load, own_share(asked))))
-    rates = {}
-    for images in (HEARTS, FOREIGN_IMAGES, *FOREIGN):
-        kinds = list(FOREIGN) if images == FOREIGN_IMAGES else [images]
-        keys = [key for key in asked if key[0] in kinds]
-        weights = bootstrap.rows([patient_of[study_id] for _, study_id in keys])
-        values = [None if measured[key] is None else float(bool(measured[key])) for key in keys]
-        cell, _ = with_interval(Mean(values), weights)
-        rates[images] = cell | {"turned_away": sum(value == 1 for value in values)}
-    return rates
 
+    def __init__(self, folder: Path, study_ids: Sequence[str], writer: int = 0) -> None:
+        self._images = _images(study_ids)
+        self._parts = Parts(folder, _SCHEMA, writer)
 
-def _measured(
-    run: TrainedRun, load: Callable[[str], Study], asked: Sequence[tuple[str, str]]
-) -> Iterator[tuple[tuple[str, str], bool | None]]:
-    """Yield for each kind of images and study whether they are turned away, None where it fails."""
-    for kind, study_id in track(asked, "Counting what is turned away", transient=True):
-        try:
-            yield (kind, study_id), _is_turned_away(run, load(study_id), kind)
-        except CmrvlmError as error:
-            log.warning("%s of %s: %s", kind, study_id, error.without_folders())
-            yield (kind, study_id), None
+    def count(self, run: TrainedRun, load: Callable[[str], Study]) -> None:
+        """Look at the images that were not looked at yet.
+
+        Each study is encoded by itself, so that nothing depends on how many are asked about at a
+        time. Of a run that keeps no familiarity nothing is known.
+
+        Args:
+            run: Trained run.
+            load: Returns a study on the model's grid by its id.
+        """
+        if run.familiarity is None:
+            return
+        known = self._counted()
+        images = [key for key in own_share(self._images) if key not in known]
+        for kind, study_id in track(images, "Counting what is turned away", transient=True):
+            is_turned_away = None
+            try:
+                is_turned_away = _is_turned_away(run, load(study_id), kind)
+            except CmrvlmError as error:
+                log.warning("%s of %s: %s", kind, study_id, error.without_folders())
+            self._parts.add([{"kind": kind, "study": study_id, "turned_away": is_turned_away}])
+            self._parts.save_when_due()
+        self._parts.save()
+
+    def rates(self, patient_of: Mapping[str, str], bootstrap: Bootstrap) -> Cells:
+        """Return the shares of hearts and of images without a heart that are turned away.
+
+        Args:
+            patient_of: Study to its patient.
+            bootstrap: Resamples of the patients.
+
+        Returns:
+            `hearts`, each kind of `FOREIGN`, and `foreign` for all kinds: value, interval, and
+            counts. What was not looked at, or failed, is undefined.
+        """
+        counted = self._counted()
+        rates = {}
+        for images in (HEARTS, FOREIGN_IMAGES, *FOREIGN):
+            kinds = list(FOREIGN) if images == FOREIGN_IMAGES else [images]
+            keys = [key for key in self._images if key[0] in kinds]
+            values = [counted.get(key) for key in keys]
+            patients = [patient_of[study_id] for _, study_id in keys]
+            cells, _ = with_intervals({images: Mean(values)}, patients, bootstrap)
+            rates[images] = cells[images] | {"turned_away": sum(value == 1 for value in values)}
+        return rates
+
+    def _counted(self) -> dict[tuple[str, str], float | None]:
+        """Return 1 for images that are turned away, 0 for others, None for those that failed."""
+        rows = self._parts.read(_SCHEMA.names).to_pylist()
+        counted: dict[tuple[str, str], float | None] = {}
+        for row in rows:
+            is_turned_away = row["turned_away"]
+            value = None if is_turned_away is None else float(is_turned_away)
+            counted[row["kind"], row["study"]] = value
+        return counted
 
 
 def _is_turned_away(run: TrainedRun, study: Study, kind: str) -> bool:

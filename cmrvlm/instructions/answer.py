@@ -42,11 +42,14 @@ class AnswerWithTruth(Answer):
     Attributes:
         instruction: The question with its right answer.
         truth_mask: (Z, F, H, W) structure values on the model's grid, 255 not annotated; None without a mask.
+        measures: Scores of its mask by name, None where undefined; empty for tasks without masks, and before
+            `Task.measure` has been asked.
         lowercase: Overlap scores compare texts in lower case.
     """
 
     instruction: Instruction
     truth_mask: NDArray[np.uint8] | None = None
+    measures: Mapping[str, float | None] = field(default_factory=dict)
     lowercase: bool = False
 
     @classmethod

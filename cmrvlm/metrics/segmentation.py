@@ -7,7 +7,7 @@ be made up. Voxels with 255 (not annotated) belong to neither.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
@@ -40,6 +40,8 @@ MASK_SCORES = (
     "presence_specificity",
     "mask_share",
 )
+# Scores of a box answer.
+BOX_SCORES = ("iou", "half_overlap_share", "box_share")
 
 
 def dice(predicted: Mask, truth: Mask) -> float | None:
@@ -86,21 +88,22 @@ def surface_distances_mm(
     return float(hausdorff), float(mean)
 
 
-def mask_scores(answers: Sequence[AnswerWithTruth]) -> dict[str, Statistic]:
-    """Return the scores of answers that outline a structure.
+def means(
+    scores: Sequence[Mapping[str, float | None]], names: Sequence[str]
+) -> dict[str, Statistic]:
+    """Return the mean of each named score over N answers; one that an answer lacks is undefined."""
+    return {name: Mean([of_answer.get(name) for of_answer in scores]) for name in names}
+
+
+def mask_scores(answer: AnswerWithTruth) -> Scores:
+    """Return the scores of an answer that outlines a structure, by names of `MASK_SCORES`.
 
     Dice is over the frames of the question, distances are averaged over them, both also by phase
     where known. Slices in which only the prediction, or only the truth, has the structure are
-    counted for each answer. Presence of the structure is a test with a sensitivity and a
-    specificity. An answer that neither gives a mask nor says that there is nothing is scored as an
-    empty mask, and missed in `mask_share`.
+    counted. Presence of the structure is a test with a sensitivity and a specificity. An answer
+    that neither gives a mask nor says that there is nothing is scored as an empty mask, and missed
+    in `mask_share`. A score that is undefined is None or absent.
     """
-    scores = [_scores_of_answer(answer) for answer in answers]
-    return {name: Mean([one.get(name) for one in scores]) for name in MASK_SCORES}
-
-
-def _scores_of_answer(answer: AnswerWithTruth) -> Scores:
-    """Return the defined scores of one answer by name."""
     target = answer.instruction.region
     if target is None or answer.truth_mask is None or answer.spacing_mm is None:
         return {}
@@ -162,25 +165,18 @@ def _scores_of_frames(
     return scores
 
 
-def box_scores(answers: Sequence[AnswerWithTruth]) -> dict[str, Statistic]:
-    """Return intersection over union of boxes, the share of at least one half, and of a box given.
+def box_scores(answer: AnswerWithTruth) -> Scores:
+    """Return the scores of an answer that gives a box, by names of `BOX_SCORES`.
 
-    An answer without a box where there is a structure has an overlap of 0; where there is no
+    They are the intersection over union, whether it is at least one half, and whether there is a
+    box. An answer without a box where there is a structure has an overlap of 0; where there is no
     structure the overlap is not defined.
     """
-    overlaps = []
-    at_least_half: list[float | None] = []
-    box_given = []
-    for answer in answers:
-        overlap, has_box = _box_overlap(answer)
-        overlaps.append(overlap)
-        at_least_half.append(None if overlap is None else float(overlap >= 0.5))
-        box_given.append(float(has_box))
-    return {
-        "iou": Mean(overlaps),
-        "half_overlap_share": Mean(at_least_half),
-        "box_share": Mean(box_given),
-    }
+    overlap, has_box = _box_overlap(answer)
+    at_least_half = None
+    if overlap is not None:
+        at_least_half = float(overlap >= 0.5)
+    return {"iou": overlap, "half_overlap_share": at_least_half, "box_share": float(has_box)}
 
 
 def _box_overlap(answer: AnswerWithTruth) -> tuple[float | None, bool]:

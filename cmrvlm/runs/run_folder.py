@@ -5,7 +5,6 @@ No file in them is a pickle, so that a run of another person can be loaded safel
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,7 +22,7 @@ from cmrvlm.language_model.network import LanguageModel, borrowed_keys
 from cmrvlm.language_model.tokenizer import load_tokenizer
 from cmrvlm.models.familiarity import Familiarity
 from cmrvlm.models.vision_language_model import VisionLanguageModel
-from cmrvlm.runs.fingerprints import check_fingerprints, write_fingerprints
+from cmrvlm.runs.fingerprints import check_fingerprints, file_hash, write_fingerprints
 from cmrvlm.runs.network_size import check_numbers, no_larger_than
 from cmrvlm.runs.run_checks import (
     BASE,
@@ -271,4 +270,4 @@ def load_weights(model: nn.Module, path: Path) -> None:
 
 def weights_hash(run: Path) -> str:
     """Return the first 16 hexadecimal digits of the SHA-256 of a run's weights file."""
-    return hashlib.sha256((run / WEIGHTS).read_bytes()).hexdigest()[:16]
+    return file_hash(run / WEIGHTS)[:16]

@@ -88,7 +88,11 @@ class Task(ABC):
 
     @abstractmethod
     def score(self, answers: Sequence[AnswerWithTruth]) -> dict[str, Statistic]:
-        """Return metrics over answers to this task."""
+        """Return metrics over answers to this task. They may have lost their masks, but have their measures."""
+
+    def measure(self, answer: AnswerWithTruth) -> Mapping[str, float | None]:
+        """Return the scores of an answer's mask by name, None where undefined; empty for tasks without masks."""
+        return {}
 
     def answer_as_asked(self, study: Study, case: Case, question: Question) -> str:
         """Return the right answer to a question as it was put into words."""

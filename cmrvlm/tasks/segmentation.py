@@ -14,7 +14,13 @@ from cmrvlm.errors import CmrvlmError
 from cmrvlm.instructions.answer import AnswerWithTruth
 from cmrvlm.instructions.question import Question, Region, whole_views
 from cmrvlm.instructions.tokens import DETECT, SEGMENT
-from cmrvlm.metrics.segmentation import box_scores, mask_scores
+from cmrvlm.metrics.segmentation import (
+    BOX_SCORES,
+    MASK_SCORES,
+    box_scores,
+    mask_scores,
+    means,
+)
 from cmrvlm.metrics.statistic import Statistic
 from cmrvlm.study.structures import STRUCTURE_TABLE, STRUCTURE_VALUES
 from cmrvlm.study.study import Study
@@ -190,7 +196,11 @@ class SegmentTask(Task):
 
     def score(self, answers: Sequence[AnswerWithTruth]) -> dict[str, Statistic]:
         """Return Dice and distances over the frames asked, and by phase where the phase is known."""
-        return mask_scores(answers)
+        return means([answer.measures for answer in answers], MASK_SCORES)
+
+    def measure(self, answer: AnswerWithTruth) -> Mapping[str, float | None]:
+        """Return the scores of an answer's mask."""
+        return mask_scores(answer)
 
 
 class DetectTask(Task):
@@ -259,4 +269,8 @@ class DetectTask(Task):
 
     def score(self, answers: Sequence[AnswerWithTruth]) -> dict[str, Statistic]:
         """Return the intersection over union in three dimensions."""
-        return box_scores(answers)
+        return means([answer.measures for answer in answers], BOX_SCORES)
+
+    def measure(self, answer: AnswerWithTruth) -> Mapping[str, float | None]:
+        """Return the scores of an answer's box."""
+        return box_scores(answer)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from cmrvlm.evaluation.results import Bootstrap, interval
 from cmrvlm.instructions.answer import AnswerWithTruth
 from cmrvlm.metrics.agreement import agreement_scores
-from cmrvlm.metrics.segmentation import mask_scores
+from cmrvlm.metrics.segmentation import MASK_SCORES, mask_scores, means
 from cmrvlm.metrics.statistic import Mean, Statistic, Weights, per_answer
 from cmrvlm.quantification.scar import quantify_scar
 from cmrvlm.quantification.ventricles import quantify
@@ -113,7 +113,8 @@ def overlaps(
         # Late enhancement is a single frame without a phase.
         if sequence == "lge":
             left_out = _PHASE_BEHIND
-        for name, statistic in mask_scores(answers).items():
+        scores = [mask_scores(answer) for answer in answers]
+        for name, statistic in means(scores, MASK_SCORES).items():
             if name == "mask_share" or left_out.match(name):
                 continue
             metric = _PHASE_BEHIND.sub(_PHASE_FIRST, name)

@@ -13,7 +13,6 @@ import torch
 
 from cmrvlm import compare as compare_module
 from cmrvlm.errors import CmrvlmError
-from cmrvlm.evaluation.asking import Asked, unchanged
 from cmrvlm.evaluation.conditions import (
     PROBES,
     Condition,
@@ -22,8 +21,17 @@ from cmrvlm.evaluation.conditions import (
     partners,
     with_images_of,
 )
-from cmrvlm.evaluation.evaluate import evaluate, evaluation_data
-from cmrvlm.evaluation.results import Bootstrap, interval
+from cmrvlm.evaluation.data import evaluation_data
+from cmrvlm.evaluation.evaluate import evaluate
+from cmrvlm.evaluation.kept_answers import Asked
+from cmrvlm.evaluation.results import (
+    Bootstrap,
+    add_differences,
+    interval,
+    statistics,
+    unchanged,
+    with_intervals,
+)
 from cmrvlm.evaluation.tables import shown
 from cmrvlm.inference.answering import device_of
 from cmrvlm.instructions.question import View
@@ -515,12 +523,12 @@ def said(task, study, texts, *, views=True, answer=""):
 
 
 def test_unchanged_answers_are_counted_where_the_truth_changes():
-    full = Asked(
-        Condition(),
+    full = (
         said("disease", "a", ["DCM", "DCM", "HCM", "MI"])
         + said("summary", "a", ["x"], views=False)
-        + said("volume", "a", ["EF 40 %"], answer="EF <lvef_percent> %"),
+        + said("volume", "a", ["EF 40 %"], answer="EF <lvef_percent> %")
     )
+    texts = {one.instruction.identity: one.text for one in full}
     answers = said("disease", "a", ["DCM", "NOR", "HCM", "MI"]) + said(
         "summary", "a", ["x"], views=False
     )
@@ -529,9 +537,8 @@ def test_unchanged_answers_are_counted_where_the_truth_changes():
         Condition(probe="swapped"), answers, changed=[True, True, False, None, None, True]
     )
     blind = Asked(Condition(probe="blind"), answers, changed=[None] * 6)
-    rows = range(6)
-    assert unchanged(swapped, full, rows) == [1.0, 0.0, None, None, None, None]
-    assert unchanged(blind, full, rows) == [1.0, 0.0, 1.0, 1.0, None, None]
+    assert unchanged(swapped, texts) == [1.0, 0.0, None, None, None, None]
+    assert unchanged(blind, texts) == [1.0, 0.0, 1.0, 1.0, None, None]
 
 
 def test_changes_of_the_truth_are_those_of_the_other_study(source):
@@ -565,7 +572,6 @@ def test_black_images_keep_everything_but_the_images(study):
 
 
 def test_differences_are_over_questions_that_both_were_asked(study):
-    from cmrvlm.evaluation.results import add_differences, as_tree, statistics
     from cmrvlm.tasks.diagnosis import DiseaseTask
 
     task = DiseaseTask()
@@ -576,13 +582,13 @@ def test_differences_are_over_questions_that_both_were_asked(study):
         right = "dilated cardiomyopathy."
         asked.append(an_answer(one, right if index else "myocarditis."))
     patients = [f"s{k}" for k in range(4)]
-    full = Asked(Condition(), asked, patients)
-    part = Asked(
-        Condition("sax"), asked[1:], patients[1:]
-    )  # the question that goes wrong cannot be asked
+    nothing = [None] * 4
+    full = Asked(Condition(), asked, patients, nothing)
+    # The question that goes wrong cannot be asked.
+    part = Asked(Condition("sax"), asked[1:], patients[1:], nothing[1:])
     bootstrap = Bootstrap.of(patients, 50)
-    tree, _ = as_tree(statistics(part, {"disease": task}, full), part, bootstrap)
-    add_differences(tree, part, full, {"disease": task}, bootstrap)
-    row = tree["disease"]["text_accuracy"]
+    cells, _ = with_intervals(statistics(task, part, None), part.patients, bootstrap)
+    add_differences(cells, task, part, full, bootstrap)
+    row = cells["text_accuracy"]
     assert row["value"] == 1
     assert row["difference"] == {"value": 0.0, "low": 0.0, "high": 0.0, "n": 3}

@@ -1,6 +1,8 @@
 """What is scored is what users get: texts and targets say only what the shown series can show."""
 
 from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from types import SimpleNamespace
 
 import numpy as np
@@ -9,6 +11,7 @@ import pytest
 from cmrvlm.evaluation import asking
 from cmrvlm.evaluation.asking import Questioner
 from cmrvlm.evaluation.conditions import Condition, all_subsets
+from cmrvlm.evaluation.kept_answers import KeptAnswers
 from cmrvlm.inference.texts import limited_to_shown
 from cmrvlm.instructions.answer import AnswerWithTruth
 from cmrvlm.reports.visible import visible_text
@@ -79,7 +82,11 @@ def ask(study, condition, monkeypatch, read_outs=None):
     study = replace(study, study_id="a")
     instructions = Mixture(TASKS, languages=["en"]).all(study, condition.shown)
     loader = _Loader([[(study, instructions)]])
-    return {one.instruction.task: one for one in questioner.ask(loader, condition).answers}
+    with TemporaryDirectory() as folder:
+        kept = KeptAnswers(Path(folder), condition)
+        questioner.ask(loader, kept)
+        answers = [one for task in TASKS for one in kept.of_task(task, ["a"]).answers]
+    return {one.instruction.task: one for one in answers}
 
 
 class _Loader(list):

@@ -2,15 +2,18 @@
 
 from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
+import pyarrow.parquet as pq
 import pytest
 import torch
 
 from cmrvlm.errors import CmrvlmError
+from cmrvlm.evaluation import parts
 from cmrvlm.evaluation import turned_away as module
 from cmrvlm.evaluation.results import Bootstrap
 from cmrvlm.evaluation.tables import gate_rows
-from cmrvlm.evaluation.turned_away import turned_away
+from cmrvlm.evaluation.turned_away import TurnedAway
 from cmrvlm.models.familiarity import Familiarity
 from cmrvlm.runs.known_images import familiarity_of
 from cmrvlm.runs.run_folder import TrainedRun
@@ -64,7 +67,10 @@ def rates_of(untrained, gates, study_ids, load=None):
     patient_of = {name: f"patient of {name}" for name in study_ids}
     bootstrap = Bootstrap.of(list(patient_of.values()), 50)
     run = run_with(untrained, gates)
-    return turned_away(run, load or untrained.data.load_study, patient_of, bootstrap)
+    with TemporaryDirectory() as folder:
+        counted = TurnedAway(Path(folder) / "gate", study_ids)
+        counted.count(run, load or untrained.data.load_study)
+        return counted.rates(patient_of, bootstrap)
 
 
 def values(rates):
@@ -165,6 +171,29 @@ def test_a_study_that_fails_is_undefined(untrained, familiarity, study_ids, two_
     for images in ("hearts", *two_kinds):
         assert (rates[images]["n"], rates[images]["undefined"]) == (2, 1)
         assert rates[images]["value"] == 1
+
+
+def test_what_was_looked_at_is_not_looked_at_again(
+    untrained, familiarity, study_ids, two_kinds, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(parts, "SECONDS_BETWEEN_FILES", 0.0)
+    loaded = []
+
+    def load(name):
+        if len(loaded) == 4:
+            raise KeyboardInterrupt
+        loaded.append(name)
+        return untrained.data.load_study(name)
+
+    run = run_with(untrained, limited(familiarity, **ALL))
+    with pytest.raises(KeyboardInterrupt):
+        TurnedAway(tmp_path, study_ids[:3]).count(run, load)
+    counted = TurnedAway(tmp_path, study_ids[:3])
+    counted.count(run, lambda name: untrained.data.load_study(name))
+    patient_of = dict.fromkeys(study_ids, "p")
+    rates = counted.rates(patient_of, Bootstrap.of(["p"], 5))
+    assert values(rates) == dict.fromkeys(rates, 1.0)
+    assert sum(len(pq.read_table(path)) for path in tmp_path.iterdir()) == 3 * 3
 
 
 def test_the_benchmark_lists_what_was_counted():

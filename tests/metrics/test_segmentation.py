@@ -1,9 +1,27 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from cmrvlm.instructions.question import Region
-from cmrvlm.metrics.segmentation import box_scores, dice, mask_scores, surface_distances_mm
+from cmrvlm.metrics.segmentation import dice, surface_distances_mm
+from cmrvlm.tasks.segmentation import DetectTask, SegmentTask
 from tests.metrics.answers import answer, cube, mask_answer
+
+
+def mask_scores(answers):
+    return scored(SegmentTask("lv"), answers)
+
+
+def box_scores(answers):
+    return scored(DetectTask(), answers)
+
+
+def scored(task, answers):
+    """Score answers as evaluations do, which keep what is measured of a mask and not the mask."""
+    return task.score(
+        [replace(one, measures=task.measure(one), mask=None, truth_mask=None) for one in answers]
+    )
 
 
 def test_dice_by_hand_and_of_empty_masks():
