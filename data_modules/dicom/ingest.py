@@ -7,7 +7,6 @@ import json
 import os
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -22,6 +21,7 @@ from data_modules.dicom.scan import LeftOut, files_of, scan, without_copies
 from data_modules.dicom.studies import StudyFiles, studies_of
 from data_modules.dicom.timing import Keep, UnevenFrames
 from data_modules.dicom.words import Vocabulary
+from data_modules.parallel import map_in_processes
 
 MANIFEST = "manifest.csv"
 SUMMARY = "ingest.json"
@@ -178,11 +178,7 @@ class Ingest:
         for study, reasons in archive.empty_studies().items():
             problem = f"none of its images can be used: {reasons}"
             yield Ingested(pseudonyms.study(study), None, [], problem)
-        if self.workers < 2:
-            yield from map(read, archive.studies)
-            return
-        with ProcessPoolExecutor(self.workers) as pool:
-            yield from pool.map(read, archive.studies)
+        yield from map_in_processes(_read, archive.studies, read, self.workers, "workers")
 
     def summary(
         self, ingested: Sequence[Ingested], left_out: Sequence[LeftOut], out: Path
@@ -264,6 +260,11 @@ class Ingest:
             writer = csv.writer(file)
             writer.writerow(head)
             writer.writerows(rows)
+
+
+def _read(study: StudyFiles, read: Callable[[StudyFiles], Ingested]) -> Ingested:
+    """Read a study, in a worker that keeps the function for all studies."""
+    return read(study)
 
 
 def _earlier_studies(path: Path) -> dict[str, Any]:

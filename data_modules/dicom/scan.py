@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +20,7 @@ from pydicom.uid import EnhancedMRImageStorage, MRImageStorage, UncompressedTran
 from cmrvlm.errors import CmrvlmError
 from data_modules.dicom.image import Image, image_of
 from data_modules.dicom.tags import Tags, words_of
+from data_modules.parallel import map_in_processes
 
 _LEGACY_ENHANCED_MR_STORAGE = "1.2.840.10008.5.1.4.1.1.4.4"
 _MULTI_FRAME_CLASSES = (EnhancedMRImageStorage, _LEGACY_ENHANCED_MR_STORAGE)
@@ -70,12 +70,17 @@ def scan(paths: Sequence[Path], workers: int = 1) -> Iterator[list[Image] | Left
     Yields:
         For each file, in their order, its images or the reason why it is left out.
     """
-    numbers = range(len(paths))
-    if workers < 2 or len(paths) <= _FILES_AT_ONCE:
-        yield from map(_scan_file, paths, numbers)
-        return
-    with ProcessPoolExecutor(workers) as pool:
-        yield from pool.map(_scan_file, paths, numbers, chunksize=_FILES_AT_ONCE)
+    if len(paths) <= _FILES_AT_ONCE:
+        workers = 1
+    starts = range(0, len(paths), _FILES_AT_ONCE)
+    for scanned in map_in_processes(_scan_files, starts, paths, workers, "workers"):
+        yield from scanned
+
+
+def _scan_files(start: int, paths: Sequence[Path]) -> list[list[Image] | LeftOut]:
+    """Return for some files, from a number on, their images or the reasons why they are left out."""
+    some = paths[start : start + _FILES_AT_ONCE]
+    return [_scan_file(path, start + index) for index, path in enumerate(some)]
 
 
 def _scan_file(path: Path, file_number: int) -> list[Image] | LeftOut:
