@@ -24,15 +24,25 @@ from cmrvlm.study.vocabulary import (
     DISEASES,
     FINDINGS,
     LANGUAGES,
+    LGE_PATTERNS,
+    MOTION_PATTERNS,
+    OTHER_PATTERNS,
     REPORT_SECTIONS,
     SEQUENCES,
     STRUCTURES,
+    WALL_REGIONS,
 )
 
 _SEXES = ("m", "f")
 # Phantoms state these too; no head and no report names them.
 _OF_PHANTOMS = ("lvedv_ml_per_m2", "rvedv_ml_per_m2", "lv_mass_g")
-_PATTERNS = ("lge_pattern", "lge_region", "motion_pattern", "other_pattern")
+# Codes of each pattern; an empty text, which phantoms state, is none.
+_PATTERNS = {
+    "lge_pattern": tuple(LGE_PATTERNS),
+    "lge_region": tuple(WALL_REGIONS),
+    "motion_pattern": tuple(MOTION_PATTERNS),
+    "other_pattern": tuple(OTHER_PATTERNS),
+}
 _PERSON = ("sex", *DEMOGRAPHICS)
 _FOLLOW_UP = ("months", "event")
 _LISTS_OF_QUESTION = ("options", "sequences")
@@ -40,7 +50,7 @@ _LISTS_OF_QUESTION = ("options", "sequences")
 FIELDS: dict[str, tuple[str, ...]] = {
     "findings": tuple(FINDINGS),
     "measurements": (*MEASUREMENTS, *_OF_PHANTOMS),
-    "patterns": _PATTERNS,
+    "patterns": tuple(_PATTERNS),
     "report": LANGUAGES,
     "captions": LANGUAGES,
     "boxes_mm": tuple(STRUCTURES),
@@ -68,7 +78,8 @@ def checked_labels(data: Any) -> dict[str, Any]:
     _check_findings(labels["findings"])
     _check_boxes(labels["boxes_mm"])
     for name, text in labels["patterns"].items():
-        json_string(text, f"patterns.{name}")
+        if text != "":
+            check_codes([text], _PATTERNS[name], f"patterns.{name}")
     labels["report"] = _texts(labels["report"], "report", REPORT_SECTIONS)
     labels["captions"] = _texts(labels["captions"], "captions", SEQUENCES)
     labels["measurements"] = _measurements(labels["measurements"])
