@@ -160,7 +160,6 @@ def read_all(path):
         ({"diseases": "DMC"}, "diseases", "unknown disease 'DMC'"),
         ({"finding_lvef": "maybe"}, "finding_lvef", "neither yes nor no"),
         ({"lvef_percent": "low"}, "lvef_percent", "no number"),
-        ({"lvef": "31"}, "lvef", "unknown column"),
         ({"sax": ""}, "sax", "no series"),
         ({"split": "dev"}, "split", "'dev' is no part"),
         ({"sax_es_frame": 3}, "sax_es_frame", "none of the 3 frames"),
@@ -190,6 +189,32 @@ def test_an_unknown_column_is_named_with_those_like_it(folder, column, suggested
     assert "1 more: lab_crp" in refused.value.problem
     assert (f"Is it {suggested}" in refused.value.remedy) == (suggested is not None)
     assert "ignored_columns" in refused.value.remedy
+
+
+def test_an_unknown_column_is_a_fault_of_the_header_and_of_no_row(folder):
+    path = table(
+        folder, ROWS[0], ROWS[1] | {"lvef": "31"}, ROWS[1] | {"study_id": "9", "nt_probnp": "2"}
+    )
+    lines = path.read_text().splitlines(keepends=True)
+    headers = {0: "lvef, header, row 1", 2: "lvef, header, row 3"}
+    for blank_lines, field in headers.items():
+        path.write_text("\n" * blank_lines + "".join(lines))
+        with pytest.raises(CmrvlmError, match="1 more: nt_probnp") as refused:
+            ManifestSource(str(path))
+        assert refused.value.field == field
+
+
+def test_where_an_unknown_column_is_named_depends_on_the_kind_of_table(folder):
+    rows = [ROWS[0], ROWS[1] | {"lvef": "31"}]
+    lines = "\n".join(json.dumps(row) for row in rows)
+    (folder / "table.jsonl").write_text(lines)
+    columns = {name: [row.get(name) for row in rows] for name in rows[1]}
+    pq.write_table(pa.table(columns), folder / "table.parquet")
+    fields = {"table.jsonl": "lvef, row 2", "table.parquet": "lvef"}
+    for name, field in fields.items():
+        with pytest.raises(CmrvlmError, match="unknown column") as refused:
+            ManifestSource(str(folder / name))
+        assert refused.value.field == field
 
 
 @pytest.mark.parametrize(
@@ -349,7 +374,8 @@ def test_impossible_values_are_refused_with_row_and_column(folder, column, value
     with pytest.raises(CmrvlmError, match=problem) as refused:
         read_all(table(folder, ROWS[1], ROWS[0] | {column: value}))
     shown = column if len(column) < 60 else f"{'x' * 60}…"
-    assert refused.value.field == f"{shown}, row 3"
+    place = "header, row 1" if problem == "unknown column" else "row 3"
+    assert refused.value.field == f"{shown}, {place}"
     assert len(refused.value.problem) < 200
 
 
