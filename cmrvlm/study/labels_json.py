@@ -18,7 +18,13 @@ from cmrvlm.study.json_fields import (
     json_string,
     wrong,
 )
-from cmrvlm.study.measurements import DEMOGRAPHICS, FOLLOW_UP, MEASUREMENTS, check_plausible
+from cmrvlm.study.measurements import (
+    DEMOGRAPHICS,
+    FOLLOW_UP,
+    MEASUREMENTS,
+    check_plausible,
+    check_volumes,
+)
 from cmrvlm.study.study import StudyLabels, UserQuestion
 from cmrvlm.study.vocabulary import (
     DISEASES,
@@ -137,7 +143,7 @@ def _measurements(values: Mapping[str, Any]) -> dict[str, float]:
     """Return the measurements.
 
     Raises:
-        CmrvlmError: One is that of no heart.
+        CmrvlmError: One is that of no heart, or volumes are swapped.
     """
     numbers = {}
     for name, value in values.items():
@@ -147,6 +153,7 @@ def _measurements(values: Mapping[str, Any]) -> dict[str, float]:
             check_plausible(name, numbers[name], field)
         elif numbers[name] <= 0:
             raise wrong(value, field, "positive number")
+    check_volumes(numbers, {name: f"measurements.{name}" for name in numbers})
     return numbers
 
 

@@ -55,7 +55,7 @@ class Row(Mapping[str, str]):
 
     def error(self, column: str, problem: str, remedy: str) -> CmrvlmError:
         """Return an error about a column of this row."""
-        return CmrvlmError(problem, file=self.path, field=self._field(column), remedy=remedy)
+        return CmrvlmError(problem, file=self.path, field=self.field(column), remedy=remedy)
 
     def column_error(self, column: str, problem: str, remedy: str) -> CmrvlmError:
         """Return an error about a column itself, whatever this row states in it."""
@@ -63,8 +63,8 @@ class Row(Mapping[str, str]):
         field = f"{name}, {self.named_in}" if self.named_in else name
         return CmrvlmError(problem, file=self.path, field=field, remedy=remedy)
 
-    def _field(self, column: str) -> str:
-        """Return where a value stands, for an error message."""
+    def field(self, column: str) -> str:
+        """Return where the value in a column stands, for an error message."""
         name = self.names.get(fold(column), column)
         return f"{shorten(name)}, row {self.number}"
 
@@ -87,7 +87,7 @@ class Row(Mapping[str, str]):
         """
         with naming_file(self.path):
             return parse_number(
-                self.get(column), self._field(column), quantity, decimal_comma=self.decimal_comma
+                self.get(column), self.field(column), quantity, decimal_comma=self.decimal_comma
             )
 
     def read_flag(self, column: str) -> bool | None:
