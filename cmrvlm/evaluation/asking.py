@@ -156,6 +156,8 @@ class Questioner:
         if waiting:
             self._answer(waiting, asked, panels)
         if panel:
+            # A picture of an earlier evaluation would be taken for that of this one.
+            panel.unlink(missing_ok=True)
             mask_panel(panels, panel)
         return asked
 

@@ -19,6 +19,7 @@ from rich.console import Console
 
 from cmrvlm.config.build import build
 from cmrvlm.config.command import Config
+from cmrvlm.config.console import print_table
 from cmrvlm.errors import CmrvlmError
 from cmrvlm.evaluation import figures, tables
 from cmrvlm.evaluation.asking import Asked, Questioner
@@ -41,7 +42,7 @@ from cmrvlm.evaluation.results import (
     write_answers,
     write_replicates,
 )
-from cmrvlm.evaluation.turned_away import MOST_FOREIGN, Rates, turned_away
+from cmrvlm.evaluation.turned_away import MOST_FOREIGN, NO_FAMILIARITY, Rates, turned_away
 from cmrvlm.inference.answering import device_of
 from cmrvlm.inference.mask_reading import MaskReading
 from cmrvlm.language_model.decoding import Decode
@@ -210,6 +211,8 @@ class Evaluation:
         gate = "off"
         if config["gate"]:
             gate = f"each kind of image without a heart from at most {MOST_FOREIGN} studies"
+        if config["gate"] and self.run.familiarity is None:
+            gate = f"not counted, {NO_FAMILIARITY}"
         study_names = "/".join(self.studies)
         probes = [condition.probe for condition in self.conditions if condition.probe]
         packages = ("cmrvlm", "torch", "transformers", "monai")
@@ -296,9 +299,9 @@ def evaluate(config: Config) -> dict[str, Any]:
     write_json(evaluation.out / "metrics.json", content)
     write_answers(rows, evaluation.out / "answers.parquet")
     write_replicates(evaluation.out / "replicates.parquet", evaluation.bootstrap, full.replicates)
-    figures.draw_all(evaluation.tasks, full.asked, subsets, evaluation.out)
+    undrawn = figures.draw_all(evaluation.tasks, full.asked, subsets, evaluation.out)
     titled_tables = _titled_tables(evaluation, content)
-    _print(evaluation, titled_tables, failures)
+    _print(evaluation, titled_tables, failures, undrawn)
     text = "\n".join(tables.markdown(*table) for table in titled_tables)
     (evaluation.out / "metrics.md").write_text(text)
     return content
@@ -315,22 +318,31 @@ def _titled_tables(evaluation: Evaluation, content: Mapping[str, Any]) -> list[t
     )
     if content["gate"]:
         head, rows = tables.gate_rows(content["gate"])
-        titled_tables.append((head, rows, "Images that are turned away"))
+        title = "Images that are turned away"
+        if evaluation.run.familiarity is None:
+            title = f"{title}: not counted, {NO_FAMILIARITY}"
+            rows = []
+        titled_tables.append((head, rows, title))
     return titled_tables
 
 
 def _print(
-    evaluation: Evaluation, titled_tables: Sequence[tables.Titled], failures: Mapping[str, str]
+    evaluation: Evaluation,
+    titled_tables: Sequence[tables.Titled],
+    failures: Mapping[str, str],
+    undrawn: Sequence[str],
 ) -> None:
-    """Print tables, what was left out, and the failures."""
+    """Print tables, what was left out, the figures that are not there, and the failures."""
     console = Console(width=150)
     for table in titled_tables:
-        console.print(tables.rich_table(*table))
+        print_table(tables.rich_table(*table), console)
     left_out = evaluation.trained_on
     if left_out["studies"]:
         console.print(
             f"left out: {left_out['studies']} studies of {left_out['patients']} patients "
             "whom the run, or one that it began from, was trained on"
         )
+    for reason in undrawn:
+        console.print(reason)
     for study, reason in failures.items():
         console.print(f"failed: {study}: {reason}", markup=False)

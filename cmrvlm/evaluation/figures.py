@@ -20,18 +20,38 @@ from cmrvlm.study.measurements import MEASUREMENTS
 from cmrvlm.study.vocabulary import DISEASES
 from cmrvlm.tasks.base import Calibration, Task
 
+# The picture of masks is drawn while questions are asked.
+_PANEL = "panel"
+# Name of each figure to the reason for which it is not there.
+_NOTHING_TO_DRAW = {
+    _PANEL: "no mask was asked for",
+    "bland_altman": "no answer states a number whose true value is known",
+    "reliability": "no task was asked that gives probabilities",
+    "subsets": "diseases were not asked about with two subsets of the sequences",
+}
+
 
 def draw_all(
     tasks: Mapping[str, Task], asked: Asked, subsets: Mapping[str, Tree], folder: Path
-) -> None:
+) -> list[str]:
     """Draw agreement, calibration and scores by sequences shown, for the tasks that have them.
+
+    Figures of an earlier evaluation of the folder are removed first.
 
     Args:
         tasks: Tasks that were asked.
         asked: Answers with everything shown.
         subsets: Subset of sequences to scores.
         folder: Folder for the figures.
+
+    Returns:
+        For each figure that is not there, that of masks included, its name and why.
     """
+    paths = {name: folder / f"{name}.png" for name in _NOTHING_TO_DRAW}
+    for name, path in paths.items():
+        if name != _PANEL:
+            path.unlink(missing_ok=True)
+            path.with_suffix(".svg").unlink(missing_ok=True)
     rows_by_task = asked.by_task()
     pairs: dict[str, list[tuple[float, float]]] = {}
     calibrations: dict[str, Calibration] = {}
@@ -42,9 +62,14 @@ def draw_all(
         calibration = task.calibration(answers)
         if calibration is not None:
             calibrations[name] = calibration
-    bland_altman(pairs, folder / "bland_altman.png")
-    reliability(calibrations, folder / "reliability.png")
-    subset_map(subsets, folder / "subsets.png")
+    bland_altman(pairs, paths["bland_altman"])
+    reliability(calibrations, paths["reliability"])
+    subset_map(subsets, paths["subsets"])
+    return [
+        f"no {paths[name].name}: {reason}"
+        for name, reason in _NOTHING_TO_DRAW.items()
+        if not paths[name].is_file()
+    ]
 
 
 def bland_altman(pairs: Mapping[str, Sequence[tuple[float, float]]], path: Path) -> None:

@@ -31,6 +31,10 @@ HEARTS = "hearts"
 FOREIGN_IMAGES = "foreign"
 # Studies of which each kind of image without a heart is made.
 MOST_FOREIGN = 32
+NO_FAMILIARITY = (
+    "the run keeps no familiarity.safetensors: it was trained with keep_familiarity=false, "
+    "which +debug=fast sets"
+)
 # Images to what is counted of them, see `cmrvlm.evaluation.results.with_interval`.
 Rates = dict[str, dict[str, Any]]
 

@@ -294,6 +294,13 @@ def test_what_a_table_says_is_printed_as_it_is(text):
     assert console.file.getvalue().count(text) == 2
 
 
+@pytest.mark.parametrize(("studies", "verdict"), [(1, "pass"), (25, "pass")])
+def test_a_check_without_faults_prints_no_table(studies, verdict):
+    console = Console(width=150, file=io.StringIO())
+    _print_faults({"studies": studies, "verdict": verdict, "faults": []}, console)
+    assert console.file.getvalue() == f"{studies} studies: {verdict}\n"
+
+
 def test_a_row_of_another_study_makes_no_check_anew(tmp_path, study):
     write_study(study, tmp_path / "a")
     table = tmp_path / "studies.csv"
