@@ -594,7 +594,8 @@ def test_a_figure_that_is_not_drawn_is_said_and_no_earlier_one_stays(run, tmp_pa
     names = ("bland_altman", "reliability", "subsets", "panel")
     for name in names:
         (tmp_path / f"{name}.png").write_bytes(b"of an earlier evaluation")
-    evaluation(run, tmp_path, "tasks=[sequence]", "cases_per_task=1", "gate=false", "probes=[]")
+    few = ("tasks=[sequence]", "cases_per_task=1", "gate=false", "probes=[]")
+    evaluation(run, tmp_path, *few, "subsets=[sax,lge]")
     printed = capsys.readouterr().out
     for name in names:
         assert f"no {name}.png: " in printed
