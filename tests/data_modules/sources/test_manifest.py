@@ -272,10 +272,31 @@ def test_masks_are_mapped_as_declared_and_unknown_values_are_refused(folder):
     mapped = ManifestSource(path, {1: "rv", 2: "myo", 3: "lv"}).load("007").series["sax"]
     for value, name in ((1, "rv"), (2, "myo"), (3, "lv")):
         assert (mapped.mask[mapped.image % 4 == value] == STRUCTURES[name]).all()
-    with pytest.raises(CmrvlmError, match=r"unknown label values \[3\]"):
+    with pytest.raises(
+        CmrvlmError, match=r"unknown label values \[3\] among \[0, 1, 2, 3\]"
+    ) as refused:
         ManifestSource(path, {1: "rv", 2: "myo"}).load("007")
+    assert refused.value.field == "data.source.label_map"
+    assert "reads 0 background, 1 rv, 2 myo" in refused.value.remedy
     with pytest.raises(CmrvlmError, match="unknown structure 'liver'"):
         ManifestSource(path, {1: "liver"})
+
+
+@pytest.mark.parametrize(
+    ("values", "seen"),
+    [
+        ([0, 200], r"\[200\] among \[0, 200\]"),
+        ([0, 85, 170, 255], r"\[85, 170\] among \[0, 85, 170\]"),
+        (range(50), r"\[8, 9, 10, 11, 12, 13, 14, 15, 16, 17, …\] \(42\)"),
+    ],
+)
+def test_values_that_no_map_names_are_counted_and_ask_for_one(folder, values, seen):
+    mask = np.resize(np.array(list(values), np.uint8), (2, 3, 6, 8))
+    write_nifti(folder / "mask.nii.gz", mask, AFFINE)
+    with pytest.raises(CmrvlmError, match=seen) as refused:
+        ManifestSource(str(table(folder, ROWS[0]))).load("007")
+    assert refused.value.field == "data.source.label_map"
+    assert "data.source.label_map is null, which reads 0 background, 1 lv" in refused.value.remedy
 
 
 def test_a_stated_split_is_used_and_half_of_one_is_refused(folder):
