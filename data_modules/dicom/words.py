@@ -17,6 +17,9 @@ _IDEOGRAPHS = "\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af"
 _IDEOGRAPHIC = re.compile(f"[{_IDEOGRAPHS}]")
 _BESIDE_IDEOGRAPH = re.compile(f"(?<=[{_IDEOGRAPHS}])(?=[a-z])|(?<=[a-z])(?=[{_IDEOGRAPHS}])")
 
+# Letters that are no letter with a mark to Unicode, such as those of `kısa` and `długa`.
+_PLAIN_LETTERS = str.maketrans({"ı": "i", "ł": "l", "ø": "o", "đ": "d", "æ": "ae", "œ": "oe"})
+
 
 def plain_words(text: str) -> str:
     """Return a text in small letters without accents, with one blank between its words.
@@ -27,6 +30,7 @@ def plain_words(text: str) -> str:
     parted = re.sub(r"(?<=[a-z])(?=[A-Z][a-z])", " ", text)
     letters = unicodedata.normalize("NFKD", parted.casefold())
     letters = "".join(letter for letter in letters if not unicodedata.combining(letter))
+    letters = letters.translate(_PLAIN_LETTERS)
     # Korean syllables are one letter each.
     letters = unicodedata.normalize("NFC", letters)
     # `LGE短軸` holds `lge`: between Latin letters and ideographs no blank is written.
