@@ -152,8 +152,8 @@ def frame_times_ms(stack: Stack) -> tuple[tuple[float, ...] | None, str]:
     if stack.time_key != "trigger_time_ms":
         return None, ""
     whole = [images for images in stack.frames if len(images) == stack.phases]
-    times_ms = [[image.times["trigger_time_ms"] for image in images] for images in whole]
-    mean_ms = np.mean(times_ms, axis=0)  # (T,)
+    slice_times_ms = [[image.times["trigger_time_ms"] for image in images] for images in whole]
+    mean_ms = np.mean(slice_times_ms, axis=0)  # (T,)
     times_ms = tuple((mean_ms - mean_ms[0]).tolist())
     try:
         check_frame_times(times_ms)

@@ -4,6 +4,7 @@ import numpy as np
 import pydicom
 import pytest
 
+from cmrvlm.errors import CmrvlmError
 from data_modules.dicom.recognise import recognise
 from data_modules.dicom.scan import files_of, scan
 from data_modules.dicom.stacks import stacks_of
@@ -233,3 +234,28 @@ def test_real_time_before_a_name_leaves_it_what_it_is(tmp_path, name, slices):
     assert decisions["sax"].stack.slices == slices
     assert set(decisions) == {"sax", "lax_4ch"}
     assert not any(decision.ambiguous for decision in decisions.values())
+
+
+@pytest.mark.parametrize(
+    ("settings", "field"),
+    [
+        ({"rules": {"axis": "la4ch"}}, "ingest.rules"),
+        ({"rules": {"axis": "4ch"}}, "ingest.rules"),
+        ({"rules": {"axis": None}}, "ingest.rules"),
+        ({"rules": ["axis"]}, "ingest.rules"),
+        ({"rules": "axis: sax"}, "ingest.rules"),
+        ({"rules": {"axis(": "sax"}}, "ingest.rules"),
+        ({"words": {"la4ch": ["axis"]}}, "ingest.words"),
+        ({"words": ["axis"]}, "ingest.words"),
+        ({"words": {"sax": "axis"}}, "ingest.words.sax"),
+        ({"words": {"sax": [4, "axis"]}}, "ingest.words.sax"),
+        ({"words": {"sax": None}}, "ingest.words.sax"),
+    ],
+)
+def test_rules_and_words_of_another_form_or_for_nothing_known_are_refused(settings, field):
+    with pytest.raises(CmrvlmError) as refused:
+        Vocabulary(**settings)
+    assert refused.value.field == field
+    assert refused.value.remedy
+    if "4ch" in str(settings):
+        assert "lax_4ch" in refused.value.remedy
