@@ -349,6 +349,16 @@ def test_a_row_of_another_study_makes_no_check_anew(tmp_path, study):
     assert CheckRun(ManifestSource(str(table)), tmp_path / "out").digest("7") != digests[0]
 
 
+@pytest.mark.parametrize("size", [48, 64, 80])
+def test_right_cavities_of_phantoms_are_no_scars_however_coarse(size):
+    source = PhantomSource(count=4, size=size, slices=4, frames=4)
+    for study_id in source.study_ids():
+        faults = check_study(source.load(study_id)).faults
+        assert not [
+            fault for fault in faults if fault.code == "anatomy" and fault.text.startswith("lge")
+        ]
+
+
 def test_scars_of_emidec_that_are_read_as_right_cavity_are_found(real_data, tmp_path):
     folder = real_data / "emidec" / "samplePositive"
     row = [folder / part / "samplePositive.nii.gz" for part in ("Images", "Contours")]
