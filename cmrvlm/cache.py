@@ -17,6 +17,7 @@ from rich.table import Table
 
 from cmrvlm.config.build import build
 from cmrvlm.config.command import CONFIG_PATH, Config, resolved, with_readable_errors
+from cmrvlm.config.console import print_table
 from cmrvlm.errors import CmrvlmError
 
 
@@ -68,7 +69,7 @@ def _print_entries(entries: list[Any], root: str, console: Console) -> None:
             used,
             _verdict(entry),
         )
-    console.print(table)
+    print_table(table, console)
 
 
 def _verdict(entry: Any) -> str:

@@ -18,6 +18,7 @@ from rich.table import Table
 
 from cmrvlm.config.build import build
 from cmrvlm.config.command import CONFIG_PATH, Config, resolved, with_readable_errors
+from cmrvlm.config.console import print_table
 
 # Faults that are printed; the page holds all of them.
 MOST_SHOWN = 40
@@ -60,7 +61,8 @@ def check(config: Config, console: Console) -> dict[str, Any]:
     else:
         longest = content["longest_row"]
         console.print(f"Longest prompt with its answer: {longest} of {collator.max_length} tokens")
-    console.print(f"Page with pictures: {run.out / 'check.html'}", markup=False)
+    # A path that is broken into lines cannot be opened.
+    console.print(f"Page with pictures: {run.out / 'check.html'}", markup=False, soft_wrap=True)
     return content
 
 
@@ -73,7 +75,7 @@ def _print_faults(content: dict[str, Any], console: Console) -> None:
         # Ids and values of a table are no markup.
         texts = (escape(fault[name]) for name in ("level", "code", "study", "text"))
         table.add_row(*texts)
-    console.print(table)
+    print_table(table, console)
     if len(faults) > MOST_SHOWN:
         console.print(f"and {len(faults) - MOST_SHOWN} more")
 

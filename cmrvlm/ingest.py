@@ -18,6 +18,7 @@ from rich.text import Text
 
 from cmrvlm.config.build import build
 from cmrvlm.config.command import CONFIG_PATH, Config, resolved, with_readable_errors
+from cmrvlm.config.console import print_table
 from cmrvlm.study.atomic_files import write_json
 
 # Exit status when something could not be read, or somebody should look at a study.
@@ -44,7 +45,7 @@ def ingest(config: Config, console: Console) -> dict[str, Any]:
     out = Path(config["out"])
     summary: dict[str, Any] = ingestion.summary(ingested, archive.left_out, out)
     write_json(out / "ingest.json", summary)
-    console.print(_decision_table(ingested))
+    print_table(_decision_table(ingested), console)
     for reason, count in summary["files_left_out"].items():
         console.print(f"{count} files left out: {reason}", markup=False)
     return summary

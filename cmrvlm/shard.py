@@ -39,6 +39,8 @@ def main(config: DictConfig) -> None:
     Console().print(
         f"{study_count} studies in {out}; train on them with data=shards data.root={out}",
         markup=False,
+        # What is to be typed again must not be broken into lines.
+        soft_wrap=True,
     )
 
 

@@ -5,7 +5,6 @@ Nothing here loads PyTorch, so that commands answer `--help` and a misspelled ke
 
 from __future__ import annotations
 
-import logging
 import os
 import re
 import signal
@@ -31,6 +30,7 @@ from omegaconf.errors import (
 )
 from rich.console import Console
 
+from cmrvlm.config.console import silence_libraries
 from cmrvlm.errors import CmrvlmError, missing_run
 
 # Relative to the folder of the command's module, as Hydra takes it.
@@ -84,9 +84,7 @@ def with_readable_errors(main: Callable[[DictConfig], Any]) -> Callable[[DictCon
 
     @wraps(main)
     def run(config: DictConfig) -> Any:
-        # These libraries log much that does not help a user.
-        for library in ("matplotlib", "fontTools", "numexpr"):
-            logging.getLogger(library).setLevel(logging.WARNING)
+        silence_libraries()
         # Paths are those of where the command was started, whatever `hydra.job.chdir` says; all
         # that is written has a path of its own.
         os.chdir(get_original_cwd())

@@ -32,7 +32,11 @@ _CALLBACKS = (
     "lightning.pytorch.callbacks.Callback",
     "cmrvlm.stages.callbacks.progress.progress_bar",
 )
-_LOGGERS = ("lightning.pytorch.loggers.Logger", "cmrvlm.stages.wandb_logger.wandb_logger")
+_LOGGERS = (
+    "lightning.pytorch.loggers.Logger",
+    "cmrvlm.stages.csv_logger.csv_logger",
+    "cmrvlm.stages.wandb_logger.wandb_logger",
+)
 
 # Keys joined by dots, where `*` is any one key, to the base classes and factories allowed there.
 SLOTS: dict[str, tuple[str, ...]] = {

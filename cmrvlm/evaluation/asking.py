@@ -59,6 +59,8 @@ class _Panel:
     def draw(self) -> None:
         """Draw what was added, once."""
         if self.path is not None and not self.is_done:
+            # A picture of an earlier evaluation would be taken for that of this one.
+            self.path.unlink(missing_ok=True)
             mask_panel(self._batches, self.path)
         self._batches = []
         self.is_done = True

@@ -6,13 +6,16 @@ import json
 import sys
 
 from cmrvlm.config.command import Config, with_changes
+from cmrvlm.errors import CmrvlmError
 from cmrvlm.runs.data import DataModule
 from cmrvlm.runs.lineage import SPLIT
 from cmrvlm.runs.run_folder import TrainedRun
 from cmrvlm.runs.wiring import build_data
 
+# Settings of data that say where its source lies.
+_PLACES = ("root", "path")
 # Settings of data that decide which studies there are, or in which part they are.
-_SETTINGS_OF_STUDIES = {"source", "root", "path", "_target_", "split_file", "shares"}
+_SETTINGS_OF_STUDIES = {"source", *_PLACES, "_target_", "split_file", "shares"}
 
 
 def evaluation_data(run: TrainedRun, changes: Config) -> DataModule:
@@ -24,6 +27,9 @@ def evaluation_data(run: TrainedRun, changes: Config) -> DataModule:
     Args:
         run: Trained run.
         changes: Changes to the settings of its data.
+
+    Raises:
+        CmrvlmError: A folder or a table is given for data that has none.
     """
     # A deep copy, for the run keeps its configuration.
     config = json.loads(json.dumps(run.config))
@@ -31,8 +37,7 @@ def evaluation_data(run: TrainedRun, changes: Config) -> DataModule:
     if "_target_" in (changes.get("source") or {}):
         config["data"].pop("source")
     config["data"] = with_changes(config["data"], changes)
-    if "root" in changes and "root" in config["data"].get("source", {}):
-        config["data"]["source"]["root"] = changes["root"]
+    _place_source(config["data"], changes)
     has_other_studies = not _SETTINGS_OF_STUDIES.isdisjoint(changes)
     split = run.folder / SPLIT
     if not has_other_studies and split.is_file():
@@ -40,3 +45,24 @@ def evaluation_data(run: TrainedRun, changes: Config) -> DataModule:
     data = build_data(config, allowed_failures=sys.maxsize)
     data.prepare_data()
     return data
+
+
+def _place_source(data: Config, changes: Config) -> None:
+    """Let a source read from the folder or table that changes name.
+
+    Args:
+        data: Settings of data with the changes; its source is changed.
+        changes: The changes.
+
+    Raises:
+        CmrvlmError: The source has no such setting.
+    """
+    # The configuration of a run is resolved: the source holds the earlier place itself.
+    for place in (name for name in _PLACES if name in changes):
+        if place not in data["source"]:
+            raise CmrvlmError(
+                f"the data of this run has no {place}",
+                field=f"data.{place}",
+                remedy="Name the data set as well, as in +data=manifest data.path=<table>.",
+            )
+        data["source"][place] = changes[place]

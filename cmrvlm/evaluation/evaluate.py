@@ -13,6 +13,7 @@ from typing import Any
 from rich.console import Console
 
 from cmrvlm.config.command import Config
+from cmrvlm.config.console import print_table
 from cmrvlm.evaluation import figures, tables
 from cmrvlm.evaluation.answer_table import AnswerTable
 from cmrvlm.evaluation.claim import claimed
@@ -22,6 +23,7 @@ from cmrvlm.evaluation.kept_answers import KeptAnswers
 from cmrvlm.evaluation.processes import join_processes, wait_for_others
 from cmrvlm.evaluation.results import Tree, write_replicates
 from cmrvlm.evaluation.scoring import Scored, Scorer
+from cmrvlm.evaluation.turned_away import NO_FAMILIARITY
 from cmrvlm.study.atomic_files import write_json
 
 
@@ -94,11 +96,9 @@ def _scored(evaluation: Evaluation, kept: Sequence[KeptAnswers]) -> dict[str, An
     }
     write_json(evaluation.out / "metrics.json", content)
     write_replicates(evaluation.out / "replicates.parquet", evaluation.bootstrap, full.replicates)
-    figures.bland_altman(full.stated_and_true, evaluation.out / "bland_altman.png")
-    figures.reliability(full.calibrations, evaluation.out / "reliability.png")
-    figures.subset_map(subsets, evaluation.out / "subsets.png")
+    undrawn = figures.draw_all(full.stated_and_true, full.calibrations, subsets, evaluation.out)
     titled_tables = _titled_tables(evaluation, content)
-    _print(evaluation, titled_tables, failures)
+    _print(evaluation, titled_tables, failures, undrawn)
     text = "\n".join(tables.markdown(*table) for table in titled_tables)
     (evaluation.out / "metrics.md").write_text(text)
     return content
@@ -115,22 +115,31 @@ def _titled_tables(evaluation: Evaluation, content: Mapping[str, Any]) -> list[t
     )
     if content["gate"]:
         head, rows = tables.gate_rows(content["gate"])
-        titled_tables.append((head, rows, "Images that are turned away"))
+        title = "Images that are turned away"
+        if evaluation.run.familiarity is None:
+            title = f"{title}: not counted, {NO_FAMILIARITY}"
+            rows = []
+        titled_tables.append((head, rows, title))
     return titled_tables
 
 
 def _print(
-    evaluation: Evaluation, titled_tables: Sequence[tables.Titled], failures: Mapping[str, str]
+    evaluation: Evaluation,
+    titled_tables: Sequence[tables.Titled],
+    failures: Mapping[str, str],
+    undrawn: Sequence[str],
 ) -> None:
-    """Print tables, what was left out, and the failures."""
+    """Print tables, what was left out, the figures that are not there, and the failures."""
     console = Console(width=150)
     for table in titled_tables:
-        console.print(tables.rich_table(*table))
+        print_table(tables.rich_table(*table), console)
     left_out = evaluation.trained_on
     if left_out["studies"]:
         console.print(
             f"left out: {left_out['studies']} studies of {left_out['patients']} patients "
             "whom the run, or one that it began from, was trained on"
         )
+    for reason in undrawn:
+        console.print(reason)
     for study, reason in failures.items():
         console.print(f"failed: {study}: {reason}", markup=False)

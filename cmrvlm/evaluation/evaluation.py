@@ -26,7 +26,7 @@ from cmrvlm.evaluation.processes import (
 )
 from cmrvlm.evaluation.results import Bootstrap, Cells
 from cmrvlm.evaluation.scoring import MoreScores
-from cmrvlm.evaluation.turned_away import MOST_FOREIGN, TurnedAway
+from cmrvlm.evaluation.turned_away import MOST_FOREIGN, NO_FAMILIARITY, TurnedAway
 from cmrvlm.inference.answering import device_of
 from cmrvlm.inference.mask_reading import MaskReading
 from cmrvlm.language_model.decoding import Decode
@@ -235,6 +235,8 @@ class Evaluation:
         gate = "off"
         if config["gate"]:
             gate = f"each kind of image without a heart from at most {MOST_FOREIGN} studies"
+        if config["gate"] and self.run.familiarity is None:
+            gate = f"not counted, {NO_FAMILIARITY}"
         probes = [condition.probe for condition in self.conditions if condition.probe]
         return self.settings_of_answers() | {
             "text_scale": "0 to 1",

@@ -19,6 +19,52 @@ from cmrvlm.study.measurements import MEASUREMENTS
 from cmrvlm.study.vocabulary import DISEASES
 from cmrvlm.tasks.base import Calibration
 
+# The picture of masks is drawn while questions are asked.
+_PANEL = "panel"
+# Name of each figure to the reason for which it is not there.
+_NOTHING_TO_DRAW = {
+    _PANEL: "no mask was asked for",
+    "bland_altman": "no answer states a number whose true value is known",
+    "reliability": "no task was asked that gives probabilities",
+    "subsets": "diseases were not asked about with two subsets of the sequences",
+}
+
+
+def draw_all(
+    stated_and_true: Mapping[str, Sequence[tuple[float, float]]],
+    calibrations: Mapping[str, Calibration],
+    subsets: Mapping[str, Tree],
+    folder: Path,
+) -> list[str]:
+    """Draw agreement, calibration and scores by sequences shown.
+
+    Figures of an earlier evaluation of the folder are removed first.
+
+    Args:
+        stated_and_true: Measurement to pairs of stated and true number.
+        calibrations: Task to probabilities beside what was true.
+        subsets: Subset of sequences to scores.
+        folder: Folder for the figures.
+
+    Returns:
+        For each figure that is not there, that of masks included, its name and why.
+    """
+    paths = {name: folder / f"{name}.png" for name in _NOTHING_TO_DRAW}
+    for name, path in paths.items():
+        if name != _PANEL:
+            path.unlink(missing_ok=True)
+            path.with_suffix(".svg").unlink(missing_ok=True)
+    bland_altman(stated_and_true, paths["bland_altman"])
+    reliability(calibrations, paths["reliability"])
+    subset_map(subsets, paths["subsets"])
+    # Whoever names no subsets does not look for their figure.
+    expected = [name for name in paths if subsets or name != "subsets"]
+    return [
+        f"no {paths[name].name}: {_NOTHING_TO_DRAW[name]}"
+        for name in expected
+        if not paths[name].is_file()
+    ]
+
 
 def bland_altman(pairs: Mapping[str, Sequence[tuple[float, float]]], path: Path) -> None:
     """Draw difference against mean of each measurement, with bias and limits of agreement.

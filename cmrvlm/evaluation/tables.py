@@ -179,7 +179,9 @@ def rich_table(head: Row, rows: Sequence[Row], title: str) -> Table:
 
 
 def markdown(head: Row, rows: Sequence[Row], title: str) -> str:
-    """Format a table as Markdown, for `metrics.md`."""
+    """Format a table as Markdown, for `metrics.md`; one without rows is its title alone."""
+    if not rows:
+        return f"## {title}\n"
     lines = [
         f"## {title}",
         "",

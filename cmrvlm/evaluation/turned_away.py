@@ -33,6 +33,10 @@ HEARTS = "hearts"
 FOREIGN_IMAGES = "foreign"
 # Studies of which each kind of image without a heart is made.
 MOST_FOREIGN = 32
+NO_FAMILIARITY = (
+    "the run keeps no familiarity.safetensors: it was trained with keep_familiarity=false, "
+    "which +debug=fast sets"
+)
 _SCHEMA = pa.schema([("kind", pa.string()), ("study", pa.string()), ("turned_away", pa.bool_())])
 
 

@@ -17,6 +17,7 @@ from torch import nn
 
 from cmrvlm.config.build import build
 from cmrvlm.config.command import Config
+from cmrvlm.config.console import print_table
 from cmrvlm.errors import CmrvlmError, missing_run
 from cmrvlm.language_model.finite import check_weights
 from cmrvlm.models.card import parameter_table
@@ -85,7 +86,7 @@ def _train(config: Config, run: Path, folder: Path) -> float | None:
     model = build_model(config, tokenizer)
     check_masks(model, data.mixture.tasks)
     if earlier:
-        Console().print(moved_table(hand_over(model, earlier)))
+        print_table(moved_table(hand_over(model, earlier)), Console())
     data.use_collator(build_collator(model, tokenizer))
     stage = _stage_of(config, model, data)
     _describe(model, data)

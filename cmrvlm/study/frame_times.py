@@ -16,7 +16,7 @@ log = logging.getLogger(__name__)
 _TEMPORAL_UNIT = 0x38
 _MS_OF_UNIT = {8: 1000.0, 16: 1.0, 24: 0.001}
 # A cine shows one R-R interval, or most of it.
-_ONE_CYCLE_MS = (300.0, 2500.0)
+ONE_CYCLE_MS = (300.0, 2500.0)
 # Distance of frames in a cine of several beats.
 _REAL_TIME_MS = (10.0, 100.0)
 
@@ -95,7 +95,7 @@ def _step_without_unit_ms(step: float, frames: int) -> float | None:
 
 def _is_one_cycle(step_ms: float, frames: int) -> bool:
     """Return whether frames so far apart last one R-R interval."""
-    least, most = _ONE_CYCLE_MS
+    least, most = ONE_CYCLE_MS
     return least <= step_ms * frames <= most
 
 

@@ -75,12 +75,14 @@ def check_codes(codes: list[Any], known: Collection[str], field: str) -> None:
     """Refuse a code that is not in a vocabulary.
 
     Raises:
-        CmrvlmError: There is one.
+        CmrvlmError: There is one; those that it may have been meant to be are named.
     """
     for code in codes:
         if not isinstance(code, str) or code not in known:
             raise CmrvlmError(
-                f"unknown code {code!r}", field=field, remedy=f"Known: {', '.join(known)}."
+                f"unknown code {code!r}",
+                field=field,
+                remedy=f"{_suggestion(str(code), known)}Known: {', '.join(known)}.",
             )
 
 
@@ -126,13 +128,20 @@ def check_no_misspelt(
 
 def _unknown(name: str, known: Collection[str], field: str) -> CmrvlmError:
     """Return the error about a field that is not known."""
-    alike = _alike(name, known, _ALIKE)
-    question = f"Is it {' or '.join(alike)}? " if alike else ""
+    suggestion = _suggestion(name, known)
     return CmrvlmError(
         "unknown field",
         field=f"{field}.{name}" if field else name,
-        remedy=f"{question}Correct it, or take it out; known: {', '.join(known)}.",
+        remedy=f"{suggestion}Correct it, or take it out; known: {', '.join(known)}.",
     )
+
+
+def _suggestion(name: str, known: Collection[str]) -> str:
+    """Return a question that names what an unknown name may have been meant to be, or nothing."""
+    alike = _alike(name, known, _ALIKE)
+    if not alike:
+        return ""
+    return f"Is it {' or '.join(alike)}? "
 
 
 def _alike(name: str, known: Collection[str], share: float) -> list[str]:

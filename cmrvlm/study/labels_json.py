@@ -18,21 +18,37 @@ from cmrvlm.study.json_fields import (
     json_string,
     wrong,
 )
-from cmrvlm.study.measurements import DEMOGRAPHICS, FOLLOW_UP, MEASUREMENTS, check_plausible
+from cmrvlm.study.measurements import (
+    DEMOGRAPHICS,
+    FOLLOW_UP,
+    MEASUREMENTS,
+    check_plausible,
+    check_volumes,
+)
 from cmrvlm.study.study import StudyLabels, UserQuestion
 from cmrvlm.study.vocabulary import (
     DISEASES,
     FINDINGS,
     LANGUAGES,
+    LGE_PATTERNS,
+    MOTION_PATTERNS,
+    OTHER_PATTERNS,
     REPORT_SECTIONS,
     SEQUENCES,
     STRUCTURES,
+    WALL_REGIONS,
 )
 
 _SEXES = ("m", "f")
 # Phantoms state these too; no head and no report names them.
 _OF_PHANTOMS = ("lvedv_ml_per_m2", "rvedv_ml_per_m2", "lv_mass_g")
-_PATTERNS = ("lge_pattern", "lge_region", "motion_pattern", "other_pattern")
+# Codes of each pattern; an empty text, which phantoms state, is none.
+_PATTERNS = {
+    "lge_pattern": tuple(LGE_PATTERNS),
+    "lge_region": tuple(WALL_REGIONS),
+    "motion_pattern": tuple(MOTION_PATTERNS),
+    "other_pattern": tuple(OTHER_PATTERNS),
+}
 _PERSON = ("sex", *DEMOGRAPHICS)
 _FOLLOW_UP = ("months", "event")
 _LISTS_OF_QUESTION = ("options", "sequences")
@@ -40,7 +56,7 @@ _LISTS_OF_QUESTION = ("options", "sequences")
 FIELDS: dict[str, tuple[str, ...]] = {
     "findings": tuple(FINDINGS),
     "measurements": (*MEASUREMENTS, *_OF_PHANTOMS),
-    "patterns": _PATTERNS,
+    "patterns": tuple(_PATTERNS),
     "report": LANGUAGES,
     "captions": LANGUAGES,
     "boxes_mm": tuple(STRUCTURES),
@@ -68,7 +84,8 @@ def checked_labels(data: Any) -> dict[str, Any]:
     _check_findings(labels["findings"])
     _check_boxes(labels["boxes_mm"])
     for name, text in labels["patterns"].items():
-        json_string(text, f"patterns.{name}")
+        if text != "":
+            check_codes([text], _PATTERNS[name], f"patterns.{name}")
     labels["report"] = _texts(labels["report"], "report", REPORT_SECTIONS)
     labels["captions"] = _texts(labels["captions"], "captions", SEQUENCES)
     labels["measurements"] = _measurements(labels["measurements"])
@@ -126,7 +143,7 @@ def _measurements(values: Mapping[str, Any]) -> dict[str, float]:
     """Return the measurements.
 
     Raises:
-        CmrvlmError: One is that of no heart.
+        CmrvlmError: One is that of no heart, or volumes are swapped.
     """
     numbers = {}
     for name, value in values.items():
@@ -136,6 +153,7 @@ def _measurements(values: Mapping[str, Any]) -> dict[str, float]:
             check_plausible(name, numbers[name], field)
         elif numbers[name] <= 0:
             raise wrong(value, field, "positive number")
+    check_volumes(numbers, {name: f"measurements.{name}" for name in numbers})
     return numbers
 
 

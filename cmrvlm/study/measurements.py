@@ -196,6 +196,27 @@ def check_plausible(name: str, value: float, field: str | None = None) -> None:
     )
 
 
+def check_volumes(values: Mapping[str, float], fields: Mapping[str, str] | None = None) -> None:
+    """Refuse a ventricle that is not larger at end-diastole than at end-systole.
+
+    Args:
+        values: Measurements by name, some of them volumes in ml.
+        fields: Where a measurement stands by its name, for the error message; its name elsewhere.
+
+    Raises:
+        CmrvlmError: There is such a ventricle; the field is that of its end-systolic volume.
+    """
+    for name, (diastole, _) in DERIVED.items():
+        if name not in values or diastole not in values or values[name] < values[diastole]:
+            continue
+        raise CmrvlmError(
+            f"{values[name]:g} ml at end-systole are not less than {diastole} of "
+            f"{values[diastole]:g} ml",
+            field=(fields or {}).get(name, name),
+            remedy="They may be swapped: correct them, or leave them blank when they are unknown.",
+        )
+
+
 def known_numbers(values: Mapping[str, float | None]) -> dict[str, float]:
     """Return the known numbers: tables write unknown ones as NaN, and JSON files as null."""
     return {

@@ -178,15 +178,13 @@ def _count_blocks(name: str, table: Mapping[str, int]) -> list[str]:
             absent.append(label)
 
     heading = html.escape(name.capitalize())
-    end = "</div>"
+    blocks = [f"<div><h2>{heading}</h2>"]
+    if present:
+        blocks.append(_table(("", "studies"), present))
     if absent:
         names = html.escape(", ".join(absent))
-        end = f"<p>none: {names}</p></div>"
-    return [
-        f"<div><h2>{heading}</h2>",
-        _table(("", "studies"), present),
-        end,
-    ]
+        blocks.append(f"<p>none: {names}</p>")
+    return [*blocks, "</div>"]
 
 
 def _figure(study_id: str, picture: Path) -> str:

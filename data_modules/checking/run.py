@@ -190,7 +190,9 @@ def check_or_reuse(study_id: str, run: CheckRun) -> CheckedStudy:
 def _check(study_id: str, run: CheckRun) -> CheckedStudy:
     """Check one study; a study that cannot be read has one fault that says why."""
     try:
-        checked = check_study(run.source.load(study_id), run.mixture, run.collator)
+        study = run.source.load(study_id)
+        label_map = getattr(run.source, "label_map", None)
+        checked = check_study(study, run.mixture, run.collator, label_map)
         for note in run.source.notes(study_id):
             checked.faults.append(Fault(WARNING, "unknown_number", study_id, note))
         return checked

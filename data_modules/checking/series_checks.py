@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 
 from cmrvlm.study.measurements import FEWEST_SLICES
@@ -9,8 +11,10 @@ from cmrvlm.study.study import Series
 from cmrvlm.study.vocabulary import CINE, NOT_ANNOTATED, STRUCTURES
 from data_modules.checking.faults import FaultLog
 from data_modules.sources.mask_checks import (
+    DISPLACED_MM,
     bright_cavity_fraction,
     displaced_slices,
+    find_enclosed_right_cavity,
     find_label_error,
 )
 
@@ -22,6 +26,8 @@ _RIGHT_ANGLE = 1e-4
 # Share of a cavity that is brighter than the wall's median: at ED 25 ACDC patients have 0.82 or
 # more, and 0.53 or less with swapped axes.
 _LEAST_BRIGHTER = 0.7
+# Largest pixels in which the border of a right cavity tells where it lies.
+_FINE_MM = 3.0
 # Frames that a message names.
 _MOST_FRAMES_NAMED = 5
 
@@ -45,13 +51,17 @@ def check_image(sequence: str, series: Series, log: FaultLog) -> None:
         log.warning("few_slices", f"{sequence} has {slices} slices: no volume follows from them")
 
 
-def check_mask(sequence: str, series: Series, log: FaultLog) -> None:
+def check_mask(
+    sequence: str, series: Series, log: FaultLog, label_map: Mapping[int, str] | None = None
+) -> None:
     """Log the faults of a series' mask; a series without a mask has none.
 
     Args:
         sequence: Name of the series, such as `sax`.
         series: Series with an image (Z, T, H, W) and perhaps a mask on the same grid.
         log: Log that faults are added to.
+        label_map: Structure by label value as the user states it, empty where nothing is stated;
+            None where the values of the data set are fixed.
     """
     if series.mask is None:
         return
@@ -66,10 +76,16 @@ def check_mask(sequence: str, series: Series, log: FaultLog) -> None:
         return
 
     for frame in annotated:
-        problem = find_label_error(np.asarray(series.mask[:, frame]))
+        mask = np.asarray(series.mask[:, frame])  # (Z, H, W)
+        problem = find_label_error(mask)
+        # Scars are in late enhancement alone; in coarse pixels a thin cavity is all border.
+        if not problem and sequence == "lge" and max(series.spacing_mm[1:]) <= _FINE_MM:
+            problem = find_enclosed_right_cavity(mask)
         if problem:
-            log.warning("anatomy", f"{sequence}, frame {frame}: {problem}")
-            break
+            remedy = "" if label_map is None else f"; {_ask_label_map(label_map)}"
+            log.warning("anatomy", f"{sequence}, frame {frame}: {problem}{remedy}")
+            # Where structures may be mixed up, all that follows from them is of no use.
+            return
     share = bright_cavity_fraction(series, annotated[0])
     if sequence in CINE and share is not None and share < _LEAST_BRIGHTER:
         log.warning(
@@ -77,10 +93,37 @@ def check_mask(sequence: str, series: Series, log: FaultLog) -> None:
             f"{sequence}: {share:.0%} of a cavity is brighter than the wall; "
             "does the mask lie on the image?",
         )
-    for index, distance_mm in displaced_slices(series, annotated[0]).items():
-        log.warning(
-            "displaced", f"{sequence}: slice {index} lies {distance_mm:.0f} mm beside the axis"
-        )
+    _check_places(sequence, series, log)
+
+
+def _ask_label_map(label_map: Mapping[int, str]) -> str:
+    """Return the question whether values of a mask mean other structures than they are read as."""
+    stated = "null"
+    read_as = {value: name for name, value in STRUCTURES.items() if value}
+    if label_map:
+        read_as = dict(label_map)
+        stated = "set"
+    values = ", ".join(f"{value}: {name}" for value, name in read_as.items())
+    return (
+        f"do its values mean other structures? data.source.label_map is {stated}, "
+        f"which reads {{{values}}}"
+    )
+
+
+def _check_places(sequence: str, series: Series, log: FaultLog) -> None:
+    """Log slices whose ventricle lies beside that of their neighbours."""
+    annotated = series.annotated_frames()
+    stated = sorted(set(series.phases.values()) & set(annotated))
+    displaced = displaced_slices(series, stated or annotated[:1])
+    if not displaced:
+        return
+    places = ", ".join(f"slice {index} lies {mm:.1f} mm" for index, mm in displaced.items())
+    log.warning(
+        "displaced",
+        f"{sequence}: {places} beside the long axis of the ventricle (usual is less than "
+        f"{DISPLACED_MM:g} mm): look whether the picture shows it, as where the breath was held "
+        "differently; volumes do not depend on it",
+    )
 
 
 def _check_grey_values(sequence: str, series: Series, log: FaultLog) -> None:

@@ -18,7 +18,10 @@ from data_modules.checking.thumbnails import encode_thumbnail
 
 
 def check_study(
-    study: Study, mixture: Mixture | None = None, collator: Collator | None = None
+    study: Study,
+    mixture: Mixture | None = None,
+    collator: Collator | None = None,
+    label_map: Mapping[int, str] | None = None,
 ) -> CheckedStudy:
     """Check all that can be checked in one study.
 
@@ -26,11 +29,12 @@ def check_study(
         study: Study as its source gives it.
         mixture: Instructions that are searched for leaks; None searches none.
         collator: Tokenizer and limits by which token rows are counted; None counts none.
+        label_map: Structure by label value that the masks were read with, see `check_mask`.
     """
     log = FaultLog(study.study_id)
     for sequence, series in study.series.items():
         check_image(sequence, series, log)
-        check_mask(sequence, series, log)
+        check_mask(sequence, series, log, label_map)
     check_numbers(study, log)
     check_report(study, log)
 

@@ -8,12 +8,13 @@ from dataclasses import replace
 
 import numpy as np
 
+from cmrvlm.study.frame_times import ONE_CYCLE_MS
 from data_modules.dicom.image import Image
 from data_modules.dicom.likeness import plain_name
 from data_modules.dicom.timing import CINE_PHASES, LONGEST_BEAT_MS
 
 # No heart beats faster: a pulse of 200 a minute.
-_SHORTEST_BEAT_MS = 300.0
+_SHORTEST_BEAT_MS = ONE_CYCLE_MS[0]
 # Frames of a cine follow one another within this; those of a slow dynamic series do not.
 _LONGEST_FRAME_MS = 200.0
 # Factors to ms, and the unit that each is of.

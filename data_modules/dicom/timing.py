@@ -11,12 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cmrvlm.errors import CmrvlmError
+from cmrvlm.study.frame_times import ONE_CYCLE_MS
 from data_modules.dicom.image import TIME_KEYS, UNIFORM_KEYS, Image, Vector
 
 # A stack with fewer phases is no cine.
 CINE_PHASES = 5
-# Trigger times of one heart beat span no more than this; a pulse of 24 a minute.
-LONGEST_BEAT_MS = 2500.0
+# Trigger times of one heart beat span no more than this.
+LONGEST_BEAT_MS = ONE_CYCLE_MS[1]
 # A frame that lies this near to where one is wanted, in frame intervals, is taken as it is.
 _SAME_TIME = 0.25
 # A slice that lacks more frames than this share cannot be completed.

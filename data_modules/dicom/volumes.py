@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from pydicom.pixels.utils import pixel_array
 from scipy.ndimage import shift
 
 from cmrvlm.errors import CmrvlmError
+from cmrvlm.study.frame_times import check_frame_times
 from cmrvlm.study.study import Series
 from data_modules.dicom.geometry import affine_of, aside_mm, in_plane_spacing_mm
 from data_modules.dicom.image import Image
@@ -27,7 +29,8 @@ def series_of(stack: Stack, spacing_mm: Sequence[float] | None = None) -> tuple[
         spacing_mm: Distance of slices, rows and columns, used where the files state none.
 
     Returns:
-        The series, and the stack without images whose pixels cannot be read.
+        The series, and the stack without images whose pixels cannot be read, with a note where its
+        times count as unknown.
 
     Raises:
         CmrvlmError: No image has readable pixels, or no spacing is known.
@@ -52,10 +55,13 @@ def series_of(stack: Stack, spacing_mm: Sequence[float] | None = None) -> tuple[
     slice_positions_mm = None
     if stack.irregular:
         slice_positions_mm = tuple(stack.slice_positions_mm().tolist())
+    times_ms, problem = frame_times_ms(stack)
+    if problem:
+        stack = replace(stack, notes=(*stack.notes, problem))
     series = Series(
         image=np.stack(slices),  # (Z, T, H, W)
         affine=affine_of(stack.frames, spacing_mm),
-        frame_times_ms=frame_times_ms(stack),
+        frame_times_ms=times_ms,
         slice_places_mm=slice_positions_mm,
     )
     return series, stack
@@ -136,15 +142,21 @@ def _rescaled(stored: NDArray[np.generic], image: Image) -> NDArray[np.float32]:
     return grey
 
 
-def frame_times_ms(stack: Stack) -> tuple[float, ...] | None:
+def frame_times_ms(stack: Stack) -> tuple[tuple[float, ...] | None, str]:
     """Compute the time of each frame after the first, in the mean heart beat of the slices.
 
     Returns:
-        T times in ms, None when the files do not state them.
+        T times in ms, None when the files do not state them or state those of no cine, which the
+        readers of `study.json` refuse; and why in words, empty for nothing.
     """
     if stack.time_key != "trigger_time_ms":
-        return None
+        return None, ""
     whole = [images for images in stack.frames if len(images) == stack.phases]
-    times_ms = [[image.times["trigger_time_ms"] for image in images] for images in whole]
-    mean_ms = np.mean(times_ms, axis=0)  # (T,)
-    return tuple((mean_ms - mean_ms[0]).tolist())
+    slice_times_ms = [[image.times["trigger_time_ms"] for image in images] for images in whole]
+    mean_ms = np.mean(slice_times_ms, axis=0)  # (T,)
+    times_ms = tuple((mean_ms - mean_ms[0]).tolist())
+    try:
+        check_frame_times(times_ms)
+    except CmrvlmError as error:
+        return None, f"times of frames count as unknown: {error.problem}"
+    return times_ms, ""

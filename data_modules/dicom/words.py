@@ -6,6 +6,7 @@ import re
 import unicodedata
 from collections.abc import Mapping, Sequence
 from functools import cache
+from typing import Any
 
 from cmrvlm.errors import CmrvlmError
 from cmrvlm.study.vocabulary import SEQUENCES
@@ -17,6 +18,9 @@ _IDEOGRAPHS = "\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af"
 _IDEOGRAPHIC = re.compile(f"[{_IDEOGRAPHS}]")
 _BESIDE_IDEOGRAPH = re.compile(f"(?<=[{_IDEOGRAPHS}])(?=[a-z])|(?<=[a-z])(?=[{_IDEOGRAPHS}])")
 
+# Letters that are no letter with a mark to Unicode, such as those of `kısa` and `długa`.
+_PLAIN_LETTERS = str.maketrans({"ı": "i", "ł": "l", "ø": "o", "đ": "d", "æ": "ae", "œ": "oe"})
+
 
 def plain_words(text: str) -> str:
     """Return a text in small letters without accents, with one blank between its words.
@@ -27,6 +31,7 @@ def plain_words(text: str) -> str:
     parted = re.sub(r"(?<=[a-z])(?=[A-Z][a-z])", " ", text)
     letters = unicodedata.normalize("NFKD", parted.casefold())
     letters = "".join(letter for letter in letters if not unicodedata.combining(letter))
+    letters = letters.translate(_PLAIN_LETTERS)
     # Korean syllables are one letter each.
     letters = unicodedata.normalize("NFC", letters)
     # `LGE短軸` holds `lge`: between Latin letters and ideographs no blank is written.
@@ -44,7 +49,8 @@ class Vocabulary:
             first that is found in a description decides.
 
     Raises:
-        CmrvlmError: A rule is no regular expression, or a rule or word is for nothing known.
+        CmrvlmError: A rule is no regular expression, a rule or word is for nothing known, or they
+            have another form.
     """
 
     def __init__(
@@ -53,12 +59,12 @@ class Vocabulary:
         rules: Mapping[str, str] | None = None,
     ) -> None:
         self._phrases = {name: set(phrases) for name, phrases in WORDS.items()}
-        for name, phrases in (words or {}).items():
+        for name, phrases in _checked_map(words, "ingest.words", "{sax: [my name]}").items():
             if name not in self._phrases:
                 raise _unknown(name, "ingest.words", tuple(WORDS))
-            self._phrases[name] |= set(phrases)
+            self._phrases[name] |= set(_checked_texts(phrases, f"ingest.words.{name}"))
         self._rules = {}
-        for pattern, sequence in (rules or {}).items():
+        for pattern, sequence in _checked_map(rules, "ingest.rules", "{my protocol: sax}").items():
             if sequence not in (*SEQUENCES, NO_SEQUENCE):
                 raise _unknown(sequence, "ingest.rules", (*SEQUENCES, NO_SEQUENCE))
             self._rules[_compiled(pattern)] = sequence
@@ -103,6 +109,35 @@ def _compiled(pattern: str) -> re.Pattern[str]:
             field="ingest.rules",
             remedy="Correct it.",
         ) from error
+
+
+def _checked_map(values: Any, field: str, example: str) -> Mapping[str, Any]:
+    """Return settings by text, none for None.
+
+    Raises:
+        CmrvlmError: They have another form.
+    """
+    if values is None:
+        return {}
+    if not isinstance(values, Mapping) or not all(isinstance(name, str) for name in values):
+        raise CmrvlmError(
+            f"{values!r:.60} is no map of texts", field=field, remedy=f"Write {field}={example}."
+        )
+    return values
+
+
+def _checked_texts(values: Any, field: str) -> Sequence[str]:
+    """Return a list of texts.
+
+    Raises:
+        CmrvlmError: It is none; the letters of a single text would all be words.
+    """
+    is_list = isinstance(values, Sequence) and not isinstance(values, str)
+    if not is_list or not all(isinstance(value, str) for value in values):
+        raise CmrvlmError(
+            f"{values!r:.60} is no list of texts", field=field, remedy=f"Write {field}=[my name]."
+        )
+    return values
 
 
 def _unknown(name: str, field: str, known: Sequence[str]) -> CmrvlmError:

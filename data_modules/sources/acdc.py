@@ -59,7 +59,8 @@ class AcdcSource(Source):
             raise CmrvlmError(
                 "no patientNNN folders here",
                 file=self.root,
-                remedy="Set data.root to the folder above them.",
+                field="data.root",
+                remedy=_where_patients_are(self.root),
             )
 
     def study_ids(self) -> list[str]:
@@ -220,6 +221,15 @@ class AcdcSource(Source):
                 remedy="Frames count from 1; check Info.cfg.",
             )
         return image, mask, affine
+
+
+def _where_patients_are(root: Path) -> str:
+    """Return the remedy for a root without patients, which may lie in folders of it."""
+    parts = sorted({path.parent.name for path in root.glob("*/patient*") if path.is_dir()})
+    if not parts:
+        return "Set data.root to the folder above them."
+    places = " or ".join(str(root / part) for part in parts)
+    return f"Set data.root to {places}."
 
 
 def _stated_numbers(info: dict[str, str]) -> StatedNumbers:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import ClassVar
 
 from cmrvlm.errors import CmrvlmError
 from cmrvlm.study.file_names import without_clutter
-from cmrvlm.study.measurements import known_numbers
+from cmrvlm.study.measurements import check_plausible, check_volumes
 from cmrvlm.study.orientation import study_to_layout
 from cmrvlm.study.study import Study, StudyLabels
 from data_modules.dicom.recognise import recognise
@@ -17,8 +18,11 @@ from data_modules.dicom.stacks import stacks_of
 from data_modules.dicom.volumes import series_of
 from data_modules.sources.base import Source
 from data_modules.sources.rows_by_id import rows_by_id
+from data_modules.sources.stated_numbers import StatedNumbers
 from data_modules.tables.read_table import read_table
 from data_modules.tables.rows import Row
+
+_COLUMNS = {"lvesv_ml": "Systole", "lvedv_ml": "Diastole"}
 
 
 class KaggleDsb2Source(Source):
@@ -67,6 +71,10 @@ class KaggleDsb2Source(Source):
         """Return the study's row of the table, empty where there is none."""
         return self._rows.get(study_id, {})
 
+    def notes(self, study_id: str) -> list[str]:
+        """Return the volumes of the table that cannot be right and count as unknown."""
+        return self._stated_numbers(study_id).notes
+
     def load(self, study_id: str) -> Study:
         """Load the cines that are recognised, with the volumes of the table.
 
@@ -88,25 +96,36 @@ class KaggleDsb2Source(Source):
         if not series:
             raise CmrvlmError("no cine was recognised", file=self.root / study_id)
 
-        labels = StudyLabels(measurements=self._measurements(study_id))
+        labels = StudyLabels(measurements=self._stated_numbers(study_id).values)
         return study_to_layout(Study(study_id, study_id, series, labels))
 
-    def _measurements(self, study_id: str) -> dict[str, float]:
-        """Return the volumes in ml of the table, and the ejection fraction in % that follows.
-
-        Raises:
-            CmrvlmError: A volume is no number or impossible.
-        """
+    def _stated_numbers(self, study_id: str) -> StatedNumbers:
+        """Return the volumes in ml of the table, and the ejection fraction in % that follows."""
+        numbers = StatedNumbers()
         row = self._rows.get(study_id)
         if row is None:
-            return {}
-        columns = {"lvesv_ml": "Systole", "lvedv_ml": "Diastole"}
-        values = known_numbers(
-            {name: row.read_number(column, name) for name, column in columns.items()}
-        )
-        if len(values) == 2 and values["lvedv_ml"] > 0:
-            values["lvef_percent"] = 100 * (1 - values["lvesv_ml"] / values["lvedv_ml"])
-        return values
+            return numbers
+        for name, column in _COLUMNS.items():
+            numbers.add(name, partial(row.read_number, column, name))
+        numbers.check_together(tuple(_COLUMNS), _check_ejection)
+        if len(numbers.values) == len(_COLUMNS):
+            numbers.values["lvef_percent"] = _ejection_fraction_percent(numbers.values)
+        return numbers
+
+
+def _check_ejection(volumes: Mapping[str, float]) -> None:
+    """Refuse volumes in ml between which no heart ejects.
+
+    Raises:
+        CmrvlmError: They are swapped, equal, or all but equal.
+    """
+    check_volumes(volumes)
+    check_plausible("lvef_percent", _ejection_fraction_percent(volumes))
+
+
+def _ejection_fraction_percent(volumes: Mapping[str, float]) -> float:
+    """Return the ejection fraction that follows from volumes in ml."""
+    return 100 * (1 - volumes["lvesv_ml"] / volumes["lvedv_ml"])
 
 
 def _numeric(name: str) -> tuple[int, str]:

@@ -66,7 +66,9 @@ class ManifestSource(Source):
         check_label_map(self.label_map)
         # The table is read once: what is saved into it later concerns later runs.
         self._rows: dict[str, Row] = {}
-        for row in read_table(self.path, needed=("study_id",)):
+        rows = read_table(self.path, needed=("study_id",))
+        check_columns(rows, self.ignored_columns)
+        for row in rows:
             self._add(row)
         if not self._rows:
             raise CmrvlmError(
@@ -91,7 +93,6 @@ class ManifestSource(Source):
                 f"'{shorten(study_id)}' is there twice, first in row {self._rows[study_id].number}",
                 "Give each study its own id.",
             )
-        check_columns(row, self.ignored_columns)
         check_row(row)
         self._rows[study_id] = row
 

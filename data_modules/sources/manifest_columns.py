@@ -46,19 +46,26 @@ _FOLDED_TEXTS = frozenset(fold(column) for column in _TEXTS)
 UNKEYED = ("study_id", "split", *_EXTRA)
 
 
-def check_columns(row: Row, ignored: Sequence[str]) -> None:
-    """Refuse a row with columns that are neither known nor to be ignored.
+def check_columns(rows: Sequence[Row], ignored: Sequence[str]) -> None:
+    """Refuse a table with columns that are neither known nor to be ignored.
+
+    A column in which no row states anything is ignored as well.
 
     Args:
-        row: The row.
+        rows: Rows of the table.
         ignored: Names and patterns of columns to ignore.
 
     Raises:
         CmrvlmError: It has such columns; all of them are named.
     """
+    # Of a column the first row that states something in it.
+    stated: dict[str, Row] = {}
+    for row in rows:
+        for column in row:
+            stated.setdefault(column, row)
     unknown = [
         column
-        for column in row
+        for column in stated
         if fold(column) not in _KNOWN
         and not any(fnmatchcase(fold(column), fold(pattern)) for pattern in ignored)
     ]
@@ -68,7 +75,7 @@ def check_columns(row: Row, ignored: Sequence[str]) -> None:
     if len(unknown) > 1:
         names = ", ".join(shorten(column, 30) for column in unknown[1:_MOST_NAMED])
         problem = f"unknown column; so are {len(unknown) - 1} more: {names}"
-    raise row.error(
+    raise stated[unknown[0]].column_error(
         unknown[0],
         problem,
         f"{_suggest(unknown[0])}Name columns that are not to be read in "

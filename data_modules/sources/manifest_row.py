@@ -6,8 +6,9 @@ import json
 import re
 from collections.abc import Iterable
 
+from cmrvlm.errors import naming_file
 from cmrvlm.reports.writer import split_sections
-from cmrvlm.study.measurements import DEMOGRAPHICS, FOLLOW_UP, MEASUREMENTS
+from cmrvlm.study.measurements import DEMOGRAPHICS, FOLLOW_UP, MEASUREMENTS, check_volumes
 from cmrvlm.study.study import StudyLabels, UserQuestion
 from cmrvlm.study.vocabulary import DISEASES, FINDINGS, LANGUAGES
 from data_modules.tables.numbers import shorten
@@ -30,7 +31,7 @@ _CODES = {
 def read_labels(row: Row) -> StudyLabels:
     """Return the labels that a row states."""
     # Measurements are checked before demographics: the first wrong value is named.
-    measurements = _numbers(row, MEASUREMENTS)
+    measurements = _measurements(row)
     demographics = _demographics(row)
     diseases = _diseases(row)
     flags = {code: row.read_flag(f"finding_{code}") for code in FINDINGS}
@@ -44,6 +45,19 @@ def read_labels(row: Row) -> StudyLabels:
         follow_up=_follow_up(row),
         questions=_questions(row),
     )
+
+
+def _measurements(row: Row) -> dict[str, float]:
+    """Return the measurements that a row states.
+
+    Raises:
+        CmrvlmError: One is that of no heart, or volumes are swapped.
+    """
+    measurements = _numbers(row, MEASUREMENTS)
+    fields = {name: row.field(name) for name in measurements}
+    with naming_file(row.path):
+        check_volumes(measurements, fields)
+    return measurements
 
 
 def _numbers(row: Row, columns: Iterable[str]) -> dict[str, float]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage, stats
@@ -14,13 +16,17 @@ _LEFT_VENTRICLE = (*STRUCTURE_VALUES["lv"], *STRUCTURE_VALUES["myo"])
 
 # Slices that the long axis is fitted to; a stack of so few is not checked.
 _AXIS_SLICES = 4
-_DISPLACED_MM = 5.0
+# Of 25 patients of ACDC 95 % of the slices lie less than 4.2 mm beside the axis at ED.
+DISPLACED_MM = 5.0
 
 # At the base the outflow tract is open, so that the myocardium never encloses the cavity quite.
 _LEAST_ENCLOSED_FRACTION = 0.5
+# The right cavity touches the wall on one side: at ED and ES of 25 patients of ACDC 20 to 42 % of its
+# border, and 66 % of that of scars that are read as right cavity.
+_MOST_ENCLOSED_FRACTION = 0.55
 
 
-def displaced_slices(series: Series, frame: int) -> dict[int, float]:
+def displaced_slices(series: Series, frames: Sequence[int]) -> dict[int, float]:
     """Find slices beside the ventricle's long axis, as when breath was held differently.
 
     The axis is the Theil-Sen line (Sen, JASA 1968) through the centres of the left ventricle with
@@ -31,11 +37,22 @@ def displaced_slices(series: Series, frame: int) -> dict[int, float]:
 
     Args:
         series: Short-axis series with a mask.
-        frame: Frame to look at.
+        frames: Frames to look at, of which there is one at least. A slice is displaced that is so
+            in all of them: at the base the wall is open in some, which shifts its centre.
 
     Returns:
-        Distance from the axis in mm by index of the slice, for displaced slices alone.
+        Smallest distance from the axis in mm by index of the slice, for displaced slices alone.
     """
+    in_frames = [_displaced_in_frame(series, frame) for frame in frames]
+    return {
+        index: min(displaced[index] for displaced in in_frames)
+        for index in in_frames[0]
+        if all(index in displaced for displaced in in_frames)
+    }
+
+
+def _displaced_in_frame(series: Series, frame: int) -> dict[int, float]:
+    """Return the distance from the axis in mm by index of each slice that a frame shows displaced."""
     assert series.mask is not None
     ventricle = np.isin(series.mask[:, frame], _LEFT_VENTRICLE)  # (Z, H, W)
     slices = np.flatnonzero(ventricle.any(axis=(1, 2)))  # (N,)
@@ -57,7 +74,7 @@ def displaced_slices(series: Series, frame: int) -> dict[int, float]:
                 centres_mm[row], int(index), centres_mm[nearest], slices[nearest]
             ),
         )
-        if distance_mm >= _DISPLACED_MM:
+        if distance_mm >= DISPLACED_MM:
             displaced[int(index)] = distance_mm
     return displaced
 
@@ -145,3 +162,11 @@ def find_label_error(mask: NDArray[np.uint8]) -> str | None:
     if left < _LEAST_ENCLOSED_FRACTION:
         return f"the myocardium encloses {left:.0%} of the left cavity"
     return None
+
+
+def find_enclosed_right_cavity(mask: NDArray[np.uint8]) -> str | None:
+    """Describe a right cavity `(..., H, W)` within the wall, as scars are, or return None."""
+    right = enclosed_fraction(mask, "rv")
+    if right is None or right <= _MOST_ENCLOSED_FRACTION:
+        return None
+    return f"the myocardium encloses {right:.0%} of the right cavity, which lies beside it"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -24,6 +24,8 @@ from cmrvlm.study.vocabulary import NOT_ANNOTATED, STRUCTURES
 # Quaternions in a header are rounded more than matrices are, so that grids may differ by this share
 # of a voxel.
 _GRID_TOLERANCE = 1 / 50
+# Label values that a message names.
+_MOST_VALUES_NAMED = 10
 
 
 def remap_labels(
@@ -42,17 +44,17 @@ def remap_labels(
     Raises:
         CmrvlmError: Another value occurs.
     """
-    present = np.unique(values)
-    unknown = [value.item() for value in present if value not in label_map]
+    unknown, problem = _unknown_values(values, label_map)
     if unknown:
-        known = ", ".join(f"{value} {name}" for value, name in label_map.items())
         raise CmrvlmError(
-            f"unknown label values {unknown}",
+            problem,
             file=path,
             field="mask",
-            remedy=f"Known here: {known}.",
+            remedy=f"Masks of this data set hold {_named(label_map)}. Restore the file, or read it "
+            "with data=nifti or data=manifest, where data.source.label_map says what values mean.",
         )
 
+    present = np.unique(values)
     mask = np.zeros(values.shape, dtype=np.uint8)
     for value in present:
         mask[values == value] = STRUCTURES[label_map[int(value)]]
@@ -77,12 +79,46 @@ def remap_partial_labels(
         CmrvlmError: Another value occurs.
     """
     known = {0: "background"} | dict(label_map)
+    stated = "data.source.label_map"
     if not label_map:
         known = {value: name for name, value in STRUCTURES.items()}
+        stated = "data.source.label_map is null, which"
 
-    mask = remap_labels(np.where(values == NOT_ANNOTATED, 0, values), known, path)
+    annotated = np.where(values == NOT_ANNOTATED, 0, values)
+    unknown, problem = _unknown_values(annotated, known)
+    if unknown:
+        raise CmrvlmError(
+            problem,
+            file=path,
+            field="data.source.label_map",
+            remedy=f"Here {stated} reads {_named(known)}: say in it what each value is, "
+            "as in data.source.label_map={1: rv, 2: myo, 3: lv}.",
+        )
+    mask = remap_labels(annotated, known, path)
     mask[values == NOT_ANNOTATED] = NOT_ANNOTATED
     return mask
+
+
+def _unknown_values(
+    values: NDArray[np.generic], known: Mapping[int, str]
+) -> tuple[list[float], str]:
+    """Return the label values of a mask of any shape that are not known, and that in words."""
+    present = [value.item() for value in np.unique(values)]
+    unknown = [value for value in present if value not in known]
+    return unknown, f"unknown label values {_listed(unknown)} among {_listed(present)}"
+
+
+def _listed(values: Sequence[float]) -> str:
+    """Return label values as text; an image in the place of a mask has thousands."""
+    listed = ", ".join(f"{value:g}" for value in values[:_MOST_VALUES_NAMED])
+    if len(values) <= _MOST_VALUES_NAMED:
+        return f"[{listed}]"
+    return f"[{listed}, …] ({len(values)})"
+
+
+def _named(label_map: Mapping[int, str]) -> str:
+    """Return label values with their structures as text."""
+    return ", ".join(f"{value} {name}" for value, name in label_map.items())
 
 
 def check_label_map(label_map: Mapping[int, str]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from cmrvlm.errors import CmrvlmError
@@ -35,3 +35,21 @@ class StatedNumbers:
             return
         if value is not None:
             self.values[name] = value
+
+    def check_together(
+        self, names: Sequence[str], check: Callable[[Mapping[str, float]], None]
+    ) -> None:
+        """Hold numbers against one another: which of them is wrong is not known where they clash.
+
+        Args:
+            names: Names of the numbers; nothing is checked where one of them is unknown.
+            check: Function that raises a `CmrvlmError` where they cannot be right together.
+        """
+        if not set(names) <= set(self.values):
+            return
+        try:
+            check(self.values)
+        except CmrvlmError as error:
+            for name in names:
+                del self.values[name]
+            self.notes.append(f"{' and '.join(names)} count as unknown: {error.problem}")

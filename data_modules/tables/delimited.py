@@ -27,11 +27,13 @@ class Sheet:
     Attributes:
         head: Names of the columns as they are written.
         lines: Number and values of each line that is not blank.
+        head_number: Number of the line of the head.
         decimal_comma: Whether numbers may be written as `31,5`.
     """
 
     head: list[Any]
     lines: list[tuple[int, list[Any]]]
+    head_number: int = 1
     decimal_comma: bool = False
 
 
@@ -54,7 +56,7 @@ def read_delimited(path: Path) -> Sheet:
     head = [name.strip() for name in records[0][1]]
     for number, values in records[1:]:
         _check_width(path, number, values, head)
-    return Sheet(head, records[1:], decimal_comma=delimiter != ",")
+    return Sheet(head, records[1:], records[0][0], decimal_comma=delimiter != ",")
 
 
 def delimiter_of(path: Path) -> str:

@@ -169,7 +169,7 @@ def read_excel(path: Path) -> Sheet:
     head = lines[0][1]
     for number, values in lines[1:]:
         _check_beside(path, number, values, len(head))
-    return Sheet(head, lines[1:])
+    return Sheet(head, lines[1:], lines[0][0])
 
 
 def _check_beside(path: Path, number: int, values: list[Any], column_count: int) -> None:

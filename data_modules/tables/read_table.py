@@ -48,7 +48,7 @@ def read_table(path: Path, needed: Sequence[str] = ()) -> list[Row]:
     if suffix == ".jsonl":
         return _rows_of_records(path, read_json_lines(path), needed)
     if suffix == ".parquet":
-        return _rows_of_records(path, read_parquet(path), needed)
+        return _rows_of_records(path, read_parquet(path), needed, is_one_head=True)
     raise CmrvlmError(
         f"'{suffix}' is no kind of table",
         file=path,
@@ -81,7 +81,8 @@ def _check_file(path: Path) -> None:
 def _rows_of_sheet(path: Path, sheet: Sheet, needed: Sequence[str]) -> list[Row]:
     """Return the rows of a table with a head."""
     columns = [as_text(name) for name in sheet.head]
-    names = _names(path, columns, "row 1")
+    named_in = f"header, row {sheet.head_number}"
+    names = _names(path, columns, named_in)
     _check_needed(path, names, needed)
     keys = [fold(column) for column in columns]
     rows = []
@@ -102,15 +103,25 @@ def _rows_of_sheet(path: Path, sheet: Sheet, needed: Sequence[str]) -> list[Row]
             if text:
                 texts[key] = text
         if texts:
-            rows.append(Row(path, number, texts, names, sheet.decimal_comma))
+            rows.append(Row(path, number, texts, names, named_in, sheet.decimal_comma))
     return rows
 
 
-def _rows_of_records(path: Path, records: Records, needed: Sequence[str]) -> list[Row]:
-    """Return the rows of a table each of whose rows names its columns."""
+def _rows_of_records(
+    path: Path, records: Records, needed: Sequence[str], *, is_one_head: bool = False
+) -> list[Row]:
+    """Return the rows of a table without a line for the names of its columns.
+
+    Args:
+        path: The table.
+        records: Number and value by column of each row.
+        needed: Columns without which it is another table.
+        is_one_head: Whether the file names the columns once, else each row does.
+    """
     rows = []
     columns: dict[str, str] = {}
     for number, values in records:
+        named_in = "" if is_one_head else f"row {number}"
         names = _names(path, list(values), f"row {number}")
         columns = {**names, **columns}
         texts = {}
@@ -119,7 +130,7 @@ def _rows_of_records(path: Path, records: Records, needed: Sequence[str]) -> lis
             if text:
                 texts[fold(name)] = text
         if texts:
-            rows.append(Row(path, number, texts, names))
+            rows.append(Row(path, number, texts, names, named_in))
     _check_needed(path, columns, needed)
     return rows
 

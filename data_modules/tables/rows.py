@@ -33,6 +33,7 @@ class Row(Mapping[str, str]):
         number: Number of the row as an editor or a spreadsheet shows it: the line of the file.
         texts: Text by folded name of the column.
         names: Name of each column as it is written, by folded name.
+        named_in: Where the columns are named, such as `header, row 1`; empty where no row does.
         decimal_comma: Whether numbers may be written as `31,5`.
     """
 
@@ -40,6 +41,7 @@ class Row(Mapping[str, str]):
     number: int
     texts: Mapping[str, str]
     names: Mapping[str, str]
+    named_in: str
     decimal_comma: bool = False
 
     def __getitem__(self, column: str) -> str:
@@ -53,10 +55,16 @@ class Row(Mapping[str, str]):
 
     def error(self, column: str, problem: str, remedy: str) -> CmrvlmError:
         """Return an error about a column of this row."""
-        return CmrvlmError(problem, file=self.path, field=self._field(column), remedy=remedy)
+        return CmrvlmError(problem, file=self.path, field=self.field(column), remedy=remedy)
 
-    def _field(self, column: str) -> str:
-        """Return where a value stands, for an error message."""
+    def column_error(self, column: str, problem: str, remedy: str) -> CmrvlmError:
+        """Return an error about a column itself, whatever this row states in it."""
+        name = shorten(self.names.get(fold(column), column))
+        field = f"{name}, {self.named_in}" if self.named_in else name
+        return CmrvlmError(problem, file=self.path, field=field, remedy=remedy)
+
+    def field(self, column: str) -> str:
+        """Return where the value in a column stands, for an error message."""
         name = self.names.get(fold(column), column)
         return f"{shorten(name)}, row {self.number}"
 
@@ -79,7 +87,7 @@ class Row(Mapping[str, str]):
         """
         with naming_file(self.path):
             return parse_number(
-                self.get(column), self._field(column), quantity, decimal_comma=self.decimal_comma
+                self.get(column), self.field(column), quantity, decimal_comma=self.decimal_comma
             )
 
     def read_flag(self, column: str) -> bool | None:

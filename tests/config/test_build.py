@@ -128,7 +128,7 @@ FACTORIES = {
     "model": {"vision_language", "dual"},
     "schedule": {"warmup_cosine", "constant"},
     "callbacks.*": {"progress_bar"},
-    "logger.*": {"wandb_logger"},
+    "logger.*": {"wandb_logger", "csv_logger"},
 }
 # Beside factories a place takes subclasses of one class; what those are called tells that nothing else slips in.
 SUBCLASSES = {

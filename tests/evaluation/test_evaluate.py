@@ -152,8 +152,10 @@ def test_of_a_run_that_keeps_nothing_what_is_turned_away_is_undefined(whole):
     assert {kind: gate[kind]["undefined"] for kind in FOREIGN} == dict.fromkeys(FOREIGN, studies)
     assert gate["hearts"]["undefined"] == studies
     text = (out / "metrics.md").read_text()
-    assert "## Images that are turned away" in text
-    assert all(f"| {images} |" in text for images in gate)
+    reason = "not counted, the run keeps no familiarity.safetensors"
+    assert f"## Images that are turned away: {reason}" in text
+    assert content["settings"]["gate"].startswith(reason)
+    assert not any(f"| {images} |" in text for images in gate)
 
 
 def test_figures_tables_and_settings_are_written(whole):
@@ -592,3 +594,15 @@ def test_differences_are_over_questions_that_both_were_asked(study):
     row = cells["text_accuracy"]
     assert row["value"] == 1
     assert row["difference"] == {"value": 0.0, "low": 0.0, "high": 0.0, "n": 3}
+
+
+def test_a_figure_that_is_not_drawn_is_said_and_no_earlier_one_stays(run, tmp_path, capsys):
+    names = ("bland_altman", "reliability", "subsets", "panel")
+    for name in names:
+        (tmp_path / f"{name}.png").write_bytes(b"of an earlier evaluation")
+    few = ("tasks=[sequence]", "cases_per_task=1", "gate=false", "probes=[]")
+    evaluation(run, tmp_path, *few, "subsets=[sax,lge]")
+    printed = capsys.readouterr().out
+    for name in names:
+        assert f"no {name}.png: " in printed
+        assert not (tmp_path / f"{name}.png").exists()

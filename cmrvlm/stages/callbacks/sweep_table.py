@@ -20,6 +20,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from cmrvlm.config.console import print_table
 from cmrvlm.runs.run_claim import FolderTakenError
 from cmrvlm.study.atomic_files import write_json
 
@@ -120,9 +121,9 @@ class SweepTable(Callback):
         """Print and write the table; a sweep with a job that failed ends with status 1."""
         folder = _sweep_folder(config)
         table = sweep_table(folder)
-        Console(width=160).print(table)
+        print_table(table, Console(width=160))
         with (folder / "jobs.txt").open("w", encoding="utf-8") as file:
-            Console(file=file, width=160).print(table)
+            print_table(table, Console(file=file, width=160))
         failed = [str(job["job"]) for job in jobs_of(folder) if job["status"] == FAILED]
         if failed:
             log.error("%d jobs failed: %s", len(failed), ", ".join(failed))

@@ -162,6 +162,42 @@ def test_a_displaced_slice_is_named_and_changes_no_volume(study):
     assert measure_masks(replace(sax, mask=mask)) == measure_masks(sax)
 
 
+def test_slices_are_displaced_where_all_frames_with_a_phase_say_so(study):
+    sax = study.series["sax"]
+    aside = np.array(sax.mask)
+    aside[1] = np.roll(aside[1], 6, axis=-1)
+    texts = {}
+    for name, frames in (("both", list(sax.phases.values())), ("ed", [sax.phases["ed"]])):
+        mask = np.array(sax.mask)
+        mask[:, frames] = aside[:, frames]
+        faults = check_study(with_sax(study, mask=mask)).faults
+        texts[name] = [fault.text for fault in faults if fault.code == "displaced"]
+    assert texts["ed"] == []
+    (text,) = texts["both"]
+    shift_mm = 6 * sax.spacing_mm[2]
+    stated_mm = float(text.split("lies ")[1].split(" mm")[0])
+    assert stated_mm == pytest.approx(shift_mm, abs=3)
+    assert "slice 1 lies" in text
+    assert "less than 5 mm" in text
+
+
+@pytest.mark.parametrize(
+    ("label_map", "remedy"),
+    [
+        (None, ""),
+        ({}, "label_map is null, which reads {1: lv, 2: myo, 3: rv, 4: scar, 5: no_reflow, 6: la, 7: ra}"),
+        ({1: "lv", 2: "myo"}, "label_map is set, which reads {1: lv, 2: myo}"),
+    ],
+)  # fmt: skip
+def test_swapped_labels_ask_for_the_label_map_and_nothing_else(study, label_map, remedy):
+    faults = check_study(with_swapped_ventricles(study), label_map=label_map).faults
+    (text,) = [
+        fault.text for fault in faults if fault.code in ("anatomy", "displaced", "off_image")
+    ]
+    assert text.endswith(remedy)
+    assert ("label_map" in text) == (label_map is not None)
+
+
 @pytest.mark.parametrize(
     ("changes", "kind"),
     [
@@ -294,6 +330,13 @@ def test_what_a_table_says_is_printed_as_it_is(text):
     assert console.file.getvalue().count(text) == 2
 
 
+@pytest.mark.parametrize(("studies", "verdict"), [(1, "pass"), (25, "pass")])
+def test_a_check_without_faults_prints_no_table(studies, verdict):
+    console = Console(width=150, file=io.StringIO())
+    _print_faults({"studies": studies, "verdict": verdict, "faults": []}, console)
+    assert console.file.getvalue() == f"{studies} studies: {verdict}\n"
+
+
 def test_a_row_of_another_study_makes_no_check_anew(tmp_path, study):
     write_study(study, tmp_path / "a")
     table = tmp_path / "studies.csv"
@@ -304,6 +347,31 @@ def test_a_row_of_another_study_makes_no_check_anew(tmp_path, study):
     assert len(set(digests)) == 1
     table.write_text("study_id,sax,weight_kg\n7,a/sax.nii.gz,71\n")
     assert CheckRun(ManifestSource(str(table)), tmp_path / "out").digest("7") != digests[0]
+
+
+@pytest.mark.parametrize("size", [48, 64, 80])
+def test_right_cavities_of_phantoms_are_no_scars_however_coarse(size):
+    source = PhantomSource(count=4, size=size, slices=4, frames=4)
+    for study_id in source.study_ids():
+        faults = check_study(source.load(study_id)).faults
+        assert not [
+            fault for fault in faults if fault.code == "anatomy" and fault.text.startswith("lge")
+        ]
+
+
+def test_scars_of_emidec_that_are_read_as_right_cavity_are_found(real_data, tmp_path):
+    folder = real_data / "emidec" / "samplePositive"
+    row = [folder / part / "samplePositive.nii.gz" for part in ("Images", "Contours")]
+    table = tmp_path / "studies.csv"
+    table.write_text(f"study_id,lge,lge_mask\n1,{row[0]},{row[1]}\n")
+    labels = {1: "lv", 2: "myo", 3: "scar", 4: "no_reflow"}
+    found = {}
+    for name, label_map in (("right", labels), ("none", None)):
+        run = CheckRun(ManifestSource(str(table), label_map), tmp_path / name, workers=1)
+        (checked,) = run.run()
+        found[name] = [fault.text for fault in checked.faults if fault.code == "anatomy"]
+    assert found["right"] == []
+    assert "data.source.label_map is null" in found["none"][0]
 
 
 def test_the_two_files_of_one_emidec_patient_are_found(real_data, tmp_path):

@@ -112,6 +112,16 @@ def test_a_page_lists_a_bounded_number_of_faults(tmp_path, monkeypatch, count):
     assert (f"and {count - 3} more, which are in check.json" in page) == (count > 3)
 
 
+@pytest.mark.parametrize(
+    ("counts", "tables"), [({}, 0), ({"lge": 0, "sax": 0}, 0), ({"lge": 0, "sax": 3}, 1)]
+)
+def test_a_page_has_no_table_of_what_no_study_has(tmp_path, counts, tables):
+    write_page(tmp_path / "check.html", "title", 3, [], {"sequences": counts}, {})
+    page = (tmp_path / "check.html").read_text()
+    assert page.count("<table>") == tables
+    assert ("none: lge" in page) == ("lge" in counts)
+
+
 def test_two_checks_do_not_write_into_one_folder(tmp_path, monkeypatch, tiny_source):
     monkeypatch.setattr("data_modules.storage.in_use._SECONDS_TO_WAIT", 0.1)
     run = CheckRun(tiny_source(), tmp_path, workers=1)

@@ -4,10 +4,11 @@ import numpy as np
 import pydicom
 import pytest
 
+from cmrvlm.errors import CmrvlmError
 from data_modules.dicom.recognise import recognise
 from data_modules.dicom.scan import files_of, scan
 from data_modules.dicom.stacks import stacks_of
-from data_modules.dicom.word_table import OTHER_KIND, OTHER_VIEW
+from data_modules.dicom.word_table import CINE, OTHER_KIND, OTHER_VIEW, REAL_TIME
 from data_modules.dicom.words import Vocabulary
 from tests.data_modules.dicom.archive import GAP_MM, TO_APEX, Archive, clock
 from tests.data_modules.dicom.faulty_studies import four_chamber
@@ -20,10 +21,36 @@ NAMES = {
     OTHER_KIND: ("stress SAX", "SA rest", "SAX perf"),
     OTHER_VIEW: ("lax 2", "lax", "3CH"),
 }
+# As hospitals of other countries write them, by what they name.
+OF_LANGUAGES = {
+    "sax": (
+        *("RT petit axe", "ciné petit axe", "PTAXE", "petits axes", "eje corto", "EjeCorto RT", "eixo curto"),
+        *("AsseCorto", "korte-as cine", "w osi krótkiej", "oś krótka", "kortaxel", "kısa aks", "kısa eksen"),
+        *("по короткой оси", "krátká osa", "rövid tengely", "シネ短軸", "左室短軸", "심장단축"),
+    ),
+    "lax_4ch": (
+        *("grand axe 4 cavités", "cine 4cav", "cuatro cámaras", "4 cavidades", "quatro câmaras", "4 camere"),
+        *("quattro cavità", "vierkamer", "vier kamer", "4-jamowa", "projekcja czterojamowa", "fyrkammare"),
+        *("firekammer", "dört boşluk", "четырёхкамерная", "4-камерная", "四腔像", "水平長軸", "네방", "4방"),
+    ),
+    "lge": (
+        *("rehaussement tardif", "RT petit axe tardif", "réhaussement", "realce tardío", "realce tardio"),
+        *("realce de gadolínio", "tardivo", "impregnazione tardiva", "vertraagde aankleuring", "RT LGE"),
+        *("późne wzmocnienie", "opóźnione wzmocnienie", "senförstärkning", "遅延造影", "后期强化", "지연조영"),
+    ),
+    OTHER_VIEW: (
+        *("grand axe", "deux cavités", "dos cámaras", "eixo longo", "due camere", "lange as", "tweekamer"),
+        *("oś długa", "dwujamowa", "трёхкамерная", "длинная ось", "uzun aks", "2腔", "左室流出路", "장축"),
+    ),
+    REAL_TIME: ("temps réel", "tempo reale", "RT sax", "realtijd", "リアルタイム", "실시간", "实时"),
+    CINE: ("ciné", "シネ", "시네", "кино", "電影"),
+}  # fmt: skip
 FRIENDS = {
     "lax_4ch": ("lax 2", "3CH", "LAX3", "cine SAX 4", "2CHV"),
     "lge": ("plan de coupe", "cine sax de 8 mm", "LE", "vue de coeur"),
     OTHER_KIND: ("restaurant", "stressed"),
+    "sax": ("grand axe", "eje largo", "asse lungo", "lange as", "長軸", "장축", "ptax"),
+    REAL_TIME: ("cart", "short axis", "art"),
 }
 
 
@@ -31,7 +58,7 @@ def pairs(table):
     return [(meaning, name) for meaning, names in table.items() for name in names]
 
 
-@pytest.mark.parametrize(("meaning", "name"), pairs(NAMES))
+@pytest.mark.parametrize(("meaning", "name"), pairs(NAMES) + pairs(OF_LANGUAGES))
 def test_words_that_scanners_write_are_known(meaning, name):
     assert Vocabulary().names(name, meaning)
 
@@ -194,3 +221,41 @@ def test_cines_that_are_named_otherwise_are_no_doubt(tmp_path, name):
     _, results = ingest(tmp_path / "in", tmp_path / "out")
     (result,) = results.values()
     assert not result.doubts
+
+
+@pytest.mark.parametrize("slices", [1, 2, 5])
+@pytest.mark.parametrize(
+    "name", ["RT petit axe", "RT eje corto", "tempo reale asse corto", "realtijd korte as"]
+)
+def test_real_time_before_a_name_leaves_it_what_it_is(tmp_path, name, slices):
+    archive = Archive(tmp_path / "in").cine(slices, 8, description=name)
+    four_chamber(archive, "RT grand axe 4 cavités")
+    decisions = decided(tmp_path / "in")
+    assert decisions["sax"].stack.slices == slices
+    assert set(decisions) == {"sax", "lax_4ch"}
+    assert not any(decision.ambiguous for decision in decisions.values())
+
+
+@pytest.mark.parametrize(
+    ("settings", "field"),
+    [
+        ({"rules": {"axis": "la4ch"}}, "ingest.rules"),
+        ({"rules": {"axis": "4ch"}}, "ingest.rules"),
+        ({"rules": {"axis": None}}, "ingest.rules"),
+        ({"rules": ["axis"]}, "ingest.rules"),
+        ({"rules": "axis: sax"}, "ingest.rules"),
+        ({"rules": {"axis(": "sax"}}, "ingest.rules"),
+        ({"words": {"la4ch": ["axis"]}}, "ingest.words"),
+        ({"words": ["axis"]}, "ingest.words"),
+        ({"words": {"sax": "axis"}}, "ingest.words.sax"),
+        ({"words": {"sax": [4, "axis"]}}, "ingest.words.sax"),
+        ({"words": {"sax": None}}, "ingest.words.sax"),
+    ],
+)
+def test_rules_and_words_of_another_form_or_for_nothing_known_are_refused(settings, field):
+    with pytest.raises(CmrvlmError) as refused:
+        Vocabulary(**settings)
+    assert refused.value.field == field
+    assert refused.value.remedy
+    if "4ch" in str(settings):
+        assert "lax_4ch" in refused.value.remedy

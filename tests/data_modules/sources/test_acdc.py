@@ -124,6 +124,16 @@ def test_unknown_label_values_and_empty_masks_are_named(make, tmp_path):
         source.load("patient001")
 
 
+@pytest.mark.parametrize("parts", [(), ("training",), ("testing", "training")])
+def test_a_folder_above_those_of_patients_names_these(tmp_path, parts):
+    for part in parts:
+        (tmp_path / part / "patient001").mkdir(parents=True)
+    with pytest.raises(CmrvlmError, match="no patientNNN") as refused:
+        AcdcSource(str(tmp_path))
+    assert refused.value.field == "data.root"
+    assert all(str(tmp_path / part) in refused.value.remedy for part in parts)
+
+
 def test_wrong_folders_are_named(tmp_path):
     with pytest.raises(CmrvlmError, match="no patientNNN"):
         AcdcSource(str(tmp_path))

@@ -160,7 +160,9 @@ def read_all(path):
         ({"diseases": "DMC"}, "diseases", "unknown disease 'DMC'"),
         ({"finding_lvef": "maybe"}, "finding_lvef", "neither yes nor no"),
         ({"lvef_percent": "low"}, "lvef_percent", "no number"),
-        ({"lvef": "31"}, "lvef", "unknown column"),
+        ({"lvedv_ml": "60", "lvesv_ml": "150"}, "lvesv_ml", "not less than lvedv_ml of 60"),
+        ({"lvedv_ml": "60", "lvesv_ml": "60"}, "lvesv_ml", "not less"),
+        ({"rvedv_ml": "80", "rvesv_ml": "90"}, "rvesv_ml", "not less than rvedv_ml of 80"),
         ({"sax": ""}, "sax", "no series"),
         ({"split": "dev"}, "split", "'dev' is no part"),
         ({"sax_es_frame": 3}, "sax_es_frame", "none of the 3 frames"),
@@ -190,6 +192,32 @@ def test_an_unknown_column_is_named_with_those_like_it(folder, column, suggested
     assert "1 more: lab_crp" in refused.value.problem
     assert (f"Is it {suggested}" in refused.value.remedy) == (suggested is not None)
     assert "ignored_columns" in refused.value.remedy
+
+
+def test_an_unknown_column_is_a_fault_of_the_header_and_of_no_row(folder):
+    path = table(
+        folder, ROWS[0], ROWS[1] | {"lvef": "31"}, ROWS[1] | {"study_id": "9", "nt_probnp": "2"}
+    )
+    lines = path.read_text().splitlines(keepends=True)
+    headers = {0: "lvef, header, row 1", 2: "lvef, header, row 3"}
+    for blank_lines, field in headers.items():
+        path.write_text("\n" * blank_lines + "".join(lines))
+        with pytest.raises(CmrvlmError, match="1 more: nt_probnp") as refused:
+            ManifestSource(str(path))
+        assert refused.value.field == field
+
+
+def test_where_an_unknown_column_is_named_depends_on_the_kind_of_table(folder):
+    rows = [ROWS[0], ROWS[1] | {"lvef": "31"}]
+    lines = "\n".join(json.dumps(row) for row in rows)
+    (folder / "table.jsonl").write_text(lines)
+    columns = {name: [row.get(name) for row in rows] for name in rows[1]}
+    pq.write_table(pa.table(columns), folder / "table.parquet")
+    fields = {"table.jsonl": "lvef, row 2", "table.parquet": "lvef"}
+    for name, field in fields.items():
+        with pytest.raises(CmrvlmError, match="unknown column") as refused:
+            ManifestSource(str(folder / name))
+        assert refused.value.field == field
 
 
 @pytest.mark.parametrize(
@@ -244,10 +272,31 @@ def test_masks_are_mapped_as_declared_and_unknown_values_are_refused(folder):
     mapped = ManifestSource(path, {1: "rv", 2: "myo", 3: "lv"}).load("007").series["sax"]
     for value, name in ((1, "rv"), (2, "myo"), (3, "lv")):
         assert (mapped.mask[mapped.image % 4 == value] == STRUCTURES[name]).all()
-    with pytest.raises(CmrvlmError, match=r"unknown label values \[3\]"):
+    with pytest.raises(
+        CmrvlmError, match=r"unknown label values \[3\] among \[0, 1, 2, 3\]"
+    ) as refused:
         ManifestSource(path, {1: "rv", 2: "myo"}).load("007")
+    assert refused.value.field == "data.source.label_map"
+    assert "reads 0 background, 1 rv, 2 myo" in refused.value.remedy
     with pytest.raises(CmrvlmError, match="unknown structure 'liver'"):
         ManifestSource(path, {1: "liver"})
+
+
+@pytest.mark.parametrize(
+    ("values", "seen"),
+    [
+        ([0, 200], r"\[200\] among \[0, 200\]"),
+        ([0, 85, 170, 255], r"\[85, 170\] among \[0, 85, 170\]"),
+        (range(50), r"\[8, 9, 10, 11, 12, 13, 14, 15, 16, 17, …\] \(42\)"),
+    ],
+)
+def test_values_that_no_map_names_are_counted_and_ask_for_one(folder, values, seen):
+    mask = np.resize(np.array(list(values), np.uint8), (2, 3, 6, 8))
+    write_nifti(folder / "mask.nii.gz", mask, AFFINE)
+    with pytest.raises(CmrvlmError, match=seen) as refused:
+        ManifestSource(str(table(folder, ROWS[0]))).load("007")
+    assert refused.value.field == "data.source.label_map"
+    assert "data.source.label_map is null, which reads 0 background, 1 lv" in refused.value.remedy
 
 
 def test_a_stated_split_is_used_and_half_of_one_is_refused(folder):
@@ -349,7 +398,8 @@ def test_impossible_values_are_refused_with_row_and_column(folder, column, value
     with pytest.raises(CmrvlmError, match=problem) as refused:
         read_all(table(folder, ROWS[1], ROWS[0] | {column: value}))
     shown = column if len(column) < 60 else f"{'x' * 60}…"
-    assert refused.value.field == f"{shown}, row 3"
+    place = "header, row 1" if problem == "unknown column" else "row 3"
+    assert refused.value.field == f"{shown}, {place}"
     assert len(refused.value.problem) < 200
 
 

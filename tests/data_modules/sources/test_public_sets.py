@@ -2,6 +2,7 @@
 
 import json
 import logging
+import re
 import shutil
 
 import nibabel as nib
@@ -396,29 +397,54 @@ def test_data_science_bowl_is_read_without_series_uids(tmp_path):
         KaggleDsb2Source(str(tmp_path / "12"))
 
 
+@pytest.fixture
+def data_science_bowl(tmp_path):
+    """Return a function that makes the source of one study without images from its volumes."""
+
+    def make(text):
+        (tmp_path / "12" / "study").mkdir(parents=True, exist_ok=True)
+        (tmp_path / "train.csv").write_text(text)
+        return KaggleDsb2Source(str(tmp_path), str(tmp_path / "train.csv"))
+
+    return make
+
+
 @pytest.mark.parametrize(
-    ("text", "problem", "field"),
+    ("volumes", "known", "note"),
     [
-        ("Id,Systole,Diastole\n12,x,150\n", "no number", "Systole, row 2"),
-        ("Id,Systole,Diastole\n12,60,0.15\n", "looks like litres", "Diastole, row 2"),
-        ("Id,Systole,Diastole\n12,inf,150\n", "not finite", "Systole, row 2"),
-        ("Id,Systole\n12,60\n", "no column Diastole", "Diastole"),
+        ("x,150", {"lvedv_ml": 150.0}, "lvesv_ml.*no number"),
+        ("60,0.15", {"lvesv_ml": 60.0}, "lvedv_ml.*plausible"),
+        ("inf,150", {"lvedv_ml": 150.0}, "lvesv_ml.*not finite"),
+        ("-60,150", {"lvedv_ml": 150.0}, "lvesv_ml.*plausible"),
+        ("0,150", {"lvedv_ml": 150.0}, "lvesv_ml.*plausible"),
+        ("60,10000", {"lvesv_ml": 60.0}, "lvedv_ml.*plausible"),
+        ("150,60", {}, "lvesv_ml and lvedv_ml.*150 ml.*60 ml"),
+        ("60,60", {}, "lvesv_ml and lvedv_ml"),
+        ("149.9,150", {}, "lvesv_ml and lvedv_ml.*plausible"),
     ],
 )
-def test_bad_volumes_of_the_data_science_bowl_are_named(tmp_path, text, problem, field):
-    (tmp_path / "12" / "study").mkdir(parents=True)
-    (tmp_path / "train.csv").write_text(text)
-    with pytest.raises(CmrvlmError, match=problem) as refused:
-        KaggleDsb2Source(str(tmp_path), str(tmp_path / "train.csv"))._measurements("12")
-    assert refused.value.field == field
+def test_impossible_volumes_of_the_data_science_bowl_are_unknown(
+    data_science_bowl, caplog, volumes, known, note
+):
+    source = data_science_bowl(f"Id,Systole,Diastole\n12,{volumes}\n")
+    assert source._stated_numbers("12").values == known
+    (said,) = source.notes("12")
+    assert re.search(note, said)
+    source.log_notes(source.study_ids())
+    assert "1 values cannot be right" in caplog.text
 
 
-def test_unknown_volumes_of_the_data_science_bowl_are_left_out(tmp_path):
-    (tmp_path / "12" / "study").mkdir(parents=True)
-    (tmp_path / "train.csv").write_text("ID;systole;DIASTOLE\n12;n/a;150,5\n")
-    source = KaggleDsb2Source(str(tmp_path), str(tmp_path / "train.csv"))
-    assert source._measurements("12") == {"lvedv_ml": 150.5}
-    assert source._measurements("13") == {}
+def test_a_table_of_the_data_science_bowl_without_a_column_is_refused(data_science_bowl):
+    with pytest.raises(CmrvlmError, match="no column Diastole") as refused:
+        data_science_bowl("Id,Systole\n12,60\n")
+    assert refused.value.field == "Diastole"
+
+
+def test_unknown_volumes_of_the_data_science_bowl_are_left_out(data_science_bowl):
+    source = data_science_bowl("ID;systole;DIASTOLE\n12;n/a;150,5\n")
+    assert source._stated_numbers("12").values == {"lvedv_ml": 150.5}
+    assert source._stated_numbers("13").values == {}
+    assert source.notes("12") == source.notes("13") == []
 
 
 @pytest.mark.parametrize("drawn", [(), ("scar",), ("no_reflow",)])
