@@ -14,6 +14,8 @@ from typing import Any
 
 from rich.console import Console
 
+from cmrvlm.stages.csv_logger import tables_of
+
 CONSOLE = Console(highlight=False, soft_wrap=True)
 
 
@@ -67,11 +69,14 @@ def metrics(folder: Path) -> dict[str, Any]:
 
 
 def logged(run_folder: Path, column: str) -> dict[int, float]:
-    """Return a column of a training's `metrics.csv` by the number of steps done."""
-    (table,) = run_folder.rglob("metrics.csv")
-    with table.open() as file:
-        return {
-            int(row["step"]) + 1: float(row[column])
-            for row in csv.DictReader(file)
-            if row.get(column)
-        }
+    """Return a column of a training's `metrics.csv` by the number of steps done.
+
+    A training that was resumed did some steps again; those that it went on from count.
+    """
+    value_of: dict[int, float] = {}
+    for table in tables_of(run_folder):
+        with table.open() as file:
+            for row in csv.DictReader(file):
+                if row.get(column):
+                    value_of[int(row["step"]) + 1] = float(row[column])
+    return value_of
