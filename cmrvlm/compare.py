@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 import pyarrow
 import pyarrow.parquet
-from rich.console import Console
 
 from cmrvlm.config.command import exit_on_error
+from cmrvlm.config.terminal import PlainConsole
 from cmrvlm.errors import CmrvlmError
 from cmrvlm.evaluation.results import interval
 from cmrvlm.evaluation.tables import PER_CLASS, Row, rich_table, shown
@@ -199,7 +199,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     with exit_on_error():
         head, rows = compare(options.runs, classes=options.classes)
     table = rich_table(head, rows, "Evaluated runs, paired over the same patients")
-    Console(width=160).print(table)
+    PlainConsole(width=160).print(table)
 
 
 if __name__ == "__main__":

@@ -15,10 +15,9 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
 from cmrvlm.config.build import build
 from cmrvlm.config.command import Config
+from cmrvlm.config.terminal import PlainConsole
 from cmrvlm.errors import CmrvlmError
 from cmrvlm.evaluation import figures, tables
 from cmrvlm.evaluation.asking import Asked, Questioner
@@ -323,7 +322,7 @@ def _print(
     evaluation: Evaluation, titled_tables: Sequence[tables.Titled], failures: Mapping[str, str]
 ) -> None:
     """Print tables, what was left out, and the failures."""
-    console = Console(width=150)
+    console = PlainConsole(width=150)
     for table in titled_tables:
         console.print(tables.rich_table(*table))
     left_out = evaluation.trained_on

@@ -10,6 +10,7 @@ from cmrvlm.errors import CmrvlmError
 from cmrvlm.study.file_names import without_clutter
 from cmrvlm.study.measurements import known_numbers
 from cmrvlm.study.orientation import study_to_layout
+from cmrvlm.study.plain_text import checked_names
 from cmrvlm.study.study import Study, StudyLabels
 from data_modules.dicom.recognise import recognise
 from data_modules.dicom.scan import read_file
@@ -43,6 +44,7 @@ class KaggleDsb2Source(Source):
             ),
             key=_numeric,
         )
+        checked_names(self._ids, self.root)
         if not self._ids:
             raise CmrvlmError(
                 "no <id>/study here",
@@ -111,5 +113,5 @@ class KaggleDsb2Source(Source):
 
 def _numeric(name: str) -> tuple[int, str]:
     """Return a sort key by which `2` comes before `10`."""
-    number = int(name) if name.isdigit() else 0
+    number = int(name) if name.isdecimal() else 0
     return number, name
