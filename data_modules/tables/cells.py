@@ -12,6 +12,8 @@ from typing import Any, TextIO
 _FORMULA = re.compile("[\\s\0-\x1f\x7f-\x9f\u200b-\u200f\u202a-\u202e\ufeff]*[=+\\-@＝＋－＠]")
 # What parts cells in one country or another, whatever parts them in this file.
 _SEPARATORS = re.compile(r"([;,|\t\r\n])")
+# No number with its unit is longer.
+_LONGEST_NUMBER = 60
 # A signed number with nothing but a unit behind it calculates nothing.
 _SIGNED_NUMBER = re.compile(r"\s*[+-]\d[\d.]*([eE][+-]?\d+)?[\w %/°]*")
 
@@ -47,6 +49,7 @@ def safe_cell(value: Any) -> str:
 
 def _safe_part(text: str) -> str:
     """Return a part of a cell between two separators, with an apostrophe where it needs one."""
-    if _FORMULA.match(text) and not _SIGNED_NUMBER.fullmatch(text):
+    is_number = len(text) <= _LONGEST_NUMBER and _SIGNED_NUMBER.fullmatch(text)
+    if _FORMULA.match(text) and not is_number:
         return f"'{text}"
     return text
