@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from pathlib import Path
 
 from cmrvlm.config.command import Config, with_changes
 from cmrvlm.runs.data import DataModule
@@ -15,7 +16,11 @@ from cmrvlm.runs.wiring import build_data
 _SETTINGS_OF_STUDIES = {"source", "root", "path", "_target_", "split_file", "shares"}
 
 
-def evaluation_data(run: TrainedRun, changes: Config) -> DataModule:
+# Name of the file that says what the studies of a cache were made from.
+_ENTRIES_OF_CACHES = "*/entry.json"
+
+
+def evaluation_data(run: TrainedRun, changes: Config, cache_dir: str = "cache") -> DataModule:
     """Return the run's data module on the run's own split.
 
     A change of the source, its root or its path means other data: the split is then made anew.
@@ -24,13 +29,14 @@ def evaluation_data(run: TrainedRun, changes: Config) -> DataModule:
     Args:
         run: Trained run.
         changes: Changes to the settings of its data.
+        cache_dir: Folder of the cache, for a run whose own cache is not on this machine.
     """
     # A deep copy, for the run keeps its configuration.
     config = json.loads(json.dumps(run.config))
     # The settings of one source mean nothing to another.
     if "_target_" in (changes.get("source") or {}):
         config["data"].pop("source")
-    config["data"] = with_changes(config["data"], changes)
+    config["data"] = with_changes(_without_places(config["data"], cache_dir), changes)
     if "root" in changes and "root" in config["data"].get("source", {}):
         config["data"]["source"]["root"] = changes["root"]
     has_other_studies = not _SETTINGS_OF_STUDIES.isdisjoint(changes)
@@ -40,3 +46,33 @@ def evaluation_data(run: TrainedRun, changes: Config) -> DataModule:
     data = build_data(config, allowed_failures=sys.maxsize)
     data.prepare_data()
     return data
+
+
+def _without_places(data: Config, cache_dir: str) -> Config:
+    """Return settings of data that name no folder to write into but a cache.
+
+    The run may come from another person, or from another machine. A folder that holds a cache is
+    written as one; any other is somebody's own.
+
+    Args:
+        data: Settings of the run's data.
+        cache_dir: Folder of the cache where the run names none.
+    """
+    places: Config = {}
+    recorded = data.get("cache_dir")
+    if not _is_cache(recorded):
+        places["cache_dir"] = cache_dir
+    source = data.get("source")
+    # Chunks of shards that are downloaded.
+    if isinstance(source, dict) and source.get("local") is not None:
+        places["source"] = source | {"local": None}
+    return data | places
+
+
+def _is_cache(folder: object) -> bool:
+    """Return whether a folder holds an entry of a cache."""
+    try:
+        return any(Path(str(folder)).glob(_ENTRIES_OF_CACHES))
+    # It may be too long, or hold what no path holds.
+    except (OSError, ValueError):
+        return False
