@@ -17,7 +17,7 @@ from typing import Any
 
 from cmrvlm.config.build import build
 from cmrvlm.config.command import Config
-from cmrvlm.config.terminal import PlainConsole
+from cmrvlm.config.terminal import PlainConsole, one_line
 from cmrvlm.errors import CmrvlmError
 from cmrvlm.evaluation import figures, tables
 from cmrvlm.evaluation.asking import Asked, Questioner
@@ -332,4 +332,4 @@ def _print(
             "whom the run, or one that it began from, was trained on"
         )
     for study, reason in failures.items():
-        console.print(f"failed: {study}: {reason}", markup=False)
+        console.print(one_line(f"failed: {study}: {reason}"), markup=False)
