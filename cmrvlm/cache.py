@@ -10,7 +10,6 @@ from typing import Any
 
 import hydra
 from omegaconf import DictConfig
-from rich.console import Console
 from rich.filesize import decimal
 from rich.markup import escape
 from rich.table import Table
@@ -18,15 +17,16 @@ from rich.table import Table
 from cmrvlm.config.build import build
 from cmrvlm.config.command import CONFIG_PATH, Config, resolved, with_readable_errors
 from cmrvlm.config.console import print_table
+from cmrvlm.config.terminal import PlainConsole
 from cmrvlm.errors import CmrvlmError
 
 
-def cache(config: Config, console: Console) -> None:
+def cache(config: Config, console: PlainConsole) -> None:
     """List or prune the cache as `conf/cache.yaml` says.
 
     Args:
         config: Plain configuration.
-        console: Console for the table.
+        console: PlainConsole for the table.
 
     Raises:
         CmrvlmError: `prune` is neither true nor false, or something cannot be removed.
@@ -51,7 +51,7 @@ def cache(config: Config, console: Console) -> None:
         console.print(f"prune=true would remove: {removed}")
 
 
-def _print_entries(entries: list[Any], root: str, console: Console) -> None:
+def _print_entries(entries: list[Any], root: str, console: PlainConsole) -> None:
     """Print the entries as a table."""
     title = f"{len(entries)} entries in {escape(root)}"
     names = ("entry", "source", "preprocessing", "studies", "size", "last used", "to remove")
@@ -89,7 +89,7 @@ def _verdict(entry: Any) -> str:
 @with_readable_errors
 def main(config: DictConfig) -> None:
     """List the cache, or prune it."""
-    cache(resolved(config), Console(width=150))
+    cache(resolved(config), PlainConsole(width=150))
 
 
 if __name__ == "__main__":

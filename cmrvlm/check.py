@@ -11,7 +11,6 @@ from typing import Any
 
 import hydra
 from omegaconf import DictConfig
-from rich.console import Console
 from rich.markup import escape
 from rich.progress import track
 from rich.table import Table
@@ -19,17 +18,18 @@ from rich.table import Table
 from cmrvlm.config.build import build
 from cmrvlm.config.command import CONFIG_PATH, Config, resolved, with_readable_errors
 from cmrvlm.config.console import print_table
+from cmrvlm.config.terminal import PlainConsole
 
 # Faults that are printed; the page holds all of them.
 MOST_SHOWN = 40
 
 
-def check(config: Config, console: Console) -> dict[str, Any]:
+def check(config: Config, console: PlainConsole) -> dict[str, Any]:
     """Check a data set as `conf/check.yaml` says.
 
     Args:
         config: Plain configuration.
-        console: Console for the progress and the table.
+        console: PlainConsole for the progress and the table.
 
     Returns:
         Content of `check.json`.
@@ -66,7 +66,7 @@ def check(config: Config, console: Console) -> dict[str, Any]:
     return content
 
 
-def _print_faults(content: dict[str, Any], console: Console) -> None:
+def _print_faults(content: dict[str, Any], console: PlainConsole) -> None:
     """Print the first faults in the content of `check.json` as a table."""
     faults = content["faults"]
     title = f"{content['studies']} studies: {content['verdict']}"
@@ -92,7 +92,7 @@ def _collator_of(run: Path) -> Any:
 @with_readable_errors
 def main(config: DictConfig) -> None:
     """Check the data set and exit with status 1 on errors."""
-    content = check(resolved(config), Console(width=150))
+    content = check(resolved(config), PlainConsole(width=150))
     if content["errors"]:
         sys.exit(1)
 

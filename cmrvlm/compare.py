@@ -6,23 +6,25 @@
 from __future__ import annotations
 
 import argparse
-import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import NoneType
 from typing import Any
 
 import numpy as np
 import pyarrow
 import pyarrow.parquet
-from rich.console import Console
 
 from cmrvlm.config.command import exit_on_error
 from cmrvlm.config.console import print_table
+from cmrvlm.config.terminal import PlainConsole
 from cmrvlm.errors import CmrvlmError
 from cmrvlm.evaluation.results import interval
 from cmrvlm.evaluation.tables import PER_CLASS, Row, rich_table, shown
 
+# A million resamples of a hundred metrics.
+_MOST_BYTES = 2**30
 # Settings of an evaluation that change what is asked or how answers are scored, whatever model
 # is asked.
 _SAME_SETTINGS = (
@@ -57,10 +59,21 @@ class EvaluatedRun:
 
     @classmethod
     def read(cls, path: Path) -> EvaluatedRun:
-        """Read the results in a run folder or in an evaluation folder."""
+        """Read the results in a run folder or in an evaluation folder.
+
+        Raises:
+            CmrvlmError: A file is missing or damaged, or is no result of an evaluation.
+        """
+        # It loads PyTorch, which `--help` need not wait for.
+        from cmrvlm.runs.run_files import check_regular, naming_damage, read_mapping
+
         folder = evaluation_folder(path)
-        content = json.loads((folder / "metrics.json").read_text())
-        replicates = pyarrow.parquet.read_table(folder / "replicates.parquet")
+        content = read_mapping(folder / "metrics.json", "runs")
+        replicates_file = folder / "replicates.parquet"
+        check_regular(replicates_file, "runs")
+        with naming_damage(folder, "runs"):
+            replicates = _read_replicates(replicates_file)
+            _check_content(content, replicates)
         return cls(folder, content, replicates)
 
     @property
@@ -80,6 +93,39 @@ class EvaluatedRun:
         """Return value and interval of a metric, or None where the run was not scored on it."""
         result: dict[str, Any] | None = self.content["tasks"].get(task, {}).get(name)
         return result
+
+
+def _read_replicates(file: Path) -> pyarrow.Table:
+    """Read the resampled values of an evaluation.
+
+    Raises:
+        ValueError: It is too large unpacked, or names no patients.
+    """
+    with pyarrow.parquet.ParquetFile(file) as parquet:
+        groups = [parquet.metadata.row_group(index) for index in range(parquet.num_row_groups)]
+        if sum(group.total_byte_size for group in groups) > _MOST_BYTES:
+            raise ValueError(f"{file.name} is too large for an evaluation")
+        table = parquet.read()
+    if b"patients" not in (table.schema.metadata or {}):
+        raise ValueError(f"{file.name} names no patients")
+    return table
+
+
+def _check_content(content: Mapping[str, Any], replicates: pyarrow.Table) -> None:
+    """Refuse scores that are no numbers, or without resampled values.
+
+    Raises:
+        ValueError: There are such scores.
+        KeyError: Something is missing.
+    """
+    dict(content["settings"])
+    for task, metrics in content["tasks"].items():
+        for metric, row in metrics.items():
+            for name in ("value", "low", "high"):
+                if not isinstance(row[name], (int, float, NoneType)):
+                    raise ValueError(f"{name} of {task}.{metric} is {row[name]!r:.60}")
+            if f"{task}.{metric}" not in replicates.column_names:
+                raise ValueError(f"{task}.{metric} has no resampled values")
 
 
 def evaluation_folder(path: Path) -> Path:
@@ -200,7 +246,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     with exit_on_error():
         head, rows = compare(options.runs, classes=options.classes)
     table = rich_table(head, rows, "Evaluated runs, paired over the same patients")
-    print_table(table, Console(width=160))
+    print_table(table, PlainConsole(width=160))
 
 
 if __name__ == "__main__":

@@ -13,10 +13,10 @@ from pathlib import Path
 import hydra
 from omegaconf import DictConfig
 from peft import LoraConfig, get_peft_model_state_dict
-from rich.console import Console
 from safetensors.torch import save_file
 
 from cmrvlm.config.command import CONFIG_PATH, resolved, with_readable_errors
+from cmrvlm.config.terminal import PlainConsole
 from cmrvlm.errors import CmrvlmError
 from cmrvlm.language_model.merge import merge_adapter, with_own_tokens
 from cmrvlm.runs.fingerprints import write_fingerprints
@@ -91,7 +91,7 @@ def main(config: DictConfig) -> None:
     """Export the run and print the folder."""
     settings = resolved(config)
     export(Path(settings["run"]), settings["to"], Path(settings["out"]))
-    Console().print(f"written to {settings['out']}", markup=False)
+    PlainConsole().print(f"written to {settings['out']}", markup=False)
 
 
 if __name__ == "__main__":

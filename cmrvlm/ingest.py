@@ -11,26 +11,26 @@ from typing import Any
 
 import hydra
 from omegaconf import DictConfig
-from rich.console import Console
+from rich.markup import escape
 from rich.progress import track
 from rich.table import Table
-from rich.text import Text
 
 from cmrvlm.config.build import build
 from cmrvlm.config.command import CONFIG_PATH, Config, resolved, with_readable_errors
 from cmrvlm.config.console import print_table
+from cmrvlm.config.terminal import PlainConsole
 from cmrvlm.study.atomic_files import write_json
 
 # Exit status when something could not be read, or somebody should look at a study.
 PARTIAL = 3
 
 
-def ingest(config: Config, console: Console) -> dict[str, Any]:
+def ingest(config: Config, console: PlainConsole) -> dict[str, Any]:
     """Ingest an archive as `conf/ingest.yaml` says.
 
     Args:
         config: Plain configuration.
-        console: Console for the progress and the table.
+        console: PlainConsole for the progress and the table.
 
     Returns:
         Content of `ingest.json`.
@@ -57,7 +57,7 @@ def _decision_table(ingested: list[Any]) -> Table:
     table = Table("study", "sequence", "slices", "phases", "reasons", title=title)
     for study in ingested:
         # Text of others is no markup.
-        study_id = Text(study.study_id)
+        study_id = escape(study.study_id)
         for decision in study.decisions:
             sequence = decision["sequence"] or "left out"
             if decision["ambiguous"]:
@@ -65,11 +65,11 @@ def _decision_table(ingested: list[Any]) -> Table:
             reasons = "; ".join((*decision["reasons"], *decision["notes"]))
             slices = str(decision["slices"])
             phases = str(decision["phases"])
-            table.add_row(study_id, sequence, slices, phases, Text(reasons))
+            table.add_row(study_id, sequence, slices, phases, escape(reasons))
         if study.problem:
-            table.add_row(study_id, "failed", "", "", Text(study.problem))
+            table.add_row(study_id, "failed", "", "", escape(study.problem))
         for doubt in study.doubts:
-            table.add_row(study_id, "look at it", "", "", Text(doubt))
+            table.add_row(study_id, "look at it", "", "", escape(doubt))
     return table
 
 
@@ -77,7 +77,7 @@ def _decision_table(ingested: list[Any]) -> Table:
 @with_readable_errors
 def main(config: DictConfig) -> None:
     """Ingest the archive and exit with status 3 when something is missing or in doubt."""
-    summary = ingest(resolved(config), Console(width=150))
+    summary = ingest(resolved(config), PlainConsole(width=150))
     if summary["partial"]:
         sys.exit(PARTIAL)
 

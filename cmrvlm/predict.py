@@ -7,10 +7,10 @@ from typing import Any
 
 import hydra
 from omegaconf import DictConfig
-from rich.console import Console
 
 from cmrvlm.config.build import build
 from cmrvlm.config.command import CONFIG_PATH, Config, resolved, with_readable_errors
+from cmrvlm.config.terminal import PlainConsole
 
 log = logging.getLogger(__name__)
 
@@ -57,7 +57,7 @@ def main(config: DictConfig) -> None:
     """Run the command."""
     settings = resolved(config)
     result = predict(settings)
-    console = Console(soft_wrap=True, highlight=False)
+    console = PlainConsole(soft_wrap=True, highlight=False)
     if "answer" in result:
         console.print(f"{result['question']}\n{result['answer']}\n", markup=False)
     console.print(f"{result['report']}\n", markup=False)

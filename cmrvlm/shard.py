@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import hydra
 from omegaconf import DictConfig
-from rich.console import Console
 
 from cmrvlm.config.build import build
 from cmrvlm.config.command import CONFIG_PATH, Config, resolved, with_readable_errors
+from cmrvlm.config.terminal import PlainConsole
 
 
 def shard(config: Config) -> int:
@@ -36,7 +36,7 @@ def main(config: DictConfig) -> None:
     settings = resolved(config)
     study_count = shard(settings)
     out = settings["out"]
-    Console().print(
+    PlainConsole().print(
         f"{study_count} studies in {out}; train on them with data=shards data.root={out}",
         markup=False,
         # What is to be typed again must not be broken into lines.

@@ -43,12 +43,40 @@ _WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 _active: list[tuple[list[str], tuple[Path, ...], Path]] = []
 
 
-def _path_of(argument: object) -> Path | None:
+# Position of each path among the arguments of an event, and of the open folder that it begins at.
+_PATHS = {
+    "os.remove": ((0, 1),),
+    "os.rmdir": ((0, 1),),
+    "os.mkdir": ((0, 2),),
+    "os.chmod": ((0, 2),),
+    "os.chown": ((0, 3),),
+    "os.rename": ((0, 2), (1, 3)),
+    "os.link": ((1, 3),),
+    "os.symlink": ((1, 2),),
+    "shutil.rmtree": ((0, 1),),
+    "shutil.move": ((0, None), (1, None)),
+}
+
+
+def _path_of(argument: object, folder: object = None) -> Path | None:
     if isinstance(argument, bytes):
         argument = os.fsdecode(argument)
-    if isinstance(argument, (str, os.PathLike)):
-        return Path(os.path.abspath(argument))
-    return None
+    if not isinstance(argument, (str, os.PathLike)):
+        return None
+    if isinstance(folder, int) and folder >= 0:
+        return Path(os.readlink(f"/proc/self/fd/{folder}"), argument)
+    return Path(os.path.abspath(argument))
+
+
+def _paths_of(event: str, arguments: tuple) -> Iterator[Path]:
+    """The paths that an event writes or removes."""
+    for position, folder in _PATHS.get(event, ((0, None),)):
+        if position >= len(arguments):
+            continue
+        has_folder = folder is not None and folder < len(arguments)
+        path = _path_of(arguments[position], arguments[folder] if has_folder else None)
+        if path is not None and path != Path(os.devnull):
+            yield path
 
 
 def _hook(event: str, arguments: tuple) -> None:
@@ -68,12 +96,10 @@ def _hook(event: str, arguments: tuple) -> None:
     writes = event in _REMOVALS or event == "os.mkdir"
     if event == "open" and isinstance(arguments[2], int):
         writes = bool(arguments[2] & _WRITING)
-    path = _path_of(arguments[0]) if writes and arguments else None
-    if path is None or path == Path(os.devnull):
-        return
-    is_allowed = any(path.is_relative_to(folder) for folder in (*allowed, "/dev/shm"))
-    if "__pycache__" not in path.parts and not is_allowed:
-        seen.append(f"{event} {path}")
+    for path in _paths_of(event, arguments) if writes else ():
+        is_allowed = any(path.is_relative_to(folder) for folder in (*allowed, "/dev/shm"))
+        if "__pycache__" not in path.parts and not is_allowed:
+            seen.append(f"{event} {path}")
 
 
 @contextmanager

@@ -28,9 +28,9 @@ from omegaconf.errors import (
     MissingMandatoryValue,
     OmegaConfBaseException,
 )
-from rich.console import Console
 
 from cmrvlm.config.console import silence_libraries
+from cmrvlm.config.terminal import PlainConsole, one_line
 from cmrvlm.errors import CmrvlmError, missing_run
 
 # Relative to the folder of the command's module, as Hydra takes it.
@@ -128,11 +128,11 @@ def exit_on_error() -> Iterator[None]:
     """
     is_main = threading.current_thread() is threading.main_thread()
     before = signal.signal(signal.SIGTERM, _exit) if is_main else None
-    console = Console(stderr=True, soft_wrap=True, highlight=False)
+    console = PlainConsole(stderr=True, soft_wrap=True, highlight=False)
     try:
         yield
     except CmrvlmError as error:
-        console.print(f"error: {error}", style="red", markup=False)
+        console.print(f"error: {one_line(str(error))}", style="red", markup=False)
         sys.exit(1)
     except KeyboardInterrupt:
         console.print("error: interrupted", style="red")

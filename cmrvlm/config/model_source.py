@@ -51,28 +51,6 @@ def gguf_of_package(package: str) -> Path:
     )
 
 
-def check_no_adapter(source: str, field: str) -> None:
-    """Refuse a model folder with a PEFT adapter in it.
-
-    Transformers would load the adapter unasked: it changes the weights silently, may lead to
-    another model, and can name a module to import.
-
-    Args:
-        source: Folder, or name on the hub, for which nothing is downloaded here.
-        field: Field of the configuration, for the error.
-
-    Raises:
-        CmrvlmError: The folder holds an adapter.
-    """
-    if (Path(source) / "adapter_config.json").exists():
-        raise CmrvlmError(
-            "the folder holds an adapter beside the model",
-            file=source,
-            field=field,
-            remedy="Merge it into the model first, and give the folder of the merged model.",
-        )
-
-
 def source_of(path: str | None, package: str | None) -> tuple[str, dict[str, Any]]:
     """Return the name or path of a model, and the further arguments of `from_pretrained`.
 

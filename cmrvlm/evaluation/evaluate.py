@@ -10,10 +10,9 @@ import datetime
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rich.console import Console
-
 from cmrvlm.config.command import Config
 from cmrvlm.config.console import print_table
+from cmrvlm.config.terminal import PlainConsole, one_line
 from cmrvlm.evaluation import figures, tables
 from cmrvlm.evaluation.answer_table import AnswerTable
 from cmrvlm.evaluation.claim import claimed
@@ -130,7 +129,7 @@ def _print(
     undrawn: Sequence[str],
 ) -> None:
     """Print tables, what was left out, the figures that are not there, and the failures."""
-    console = Console(width=150)
+    console = PlainConsole(width=150)
     for table in titled_tables:
         print_table(tables.rich_table(*table), console)
     left_out = evaluation.trained_on
@@ -142,4 +141,4 @@ def _print(
     for reason in undrawn:
         console.print(reason)
     for study, reason in failures.items():
-        console.print(f"failed: {study}: {reason}", markup=False)
+        console.print(one_line(f"failed: {study}: {reason}"), markup=False)

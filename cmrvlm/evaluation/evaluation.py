@@ -84,7 +84,7 @@ class Evaluation:
         self.conditions = conditions(
             config["subsets"], config["probes"], list(self.run.model.encoders)
         )
-        self.data = evaluation_data(self.run, config["data"])
+        self.data = evaluation_data(self.run, config["data"], config["paths"]["cache"])
         self.studies = list(self.data.split.get(config["part"], ()))
         if not self.studies:
             raise CmrvlmError(

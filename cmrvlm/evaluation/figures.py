@@ -94,7 +94,8 @@ def bland_altman(pairs: Mapping[str, Sequence[tuple[float, float]]], path: Path)
 
 def _label(axis: Axes, title: str, x_label: str, y_label: str) -> None:
     """Write a title and the names of both axes."""
-    axis.set_title(title, fontsize=9)
+    # A task may have a name with dollars, which is no formula.
+    axis.set_title(title, fontsize=9, parse_math=False)
     axis.set_xlabel(x_label, fontsize=8)
     axis.set_ylabel(y_label, fontsize=8)
 

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.markup import escape
 from rich.table import Table
 
+from cmrvlm.config.terminal import one_line
 from cmrvlm.evaluation.results import OVERALL, Tree
 from cmrvlm.tasks.base import Task
 
 # Prefixes of metrics of single classes, which would flood the main table.
 PER_CLASS = ("auroc_", "auprc_")
+# Underscores inside words are none.
+_MARKUP = re.compile(r"[\\`*\[\]<>|&$~#!]")
 Row = tuple[str, ...]
 # Head, rows and title of a table.
 Titled = tuple[Row, list[Row], str]
@@ -183,7 +187,7 @@ def markdown(head: Row, rows: Sequence[Row], title: str) -> str:
     if not rows:
         return f"## {title}\n"
     lines = [
-        f"## {title}",
+        f"## {_plain(title)}",
         "",
         _markdown_row(head),
         "|" + "---|" * len(head),
@@ -193,7 +197,12 @@ def markdown(head: Row, rows: Sequence[Row], title: str) -> str:
     return "\n".join(lines) + "\n"
 
 
+def _plain(text: str) -> str:
+    """Return a text with a backslash before what is markup in Markdown, in one line."""
+    return _MARKUP.sub(r"\\\g<0>", one_line(text))
+
+
 def _markdown_row(cells: Row) -> str:
     """Format the cells of a table's row as Markdown."""
-    content = " | ".join(cells)
+    content = " | ".join(map(_plain, cells))
     return f"| {content} |"

@@ -17,7 +17,8 @@ from transformers import (
     PreTrainedModel,
 )
 
-from cmrvlm.config.model_source import check_no_adapter, source_of
+from cmrvlm.config.model_folder import reading_model
+from cmrvlm.config.model_source import source_of
 from cmrvlm.errors import CmrvlmError
 from cmrvlm.instructions.tokens import SPECIAL_TOKENS
 from cmrvlm.language_model.attention_mask import (
@@ -95,7 +96,6 @@ def pretrained_language_model(
     source, source_arguments = source_of(path, package)
     if revision:
         source_arguments["revision"] = revision
-    check_no_adapter(source, "llm.network")
     settings = {"dtype": check_dtype(dtype), "attn_implementation": attention_implementation}
     network, longest = _load_network(
         source, source_arguments, settings, max_length, quantization, weights
@@ -151,7 +151,14 @@ def _load_network(
     Raises:
         CmrvlmError: It cannot be loaded, or its weights are not finite.
     """
-    try:
+    remedy = (
+        "Give a folder that save_pretrained wrote, or a name on the hub; gated models need a "
+        "login, and a machine without network a folder."
+    )
+    # Without weights a folder may hold none; whoever builds the network knows how large it may be.
+    with reading_model(
+        source, "llm.network", remedy, source_arguments.get("gguf_file"), has_weights=weights
+    ):
         config = AutoConfig.from_pretrained(source, trust_remote_code=False, **source_arguments)
         longest = _longest_row(config, max_length)
         if not weights:
@@ -164,14 +171,6 @@ def _load_network(
             **_quantization_arguments(quantization, settings["dtype"]),
             **source_arguments,
         )
-    except (OSError, ValueError, ImportError) as error:
-        raise CmrvlmError(
-            f"the language model cannot be loaded ({error})",
-            file=source,
-            field="llm.network",
-            remedy="Give a folder that save_pretrained wrote, or a name on the hub; gated models "
-            "need a login, and a machine without network a folder.",
-        ) from error
     check_weights(
         network.named_parameters(), source, "llm.network", "Use the model as it was published."
     )

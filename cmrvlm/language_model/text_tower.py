@@ -9,7 +9,8 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 from transformers import AutoModel, AutoTokenizer
 
-from cmrvlm.config.model_source import check_no_adapter, file_of_package
+from cmrvlm.config.model_folder import reading_model
+from cmrvlm.config.model_source import file_of_package
 from cmrvlm.errors import CmrvlmError
 
 # Id of padding behind the 256 values of a byte.
@@ -55,19 +56,12 @@ class SentenceTower(TextTower):
             source = str(file.parent)
         else:
             source = str(path)
-        check_no_adapter(source, "text_encoder.tower")
-        try:
+        remedy = "Give a folder that save_pretrained wrote, or a name on the hub."
+        with reading_model(source, "text_encoder.tower", remedy):
             self.network = AutoModel.from_pretrained(
                 source, trust_remote_code=False, dtype=torch.float32, attn_implementation="eager"
             )
             self.tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
-        except (OSError, ValueError) as error:
-            raise CmrvlmError(
-                f"the text tower cannot be loaded ({error})",
-                file=source,
-                field="text_encoder.tower",
-                remedy="Give a folder that save_pretrained wrote, or a name on the hub.",
-            ) from error
         self.width = int(self.network.config.hidden_size)
         self.learns = learns
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 from transformers import AutoModel, AutoTokenizer
 
-from cmrvlm.config.model_source import check_no_adapter
+from cmrvlm.config.model_folder import reading_model
 from cmrvlm.errors import CmrvlmError
 from cmrvlm.instructions.answer import AnswerWithTruth
 from cmrvlm.metrics.statistic import Mean, Statistic
@@ -52,17 +52,10 @@ def check_bert_model(path: str, layers: int) -> None:
 def _load(path: str) -> tuple[Any, Any]:
     """Load model and tokenizer from a folder, without network access or foreign code."""
     local: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
-    check_no_adapter(path, "bert_score.path")
-    try:
+    remedy = "Give a folder that save_pretrained wrote; code that lies in it is never run."
+    with reading_model(path, "bert_score.path", remedy):
         model = AutoModel.from_pretrained(path, attn_implementation="eager", **local)
         return model.eval(), AutoTokenizer.from_pretrained(path, **local)
-    except (OSError, ValueError) as error:
-        raise CmrvlmError(
-            f"the model cannot be loaded ({error})",
-            file=path,
-            field="bert_score.path",
-            remedy="Give a folder that save_pretrained wrote; code that lies in it is never run.",
-        ) from error
 
 
 @torch.no_grad()

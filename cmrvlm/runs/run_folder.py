@@ -15,6 +15,7 @@ from transformers import PreTrainedTokenizerBase
 
 from cmrvlm.config.build import build, check_plain
 from cmrvlm.config.command import Config
+from cmrvlm.config.network_size import check_numbers, no_larger_than
 from cmrvlm.errors import CmrvlmError, missing_run, naming_file
 from cmrvlm.instructions.collate import Collator
 from cmrvlm.language_model.finite import check_weights
@@ -23,7 +24,6 @@ from cmrvlm.language_model.tokenizer import load_tokenizer
 from cmrvlm.models.familiarity import Familiarity
 from cmrvlm.models.vision_language_model import VisionLanguageModel
 from cmrvlm.runs.fingerprints import check_fingerprints, file_hash, write_fingerprints
-from cmrvlm.runs.network_size import check_numbers, no_larger_than
 from cmrvlm.runs.run_checks import (
     BASE,
     LABELS,
@@ -202,7 +202,9 @@ def _build_network(
     if in_full:
         network["quantization"] = None
     if holds_all_weights:
-        with no_larger_than(run / WEIGHTS, run / CONFIG):
+        weight_bytes = (run / WEIGHTS).stat().st_size
+        remedy = "Copy the run folder again from where it was trained."
+        with no_larger_than(weight_bytes, run / CONFIG, "run", remedy):
             model = build_model(config, tokenizer)
     else:
         model = build_model(config, tokenizer)

@@ -12,12 +12,12 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.fabric.utilities.rank_zero import rank_zero_only
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer, seed_everything
 from lightning.pytorch.callbacks import ProgressBar
-from rich.console import Console
 from torch import nn
 
 from cmrvlm.config.build import build
 from cmrvlm.config.command import Config
 from cmrvlm.config.console import print_table
+from cmrvlm.config.terminal import PlainConsole
 from cmrvlm.errors import CmrvlmError, missing_run
 from cmrvlm.language_model.finite import check_weights
 from cmrvlm.models.card import parameter_table
@@ -86,7 +86,7 @@ def _train(config: Config, run: Path, folder: Path) -> float | None:
     model = build_model(config, tokenizer)
     check_masks(model, data.mixture.tasks)
     if earlier:
-        print_table(moved_table(hand_over(model, earlier)), Console())
+        print_table(moved_table(hand_over(model, earlier)), PlainConsole())
     data.use_collator(build_collator(model, tokenizer))
     stage = _stage_of(config, model, data)
     _describe(model, data)
@@ -221,7 +221,7 @@ def _trainer(
 
 
 def _describe(model: Any, data: Any) -> None:
-    Console().print(parameter_table(model))
+    PlainConsole().print(parameter_table(model))
     if isinstance(model, VisionLanguageModel) and model.llm.source is not None:
         log.info(memory_message(model, next(iter(data.train_dataloader()))))
     log.info(

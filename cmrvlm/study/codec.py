@@ -25,8 +25,11 @@ from cmrvlm.study.atomic_files import json_text
 from cmrvlm.study.measurements import known_numbers
 from cmrvlm.study.orientation import reversed_places, reverses_slices
 from cmrvlm.study.study import Series, Study, StudyLabels, UserQuestion
+from cmrvlm.study.vocabulary import SEQUENCES
 
 META_FILE = "study.json"
+# Files of arrays that a stored study may have; a name from elsewhere could lead out of its folder.
+_ARRAY_FILES = frozenset(f"{name}{end}.npy" for name in SEQUENCES for end in ("", "_mask"))
 
 
 def labels_to_json(labels: StudyLabels) -> dict[str, Any]:
@@ -203,7 +206,7 @@ def load_arrays(folder: Path) -> Study:
     """Load a study that `save_files` wrote; images and masks are memory-mapped."""
 
     def load(name: str) -> NDArray[Any]:
-        return np.load(folder / name, mmap_mode="r", allow_pickle=False)
+        return np.load(_array_file(folder, name), mmap_mode="r", allow_pickle=False)
 
     meta = read_meta(folder)
     with _naming_damage(folder):
@@ -219,9 +222,22 @@ def check_arrays(folder: Path) -> None:
     meta = read_meta(folder)
     with _naming_damage(folder):
         for name, expected in _hashes(meta).items():
-            with (folder / name).open("rb") as file:
+            with _array_file(folder, name).open("rb") as file:
                 if file_digest(file, "sha256").hexdigest() != expected:
                     raise ValueError(f"{name} is not what was written")
+
+
+def _array_file(folder: Path, name: str) -> Path:
+    """Return the file of an array.
+
+    Raises:
+        ValueError: The name is none of a stored study's, or leads to no file, such as to a pipe,
+            which would be read for ever.
+    """
+    path = folder / name
+    if name not in _ARRAY_FILES or not path.is_file():
+        raise ValueError(f"{name!r:.60} is no file of a stored study")
+    return path
 
 
 def _hashes(meta: Mapping[str, Any]) -> dict[str, str]:
@@ -250,6 +266,8 @@ def _study_from_json(meta: Mapping[str, Any], load_array: Callable[[str], NDArra
     """Build a study from its `study.json` and a function that loads an array by file name."""
     series = {}
     for name, data in meta["series"].items():
+        if name not in SEQUENCES:
+            raise ValueError(f"{name!r:.60} is no sequence")
         series[name] = Series(
             image=load_array(f"{name}.npy"),
             affine=np.array(data["affine"]),

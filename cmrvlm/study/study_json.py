@@ -21,6 +21,7 @@ from cmrvlm.study.json_fields import (
     wrong,
 )
 from cmrvlm.study.labels_json import FIELDS, checked_labels
+from cmrvlm.study.plain_text import check_text
 from cmrvlm.study.study import StudyLabels
 from cmrvlm.study.vocabulary import LEVELS, PHASES, SEQUENCES, STRUCTURES
 
@@ -66,6 +67,7 @@ def read_study_json(folder: Path) -> dict[str, Any]:
         return {}
     try:
         meta = json.loads(path.read_text(encoding="utf-8-sig"))
+        check_text(meta, "", path)
     except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise CmrvlmError(f"this is no JSON ({error})", file=path, remedy=_ADVICE) from error
     with naming_file(path):

@@ -27,6 +27,11 @@ td,th{border:1px solid #ccc;padding:.2em .6em;text-align:left}
 figure{display:inline-block;margin:.4em}figcaption{font-size:12px}img{height:150px}
 .counts{display:flex;gap:3em}.counts div{max-width:30em}
 """
+# A browser runs nothing on the page and loads nothing for it, whatever stands there.
+_POLICY = (
+    "<meta http-equiv=Content-Security-Policy "
+    "content=\"default-src 'none'; img-src data:; style-src 'unsafe-inline'\">"
+)
 # Faults that the page lists. A browser takes long for more, and nobody reads them there.
 _MOST_FAULTS = 2000
 
@@ -95,7 +100,7 @@ def write_page(
     verdict, summary = _verdict(faults)
     heading = html.escape(title)
     blocks = [
-        f"<!doctype html><meta charset=utf-8><title>{heading}</title><style>{_STYLE}</style>",
+        f"<!doctype html><meta charset=utf-8>{_POLICY}<title>{heading}</title><style>{_STYLE}</style>",
         f"<h1>{heading}</h1><p class={verdict}>{studies} studies: {summary}</p>",
         *_fault_blocks(faults),
         "<div class=counts>",

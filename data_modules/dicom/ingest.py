@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import os
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from data_modules.dicom.studies import StudyFiles, studies_of
 from data_modules.dicom.timing import Keep, UnevenFrames
 from data_modules.dicom.words import Vocabulary
 from data_modules.parallel import map_in_processes
+from data_modules.tables.cells import write_rows
 
 MANIFEST = "manifest.csv"
 SUMMARY = "ingest.json"
@@ -257,9 +258,7 @@ class Ingest:
         # Links and earlier files keep their rights when they are opened.
         os.fchmod(handle, 0o600)
         with os.fdopen(handle, "w", newline="", encoding="utf-8", errors="surrogateescape") as file:
-            writer = csv.writer(file)
-            writer.writerow(head)
-            writer.writerows(rows)
+            write_rows(file, chain([head], rows))
 
 
 def _read(study: StudyFiles, read: Callable[[StudyFiles], Ingested]) -> Ingested:

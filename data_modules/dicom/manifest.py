@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from cmrvlm.study.atomic_files import atomic_write
+from data_modules.tables.cells import safe_cell
 from data_modules.tables.delimited import DELIMITERS, delimiter_of, read_delimited
 from data_modules.tables.read_table import read_table
 from data_modules.tables.rows import fold
@@ -50,7 +51,7 @@ class Manifest:
         for texts in own:
             for column, value in row.items():
                 key = fold(column)
-                text = "" if value is None else str(value)
+                text = safe_cell(value)
                 if _may_change(texts.get(key, ""), text, before, column):
                     texts[key] = text
 
@@ -63,6 +64,7 @@ class Manifest:
             atomic_write(path) as temporary,
             temporary.open("w", newline="", encoding=self.encoding) as file,
         ):
+            # Cells that somebody wrote stay as they are.
             writer = csv.writer(file, delimiter=self.delimiter)
             if is_odd:
                 head = csv.writer(file, delimiter=self.delimiter, quoting=csv.QUOTE_ALL)
@@ -106,7 +108,7 @@ def _may_change(cell: str, text: str, before: Mapping[str, Any], column: str) ->
     if not before:
         return bool(text) or cell.endswith(f"/{column}.nii.gz")
     value = before.get(column)
-    return _is_same(cell, "" if value is None else str(value))
+    return _is_same(cell, safe_cell(value).strip())
 
 
 def _is_same(cell: str, text: str) -> bool:

@@ -14,8 +14,14 @@ from pathlib import Path
 import pydicom
 from pydicom.dataset import Dataset
 from pydicom.errors import InvalidDicomError
+from pydicom.filereader import read_file_meta_info
 from pydicom.pixels.decoders.base import get_decoder
-from pydicom.uid import EnhancedMRImageStorage, MRImageStorage, UncompressedTransferSyntaxes
+from pydicom.uid import (
+    DeflatedExplicitVRLittleEndian,
+    EnhancedMRImageStorage,
+    MRImageStorage,
+    UncompressedTransferSyntaxes,
+)
 
 from cmrvlm.errors import CmrvlmError
 from data_modules.dicom.image import Image, image_of
@@ -36,10 +42,13 @@ _NOT_READ = (
     "no regular file",
     "empty file",
     "archive",
+    "deflated file",
     "no DICOM file",
     "DICOMDIR",
     "header cannot be read",
 )
+# Compressed pixels need no room in the file; no series of the heart is as large unpacked.
+_MOST_PIXEL_BYTES = 2**31
 # Files that a worker reads before it hands its results over.
 _FILES_AT_ONCE = 64
 
@@ -164,6 +173,10 @@ def _read_regular_file(path: Path, file_number: int) -> list[Image] | str:
             return "archive, which has to be unpacked first"
         file.seek(0)
         try:
+            # pydicom would unpack all of such a file at once, and a small one can hold gigabytes.
+            meta = read_file_meta_info(path)
+            if meta.get("TransferSyntaxUID") == DeflatedExplicitVRLittleEndian:
+                return "deflated file, which has to be unpacked first"
             header = pydicom.dcmread(file, stop_before_pixels=True)
         except InvalidDicomError:
             return "no DICOM file"
@@ -208,6 +221,8 @@ def _reason_unreadable(header: Dataset, pixel_bytes: int) -> str | None:
         if pixel_bytes < _expected_pixel_bytes(header):
             return "truncated file"
         return None
+    if _expected_pixel_bytes(header) > _MOST_PIXEL_BYTES:
+        return "pixels that would fill the memory"
     decoder = get_decoder(syntax)
     if decoder.is_available:
         return None

@@ -13,6 +13,7 @@ import numpy as np
 
 from cmrvlm.errors import CmrvlmError
 from cmrvlm.study.file_names import without_clutter
+from cmrvlm.study.plain_text import checked_names
 from cmrvlm.study.reading_settings import ReadingSettings
 from cmrvlm.study.series_files import read_image
 from cmrvlm.study.study import Series, Study, StudyLabels
@@ -54,7 +55,8 @@ class EmidecSource(Source):
         self.spacing_mm = spacing_mm
         self._settings = ReadingSettings("z", spacing_mm)
         folders = without_clutter(self.root.glob("*"))
-        self._ids = [path.name for path in folders if (path / "Images").is_dir()]
+        names = [path.name for path in folders if (path / "Images").is_dir()]
+        self._ids = checked_names(names, self.root)
         if not self._ids:
             raise CmrvlmError(
                 "no case with a folder Images here",

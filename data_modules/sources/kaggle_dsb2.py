@@ -11,6 +11,7 @@ from cmrvlm.errors import CmrvlmError
 from cmrvlm.study.file_names import without_clutter
 from cmrvlm.study.measurements import check_plausible, check_volumes
 from cmrvlm.study.orientation import study_to_layout
+from cmrvlm.study.plain_text import checked_names
 from cmrvlm.study.study import Study, StudyLabels
 from data_modules.dicom.recognise import recognise
 from data_modules.dicom.scan import read_file
@@ -47,6 +48,7 @@ class KaggleDsb2Source(Source):
             ),
             key=_numeric,
         )
+        checked_names(self._ids, self.root)
         if not self._ids:
             raise CmrvlmError(
                 "no <id>/study here",
@@ -130,5 +132,5 @@ def _ejection_fraction_percent(volumes: Mapping[str, float]) -> float:
 
 def _numeric(name: str) -> tuple[int, str]:
     """Return a sort key by which `2` comes before `10`."""
-    number = int(name) if name.isdigit() else 0
+    number = int(name) if name.isdecimal() else 0
     return number, name

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from cmrvlm.errors import CmrvlmError
 from cmrvlm.study.file_names import without_clutter
+from cmrvlm.study.plain_text import checked_names
 from cmrvlm.study.reading_settings import ReadingSettings
 from cmrvlm.study.series_files import read_image
 from cmrvlm.study.study import Series, Study, StudyLabels
@@ -48,6 +49,7 @@ class Myops2020Source(Source):
         self._settings = ReadingSettings("z", spacing_mm)
         images = without_clutter(self.root.rglob("*_DE.nii.gz"))
         self._images = {path.name.split("_DE")[0]: path for path in images}
+        checked_names(list(self._images), self.root)
         if not self._images:
             raise CmrvlmError(
                 "no *_DE.nii.gz here",

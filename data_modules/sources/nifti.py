@@ -11,6 +11,7 @@ from typing import Any
 from cmrvlm.errors import CmrvlmError
 from cmrvlm.study.codec import labels_from_json, series_meta
 from cmrvlm.study.file_names import without_clutter
+from cmrvlm.study.plain_text import checked_names
 from cmrvlm.study.reading_settings import ReadingSettings, ThirdAxis
 from cmrvlm.study.series_files import find_series, holds_series, read_series
 from cmrvlm.study.study import Series, Study, StudyLabels
@@ -56,11 +57,12 @@ class NiftiSource(Source):
         check_label_map(self.label_map)
         self.spacing_mm = spacing_mm
         self._settings = ReadingSettings(third_axis, spacing_mm)
-        self._ids = [
+        names = [
             folder.name
             for folder in without_clutter(self.root.glob("*"))
             if folder.is_dir() and holds_series(folder)
         ]
+        self._ids = checked_names(names, self.root)
         if not self._ids:
             raise CmrvlmError(
                 f"no folder with {', '.join(SEQUENCES)} as NIfTI here",

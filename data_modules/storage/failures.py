@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Mapping
 from pathlib import Path
 
 from cmrvlm.errors import CmrvlmError
 from cmrvlm.study.atomic_files import atomic_write
+from data_modules.tables.cells import write_rows
 
 # Studies that could not be made when a job last had too many of them.
 FAILURES_FILE = "failures.csv"
@@ -25,9 +25,7 @@ def write_failures(path: Path, failures: Mapping[str, str]) -> None:
         atomic_write(path) as temporary,
         temporary.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file,
     ):
-        writer = csv.writer(file)
-        writer.writerow(("study", "reason"))
-        writer.writerows(failures.items())
+        write_rows(file, [("study", "reason"), *failures.items()])
 
 
 def not_writable(folder: Path, error: OSError, remaining: int, study_bytes: int) -> CmrvlmError:

@@ -26,10 +26,9 @@ from cmrvlm.transforms.preprocessing import Preprocessing
 from data_modules.sources.base import Source
 from data_modules.storage.cache import StudyCache
 from data_modules.storage.in_use import exclusive
+from data_modules.storage.shard_index import INDEX_FILE
 from data_modules.storage.shards import FORMAT, import_litdata
 
-# Written last: a folder with it holds a whole set, or a whole block.
-_INDEX_FILE = "index.json"
 _WRITING = ".writing"
 # Studies whose shards are written again when a writer is stopped among them.
 _BLOCK = 256
@@ -83,7 +82,7 @@ class ShardWriter:
                 full.
         """
         out = Path(self.out)
-        if (out / _INDEX_FILE).is_file():
+        if (out / INDEX_FILE).is_file():
             raise CmrvlmError(
                 "there are shards already", file=out, field="out", remedy="Give another folder."
             )
@@ -123,7 +122,7 @@ class ShardWriter:
 
         chunks: list[dict[str, Any]] = []
         for block in blocks:
-            index = json.loads((block.folder / _INDEX_FILE).read_text(encoding="utf-8"))
+            index = json.loads((block.folder / INDEX_FILE).read_text(encoding="utf-8"))
             for chunk in index["chunks"]:
                 name = f"chunk-{block.number}-{chunk['filename'].rpartition('-')[2]}"
                 written = block.folder / chunk["filename"]
@@ -131,7 +130,7 @@ class ShardWriter:
                 if written.is_file():
                     os.replace(written, drafts.parent / name)
                 chunks.append({**chunk, "filename": name})
-        write_json(drafts.parent / _INDEX_FILE, {**index, "chunks": chunks})
+        write_json(drafts.parent / INDEX_FILE, {**index, "chunks": chunks})
 
     def _blocks(
         self, cache: StudyCache, study_ids: Sequence[str], drafts: Path

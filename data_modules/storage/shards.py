@@ -12,18 +12,22 @@ import importlib
 import importlib.util
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
 from safetensors.numpy import load as unpack
 
 from cmrvlm.errors import CmrvlmError
 from cmrvlm.study.codec import labels_from_json, study_from_files
 from cmrvlm.study.study import Study, StudyLabels
+from cmrvlm.study.vocabulary import SEQUENCES
 from cmrvlm.transforms.preprocessing import Preprocessing
 from data_modules.sources.base import Source
 from data_modules.split import PARTS, Split
+from data_modules.storage.shard_index import INDEX_FILE, check_index
 from data_modules.storage.store import StudyStore
 
 # Written into every shard set; sets of another format are refused.
@@ -78,16 +82,19 @@ class ShardSource(Source):
         self._reader: Any = None
         self._reader_process: int | None = None
 
-        index = json.loads(self._read_item(INDEX_ITEM))
-        if index.get("format") != FORMAT:
+        with self._naming_set():
+            index = json.loads(self._read_item(INDEX_ITEM))
+            has_format = index["format"] == FORMAT
+        if not has_format:
             raise CmrvlmError(
                 "the shards have another format",
                 file=root,
                 field="data.root",
                 remedy="Write them again with cmrvlm.shard.",
             )
-        self._preprocessing: dict[str, Any] = index["preprocessing"]
-        self._records: list[dict[str, Any]] = index["studies"]
+        with self._naming_set():
+            self._preprocessing: dict[str, Any] = dict(index["preprocessing"])
+            self._records = [_checked_record(record) for record in index["studies"]]
 
     def _read_item(self, item: int) -> bytes:
         """Read the content of one item of the set."""
@@ -97,25 +104,57 @@ class ShardSource(Source):
             self._reader_process = os.getpid()
         return bytes(self._reader[item])
 
+    @contextmanager
+    def _naming_set(self) -> Iterator[None]:
+        """Turn errors of reading a set into one that names it.
+
+        Raises:
+            CmrvlmError: The set is damaged, or its writer has changed it.
+        """
+        try:
+            yield
+        except CmrvlmError:
+            raise
+        except (
+            OSError,
+            ValueError,
+            TypeError,
+            LookupError,
+            AttributeError,
+            AssertionError,
+            RecursionError,
+            SafetensorError,
+        ) as error:
+            raise CmrvlmError(
+                f"the shards are damaged ({type(error).__name__}: {str(error)[:200]})",
+                file=self.root,
+                field="data.root",
+                remedy="Write them again with cmrvlm.shard.",
+            ) from error
+
     def _open(self) -> Any:
         """Open the set with litdata.
 
         Raises:
-            CmrvlmError: There is none, or litdata is not installed.
+            CmrvlmError: There is none, its index leads elsewhere, or litdata is not installed.
         """
         streaming = import_litdata()
         serializers = {"pickle": _PickleRefused()}
         if "://" in self.root:
-            return streaming.StreamingDataset(
+            dataset = streaming.StreamingDataset(
                 self.root, cache_dir=self.local, serializers=serializers
             )
-        if not (Path(self.root) / "index.json").is_file():
+            # Until now the index alone was downloaded, and nothing that it names.
+            check_index(Path(dataset.input_dir.path), self.root, has_chunks=False)
+            return dataset
+        if not (Path(self.root) / INDEX_FILE).is_file():
             raise CmrvlmError(
                 "there are no shards here",
                 file=self.root,
                 field="data.root",
                 remedy="Give the folder that cmrvlm.shard wrote.",
             )
+        check_index(Path(self.root), self.root, has_chunks=True)
         # The streaming data set would ask the package index for its newest version at every start.
         return streaming.Cache(self.root, chunk_bytes="64MB", serializers=serializers)
 
@@ -145,12 +184,15 @@ class ShardSource(Source):
 
     def labels(self, study_id: str) -> StudyLabels:
         """Return the labels of a study without loading its images."""
-        return labels_from_json(self._records[self.index_of(study_id)]["labels"])
+        with self._naming_set():
+            return labels_from_json(self._records[self.index_of(study_id)]["labels"])
 
     def contents(self, study_id: str) -> dict[str, bytes]:
         """Return the content of each file of a study; see `cmrvlm.study.codec.study_files`."""
-        files = unpack(self._read_item(FIRST_STUDY_ITEM + self.index_of(study_id)))
-        return {name: content.tobytes() for name, content in files.items()}
+        item = FIRST_STUDY_ITEM + self.index_of(study_id)
+        with self._naming_set():
+            files = unpack(self._read_item(item))
+            return {name: content.tobytes() for name, content in files.items()}
 
     def load(self, study_id: str) -> Study:
         """Load a study as it was preprocessed."""
@@ -175,6 +217,23 @@ class ShardSource(Source):
                 remedy="Use the preprocessing of the shards, or write them again.",
             )
         return ShardStore(self)
+
+
+def _checked_record(record: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what an index says of a study.
+
+    Raises:
+        ValueError: A name is no text, or a sequence or a part of the split is unknown.
+        KeyError: Something is missing.
+    """
+    for name in ("study", "patient", "stratum"):
+        if not isinstance(record[name], str):
+            raise ValueError(f"{name} is {record[name]!r:.60}, a text is needed")
+    if not set(record["sequences"]) <= set(SEQUENCES):
+        raise ValueError(f"sequences are {record['sequences']!r:.60}")
+    if record["part"] not in (None, *PARTS):
+        raise ValueError(f"part is {record['part']!r:.60}")
+    return {**record, "labels": dict(record["labels"])}
 
 
 class ShardStore(StudyStore):

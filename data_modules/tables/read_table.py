@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from cmrvlm.errors import CmrvlmError
+from cmrvlm.study.plain_text import check_text
 from data_modules.tables.delimited import Sheet, read_delimited
 from data_modules.tables.formats import (
     Records,
@@ -24,8 +24,6 @@ from data_modules.tables.text_files import check_size
 MOST_COLUMNS = 10_000
 # Columns that an error message lists.
 _MOST_LISTED = 30
-# Control characters, by which a terminal is steered, and halves of characters.
-_NO_TEXT = re.compile("[\0-\x08\x0e-\x1f\x7f\ud800-\udfff]")
 
 
 def read_table(path: Path, needed: Sequence[str] = ()) -> list[Row]:
@@ -142,13 +140,7 @@ def _checked_text(path: Path, field: str, value: Any) -> str:
         CmrvlmError: It holds what no text holds.
     """
     text = as_text(value)
-    if _NO_TEXT.search(text):
-        raise CmrvlmError(
-            "the value holds a control character, such as NUL, or half a character",
-            file=path,
-            field=field,
-            remedy="Write it again.",
-        )
+    check_text(text, field, path)
     return text
 
 

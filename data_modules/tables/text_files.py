@@ -69,11 +69,18 @@ def read_text(path: Path) -> str:
 
 
 def check_size(path: Path) -> None:
-    """Refuse a file that is larger than any table or text of studies.
+    """Refuse what is no file, and a file that is larger than any table or text of studies.
 
     Raises:
         CmrvlmError: It is.
     """
+    # A pipe would be read for ever, and a device has no size.
+    if not path.is_file():
+        raise CmrvlmError(
+            "there is no such file, or it is a pipe or a device",
+            file=path,
+            remedy="Check the path.",
+        )
     size = path.stat().st_size
     if size > MOST_BYTES:
         raise CmrvlmError(

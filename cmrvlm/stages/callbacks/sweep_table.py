@@ -16,11 +16,11 @@ from hydra.core.utils import JobReturn, JobStatus
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from cmrvlm.config.console import print_table
+from cmrvlm.config.terminal import PlainConsole
 from cmrvlm.runs.run_claim import FolderTakenError
 from cmrvlm.study.atomic_files import write_json
 
@@ -121,9 +121,9 @@ class SweepTable(Callback):
         """Print and write the table; a sweep with a job that failed ends with status 1."""
         folder = _sweep_folder(config)
         table = sweep_table(folder)
-        print_table(table, Console(width=160))
+        print_table(table, PlainConsole(width=160))
         with (folder / "jobs.txt").open("w", encoding="utf-8") as file:
-            print_table(table, Console(file=file, width=160))
+            print_table(table, PlainConsole(file=file, width=160))
         failed = [str(job["job"]) for job in jobs_of(folder) if job["status"] == FAILED]
         if failed:
             log.error("%d jobs failed: %s", len(failed), ", ".join(failed))

@@ -104,6 +104,6 @@ def test_pickled_objects_in_shards_are_never_read(tmp_path):
     assert json.loads((tmp_path / "set" / "index.json").read_text())["config"]["data_format"] == [
         "pickle"
     ]
-    with pytest.raises(CmrvlmError, match="pickled"):
+    with pytest.raises(CmrvlmError, match="pickle"):
         ShardSource(str(tmp_path / "set"))
     assert not (tmp_path / "PWN").exists()

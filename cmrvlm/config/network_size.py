@@ -12,9 +12,8 @@ from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from cmrvlm.errors import CmrvlmError
 
-# Tied weights are registered twice before they are tied, and a value takes at least two bytes.
+# Tied weights are registered twice before they are tied.
 _REGISTRATIONS = 2
-_BYTES_A_VALUE = 2
 # Beside the weights of a file: parts that are built and then replaced by others.
 _SPARE = 1_000_000
 # Sections of the configuration that describe the network and its images.
@@ -57,20 +56,25 @@ def _check_numbers(tree: Any, key_path: str) -> None:
 
 
 @contextmanager
-def no_larger_than(weights: Path, config: Path) -> Iterator[None]:
+def no_larger_than(
+    weight_bytes: int, config: str | Path, field: str, remedy: str, values_a_byte: float = 0.5
+) -> Iterator[None]:
     """Stop building a network as soon as it has more values than the weights that it is to take.
 
     A configuration of a few lines can describe a network that fills the memory, or one with layers
     without end.
 
     Args:
-        weights: File of its weights.
+        weight_bytes: Size of the files of its weights.
         config: Configuration that describes the network, for the error.
+        field: Setting that named it, for the error.
+        remedy: What the user can do, for the error.
+        values_a_byte: Most values that a byte of the files holds; quantized ones take less room.
 
     Raises:
         CmrvlmError: The network that is built inside the `with` block is larger.
     """
-    most = _REGISTRATIONS * (weights.stat().st_size // _BYTES_A_VALUE) + _SPARE
+    most = _REGISTRATIONS * int(weight_bytes * values_a_byte) + _SPARE
     built = 0
 
     def count(module: nn.Module, name: str, parameter: nn.Parameter | None) -> None:
@@ -83,8 +87,8 @@ def no_larger_than(weights: Path, config: Path) -> Iterator[None]:
                 f"it describes a network larger than the weights beside it; {name} of "
                 f"{type(module).__name__} is {tuple(parameter.shape)}",
                 file=config,
-                field="run",
-                remedy="Copy the run folder again from where it was trained.",
+                field=field,
+                remedy=remedy,
             )
 
     hook = register_module_parameter_registration_hook(count)
