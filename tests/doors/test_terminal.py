@@ -135,8 +135,8 @@ def test_no_text_acts_in_an_error(capsys, name):
 
 
 @pytest.fixture
-def log_file(tmp_path):
-    """A log as every command has it, by what its configuration says of the format."""
+def log(tmp_path):
+    """A logger as every command has it, by what its configuration says of the format, and its file."""
     settings = yaml.safe_load((CONF / "command" / "default.yaml").read_text())
     formatter = settings["hydra"]["job_logging"]["formatters"]["simple"]
     path = tmp_path / "x.log"
@@ -151,30 +151,35 @@ def log_file(tmp_path):
             "loggers": {"doors": {"level": "INFO", "handlers": ["file"], "propagate": False}},
         }
     )
-    yield path
-    for handler in list(logging.getLogger("doors").handlers):
-        logging.getLogger("doors").removeHandler(handler)
-        handler.close()
+    (handler,) = logging.getLogger("doors").handlers
+    logging.getLogger("doors").removeHandler(handler)
+    # A logger that nobody finds: reports of tests that hold half a pair cannot be sent.
+    logger = logging.Logger("doors")
+    logger.addHandler(handler)
+    yield logger, path
+    handler.close()
 
 
 @pytest.mark.parametrize("name", TEXTS)
-def test_no_text_acts_in_a_log_or_makes_a_line_of_it(log_file, name):
+def test_no_text_acts_in_a_log_or_makes_a_line_of_it(log, name):
+    logger, path = log
     text = f"{TEXTS[name]}\n[INFO] - all studies are well"
-    logging.getLogger("doors").warning("study %s is damaged", text)
-    logging.getLogger("doors").warning(f"study {text} is damaged")
-    told = log_file.read_text()
+    logger.warning("study %s is damaged", text)
+    logger.warning(f"study {text} is damaged")
+    told = path.read_text()
     assert not acts(told)
     assert told.count("\n") == 2
     assert told.count("[WARNING] - study") == 2
     assert one_line(text) in told
 
 
-def test_a_traceback_in_a_log_keeps_its_lines_and_acts_as_little(log_file):
+def test_a_traceback_in_a_log_keeps_its_lines_and_acts_as_little(log):
+    logger, path = log
     try:
         raise ValueError("a\x1b[2Jb")
     except ValueError:
-        logging.getLogger("doors").exception("it broke")
-    told = log_file.read_text()
+        logger.exception("it broke")
+    told = path.read_text()
     assert told.count("\n") > 3
     assert not acts(told)
 
