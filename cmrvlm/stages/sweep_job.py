@@ -3,19 +3,28 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import signal
 import subprocess
 import sys
 import tempfile
 import threading
+import time
 from pathlib import Path
+from typing import Any
 
 from hydra.conf import HydraConf
+from omegaconf import DictConfig
 
+from cmrvlm.config.command import Config, resolved
 from cmrvlm.errors import CmrvlmError
-from cmrvlm.stages.callbacks.sweep_table import DONE, REPORT, recorded
+from cmrvlm.runs.run_claim import CHECKPOINTS, WEIGHTS, newest_checkpoint
+from cmrvlm.stages.callbacks.sweep_table import DONE, REPORT, RESULT, recorded
 
+log = logging.getLogger(__name__)
+# Variable with the process id of the sweep that started a job.
+_SWEEP = "CMRVLM_SWEEP_PROCESS"
 # What the command of a job is not told: how the sweep is run.
 _OF_THE_SWEEP = (
     "hydra.sweep",
@@ -25,14 +34,21 @@ _OF_THE_SWEEP = (
     "hydra/launcher",
     "hydra/sweeper",
 )
+# Settings that may differ between a training and the same one that goes on with it.
+_OF_THE_PLACE = ("out", "run_dir", "ckpt_path", "overwrite")
+_SECONDS_BETWEEN_LOOKS = 0.5
 
 
-def run_job(run: Path, of_job: HydraConf) -> float | None:
+def run_job(run: Path, of_job: HydraConf, config: DictConfig) -> float | None:
     """Train as a job of a sweep asks, by the same command in another process.
+
+    A sweep that is given again into its folder goes on: a job that is done is left as it is, and
+    one that was broken off is resumed from its newest checkpoint.
 
     Args:
         run: Run folder.
         of_job: What Hydra says of the job.
+        config: Its configuration.
 
     Returns:
         The metric of the job.
@@ -40,9 +56,20 @@ def run_job(run: Path, of_job: HydraConf) -> float | None:
     Raises:
         CmrvlmError: The job failed, or its process was killed.
     """
+    command = _command(run, of_job)
+    if _is_same(run, config):
+        result = _result_of(run)
+        if result is not None:
+            log.info("job %d was done before", of_job.job.num)
+            return _metric_of(result)
+        checkpoint = newest_checkpoint(run / CHECKPOINTS)
+        if checkpoint is not None:
+            log.info("job %d goes on from %s", of_job.job.num, checkpoint)
+            command.append(f"ckpt_path={_quoted(checkpoint)}")
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "report.json"
-        status = _wait_for(_command(run, of_job), {**os.environ, REPORT: str(report)})
+        environment = {**os.environ, REPORT: str(report), _SWEEP: str(os.getpid())}
+        status = _wait_for(command, environment)
         if not report.is_file():
             with recorded(run, list(of_job.overrides.task)):
                 how = (
@@ -56,8 +83,56 @@ def run_job(run: Path, of_job: HydraConf) -> float | None:
         told = json.loads(report.read_text())
     if told["status"] != DONE:
         raise CmrvlmError(told["error"])
-    metric = told["metric"]
-    return None if metric is None else float(metric)
+    return _metric_of(told)
+
+
+def _metric_of(result: dict[str, Any]) -> float | None:
+    """Return the metric of a job's result, or None."""
+    metric = result["metric"]
+    if metric is None:
+        return None
+    return float(metric)
+
+
+def _is_same(run: Path, config: DictConfig) -> bool:
+    """Return whether a folder holds a training with the settings of a job, which may be kept."""
+    if config.overwrite or config.ckpt_path or not (run / "config.yaml").is_file():
+        return False
+    # Loads PyTorch, which a sweep can do without.
+    from cmrvlm.runs.run_files import read_yaml_mapping
+
+    try:
+        earlier = read_yaml_mapping(run / "config.yaml")
+        return _without_place(earlier) == _without_place(resolved(config))
+    except CmrvlmError:
+        # The job itself says what is wrong.
+        return False
+
+
+def _without_place(config: Config) -> Config:
+    """Return settings without those that say where and how a training goes on."""
+    return {key: value for key, value in config.items() if key not in _OF_THE_PLACE}
+
+
+def _result_of(run: Path) -> dict[str, Any] | None:
+    """Return the result of a job that is done, or None."""
+    if not ((run / WEIGHTS).is_file() and (run / RESULT).is_file()):
+        return None
+    result: dict[str, Any] = json.loads((run / RESULT).read_text(encoding="utf-8"))
+    return result if result["status"] == DONE else None
+
+
+def end_with_the_sweep() -> None:
+    """Let a job end, with a checkpoint, when the process of its sweep was killed."""
+    if _SWEEP in os.environ:
+        threading.Thread(target=_watch, args=(int(os.environ[_SWEEP]),), daemon=True).start()
+
+
+def _watch(sweep: int) -> None:
+    """Tell this process to end once its parent is no longer the sweep."""
+    while os.getppid() == sweep:
+        time.sleep(_SECONDS_BETWEEN_LOOKS)
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _wait_for(command: list[str], environment: dict[str, str]) -> int:
@@ -81,7 +156,6 @@ def _command(run: Path, of_job: HydraConf) -> list[str]:
     added = [one.path for one in of_job.runtime.config_sources if one.provider == "command-line"]
     sources = [part for path in added for part in ("--config-dir", path)]
     kept = [one for one in of_job.overrides.hydra if not one.lstrip("+~").startswith(_OF_THE_SWEEP)]
-    place = str(run).replace("\\", "\\\\").replace("'", "\\'")
     return [
         sys.executable,
         "-m",
@@ -94,5 +168,11 @@ def _command(run: Path, of_job: HydraConf) -> list[str]:
         "hydra.mode=RUN",  # whatever the configuration says: a job that were a sweep would start jobs without end
         f"hydra.job.num={of_job.job.num}",
         f"hydra.job.id='{of_job.job.id}'",
-        f"hydra.run.dir='{place}'",
+        f"hydra.run.dir={_quoted(run)}",
     ]
+
+
+def _quoted(path: Path) -> str:
+    """Return a path as a quoted text of Hydra's overrides."""
+    escaped = str(path).replace("\\", "\\\\").replace("'", "\\'")
+    return f"'{escaped}'"

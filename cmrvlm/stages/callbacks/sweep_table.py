@@ -21,7 +21,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from cmrvlm.runs.run_claim import FolderTakenError
-from cmrvlm.study.atomic_files import write_json
+from cmrvlm.study.atomic_files import atomic_write, write_json
 
 RESULT, TRACEBACK, JOBS = "result.json", "traceback.txt", ".jobs"
 DONE, FAILED = "done", "failed"
@@ -88,6 +88,17 @@ def sweep_table(folder: Path) -> Table:
     return table
 
 
+def write_table(folder: Path) -> Table:
+    """Write the table of a sweep folder into `jobs.txt` and return it."""
+    table = sweep_table(folder)
+    with (
+        atomic_write(folder / "jobs.txt") as temporary,
+        temporary.open("w", encoding="utf-8") as file,
+    ):
+        Console(file=file, width=160).print(table)
+    return table
+
+
 class SweepTable(Callback):
     """Keeps a record of each job of a multirun, lets none of them end the others, and prints the table at the end."""
 
@@ -112,6 +123,8 @@ class SweepTable(Callback):
         folder = _sweep_folder(config) / JOBS
         folder.mkdir(parents=True, exist_ok=True)
         write_json(folder / f"{record['job']}.json", record)
+        # A sweep may be killed before its end.
+        write_table(_sweep_folder(config))
         if failed:
             log.error("job %d failed: %s", record["job"], error)
             job_return.status, job_return.return_value = JobStatus.COMPLETED, None
@@ -119,10 +132,7 @@ class SweepTable(Callback):
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         """Print and write the table; a sweep with a job that failed ends with status 1."""
         folder = _sweep_folder(config)
-        table = sweep_table(folder)
-        Console(width=160).print(table)
-        with (folder / "jobs.txt").open("w", encoding="utf-8") as file:
-            Console(file=file, width=160).print(table)
+        Console(width=160).print(write_table(folder))
         failed = [str(job["job"]) for job in jobs_of(folder) if job["status"] == FAILED]
         if failed:
             log.error("%d jobs failed: %s", len(failed), ", ".join(failed))
