@@ -28,6 +28,9 @@ from cmrvlm.losses.reduction import Loss
 OptimizerFactory = Callable[[Iterable[Any]], Optimizer]
 ScheduleFactory = Callable[..., LRScheduler]
 
+# Between the seeds of two processes lie those of all steps of one.
+_SEEDS_BETWEEN_PROCESSES = 1 << 48
+
 
 class Stage(LightningModule):
     """Base of the three stages.
@@ -168,7 +171,11 @@ class Stage(LightningModule):
         self.progress = self.trainer.global_step / max(
             1, int(self.trainer.estimated_stepping_batches)
         )
-        torch.manual_seed(self.seed * 1_000_003 + self.trainer.fit_loop.epoch_loop.total_batch_idx)
+        batch = self.trainer.fit_loop.epoch_loop.total_batch_idx
+        # Processes draw apart, or the same noise would come with the batches of all of them.
+        torch.manual_seed(
+            self.seed * 1_000_003 + batch + self.global_rank * _SEEDS_BETWEEN_PROCESSES
+        )
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Return the loss of one batch.

@@ -124,8 +124,10 @@ def _result_of(run: Path) -> dict[str, Any] | None:
 
 def end_with_the_sweep() -> None:
     """Let a job end, with a checkpoint, when the process of its sweep was killed."""
-    if _SWEEP in os.environ:
-        threading.Thread(target=_watch, args=(int(os.environ[_SWEEP]),), daemon=True).start()
+    # Processes that this one starts end with it.
+    sweep = os.environ.pop(_SWEEP, None)
+    if sweep is not None:
+        threading.Thread(target=_watch, args=(int(sweep),), daemon=True).start()
 
 
 def _watch(sweep: int) -> None:
