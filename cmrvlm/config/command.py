@@ -199,6 +199,13 @@ def check_added_keys(added: Iterable[str], known: Collection[str]) -> None:
         )
 
 
+def quoted(path: Path) -> str:
+    """Return a path as a quoted text of Hydra's overrides."""
+    # Backslashes stand for themselves, but before a quote and at the end.
+    text = re.sub(r"(\\*)'", r"\1\1\\'", str(path))
+    return "'" + re.sub(r"(\\+)$", r"\1\1", text) + "'"
+
+
 def with_changes(base: Config, changes: Config) -> Config:
     """Return a copy of a plain configuration with changes, which may be nested."""
     changed = OmegaConf.to_container(OmegaConf.merge(base, changes))

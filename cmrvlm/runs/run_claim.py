@@ -13,6 +13,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from cmrvlm.config.command import quoted
 from cmrvlm.errors import CmrvlmError
 from cmrvlm.study.atomic_files import clear_leftovers
 
@@ -72,10 +73,9 @@ def newest_checkpoint(folder: Path, besides: Path | None = None) -> Path | None:
 
 def resume_argument(checkpoint: Path) -> str:
     """Return what to add to a command to resume from a checkpoint, quoted for Hydra and the shell."""
-    if re.fullmatch(r"[\w./:+-]+", str(checkpoint)):
+    if re.fullmatch(r"[\w./+-]+", str(checkpoint), re.ASCII):
         return f"ckpt_path={checkpoint}"
-    escaped = str(checkpoint).replace("\\", "\\\\").replace("'", "\\'")
-    argument = f"ckpt_path='{escaped}'"
+    argument = f"ckpt_path={quoted(checkpoint)}"
     if re.search(r'["$`\\!]', argument):
         return shlex.quote(argument)
     return f'"{argument}"'

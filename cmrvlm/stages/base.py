@@ -171,10 +171,10 @@ class Stage(LightningModule):
         self.progress = self.trainer.global_step / max(
             1, int(self.trainer.estimated_stepping_batches)
         )
-        batch = self.trainer.fit_loop.epoch_loop.total_batch_idx
+        number = self.trainer.fit_loop.epoch_loop.total_batch_idx
         # Processes draw apart, or the same noise would come with the batches of all of them.
         torch.manual_seed(
-            self.seed * 1_000_003 + batch + self.global_rank * _SEEDS_BETWEEN_PROCESSES
+            self.seed * 1_000_003 + number + self.global_rank * _SEEDS_BETWEEN_PROCESSES
         )
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:

@@ -17,7 +17,7 @@ from typing import Any
 from hydra.conf import HydraConf
 from omegaconf import DictConfig
 
-from cmrvlm.config.command import Config, resolved
+from cmrvlm.config.command import Config, quoted, resolved
 from cmrvlm.errors import CmrvlmError
 from cmrvlm.runs.run_claim import CHECKPOINTS, WEIGHTS, newest_checkpoint
 from cmrvlm.stages.callbacks.sweep_table import DONE, REPORT, RESULT, recorded
@@ -65,7 +65,7 @@ def run_job(run: Path, of_job: HydraConf, config: DictConfig) -> float | None:
         checkpoint = newest_checkpoint(run / CHECKPOINTS)
         if checkpoint is not None:
             log.info("job %d goes on from %s", of_job.job.num, checkpoint)
-            command.append(f"ckpt_path={_quoted(checkpoint)}")
+            command.append(f"ckpt_path={quoted(checkpoint)}")
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "report.json"
         environment = {**os.environ, REPORT: str(report), _SWEEP: str(os.getpid())}
@@ -170,11 +170,5 @@ def _command(run: Path, of_job: HydraConf) -> list[str]:
         "hydra.mode=RUN",  # whatever the configuration says: a job that were a sweep would start jobs without end
         f"hydra.job.num={of_job.job.num}",
         f"hydra.job.id='{of_job.job.id}'",
-        f"hydra.run.dir={_quoted(run)}",
+        f"hydra.run.dir={quoted(run)}",
     ]
-
-
-def _quoted(path: Path) -> str:
-    """Return a path as a quoted text of Hydra's overrides."""
-    escaped = str(path).replace("\\", "\\\\").replace("'", "\\'")
-    return f"'{escaped}'"
