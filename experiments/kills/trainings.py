@@ -6,8 +6,6 @@ import os
 import re
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -16,6 +14,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file
 
+from experiments.kills.forked import ForkedCommand
 from experiments.kills.plan import (
     BATCHES,
     BETWEEN_VALIDATIONS,
@@ -98,18 +97,16 @@ class Training:
             f"out={self.run}",
         ]
 
-    def start(self, *module: str, more: Sequence[str] = ()) -> subprocess.Popen[bytes]:
-        """Start a command in a session of its own, as a terminal does; it writes into `output`."""
+    def start(self, module: str, *before: str, more: Sequence[str] = ()) -> ForkedCommand:
+        """Start a command; what it prints goes to `output`."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        command = [sys.executable, "-W", "ignore", "-m", *module, *self.arguments(), *more]
-        with self.output.open("w") as output:
-            return subprocess.Popen(command, stdout=output, stderr=output, start_new_session=True)
+        return ForkedCommand(module, [*before, *self.arguments(), *more], self.output)
 
     def train(self, *more: str) -> int:
         """Train by the plain command, with more arguments, and return its exit status."""
-        return self.start("cmrvlm.train", more=more).wait(timeout=_SECONDS)
+        return self.start("cmrvlm.train", more=more).wait(_SECONDS)
 
-    def start_announced(self, *more: str) -> subprocess.Popen[bytes]:
+    def start_announced(self, *more: str) -> ForkedCommand:
         """Start the training so that it announces what it does."""
         self.events.unlink(missing_ok=True)
         return self.start("experiments.kills.announced", str(self.events), more=more)
@@ -207,9 +204,7 @@ def moment_of(training: Training) -> str:
     return {"validation": VALIDATION}.get(event, event)
 
 
-def stop(
-    process: subprocess.Popen[bytes], is_time: Callable[[], bool], delay_s: float, number: int
-) -> int:
+def stop(process: ForkedCommand, is_time: Callable[[], bool], delay_s: float, number: int) -> int:
     """Send a signal to a command when its time has come, and return its exit status.
 
     Args:
@@ -222,11 +217,10 @@ def stop(
     while process.poll() is None and time.monotonic() < end and not is_time():
         time.sleep(_SECONDS_BETWEEN_LOOKS)
     time.sleep(delay_s)
-    if number == signal.SIGINT:
-        os.killpg(process.pid, number)
-    else:
-        process.send_signal(number)
-    return process.wait(timeout=_SECONDS)
+    if process.poll() is None:
+        send = os.killpg if number == signal.SIGINT else os.kill
+        send(process.pid, number)
+    return process.wait(_SECONDS)
 
 
 def has_processes(session: int) -> bool:
