@@ -28,8 +28,8 @@ from cmrvlm.losses.reduction import Loss
 OptimizerFactory = Callable[[Iterable[Any]], Optimizer]
 ScheduleFactory = Callable[..., LRScheduler]
 
-# Between the seeds of two processes lie those of all steps of one.
-_SEEDS_BETWEEN_PROCESSES = 1 << 48
+# PyTorch keeps 32 bits of a seed: multiples of 2**32 over the golden ratio lie far apart in them.
+_SEEDS_BETWEEN_PROCESSES = 2_654_435_761
 
 
 class Stage(LightningModule):

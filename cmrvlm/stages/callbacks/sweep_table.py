@@ -28,6 +28,8 @@ DONE, FAILED = "done", "failed"
 REPORT = (
     "CMRVLM_JOB_REPORT"  # variable with the file that tells the process of a sweep how a job ended
 )
+# Variables with the number of a process among those of a training; the first that is set counts.
+_RANKS = ("RANK", "LOCAL_RANK", "SLURM_PROCID", "JSM_NAMESPACE_RANK")
 log = logging.getLogger(__name__)
 
 
@@ -36,6 +38,7 @@ def recorded(run: Path, overrides: list[str]) -> Iterator[dict[str, float | None
     """Leave the result of a job in its folder, however it ends, and the traceback of one that failed.
 
     A folder that belongs to another run is left as it is. The process of a sweep is told the result too.
+    Of several processes of a training the first one does so.
 
     Args:
         run: Run folder.
@@ -45,6 +48,9 @@ def recorded(run: Path, overrides: list[str]) -> Iterator[dict[str, float | None
         Where the job puts its `metric`.
     """
     result: dict[str, float | None] = {"metric": None}
+    if not _is_first_process():
+        yield result
+        return
     status, taken = FAILED, False
     try:
         yield result
@@ -63,6 +69,12 @@ def recorded(run: Path, overrides: list[str]) -> Iterator[dict[str, float | None
                 (run / TRACEBACK).write_text(traceback.format_exc(), encoding="utf-8")
             else:
                 (run / TRACEBACK).unlink(missing_ok=True)
+
+
+def _is_first_process() -> bool:
+    """Return whether this process of a training writes; Lightning numbers the others so."""
+    numbers = [os.environ[name] for name in _RANKS if name in os.environ]
+    return not numbers or int(numbers[0]) == 0
 
 
 def jobs_of(folder: Path) -> list[dict[str, Any]]:
