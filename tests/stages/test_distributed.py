@@ -127,4 +127,5 @@ def test_processes_draw_apart_and_the_first_as_one_alone():
     }
     assert len(draws) == 4 * 5 * 3
     torch.manual_seed(7 * 1_000_003 + 4)
-    assert drawn(0, 4, 7) == tuple(torch.rand(3).tolist())
+    alone = tuple(torch.rand(3).tolist())
+    assert drawn(0, 4, 7) == alone
