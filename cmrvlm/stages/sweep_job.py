@@ -138,19 +138,33 @@ def _watch(sweep: int) -> None:
 
 
 def _wait_for(command: list[str], environment: dict[str, str]) -> int:
-    """Run a command and return its status; it is ended with this process when somebody ends that."""
-    process = subprocess.Popen(command, env=environment)
+    """Run a command and return its status; it is ended with this process when somebody ends that.
+
+    It has a process group of its own: Ctrl-C in a terminal reaches it through this process alone, so
+    that it is told once, and keeps a checkpoint, not twice, and ends at once.
+    """
+    process = subprocess.Popen(command, env=environment, process_group=0)
     before = None
     if threading.current_thread() is threading.main_thread():
         before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
         return process.wait()
     finally:
-        if process.poll() is None:
-            process.terminate()
-            process.wait()
+        _end(process)
         if before is not None:
             signal.signal(signal.SIGTERM, before)
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """End a job that still runs, after its step; a second Ctrl-C ends it at once."""
+    if process.poll() is not None:
+        return
+    process.terminate()
+    try:
+        process.wait()
+    except KeyboardInterrupt:
+        process.kill()
+        process.wait()
 
 
 def _command(run: Path, of_job: HydraConf) -> list[str]:

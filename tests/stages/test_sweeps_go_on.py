@@ -40,6 +40,7 @@ def start(folder, cache, *overrides):
             stdout=output,
             stderr=output,
             env={**os.environ, "PYTHONPATH": str(ROOT)},
+            start_new_session=True,
         )
 
 
@@ -90,13 +91,15 @@ def test_of_twelve_jobs_three_fail_and_are_named(launcher, tmp_path, cache):
     assert not (tmp_path / str(KILLED) / "traceback.txt").exists()
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
 def test_a_sweep_whose_process_is_ended_goes_on_with_the_same_command(number, tmp_path, cache):
     settings = ("callbacks.checkpoint.every_n_train_steps=1", "trainer.max_steps=8")
     sweep = start(tmp_path / "sweep", cache, "seed=1,2,3", *settings)
     folder = tmp_path / "sweep"
     wait_until(lambda: list((folder / "1" / "checkpoints").glob("last.ckpt")))
-    sweep.send_signal(number)
+    # As a terminal sends Ctrl-C: to all processes of the command.
+    send = os.killpg if number == signal.SIGINT else os.kill
+    send(sweep.pid, number)
     sweep.wait(timeout=60)
     # The job notices, keeps a checkpoint and ends.
     wait_until(lambda: holder(folder / "1" / ".lock") is None)
@@ -104,6 +107,7 @@ def test_a_sweep_whose_process_is_ended_goes_on_with_the_same_command(number, tm
     assert "seed=1" in table
     assert "seed=3" not in table
     assert not (folder / "1" / "model.safetensors").exists()
+    assert "the training was interrupted" in (folder / "1" / "traceback.txt").read_text()
     before = written_at(folder, [0])
 
     assert start(folder, cache, "seed=1,2,3", *settings).wait(timeout=SECONDS) == 0
