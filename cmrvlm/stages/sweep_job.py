@@ -11,6 +11,8 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +22,9 @@ from omegaconf import DictConfig
 from cmrvlm.config.command import Config, quoted, resolved
 from cmrvlm.errors import CmrvlmError
 from cmrvlm.runs.run_claim import CHECKPOINTS, WEIGHTS, newest_checkpoint
-from cmrvlm.stages.callbacks.sweep_table import DONE, REPORT, RESULT, recorded
+from cmrvlm.stages.callbacks.sweep_table import DONE, REPORT, RESULT, SWEEP, recorded
 
 log = logging.getLogger(__name__)
-# Variable with the process id of the sweep that started a job.
-_SWEEP = "CMRVLM_SWEEP_PROCESS"
 # What the command of a job is not told: how the sweep is run.
 _OF_THE_SWEEP = (
     "hydra.sweep",
@@ -56,6 +56,7 @@ def run_job(run: Path, of_job: HydraConf, config: DictConfig) -> float | None:
     Raises:
         CmrvlmError: The job failed, or its process was killed.
     """
+    _end_worker_with_the_sweep()
     command = _command(run, of_job)
     if _is_same(run, config):
         result = _result_of(run)
@@ -68,7 +69,7 @@ def run_job(run: Path, of_job: HydraConf, config: DictConfig) -> float | None:
             command.append(f"ckpt_path={quoted(checkpoint)}")
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "report.json"
-        environment = {**os.environ, REPORT: str(report), _SWEEP: str(os.getpid())}
+        environment = {**os.environ, REPORT: str(report), SWEEP: str(os.getpid())}
         status = _wait_for(command, environment)
         if not report.is_file():
             with recorded(run, list(of_job.overrides.task)):
@@ -123,18 +124,31 @@ def _result_of(run: Path) -> dict[str, Any] | None:
 
 
 def end_with_the_sweep() -> None:
-    """Let a job end, with a checkpoint, when the process of its sweep was killed."""
+    """Let a job end, with a checkpoint, when the process that started it was killed."""
     # Processes that this one starts end with it.
-    sweep = os.environ.pop(_SWEEP, None)
-    if sweep is not None:
-        threading.Thread(target=_watch, args=(int(sweep),), daemon=True).start()
+    parent = os.environ.pop(SWEEP, None)
+    if parent is not None:
+        _watch(int(parent), lambda: os.kill(os.getpid(), signal.SIGTERM))
 
 
-def _watch(sweep: int) -> None:
-    """Tell this process to end once its parent is no longer the sweep."""
-    while os.getppid() == sweep:
-        time.sleep(_SECONDS_BETWEEN_LOOKS)
-    os.kill(os.getpid(), signal.SIGTERM)
+@cache
+def _end_worker_with_the_sweep() -> None:
+    """Let a worker of a sweep, in which jobs are started side by side, end when that was killed."""
+    parent = os.getppid()
+    # The process of a sweep names itself; elsewhere, as on a cluster, nobody is waited for.
+    if os.environ.get(SWEEP) == str(parent):
+        _watch(parent, lambda: os._exit(1))
+
+
+def _watch(parent: int, end: Callable[[], None]) -> None:
+    """Call a function once the parent of this process is gone."""
+
+    def look() -> None:
+        while os.getppid() == parent:
+            time.sleep(_SECONDS_BETWEEN_LOOKS)
+        end()
+
+    threading.Thread(target=look, daemon=True).start()
 
 
 def _wait_for(command: list[str], environment: dict[str, str]) -> int:

@@ -131,3 +131,21 @@ def test_a_sweep_whose_process_is_ended_goes_on_with_the_same_command(number, tm
         load_file(run / "model.safetensors") for run in (folder / "1", tmp_path / "one")
     )
     assert all(torch.equal(value, resumed[name]) for name, value in expected.items())
+
+
+def test_workers_and_jobs_of_a_killed_sweep_end(tmp_path, cache):
+    """Two jobs run side by side, and a third waits."""
+    folder = tmp_path / "sweep"
+    endless = ("trainer.max_steps=100000", "callbacks.checkpoint.every_n_train_steps=1")
+    sweep = start(folder, cache, "+sweep=joblib", "seed=1,2,3", *endless)
+    locks = [folder / str(job) / ".lock" for job in range(2)]
+    for lock in locks:
+        wait_until(lambda lock=lock: list((lock.parent / "checkpoints").glob("last.ckpt")))
+    sweep.kill()
+    sweep.wait(timeout=60)
+    for lock in locks:
+        wait_until(lambda lock=lock: holder(lock) is None)
+        assert "interrupted" in (lock.parent / "traceback.txt").read_text()
+    # No worker takes the third one.
+    time.sleep(5)
+    assert not (folder / "2").exists()

@@ -30,6 +30,8 @@ REPORT = (
 )
 # Variables with the number of a process among those of a training; the first that is set counts.
 _RANKS = ("RANK", "LOCAL_RANK", "SLURM_PROCID", "JSM_NAMESPACE_RANK")
+# Variable with the process that started another one as a part of a sweep.
+SWEEP = "CMRVLM_SWEEP_PROCESS"
 log = logging.getLogger(__name__)
 
 
@@ -115,7 +117,8 @@ class SweepTable(Callback):
     """Keeps a record of each job of a multirun, lets none of them end the others, and prints the table at the end."""
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
-        """Remove the records of an earlier sweep in the same folder."""
+        """Remove the records of an earlier sweep in the same folder, and name this process."""
+        os.environ[SWEEP] = str(os.getpid())
         for path in _records(_sweep_folder(config)):
             path.unlink()
 
