@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import os
 import runpy
+import signal
 import subprocess
 import sys
 import time
@@ -70,6 +71,8 @@ def _run(module: str, arguments: Sequence[str], output: Path) -> None:
     with output.open("w") as file:
         for stream in (1, 2):
             os.dup2(file.fileno(), stream)
+    # A shell lets commands in the background ignore Ctrl-C; a user's command does not.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     warnings.simplefilter("ignore")
     sys.argv[1:] = arguments
     status: object = 1

@@ -81,7 +81,8 @@ def break_off(kill: Kill, folder: Path) -> tuple[Training, Record]:
     if kill.signal != "SIGKILL":
         found["moment"] = kill.moment
         output = training.output.read_text()
-        found["says"] = output.strip().splitlines()[-1]
+        says = output.strip().splitlines()[-1]
+        found["says"] = says.replace(str(training.folder), "<folder>")
         found["traceback"] = "Traceback" in output
         found["checkpoint"] = (training.run / "checkpoints" / "last.ckpt").is_file()
     return training, found | {"session": process.pid}
@@ -133,7 +134,8 @@ def kill_and_go_on(kill: Kill, folder: Path) -> Record:
         **found,
         "commands": commands,
         "resumed_after_steps": steps,
-        "equal": ended and training.equals(whole),
+        # What ended well was not broken off at all.
+        "equal": found["status"] != 0 and ended and training.equals(whole),
         "leftovers": training.leftovers(),
         "processes_live_on": has_processes(session),
     }
