@@ -12,7 +12,7 @@ from omegaconf import DictConfig
 
 from cmrvlm.config.command import CONFIG_PATH, resolved, with_readable_errors
 from cmrvlm.stages.callbacks.sweep_table import recorded
-from cmrvlm.stages.sweep_job import run_job
+from cmrvlm.stages.sweep_job import end_with_the_sweep, run_job
 
 log = logging.getLogger(__name__)
 
@@ -28,9 +28,10 @@ def main(config: DictConfig) -> float | None:
     hydra_config = HydraConfig.get()
     run = Path(hydra_config.runtime.output_dir)
     if hydra_config.mode == RunMode.MULTIRUN:
-        return run_job(run, hydra_config)
+        return run_job(run, hydra_config, config)
 
     overrides = list(hydra_config.overrides.task)
+    end_with_the_sweep()
     with recorded(run, overrides) as result:
         settings = resolved(config)
         # Loads PyTorch: a misspelled key is reported without waiting for it.

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,11 +18,11 @@ from cmrvlm.study.atomic_files import write_json
 from cmrvlm.study.study import Study
 from cmrvlm.tasks.mixture import Mixture
 from cmrvlm.transforms.preprocessing import Preprocessing
-from data_modules.loading.accumulation import AccumulationWindows
+from data_modules.loading.accumulation import AccumulationLoader
 from data_modules.loading.class_shares import class_shares_of
 from data_modules.loading.dataset import EpochSampler, EvaluationSet, TrainingSet
 from data_modules.loading.foreign_samples import intensity_of
-from data_modules.loading.workers import leave_signals_to_the_parent
+from data_modules.loading.workers import end_workers_at_exit, leave_signals_to_the_parent
 from data_modules.sources.base import Source
 from data_modules.split import Split, check_earlier, check_leak, read_split, split_with_earlier
 from data_modules.storage.cache import StudyCache
@@ -226,7 +227,7 @@ class StudyDataModule(LightningDataModule):
         """Return the share of positives of each class among the training studies, by read-out."""
         return class_shares_of(self.cache.labels(study_id) for study_id in self.split["train"])
 
-    def train_dataloader(self) -> DataLoader[Any] | AccumulationWindows:
+    def train_dataloader(self) -> DataLoader[Any]:
         """Return the loader of training batches; after a restart it continues within the epoch.
 
         Raises:
@@ -254,10 +255,9 @@ class StudyDataModule(LightningDataModule):
             world = self.trainer.world_size
             accumulated = self.trainer.accumulate_grad_batches
         sampler = EpochSampler(len(data), self.seed, self.batch_size, self._position, rank, world)
-        loader = self._make_loader(data, self.batch_size, sampler=sampler, drop_last=True)
-        if accumulated == 1:
-            return loader
-        return AccumulationWindows(loader, accumulated)
+        return self._make_loader(
+            data, self.batch_size, sampler=sampler, drop_last=True, accumulated=accumulated
+        )
 
     def _position(self) -> tuple[int, int]:
         """Return the epoch of the next batch and the number of its batches that are done.
@@ -323,8 +323,9 @@ class StudyDataModule(LightningDataModule):
         *,
         sampler: Sampler[Any] | None = None,
         drop_last: bool = False,
+        accumulated: int = 1,
     ) -> DataLoader[Any]:
-        """Return a loader of collated batches.
+        """Return a loader of collated batches, of which some are `accumulated` for a step.
 
         Raises:
             CmrvlmError: No collator was set.
@@ -333,7 +334,11 @@ class StudyDataModule(LightningDataModule):
             raise CmrvlmError(
                 "no collator was set", field="collator", remedy="Set it after the model was built."
             )
-        return DataLoader(
+        end_workers_at_exit()
+        make: Callable[..., DataLoader[Any]] = DataLoader
+        if accumulated > 1:
+            make = partial(AccumulationLoader, accumulated)
+        return make(
             data,
             batch_size,
             sampler=sampler,

@@ -36,6 +36,7 @@ from cmrvlm.errors import CmrvlmError, missing_run
 # Relative to the folder of the command's module, as Hydra takes it.
 CONFIG_PATH = "../conf"
 Config = dict[str, Any]
+_INTERRUPTED = "error: interrupted. Give the same command once more."
 
 
 def _place(*, _root_: DictConfig) -> str:
@@ -124,7 +125,7 @@ def _check_command_line(config: DictConfig) -> None:
 def exit_on_error() -> Iterator[None]:
     """Print a `CmrvlmError` that is raised inside in one red line, and exit with status 1.
 
-    Ctrl-C ends in one line, too. SIGTERM ends as Ctrl-C does, so that temporary files are removed.
+    Ctrl-C and SIGTERM end in one line, too, after temporary files were removed.
     """
     is_main = threading.current_thread() is threading.main_thread()
     before = signal.signal(signal.SIGTERM, _exit) if is_main else None
@@ -135,8 +136,12 @@ def exit_on_error() -> Iterator[None]:
         console.print(f"error: {one_line(str(error))}", style="red", markup=False)
         sys.exit(1)
     except KeyboardInterrupt:
-        console.print("error: interrupted", style="red")
+        console.print(_INTERRUPTED, style="red")
         _exit(signal.SIGINT)
+    except SystemExit as ending:
+        if ending.code == 128 + signal.SIGTERM:
+            console.print(_INTERRUPTED, style="red")
+        raise
     finally:
         if is_main:
             signal.signal(signal.SIGTERM, before)
@@ -190,6 +195,13 @@ def check_added_keys(added: Iterable[str], known: Collection[str]) -> None:
             field=key,
             remedy=f"{meant}Known: {', '.join(sorted(known))}.",
         )
+
+
+def quoted(path: Path) -> str:
+    """Return a path as a quoted text of Hydra's overrides."""
+    # Backslashes stand for themselves, but before a quote and at the end.
+    text = re.sub(r"(\\*)'", r"\1\1\\'", str(path))
+    return "'" + re.sub(r"(\\+)$", r"\1\1", text) + "'"
 
 
 def with_changes(base: Config, changes: Config) -> Config:

@@ -12,6 +12,7 @@ import torch
 from lightning.fabric.plugins import TorchCheckpointIO
 
 from cmrvlm.errors import CmrvlmError
+from cmrvlm.runs.run_claim import newest_checkpoint, resume_argument
 from cmrvlm.study.atomic_files import atomic_write
 
 MEGABYTE = 1_000_000
@@ -174,10 +175,7 @@ def _size_mb(content: Any) -> float:
 
 def _remedy(file: Path) -> str:
     """Return the advice to resume from the newest valid checkpoint beside an invalid one."""
-    others = [path for path in file.parent.glob("*.ckpt") if path != file]
-    # `torch.save` writes zip archives; an incomplete one has no index at its end.
-    valid = [path for path in others if zipfile.is_zipfile(path)]
-    if not valid:
+    newest = newest_checkpoint(file.parent, besides=file)
+    if newest is None:
         return "There is no whole one beside it: begin anew with overwrite=true."
-    newest = max(valid, key=lambda path: path.stat().st_mtime)
-    return f"Go on with ckpt_path={newest}."
+    return f"Go on with {resume_argument(newest)}"

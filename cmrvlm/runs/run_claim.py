@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import os
+import re
+import shlex
 import shutil
+import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from cmrvlm.config.command import quoted
 from cmrvlm.errors import CmrvlmError
 from cmrvlm.study.atomic_files import clear_leftovers
 
@@ -53,6 +57,30 @@ def holds_run(folder: Path) -> bool:
     return (folder / WEIGHTS).is_file() or any((folder / CHECKPOINTS).glob("*.ckpt"))
 
 
+def newest_checkpoint(folder: Path, besides: Path | None = None) -> Path | None:
+    """Return the newest complete checkpoint of a folder of checkpoints, or None.
+
+    Args:
+        folder: Folder of the files.
+        besides: A file that does not count.
+    """
+    # `torch.save` writes zip archives; an incomplete one has no index at its end.
+    complete = [
+        path for path in folder.glob("*.ckpt") if path != besides and zipfile.is_zipfile(path)
+    ]
+    return max(complete, key=lambda path: path.stat().st_mtime, default=None)
+
+
+def resume_argument(checkpoint: Path) -> str:
+    """Return what to add to a command to resume from a checkpoint, quoted for Hydra and the shell."""
+    if re.fullmatch(r"[\w./+-]+", str(checkpoint), re.ASCII):
+        return f"ckpt_path={checkpoint}"
+    argument = f"ckpt_path={quoted(checkpoint)}"
+    if re.search(r'["$`\\!]', argument):
+        return shlex.quote(argument)
+    return f'"{argument}"'
+
+
 @contextmanager
 def claimed(
     folder: Path, *, overwrite: bool, resumed: Path | None, first_process: bool
@@ -92,13 +120,7 @@ def claimed(
         replaces = target != folder
         resumes = resumed is not None and resumed.resolve() == target.resolve()
         if replaces and not (overwrite or resumes):
-            raise FolderTakenError(
-                "the folder holds a run already",
-                file=folder,
-                field="out",
-                remedy="Give another out=<folder>, go on with ckpt_path=…, "
-                "or replace it with overwrite=true.",
-            )
+            raise _holds_run_already(folder)
         if replaces and not resumes:
             # A replacement that was interrupted may have left files.
             _remove(target)
@@ -109,6 +131,28 @@ def claimed(
             _put_in_place(folder)
     finally:
         lock.release()
+
+
+def _holds_run_already(folder: Path) -> FolderTakenError:
+    """Return the error for a folder with a run, which says how one that was broken off goes on."""
+    newest = newest_checkpoint(folder / CHECKPOINTS)
+    remedy = "Give another out=<folder>, or replace it with overwrite=true."
+    if newest is not None:
+        # Last and without a full stop, so that it can be copied.
+        remedy = (
+            "Give another out=<folder>, replace it with overwrite=true, "
+            f"or go on with the same command and {resume_argument(newest)}"
+        )
+    if (folder / WEIGHTS).is_file():
+        return FolderTakenError(
+            "the folder holds a run already", file=folder, field="out", remedy=remedy
+        )
+    return FolderTakenError(
+        "the folder holds a run already, which was broken off",
+        file=folder,
+        field="out",
+        remedy=remedy,
+    )
 
 
 def _target(folder: Path, resumed: Path | None) -> Path:

@@ -37,7 +37,7 @@ from cmrvlm.runs.run_checks import (
 from cmrvlm.runs.run_claim import WEIGHTS
 from cmrvlm.runs.run_files import naming_damage, read_weights, read_yaml_mapping
 from cmrvlm.runs.wiring import build_collator, build_model
-from cmrvlm.study.atomic_files import atomic_write, write_json
+from cmrvlm.study.atomic_files import atomic_files, atomic_write, write_json
 from cmrvlm.tasks.mixture import Mixture
 from cmrvlm.transforms.preprocessing import Preprocessing
 
@@ -92,19 +92,23 @@ def save_run(
             could be mistaken for a result.
     """
     run.mkdir(parents=True, exist_ok=True)
-    (run / CONFIG).write_text(yaml.safe_dump(config, allow_unicode=True, sort_keys=False))
+    with atomic_write(run / CONFIG) as temporary:
+        temporary.write_text(yaml.safe_dump(config, allow_unicode=True, sort_keys=False))
     if trained:
         weights = {
             key: value.detach().cpu().contiguous() for key, value in own_weights(model).items()
         }
         with atomic_write(run / WEIGHTS) as temporary:
             save_file(weights, temporary)
-    tokenizer.save_pretrained(run / TOKENIZER)
+    # A training that goes on reads it from there, also when it was killed just here.
+    with atomic_files(run / TOKENIZER) as folder:
+        tokenizer.save_pretrained(folder)
     llm = getattr(model, "llm", None)
     if isinstance(llm, LanguageModel) and llm.borrows:
         write_json(run / BASE, describe_base(llm))
     elif isinstance(llm, LanguageModel) and llm.source is not None:
-        llm.network.config.save_pretrained(run / ARCHITECTURE)
+        with atomic_files(run / ARCHITECTURE) as folder:
+            llm.network.config.save_pretrained(folder)
     write_json(run / LABELS, label_schema())
     write_json(run / PREPROCESSING, preprocessing.spec())
     write_fingerprints(run)

@@ -28,6 +28,9 @@ from cmrvlm.losses.reduction import Loss
 OptimizerFactory = Callable[[Iterable[Any]], Optimizer]
 ScheduleFactory = Callable[..., LRScheduler]
 
+# PyTorch keeps 32 bits of a seed: multiples of 2**32 over the golden ratio lie far apart in them.
+_SEEDS_BETWEEN_PROCESSES = 2_654_435_761
+
 
 class Stage(LightningModule):
     """Base of the three stages.
@@ -168,7 +171,11 @@ class Stage(LightningModule):
         self.progress = self.trainer.global_step / max(
             1, int(self.trainer.estimated_stepping_batches)
         )
-        torch.manual_seed(self.seed * 1_000_003 + self.trainer.fit_loop.epoch_loop.total_batch_idx)
+        number = self.trainer.fit_loop.epoch_loop.total_batch_idx
+        # Processes draw apart, or the same noise would come with the batches of all of them.
+        torch.manual_seed(
+            self.seed * 1_000_003 + number + self.global_rank * _SEEDS_BETWEEN_PROCESSES
+        )
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Return the loss of one batch.
@@ -219,14 +226,32 @@ class Stage(LightningModule):
         """Put back what was kept out, for the strict load.
 
         Raises:
-            CmrvlmError: A weight is not finite.
+            CmrvlmError: A weight is not finite, or gradients were accumulated and are lost.
         """
         path = str(self.trainer.ckpt_path)
+        self._check_complete(checkpoint, path)
         check_weights(
             checkpoint["state_dict"].items(), path, "ckpt_path", "Go on with an earlier checkpoint."
         )
         own = self.model.state_dict()
         checkpoint["state_dict"] |= {f"model.{key}": own[key] for key in borrowed_keys(self.model)}
+
+    def _check_complete(self, checkpoint: Mapping[str, Any], path: str) -> None:
+        """Refuse a checkpoint that was written while gradients were accumulated.
+
+        Raises:
+            CmrvlmError: It was, or the number of accumulated batches is another one.
+        """
+        progress = checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]
+        within_step = progress["current"]["ready"] % self.trainer.accumulate_grad_batches
+        if within_step and not progress["is_last_batch"]:
+            raise CmrvlmError(
+                "the checkpoint was written between two optimizer steps, without their gradients",
+                file=path,
+                field="ckpt_path",
+                remedy="Go on with another checkpoint of the run, or with the "
+                "trainer.accumulate_grad_batches that it was trained with.",
+            )
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         """Optimizer and schedule; norms, biases and other vectors are not decayed."""

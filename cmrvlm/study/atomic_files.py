@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -31,10 +32,30 @@ def atomic_write(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+@contextmanager
+def atomic_files(folder: Path) -> Iterator[Path]:
+    """Yield a temporary folder to write files into, each of which is moved into `folder` at the end.
+
+    For libraries that write several files: none of them is ever half written.
+    """
+    temporary = folder.with_name(f".{folder.name}.{os.getpid()}{_PART}")
+    try:
+        temporary.mkdir()
+        yield temporary
+        folder.mkdir(exist_ok=True)
+        for path in temporary.iterdir():
+            os.replace(path, folder / path.name)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
 def clear_leftovers(folder: Path) -> None:
     """Remove temporary files of killed processes; nobody may write into the folder meanwhile."""
     for path in folder.glob(f".*{_PART}"):
-        path.unlink(missing_ok=True)
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
 
 
 def finite(content: Any) -> Any:

@@ -88,11 +88,18 @@ class Task(ABC):
 
     @abstractmethod
     def score(self, answers: Sequence[AnswerWithTruth]) -> dict[str, Statistic]:
-        """Return metrics over answers to this task. They may have lost their masks, but have their measures."""
+        """Return metrics over answers to this task."""
 
     def measure(self, answer: AnswerWithTruth) -> Mapping[str, float | None]:
-        """Return the scores of an answer's mask by name, None where undefined; empty for tasks without masks."""
+        """Return the scores of an answer's mask by name, None where undefined; empty for tasks without masks.
+
+        An evaluation keeps them in place of the mask.
+        """
         return {}
+
+    def measured(self, answers: Sequence[AnswerWithTruth]) -> list[Mapping[str, float | None]]:
+        """Return the scores of each answer's mask, kept or measured now."""
+        return [answer.measures or self.measure(answer) for answer in answers]
 
     def answer_as_asked(self, study: Study, case: Case, question: Question) -> str:
         """Return the right answer to a question as it was put into words."""

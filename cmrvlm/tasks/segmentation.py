@@ -196,7 +196,7 @@ class SegmentTask(Task):
 
     def score(self, answers: Sequence[AnswerWithTruth]) -> dict[str, Statistic]:
         """Return Dice and distances over the frames asked, and by phase where the phase is known."""
-        return means([answer.measures for answer in answers], MASK_SCORES)
+        return means(self.measured(answers), MASK_SCORES)
 
     def measure(self, answer: AnswerWithTruth) -> Mapping[str, float | None]:
         """Return the scores of an answer's mask."""
@@ -269,7 +269,7 @@ class DetectTask(Task):
 
     def score(self, answers: Sequence[AnswerWithTruth]) -> dict[str, Statistic]:
         """Return the intersection over union in three dimensions."""
-        return means([answer.measures for answer in answers], BOX_SCORES)
+        return means(self.measured(answers), BOX_SCORES)
 
     def measure(self, answer: AnswerWithTruth) -> Mapping[str, float | None]:
         """Return the scores of an answer's box."""

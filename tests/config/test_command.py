@@ -20,10 +20,8 @@ with exit_on_error(), tempfile.TemporaryDirectory() as folder:
 """
 
 
-@pytest.mark.parametrize(
-    ("number", "said"), [(signal.SIGINT, "error: interrupted"), (signal.SIGTERM, "")]
-)
-def test_a_signal_ends_a_command_and_its_temporary_files(number, said):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_a_command_and_its_temporary_files(number):
     ended = subprocess.run(
         [sys.executable, "-c", CODE, str(int(number))],
         capture_output=True,
@@ -32,5 +30,5 @@ def test_a_signal_ends_a_command_and_its_temporary_files(number, said):
         timeout=60,
     )
     assert ended.returncode == 128 + number
-    assert ended.stderr.strip() == said
+    assert ended.stderr.strip() == "error: interrupted. Give the same command once more."
     assert not Path(ended.stdout.strip()).exists()

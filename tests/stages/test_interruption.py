@@ -5,7 +5,9 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -76,6 +78,15 @@ def unbroken(tmp_path_factory):
             1,
             marks=pytest.mark.slow,
         ),
+        # This validation comes while gradients are accumulated.
+        pytest.param(
+            signal.SIGTERM,
+            "validation_step",
+            1,
+            ("trainer.accumulate_grad_batches=2", "trainer.val_check_interval=1"),
+            1,
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_a_signal_keeps_the_step(number, hook, at, more, step, unbroken, small_config, monkeypatch):
@@ -98,6 +109,79 @@ def test_a_signal_keeps_the_step(number, hook, at, more, step, unbroken, small_c
         unbroken[more] = weights_of(whole)
     again = weights_of(resumed)
     assert all(torch.equal(value, again[name]) for name, value in unbroken[more].items())
+
+
+class Killed(BaseException):
+    """Ends a training where it is, as a kill does."""
+
+
+def train_until(config, batch, monkeypatch):
+    """Train until a batch begins, counted from 0 over the whole training."""
+    begin = Stage.on_train_batch_start
+
+    def end_at(self, *arguments):
+        if self.trainer.fit_loop.epoch_loop.total_batch_idx == batch:
+            raise Killed
+        begin(self, *arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Stage, "on_train_batch_start", end_at)
+        with pytest.raises(Killed):
+            train(config, Path(config["run_dir"]))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("size", [2, 3])
+def test_a_resumed_training_keeps_no_checkpoint_amid_gradients(size, small_config, monkeypatch):
+    more = (
+        f"trainer.accumulate_grad_batches={size}",
+        "callbacks.checkpoint.every_n_train_steps=1",
+        "data.source.count=32",
+        "trainer.max_steps=3",
+    )
+    config = small_config(*SETTINGS, *more)
+    train_until(config, size, monkeypatch)
+    checkpoint = Path(config["run_dir"]) / CHECKPOINTS / "last.ckpt"
+    resumed = small_config(*SETTINGS, *more, f"ckpt_path={checkpoint}")
+    # It is killed again after one more batch, whose gradients wait for the next one.
+    train_until(resumed, size + 1, monkeypatch)
+    kept = torch.load(checkpoint, weights_only=True)
+    assert kept["global_step"] == 1
+    progress = kept["loops"]["fit_loop"]["epoch_loop.batch_progress"]
+    assert progress["total"]["processed"] == size
+    train(resumed, Path(resumed["run_dir"]))
+    whole = small_config(*SETTINGS, *more, folder="whole")
+    train(whole, Path(whole["run_dir"]))
+    again = weights_of(resumed)
+    assert all(torch.equal(value, again[name]) for name, value in weights_of(whole).items())
+
+
+@pytest.mark.parametrize(
+    ("ready", "is_last", "size", "is_refused"),
+    [
+        (3, False, 2, True),
+        (1, False, 4, True),
+        (4, False, 3, True),
+        (4, False, 2, False),
+        (3, True, 2, False),
+        (3, False, 1, False),
+    ],
+)
+def test_a_checkpoint_without_its_gradients_is_refused(ready, is_last, size, is_refused):
+    progress = {"current": {"ready": ready}, "is_last_batch": is_last}
+    checkpoint = {
+        "loops": {"fit_loop": {"epoch_loop.batch_progress": progress}},
+        "state_dict": {},
+    }
+    stage = SimpleNamespace(
+        trainer=SimpleNamespace(accumulate_grad_batches=size, ckpt_path="a.ckpt")
+    )
+    check = partial(Stage._check_complete, stage, checkpoint, "a.ckpt")
+    if not is_refused:
+        check()
+        return
+    with pytest.raises(CmrvlmError, match=r"a\.ckpt.*between two optimizer steps"):
+        check()
 
 
 def test_the_second_signal_ends_at_once(small_config, monkeypatch):

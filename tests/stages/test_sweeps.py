@@ -191,6 +191,29 @@ def test_a_job_leaves_its_traceback_and_a_later_one_takes_it_away(tmp_path):
     assert not (tmp_path / "traceback.txt").exists()
 
 
+@pytest.mark.parametrize(
+    ("variables", "writes"),
+    [
+        ({}, True),
+        ({"LOCAL_RANK": "0"}, True),
+        ({"LOCAL_RANK": "1"}, False),
+        ({"RANK": "2", "LOCAL_RANK": "0"}, False),
+        ({"SLURM_PROCID": "3"}, False),
+    ],
+)
+def test_the_first_process_of_a_job_alone_leaves_its_result(
+    variables, writes, tmp_path, monkeypatch
+):
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    with recorded(tmp_path, ["a=1"]) as found:
+        found["metric"] = 1.0
+    assert (tmp_path / "result.json").exists() == writes
+    with pytest.raises(ValueError, match="broken"), recorded(tmp_path, ["a=1"]):
+        raise ValueError("broken")
+    assert (tmp_path / "traceback.txt").exists() == writes
+
+
 @pytest.mark.slow  # trains every experiment
 def test_every_experiment_runs(tmp_path, cache):
     done = python(

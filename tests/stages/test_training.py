@@ -30,7 +30,7 @@ from cmrvlm.stages.training import train
 from cmrvlm.study.vocabulary import DISEASES, STRUCTURES
 from cmrvlm.transforms.intensity import PercentileIntensity
 from cmrvlm.transforms.preprocessing import Preprocessing
-from data_modules.loading.accumulation import AccumulationWindows
+from data_modules.loading.accumulation import with_window_counts
 from data_modules.sources.phantom.source import PhantomSource
 from tests.conftest import composed
 
@@ -574,7 +574,7 @@ def test_accumulated_batches_weigh_tokens_and_studies_as_one_batch_does(small_co
     ]
     samples = [(studies[0], short), (studies[1], long)]
     joint = gradients(module, [collator(samples)])
-    windows = AccumulationWindows([collator([one]) for one in samples], 2)
+    windows = with_window_counts([collator([one]) for one in samples], 2)
     split = gradients(module, list(windows))
     assert joint.keys() == split.keys()
     scale = max(value.abs().max().item() for value in joint.values())
@@ -713,7 +713,7 @@ def test_windows_hold_every_batch_once_and_the_last_may_be_short():
         lambda batch, normalisers: (batch.tokens, normalisers["tokens"]),
     )
     try:
-        found = list(AccumulationWindows([Fake(n) for n in (2, 200, 10, 30, 7)], 2))
+        found = list(with_window_counts([Fake(n) for n in (2, 200, 10, 30, 7)], 2))
     finally:
         module.replace = replace
     assert found == [(2, 101.0), (200, 101.0), (10, 20.0), (30, 20.0), (7, 3.5)]

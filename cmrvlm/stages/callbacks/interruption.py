@@ -14,7 +14,7 @@ from typing import Any
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from cmrvlm.errors import CmrvlmError
-from cmrvlm.runs.run_claim import CHECKPOINTS
+from cmrvlm.runs.run_claim import CHECKPOINTS, resume_argument
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 # Steps after which several processes ask each other whether one of them was told to end.
@@ -35,6 +35,7 @@ class EndOnSignal(Callback):
         self.checkpoint = run / CHECKPOINTS / "last.ckpt"
         self.is_told = False
         self._steps_before = 0
+        self._has_stepped = True
 
     @contextmanager
     def listening(self) -> Iterator[None]:
@@ -84,8 +85,8 @@ class EndOnSignal(Callback):
             CmrvlmError: It was; the message says how to go on.
         """
         # Between two steps, gradients that were accumulated would be lost.
-        has_stepped = trainer.global_step > self._steps_before
-        if not has_stepped or not self._is_to_end(trainer):
+        self._has_stepped = trainer.global_step > self._steps_before
+        if not self._has_stepped or not self._is_to_end(trainer):
             return
         trainer.save_checkpoint(self.checkpoint)
         raise interrupted(self.run)
@@ -103,10 +104,14 @@ class EndOnSignal(Callback):
     ) -> None:
         """End amid a validation, which is not repeated, with the step before it.
 
+        Amid accumulated gradients the training goes on to the next step.
+
         Raises:
             CmrvlmError: It was asked for; the message says how to go on.
         """
         if not self.is_told or trainer.world_size > 1 or trainer.sanity_checking:
+            return
+        if not self._has_stepped:
             return
         trainer.save_checkpoint(self.checkpoint)
         raise interrupted(self.run)
@@ -117,5 +122,5 @@ def interrupted(run: Path) -> CmrvlmError:
     last = run / CHECKPOINTS / "last.ckpt"
     remedy = "There is no checkpoint yet: give the same command once more."
     if last.is_file():
-        remedy = f"Go on with the same command and ckpt_path={last}."
+        remedy = f"Go on with the same command and {resume_argument(last)}"
     return CmrvlmError("the training was interrupted", file=run, remedy=remedy)

@@ -22,13 +22,17 @@ from rich.table import Table
 from cmrvlm.config.console import print_table
 from cmrvlm.config.terminal import PlainConsole
 from cmrvlm.runs.run_claim import FolderTakenError
-from cmrvlm.study.atomic_files import write_json
+from cmrvlm.study.atomic_files import atomic_write, write_json
 
 RESULT, TRACEBACK, JOBS = "result.json", "traceback.txt", ".jobs"
 DONE, FAILED = "done", "failed"
 REPORT = (
     "CMRVLM_JOB_REPORT"  # variable with the file that tells the process of a sweep how a job ended
 )
+# Variables with the number of a process among those of a training; the first that is set counts.
+_RANKS = ("RANK", "LOCAL_RANK", "SLURM_PROCID", "JSM_NAMESPACE_RANK")
+# Variable with the process that started another one as a part of a sweep.
+SWEEP = "CMRVLM_SWEEP_PROCESS"
 log = logging.getLogger(__name__)
 
 
@@ -37,6 +41,7 @@ def recorded(run: Path, overrides: list[str]) -> Iterator[dict[str, float | None
     """Leave the result of a job in its folder, however it ends, and the traceback of one that failed.
 
     A folder that belongs to another run is left as it is. The process of a sweep is told the result too.
+    Of several processes of a training the first one does so.
 
     Args:
         run: Run folder.
@@ -46,6 +51,9 @@ def recorded(run: Path, overrides: list[str]) -> Iterator[dict[str, float | None
         Where the job puts its `metric`.
     """
     result: dict[str, float | None] = {"metric": None}
+    if not _is_first_process():
+        yield result
+        return
     status, taken = FAILED, False
     try:
         yield result
@@ -64,6 +72,12 @@ def recorded(run: Path, overrides: list[str]) -> Iterator[dict[str, float | None
                 (run / TRACEBACK).write_text(traceback.format_exc(), encoding="utf-8")
             else:
                 (run / TRACEBACK).unlink(missing_ok=True)
+
+
+def _is_first_process() -> bool:
+    """Return whether this process of a training writes; Lightning numbers the others so."""
+    numbers = [os.environ[name] for name in _RANKS if name in os.environ]
+    return not numbers or int(numbers[0]) == 0
 
 
 def jobs_of(folder: Path) -> list[dict[str, Any]]:
@@ -89,11 +103,23 @@ def sweep_table(folder: Path) -> Table:
     return table
 
 
+def write_table(folder: Path) -> Table:
+    """Write the table of a sweep folder into `jobs.txt` and return it."""
+    table = sweep_table(folder)
+    with (
+        atomic_write(folder / "jobs.txt") as temporary,
+        temporary.open("w", encoding="utf-8") as file,
+    ):
+        print_table(table, PlainConsole(file=file, width=160))
+    return table
+
+
 class SweepTable(Callback):
     """Keeps a record of each job of a multirun, lets none of them end the others, and prints the table at the end."""
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
-        """Remove the records of an earlier sweep in the same folder."""
+        """Remove the records of an earlier sweep in the same folder, and name this process."""
+        os.environ[SWEEP] = str(os.getpid())
         for path in _records(_sweep_folder(config)):
             path.unlink()
 
@@ -113,6 +139,8 @@ class SweepTable(Callback):
         folder = _sweep_folder(config) / JOBS
         folder.mkdir(parents=True, exist_ok=True)
         write_json(folder / f"{record['job']}.json", record)
+        # A sweep may be killed before its end.
+        write_table(_sweep_folder(config))
         if failed:
             log.error("job %d failed: %s", record["job"], error)
             job_return.status, job_return.return_value = JobStatus.COMPLETED, None
@@ -120,10 +148,7 @@ class SweepTable(Callback):
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         """Print and write the table; a sweep with a job that failed ends with status 1."""
         folder = _sweep_folder(config)
-        table = sweep_table(folder)
-        print_table(table, PlainConsole(width=160))
-        with (folder / "jobs.txt").open("w", encoding="utf-8") as file:
-            print_table(table, PlainConsole(file=file, width=160))
+        print_table(write_table(folder), PlainConsole(width=160))
         failed = [str(job["job"]) for job in jobs_of(folder) if job["status"] == FAILED]
         if failed:
             log.error("%d jobs failed: %s", len(failed), ", ".join(failed))
