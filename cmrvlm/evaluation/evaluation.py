@@ -32,7 +32,8 @@ from cmrvlm.inference.mask_reading import MaskReading
 from cmrvlm.language_model.decoding import Decode
 from cmrvlm.metrics.bert_score import bert_scores, check_bert_model
 from cmrvlm.metrics.text import BLEU_TOKENIZERS, meteor_missing
-from cmrvlm.runs.fingerprints import code_hash, config_hash
+from cmrvlm.runs.code_key import code_digest, modules_of
+from cmrvlm.runs.fingerprints import config_hash
 from cmrvlm.runs.lineage import TRAIN, read_lineage, trained_on
 from cmrvlm.runs.run_folder import load_run, weights_hash
 from cmrvlm.tasks.base import Task
@@ -194,6 +195,11 @@ class Evaluation:
             return {}
         return self.turned_away.rates(self.patient_of, self.bootstrap)
 
+    def _code(self) -> str:
+        """Return a hash of the code that asks, answers and measures."""
+        parts = [*self.run.model.modules(), *self.tasks.values(), self.decode, self.reading]
+        return code_digest([__name__, *modules_of(*parts)])
+
     def settings_of_answers(self) -> dict[str, Any]:
         """Return everything that answers depend on, for `metrics.json` and for who goes on."""
         config = self.config
@@ -210,7 +216,7 @@ class Evaluation:
             "synthetic": self.synthetic,
             "weights": weights_hash(self.run.folder),
             "configuration": config_hash(self.run.config)[:16],
-            "code": code_hash()[:16],
+            "code": self._code()[:16],
             "data": self.data.content_hash(self.studies),
             "study_ids": hashlib.sha256(study_names.encode()).hexdigest()[:16],
             "preprocessing": self.run.preprocessing.spec(),

@@ -17,7 +17,6 @@ from typing import Any
 from torch import nn
 from transformers import PreTrainedTokenizerBase
 
-import cmrvlm
 from cmrvlm.errors import CmrvlmError
 from cmrvlm.language_model.network import LanguageModel, borrowed_keys, values_hash
 from cmrvlm.runs.run_checks import architecture_fingerprint
@@ -51,16 +50,6 @@ def file_hash(path: Path) -> str:
     """Return the SHA-256 of a file's content in hexadecimal digits."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def code_hash() -> str:
-    """Return a hash of the Python files of this software."""
-    folder = Path(cmrvlm.__file__).parent
-    digest = hashlib.sha256()
-    for path in sorted(folder.rglob("*.py")):
-        digest.update(path.relative_to(folder).as_posix().encode())
-        digest.update(path.read_bytes())
-    return digest.hexdigest()
 
 
 def config_hash(config: Mapping[str, Any]) -> str:

@@ -13,13 +13,13 @@ from typing import Any
 
 from cmrvlm.errors import CmrvlmError, raises_on_stop_iteration
 from cmrvlm.instructions.collate import Collator
+from cmrvlm.runs.code_key import code_digest, modules_of
 from cmrvlm.study.atomic_files import atomic_write, clear_leftovers, write_json
 from cmrvlm.tasks.mixture import Mixture
 from data_modules.checking.faults import ERROR, WARNING, CheckedStudy, Fault, unreadable_study
 from data_modules.checking.page import montage, write_page
 from data_modules.checking.set_checks import check_set, study_counts
 from data_modules.checking.study_checks import check_study
-from data_modules.code_key import code_digest, modules_of
 from data_modules.parallel import default_workers, map_in_processes
 from data_modules.sources.base import Source
 from data_modules.split import Split

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 
 from cmrvlm.errors import CmrvlmError
+from cmrvlm.runs.code_key import code_digest
 from cmrvlm.study.study import Series, Study, StudyLabels
 from cmrvlm.study.vocabulary import SEQUENCES
-from data_modules.code_key import code_digest
 from data_modules.dicom.batches import (
     Batch,
     is_made_from,

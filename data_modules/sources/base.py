@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from cmrvlm.errors import CmrvlmError
+from cmrvlm.runs.code_key import code_digest, modules_of
 from cmrvlm.study.study import Study
-from data_modules.code_key import code_digest, modules_of
 from data_modules.split import Split
 
 log = logging.getLogger(__name__)

@@ -29,6 +29,7 @@ from typing import Any
 from rich.progress import track
 
 from cmrvlm.errors import CmrvlmError
+from cmrvlm.runs.code_key import code_digest, modules_of
 from cmrvlm.study.atomic_files import write_json
 from cmrvlm.study.codec import (
     check_arrays,
@@ -40,7 +41,6 @@ from cmrvlm.study.codec import (
 )
 from cmrvlm.study.study import Study, StudyLabels, check_images
 from cmrvlm.transforms.preprocessing import Preprocessing
-from data_modules.code_key import code_digest, modules_of
 from data_modules.parallel import default_workers, map_in_order, thread_pool
 from data_modules.sources.base import Source
 from data_modules.storage.failures import not_writable, too_many

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from cmrvlm.errors import CmrvlmError
+from cmrvlm.runs.code_key import code_digest
 from cmrvlm.study.codec import META_FILE
-from data_modules.code_key import code_digest
 from data_modules.storage.cache import ENTRY_FILE, FORMAT
 from data_modules.storage.failures import FAILURES_FILE
 from data_modules.storage.in_use import LOCK_FILE, WRITING, abandoned, unused

@@ -3,7 +3,7 @@
 import pkgutil
 
 import data_modules.sources
-from data_modules.code_key import import_closure
+from cmrvlm.runs.code_key import import_closure
 
 
 def test_sources_do_not_import_storage():

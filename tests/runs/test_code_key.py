@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 import cmrvlm
-from data_modules.code_key import import_closure
+from cmrvlm.runs.code_key import import_closure
 
 ROOT = Path(cmrvlm.__file__).parents[1]
 PRINT_FOLDER = """
