@@ -49,6 +49,15 @@ _NOT_READ = (
 )
 # Compressed pixels need no room in the file; no series of the heart is as large unpacked.
 _MOST_PIXEL_BYTES = 2**31
+# Values that decoding pixels asks for.
+_PIXEL_FIELDS = (
+    "BitsAllocated",
+    "BitsStored",
+    "HighBit",
+    "PhotometricInterpretation",
+    "PixelRepresentation",
+    "PlanarConfiguration",
+)
 # Files that a worker reads before it hands its results over.
 _FILES_AT_ONCE = 64
 
@@ -214,6 +223,9 @@ def _reason_to_leave_out(header: Dataset, pixel_bytes: int) -> str | None:
 
 def _reason_unreadable(header: Dataset, pixel_bytes: int) -> str | None:
     """Return why the pixels of a file cannot be read, or None if they can."""
+    # Values are converted when they are asked for: one that cannot be is to cost its file alone.
+    for field in _PIXEL_FIELDS:
+        header.get(field)
     syntax = header.file_meta.get("TransferSyntaxUID")
     if syntax is None:
         return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
@@ -10,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pydicom
 from numpy.typing import NDArray
+from pydicom.errors import BytesLengthException
 from pydicom.pixels.utils import pixel_array
 from scipy.ndimage import shift
 
@@ -19,6 +21,19 @@ from cmrvlm.study.study import Series
 from data_modules.dicom.geometry import affine_of, aside_mm, in_plane_spacing_mm
 from data_modules.dicom.image import Image
 from data_modules.dicom.stacks import Stack, without_images
+
+# pydicom and its decoders raise these on broken pixels.
+_BROKEN_PIXELS = (
+    ArithmeticError,
+    AttributeError,
+    BytesLengthException,
+    LookupError,
+    OSError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+    struct.error,
+)
 
 
 def series_of(stack: Stack, spacing_mm: Sequence[float] | None = None) -> tuple[Series, Stack]:
@@ -102,8 +117,7 @@ def _stored_pixels(path: Path, file_number: int) -> NDArray[np.generic]:
     """
     try:
         return pixel_array(pydicom.dcmread(path))
-    # pydicom's decoders raise these on broken pixels.
-    except (ValueError, RuntimeError, AttributeError, LookupError, OSError, TypeError) as error:
+    except _BROKEN_PIXELS as error:
         raise CmrvlmError(
             f"pixels cannot be read ({type(error).__name__})",
             file=f"file {file_number}",

@@ -172,8 +172,12 @@ def run_folder(run: Path, random: Generator) -> None:
         path.write_text(json.dumps(_change_tree(json.loads(content), random)))
 
 
-def checkpoint(path: Path, random: Generator) -> None:
-    """Damage a checkpoint: its bytes, a member of its archive, or a value in it."""
+def checkpoint(path: Path, random: Generator) -> bool:
+    """Damage a checkpoint: its bytes, a member of its archive, or a value in it.
+
+    Returns:
+        Whether its own checksums tell that it was damaged; those of the others fit what they hold.
+    """
     content = path.read_bytes()
     kind = random.integers(3)
     if kind == 0:
@@ -189,3 +193,4 @@ def checkpoint(path: Path, random: Generator) -> None:
     else:
         tree = torch.load(path, weights_only=True)
         torch.save(_change_tree(tree, random), path)
+    return bool(kind == 0)
