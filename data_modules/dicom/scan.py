@@ -10,11 +10,13 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import pydicom
+from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
 from pydicom.errors import InvalidDicomError
-from pydicom.filereader import read_file_meta_info
+from pydicom.filereader import data_element_generator, read_file_meta_info
 from pydicom.pixels.decoders.base import get_decoder
 from pydicom.uid import (
     DeflatedExplicitVRLittleEndian,
@@ -22,6 +24,7 @@ from pydicom.uid import (
     MRImageStorage,
     UncompressedTransferSyntaxes,
 )
+from pydicom.valuerep import VR
 
 from cmrvlm.errors import CmrvlmError
 from data_modules.dicom.image import Image, image_of
@@ -58,6 +61,11 @@ _PIXEL_FIELDS = (
     "PixelRepresentation",
     "PlanarConfiguration",
 )
+# Groups of the pixels, of digital signatures and of padding, which end a file.
+_LAST_GROUPS = (0x7FE0, 0xFFFA, 0xFFFC)
+_UNDEFINED_LENGTH = 0xFFFFFFFF
+# Longest value that is read with its tag.
+_SHORT = 1024
 # Files that a worker reads before it hands its results over.
 _FILES_AT_ONCE = 64
 
@@ -190,9 +198,11 @@ def _read_regular_file(path: Path, file_number: int) -> list[Image] | str:
         except InvalidDicomError:
             return "no DICOM file"
         pixel_bytes = path.stat().st_size - file.tell()
-    reason = _reason_to_leave_out(header, pixel_bytes)
-    if reason:
-        return reason
+        reason = _reason_to_leave_out(header, pixel_bytes)
+        if reason:
+            return reason
+        if not _is_whole_to_its_end(file, header):
+            return "damaged in its pixels or after them"
     if header.SOPClassUID in _MULTI_FRAME_CLASSES:
         return _images_of_frames(header, path, file_number)
     return [image_of(header, Tags((header,)), path, file_number, frame=None)]
@@ -240,6 +250,36 @@ def _reason_unreadable(header: Dataset, pixel_bytes: int) -> str | None:
         return None
     missing = "; ".join(decoder.missing_dependencies)
     return f"no decoder for {syntax.name}: {missing}"
+
+
+def _is_whole_to_its_end(file: BinaryIO, header: Dataset) -> bool:
+    """Return whether nothing but what may follow pixels follows them, up to the end of the file.
+
+    Bytes that were lost or added within the pixels move all that follows: what is read as pixels is
+    then not what was written, and what is read after them is nothing that DICOM knows.
+
+    Args:
+        file: The file, at the beginning of its pixels.
+        header: Header of the file.
+    """
+    is_implicit, is_little_endian = header.original_encoding
+    # Values stay in the file: lengths that damage has made up must not be reserved in memory.
+    last = list(
+        data_element_generator(file, bool(is_implicit), bool(is_little_endian), defer_size=_SHORT)
+    )
+    size = file.seek(0, os.SEEK_END)
+    end = size
+    for element in last:
+        if not isinstance(element, RawDataElement) or element.length == _UNDEFINED_LENGTH:
+            end = size
+            continue
+        is_known = element.tag.group in _LAST_GROUPS or element.tag.is_private
+        if is_known and element.VR in (None, *VR):
+            end = element.value_tell + element.length
+    file.seek(end)
+    rest = file.read()
+    # Some systems fill the last block of a file with zeros; all of DICOM has an even size.
+    return end <= size and len(rest) % 2 == 0 and not any(rest)
 
 
 def _expected_pixel_bytes(header: Dataset) -> int:
