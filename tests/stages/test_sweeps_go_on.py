@@ -93,7 +93,8 @@ def test_of_twelve_jobs_three_fail_and_are_named(launcher, tmp_path, cache):
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
 def test_a_sweep_whose_process_is_ended_goes_on_with_the_same_command(number, tmp_path, cache):
-    settings = ("callbacks.checkpoint.every_n_train_steps=1", "trainer.max_steps=8")
+    # Long enough that the second job is not done before a busy machine has noticed that it began.
+    settings = ("callbacks.checkpoint.every_n_train_steps=1", "trainer.max_steps=25")
     sweep = start(tmp_path / "sweep", cache, "seed=1,2,3", *settings)
     folder = tmp_path / "sweep"
     wait_until(lambda: list((folder / "1" / "checkpoints").glob("last.ckpt")))
@@ -145,7 +146,10 @@ def test_workers_and_jobs_of_a_killed_sweep_end(tmp_path, cache):
     sweep.wait(timeout=60)
     for lock in locks:
         wait_until(lambda lock=lock: holder(lock) is None)
-        assert "interrupted" in (lock.parent / "traceback.txt").read_text()
+        # The process that watches the job writes why it ended.
+        reason = lock.parent / "traceback.txt"
+        wait_until(reason.is_file)
+        assert "interrupted" in reason.read_text()
     # No worker takes the third one.
     time.sleep(5)
     assert not (folder / "2").exists()
