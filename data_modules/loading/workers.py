@@ -9,13 +9,14 @@ from functools import cache
 
 
 def leave_signals_to_the_parent(number: int) -> None:
-    """Ignore Ctrl-C and SIGTERM in a worker.
+    """Ignore Ctrl-C, SIGTERM and SIGHUP in a worker.
 
     A terminal and a cluster's scheduler send them to all processes of a job. The training ends its
     workers itself once it has kept a checkpoint, and they end when it dies.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
 
 
 @cache

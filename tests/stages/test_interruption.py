@@ -1,9 +1,12 @@
 """Ctrl-C and SIGTERM keep the last step, and what is resumed from it equals an unbroken training."""
 
+import contextlib
 import os
+import pty
 import signal
 import subprocess
 import sys
+import threading
 import time
 from functools import partial
 from pathlib import Path
@@ -16,6 +19,7 @@ from safetensors.torch import load_file
 from cmrvlm.errors import CmrvlmError
 from cmrvlm.runs.run_claim import CHECKPOINTS
 from cmrvlm.stages.base import Stage
+from cmrvlm.stages.callbacks.interruption import EndOnSignal
 from cmrvlm.stages.training import train
 from tests.conftest import ROOT
 from tests.stages.test_training import QUIET, SMALL
@@ -199,19 +203,29 @@ def test_the_second_signal_ends_at_once(small_config, monkeypatch):
         train(config, Path(config["run_dir"]))
 
 
+def command_of(run, cache):
+    """A training with workers that goes on until it is told to end."""
+    return [
+        *(sys.executable, "-m", "cmrvlm.train", "+experiment=stage3", "+debug=fast"),
+        *(f"paths.cache={cache}", f"out={run}", "trainer.max_steps=100000"),
+        *("data.num_workers=2", "trainer.limit_val_batches=0"),
+    ]
+
+
+def wait_for_steps(run):
+    end = time.monotonic() + 120
+    while not list(run.glob("logs/**/metrics.csv")) and time.monotonic() < end:
+        time.sleep(0.2)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_to_all_processes_of_the_command_keeps_the_step(number, cache, tmp_path):
     """A terminal and a scheduler send it to the workers of the data, too."""
     run = tmp_path / "run"
-    command = [
-        *(sys.executable, "-m", "cmrvlm.train", "+experiment=stage3", "+debug=fast"),
-        *(f"paths.cache={cache}", f"out={run}", "trainer.max_steps=100000"),
-        *("data.num_workers=2", "trainer.limit_val_batches=0"),
-    ]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     process = subprocess.Popen(
-        command,
+        command_of(run, cache),
         cwd=ROOT,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -219,9 +233,7 @@ def test_a_signal_to_all_processes_of_the_command_keeps_the_step(number, cache, 
         text=True,
         start_new_session=True,
     )
-    end = time.monotonic() + 120
-    while not list(run.glob("logs/**/metrics.csv")) and time.monotonic() < end:
-        time.sleep(0.2)
+    wait_for_steps(run)
     os.killpg(process.pid, number)
     output, _ = process.communicate(timeout=60)
     assert process.returncode == 1
@@ -230,3 +242,40 @@ def test_a_signal_to_all_processes_of_the_command_keeps_the_step(number, cache, 
     assert last.startswith("error: ")
     assert f"ckpt_path={run}" in last.replace("\n", "")
     assert (run / CHECKPOINTS / "last.ckpt").is_file()
+
+
+@pytest.mark.slow
+def test_a_terminal_that_is_closed_keeps_the_step(cache, tmp_path):
+    """The process cannot say anything any more, and does not fail at trying to."""
+    run = tmp_path / "run"
+    child, terminal = pty.fork()
+    if child == 0:
+        os.chdir(ROOT)
+        os.environ["PYTHONPATH"] = str(ROOT)
+        command = command_of(run, cache)
+        os.execv(command[0], command)
+    reader = threading.Thread(target=read_all, args=(terminal,), daemon=True)
+    reader.start()
+    wait_for_steps(run)
+    os.close(terminal)
+    _, status = os.waitpid(child, 0)
+    assert os.waitstatus_to_exitcode(status) == 1
+    assert (run / CHECKPOINTS / "last.ckpt").is_file()
+    assert "interrupted" in (run / "traceback.txt").read_text()
+
+
+def read_all(terminal):
+    """Read what comes to a terminal until it is closed."""
+    with contextlib.suppress(OSError):
+        while os.read(terminal, 1024):
+            pass
+
+
+def test_what_ignores_closed_terminals_goes_on_ignoring_them(tmp_path):
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with EndOnSignal(tmp_path).listening():
+            assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+            assert signal.getsignal(signal.SIGTERM) != signal.SIG_DFL
+    finally:
+        signal.signal(signal.SIGHUP, before)

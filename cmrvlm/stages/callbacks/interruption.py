@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import stat
 import sys
 import threading
 from collections.abc import Iterator
@@ -16,15 +18,16 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from cmrvlm.errors import CmrvlmError
 from cmrvlm.runs.run_claim import CHECKPOINTS, resume_argument
 
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+# Ctrl-C, what schedulers send, and what comes when the terminal is closed or its connection lost.
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 # Steps after which several processes ask each other whether one of them was told to end.
 _STEPS_BETWEEN_QUESTIONS = 10
 
 
 class EndOnSignal(Callback):
-    """Keep a checkpoint and end after the step in which Ctrl-C or SIGTERM came.
+    """Keep a checkpoint and end after the step in which Ctrl-C, SIGTERM or SIGHUP came.
 
-    A second Ctrl-C ends at once.
+    A second Ctrl-C ends at once. A training that `nohup` started goes on without its terminal.
 
     Args:
         run: Run folder.
@@ -36,6 +39,7 @@ class EndOnSignal(Callback):
         self.is_told = False
         self._steps_before = 0
         self._has_stepped = True
+        self._heard: list[signal.Signals] = []
 
     @contextmanager
     def listening(self) -> Iterator[None]:
@@ -45,6 +49,7 @@ class EndOnSignal(Callback):
             yield
             return
         before = {number: signal.getsignal(number) for number in _SIGNALS}
+        self._heard = [number for number in _SIGNALS if before[number] != signal.SIG_IGN]
         self._listen()
         try:
             yield
@@ -54,12 +59,14 @@ class EndOnSignal(Callback):
 
     def _listen(self) -> None:
         """Handle the signals here alone."""
-        for number in _SIGNALS:
+        for number in self._heard:
             signal.signal(number, self._note)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         """Note that the training is to end; leave the next signal to end it at once."""
         self.is_told = True
+        if number == signal.SIGHUP:
+            _leave_terminal()
         sys.stderr.write("\nending after this step; once more ends at once\n")
         signal.signal(signal.SIGINT, signal.default_int_handler)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
@@ -115,6 +122,15 @@ class EndOnSignal(Callback):
             return
         trainer.save_checkpoint(self.checkpoint)
         raise interrupted(self.run)
+
+
+def _leave_terminal() -> None:
+    """Write to nowhere what goes to a terminal: it is gone, and the next line would be an error."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for descriptor in (1, 2):
+        if stat.S_ISCHR(os.fstat(descriptor).st_mode):
+            os.dup2(nowhere, descriptor)
+    os.close(nowhere)
 
 
 def interrupted(run: Path) -> CmrvlmError:
