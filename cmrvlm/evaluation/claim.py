@@ -1,7 +1,8 @@
-"""Reserve the folder of an evaluation, and drop answers that were given to other settings."""
+"""Reserve the folder of an evaluation, and find the answers that were given to the same settings."""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import shutil
@@ -15,30 +16,43 @@ from filelock import FileLock, Timeout
 from cmrvlm.errors import CmrvlmError
 from cmrvlm.study.atomic_files import clear_leftovers, json_text, write_json
 
-# Folder of the answers that an evaluation keeps.
-ASKED = "asked"
+# Folder of the answers that evaluations keep, in a folder for each set of settings.
+_ASKED = "asked"
 _SETTINGS = "settings.json"
 log = logging.getLogger(__name__)
+
+
+def folder_of_answers(out: Path, settings: Mapping[str, Any]) -> Path:
+    """Return the folder of the answers that were given to some settings.
+
+    Args:
+        out: Folder of the evaluation.
+        settings: Everything that answers depend on.
+    """
+    digest = hashlib.sha256(json_text(settings).encode()).hexdigest()
+    return out / _ASKED / digest[:16]
 
 
 @contextmanager
 def claimed(
     out: Path, settings: Mapping[str, Any], *, resume: bool, first_process: bool
-) -> Iterator[None]:
-    """Lock the folder of an evaluation while it asks and scores.
+) -> Iterator[Path]:
+    """Lock the folder of an evaluation, and yield the folder of its answers.
+
+    Answers to other settings stay: whoever goes back to those finds them.
 
     Args:
         out: Folder of the evaluation.
-        settings: Everything that answers depend on; those to other settings are dropped.
+        settings: Everything that answers depend on.
         resume: Whether answers to the same settings are kept.
         first_process: Whether this process writes files; the others take no lock.
 
     Raises:
-        CmrvlmError: Another evaluation writes into the folder, or it holds a folder of that name
-            that is none of ours.
+        CmrvlmError: Another evaluation writes into the folder.
     """
+    folder = folder_of_answers(out, settings)
     if not first_process:
-        yield
+        yield folder
         return
     out.mkdir(parents=True, exist_ok=True)
     lock = FileLock(out / ".lock")
@@ -52,50 +66,34 @@ def claimed(
             remedy="Give another out=<folder>.",
         ) from None
     try:
-        _drop_others(out / ASKED, settings, resume=resume)
-        yield
+        _prepare(folder, settings, resume=resume)
+        yield folder
     finally:
         lock.release()
 
 
-def _drop_others(folder: Path, settings: Mapping[str, Any], *, resume: bool) -> None:
-    """Remove answers that are not to be kept, and note the settings of those to come.
-
-    Raises:
-        CmrvlmError: The folder is none of ours.
-    """
-    earlier = folder / _SETTINGS
-    # Whoever is killed before the note is written leaves nothing, or a hidden file.
-    if not earlier.is_file() and any(folder.glob("[!.]*")):
-        raise CmrvlmError(
-            "the folder does not hold answers of an evaluation",
-            file=folder,
-            field="out",
-            remedy="Move it away, or give another out=<folder>.",
-        )
-    if earlier.is_file():
-        changed = _changed(earlier, settings)
-        if resume and not changed:
-            for path in folder.iterdir():
-                if path.is_dir():
-                    clear_leftovers(path)
-            return
-        log.info("asking everything anew: %s", ", ".join(changed) or "resume=false")
-        # The note goes last, so that what is half removed is still known to be ours.
+def _prepare(folder: Path, settings: Mapping[str, Any], *, resume: bool) -> None:
+    """Note the settings of answers, and remove those that are not to be kept."""
+    if folder.exists() and not resume:
+        shutil.rmtree(folder)
+    if folder.exists():
         for path in folder.iterdir():
             if path.is_dir():
-                shutil.rmtree(path)
-    folder.mkdir(exist_ok=True)
-    write_json(earlier, settings)
+                clear_leftovers(path)
+    elif changed := _changed(folder.parent, settings):
+        log.info("asking everything: answers that were kept are of other %s", ", ".join(changed))
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(folder / _SETTINGS, settings)
 
 
-def _changed(path: Path, settings: Mapping[str, Any]) -> list[str]:
-    """Return the names of the settings that differ from those in a file."""
+def _changed(folder: Path, settings: Mapping[str, Any]) -> list[str]:
+    """Return the names of the settings that differ from those of the last answers, if there are any."""
+    notes = sorted(folder.glob(f"*/{_SETTINGS}"), key=lambda path: path.stat().st_mtime)
+    if not notes:
+        return []
     try:
-        earlier = json.loads(path.read_text(encoding="utf-8"))
+        earlier = json.loads(notes[-1].read_text(encoding="utf-8"))
     except ValueError:
-        return [f"{path.name} is damaged"]
+        return []
     now = json.loads(json_text(settings))
-    if not isinstance(earlier, dict):
-        return [f"{path.name} is damaged"]
-    return [name for name in now if now[name] != earlier.get(name)]
+    return [name for name in now if name not in earlier or now[name] != earlier[name]]

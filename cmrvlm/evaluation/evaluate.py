@@ -22,7 +22,7 @@ from cmrvlm.evaluation.kept_answers import KeptAnswers
 from cmrvlm.evaluation.processes import join_processes, wait_for_others
 from cmrvlm.evaluation.results import Tree, write_replicates
 from cmrvlm.evaluation.scoring import Scored, Scorer
-from cmrvlm.evaluation.turned_away import NO_FAMILIARITY
+from cmrvlm.evaluation.turned_away import NO_FAMILIARITY, TurnedAway
 from cmrvlm.study.atomic_files import write_json
 
 
@@ -42,20 +42,24 @@ def evaluate(config: Config) -> dict[str, Any]:
     evaluation = Evaluation(config)
     is_first = evaluation.rank == 0
     settings = evaluation.settings_of_answers()
-    with claimed(evaluation.out, settings, resume=config["resume"], first_process=is_first):
+    resume = config["resume"]
+    with claimed(evaluation.out, settings, resume=resume, first_process=is_first) as folder:
         wait_for_others()
-        kept = evaluation.ask()
+        kept, turned_away = evaluation.ask(folder)
         if not is_first:
             return {}
-        return _scored(evaluation, kept)
+        return _scored(evaluation, kept, turned_away)
 
 
-def _scored(evaluation: Evaluation, kept: Sequence[KeptAnswers]) -> dict[str, Any]:
+def _scored(
+    evaluation: Evaluation, kept: Sequence[KeptAnswers], turned_away: TurnedAway
+) -> dict[str, Any]:
     """Score all answers, write the results, and return `metrics.json`.
 
     Args:
         evaluation: The evaluation.
         kept: Answers under each condition, those with everything shown first.
+        turned_away: What the run turns away.
     """
     probes: dict[str, Tree] = {}
     subsets: dict[str, Tree] = {}
@@ -84,12 +88,15 @@ def _scored(evaluation: Evaluation, kept: Sequence[KeptAnswers]) -> dict[str, An
             for study, reason in answers.failures().items():
                 failures.setdefault(study, f"{prefix}{reason}")
         table.add_failures(Condition(), evaluation.broken)
+    rates = {}
+    if evaluation.config["gate"]:
+        rates = turned_away.rates(evaluation.patient_of, evaluation.bootstrap)
     content = {
         "time": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "tasks": full.tree,
         "probes": probes,
         "subsets": subsets,
-        "gate": evaluation.rates(),
+        "gate": rates,
         "failures": failures,
         "settings": evaluation.settings(),
     }

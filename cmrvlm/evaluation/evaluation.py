@@ -14,7 +14,6 @@ from cmrvlm.config.build import build
 from cmrvlm.config.command import Config
 from cmrvlm.errors import CmrvlmError
 from cmrvlm.evaluation.asking import Questioner
-from cmrvlm.evaluation.claim import ASKED
 from cmrvlm.evaluation.conditions import PROBES, Condition, conditions, partners
 from cmrvlm.evaluation.data import evaluation_data
 from cmrvlm.evaluation.kept_answers import Identity, KeptAnswers
@@ -24,7 +23,7 @@ from cmrvlm.evaluation.processes import (
     rank_and_count,
     wait_for_others,
 )
-from cmrvlm.evaluation.results import Bootstrap, Cells
+from cmrvlm.evaluation.results import Bootstrap
 from cmrvlm.evaluation.scoring import MoreScores
 from cmrvlm.evaluation.turned_away import MOST_FOREIGN, NO_FAMILIARITY, TurnedAway
 from cmrvlm.inference.answering import device_of
@@ -116,7 +115,6 @@ class Evaluation:
             [patient_of[study] for study in self.studies], config["bootstrap"]
         )
         self.patient_of = {study: patient_of[study] for study in self.studies}
-        self.turned_away = TurnedAway(self.out / ASKED / "gate", self.studies, self.rank)
         self.synthetic = bool(self.data.load_study(self.studies[0]).synthetic)
 
     def _leave_out_trained_on(self, patient_of: Mapping[str, str]) -> dict[str, int]:
@@ -146,9 +144,15 @@ class Evaluation:
         known_patients = {patient_of[study] for study in known}
         return {"studies": len(known), "patients": len(known_patients)}
 
-    def ask(self) -> list[KeptAnswers]:
-        """Ask what was not asked yet, look at what the run turns away, and return all answers."""
-        folder = self.out / ASKED
+    def ask(self, folder: Path) -> tuple[list[KeptAnswers], TurnedAway]:
+        """Ask what was not asked yet, and look at what the run turns away.
+
+        Args:
+            folder: Folder of the answers.
+
+        Returns:
+            Answers under each condition, and what the run turns away.
+        """
         kept = [KeptAnswers(folder, condition, self.rank) for condition in self.conditions]
         only = None
         for answers in kept:
@@ -157,10 +161,11 @@ class Evaluation:
             if only is None and self.config["cases_per_task"]:
                 wait_for_others()
                 only = answers.identities()
+        turned_away = TurnedAway(folder / "gate", self.studies, self.rank)
         if self.config["gate"]:
-            self.turned_away.count(self.run, self.data.load_study)
+            turned_away.count(self.run, self.data.load_study)
         wait_for_others()
-        return kept
+        return kept, turned_away
 
     def _ask_under(self, kept: KeptAnswers, only: Collection[Identity] | None) -> None:
         """Ask about the studies that were not asked about yet under a condition."""
@@ -188,12 +193,6 @@ class Evaluation:
             return {}
         free_text = [name for name, task in self.tasks.items() if task.is_free_text]
         return {name: partial(bert_scores, **self.bert) for name in free_text}
-
-    def rates(self) -> Cells:
-        """Return what the run turns away; empty where it is not asked for."""
-        if not self.config["gate"]:
-            return {}
-        return self.turned_away.rates(self.patient_of, self.bootstrap)
 
     def _code(self) -> str:
         """Return a hash of the code that asks, answers and measures."""

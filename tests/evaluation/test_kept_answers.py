@@ -126,12 +126,16 @@ def test_a_study_that_failed_is_not_asked_again(run, tmp_path, count, monkeypatc
     assert count.groups == 2
 
 
-def test_folders_of_others_are_left_alone(run, tmp_path):
+@pytest.mark.slow  # evaluates four times
+def test_whoever_goes_back_to_earlier_settings_finds_the_answers(run, tmp_path, count):
+    first = evaluation(run, tmp_path, "probes=null")
+    evaluation(run, tmp_path, "probes=null", "max_new_tokens=5")
     theirs = tmp_path / "asked" / "notes.txt"
-    theirs.parent.mkdir()
     theirs.write_text("mine")
-    with pytest.raises(CmrvlmError, match="does not hold answers of an evaluation"):
-        evaluation(run, tmp_path)
+    asked = count.groups
+    assert evaluation(run, tmp_path, "probes=null")["tasks"] == first["tasks"]
+    assert count.groups == asked
+    evaluation(run, tmp_path, "probes=null", "resume=false")
     assert theirs.read_text() == "mine"
 
 
@@ -145,11 +149,11 @@ def test_two_evaluations_do_not_write_into_one_folder(run, tmp_path):
 def test_a_damaged_file_of_answers_is_named(run, tmp_path, content):
     out = tmp_path / "out"
     evaluation(run, out, "tasks=[sequence]", "probes=null")
-    path = next((out / "asked" / "full").iterdir())
+    path = next((out / "asked").glob("*/full/*.parquet"))
     path.write_bytes(content)
     with pytest.raises(CmrvlmError, match="are damaged") as caught:
         evaluation(run, out, "tasks=[sequence]", "probes=null")
-    assert "asked/full" in str(caught.value)
+    assert f"{path.parent}" in str(caught.value)
 
 
 def full_instruction():
